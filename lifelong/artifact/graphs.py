@@ -284,7 +284,6 @@ def _counting_functions(model: CountingModel) -> dict[str, _Function]:
         "patience": counted.patience,
         "repeats": counted.repeats,
         "scale": counted.scale,
-        "rhythm": counted.rhythm,
         "times": TIMES,
     }
     attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]

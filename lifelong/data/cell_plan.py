@@ -2,7 +2,7 @@
 
 `lifelong.nn.cells` says what the cells do. A memory of `state` bytes is divided into:
 
-    state = slots, sums, clock, repeats, rhythm (4 bytes a number) + faded bits (2 a word) + cells (`CellPacking`)
+    state = slots, sums, clock, repeats (4 bytes a number) + faded bits (2 a word) + cells (`CellPacking`)
 
 This module is free of torch.
 """
@@ -49,13 +49,6 @@ RECENT_BITS, ONE = 6, 2**16
 """The recent share of repeats is a mean over 2^6 events, in parts of 2^16."""
 HALVINGS = math.log2(2**RECENT_BITS / (2**RECENT_BITS - 1))
 """How often the weight of that mean's beginning halves in an event."""
-LAGS, MARKED, MOST_RETURNS = 128, 127, 127
-"""Lags at which it is counted how often items come again; different marks of items; the highest count. With bytes below
-128 no number has a sign."""
-PER_NUMBER = 4
-"""Bytes of a number."""
-RHYTHM_ROWS = 2 * LAGS // (PER_NUMBER * MARKS)
-"""Rows that marks and counts take before the clock."""
 LONGEST = 2**31 - 1
 """Seconds at which the clock stops: 68 years."""
 GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKET)))
@@ -220,7 +213,6 @@ class CellPlan:
         patience: for how many events more a cell keeps its place when its count doubles.
         repeats: whether the clock has a first row with the counts of repeats, see `lifelong.nn.repeats`.
         scale: of counts and ages; fine where an artifact of an earlier release names none.
-        rhythm: whether it then has rows that count after how many events items come again, see `lifelong.nn.rhythm`.
     """
 
     cells_F: tuple[int, ...]
@@ -228,12 +220,6 @@ class CellPlan:
     patience: int
     repeats: bool = False
     scale: CellScale = CellScale.FINE
-    rhythm: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows before the levels of the clock."""
-        return self.repeats + RHYTHM_ROWS * self.rhythm
 
     @property
     def cells(self) -> int:
@@ -292,7 +278,6 @@ def plan_cells(
     patience: int = 400,
     repeats: bool = False,
     scale: CellScale = CellScale.FINE,
-    rhythm: bool = False,
 ) -> CellPlan:
     """Cells and faded bits in `total` bytes.
 
@@ -304,7 +289,6 @@ def plan_cells(
         patience: see `CellPlan`.
         repeats: see `CellPlan`.
         scale: of counts and ages.
-        rhythm: see `CellPlan`.
 
     Raises:
         ValueError: there are too few bytes, or not as many shares as fields.
@@ -327,7 +311,7 @@ def plan_cells(
     # The largest number of cells that fits. Each field has one at least, and a cell takes more bits than its
     # count and its age, which bounds the search.
     most = bisect_right(range(len(sizes), 8 * left // scale.bits), left, key=lambda cells: packed(cells).size)
-    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats, scale, rhythm)
+    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats, scale)
 
 
 def default_shares(fields: int, state: int, scale: CellScale) -> tuple[float, ...]:
@@ -370,28 +354,17 @@ def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
     Raises:
         ValueError: see `plan_cells`.
     """
-    # Artifacts of earlier releases have no sums, no repeats, no rhythm and the fine scale, and do not say so.
+    # Artifacts of earlier releases have no sums, no repeats and the fine scale, and do not say so.
     widths = factor_widths(settings.get("factors", ()), settings["state"], fields=len(inputs.item))
     sums = SUMS * sum(widths)
-    repeats, rhythm = bool(settings.get("repeats", False)), bool(settings.get("rhythm", False))
-    rows = clock_levels(inputs) + repeats + RHYTHM_ROWS * rhythm
+    repeats = bool(settings.get("repeats", False))
+    rows = clock_levels(inputs) + repeats
     numbers = settings["width"] * len(settings["periods"]) + sums + rows * MARKS
     left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
     scale = CellScale(settings.get("scale", "fine"))
     shares = settings["shares"] or default_shares(len(sizes), settings["state"], scale)
     rest = {name: settings[name] for name in ("faded", "patience")}
-    return plan_cells(left, sizes, shares=shares, repeats=repeats, scale=scale, rhythm=rhythm, **rest)
-
-
-def mark_of(key: Any) -> Any:
-    """The mark of an item's key from 0 on: one of `MARKED`, from 1. Compiled loops and tensors take this very function.
-
-    Quadratic: neighbouring keys in a row would have marks in a row, which look like a lag.
-
-    >>> mark_of(0), mark_of(1), mark_of(127)
-    (1, 119, 119)
-    """
-    return key * (key + 40_503) % 65_537 % MARKED + 1
+    return plan_cells(left, sizes, shares=shares, repeats=repeats, scale=scale, **rest)
 
 
 def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

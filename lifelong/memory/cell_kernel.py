@@ -27,25 +27,19 @@ from lifelong.data.cell_plan import (
     AGES,
     HALVINGS,
     KEYS,
-    LAGS,
-    MARKS,
-    MOST_RETURNS,
     ONE,
-    PER_NUMBER,
     RECENT_BITS,
     SIZES,
     WORD,
-    mark_of,
 )
 
 Packing = tuple[Array, Array, Array, Array, tuple[int, int, int], tuple[int, int]]
 """start_F, the first cell of each field, and the end; values_F; low_F and high_F, see `CellPacking`; the bits at which
 the counts begin, the high parts, and nothing more; and how many bits a count and an age take together, and the age."""
-Rules = tuple[Array, Array, tuple[Array, Array, Array], int, int, tuple[int, int]]
+Rules = tuple[Array, Array, tuple[Array, Array, Array], int, int, int]
 """start_F; age_A, events of each step of the scale of ages; of each level of counts the count, the bonus, and for which
 events it waits, see `CellScale.waits`; steps of each size of ages; number of faded bits; whether the first row of the
-clock counts repeats, and how many rows come before its levels: those of repeats and of the rhythm. Tables are as long
-as any second number of a cell needs, whatever a store returned."""
+clock counts repeats. Tables are as long as any second number of a cell needs, whatever a store returned."""
 
 TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
 """What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
@@ -295,41 +289,6 @@ def _repeat(repeats_X: Array, met: Any) -> None:
 
 
 @jit
-def _byte(rows_RX: Array, at: Any) -> Any:
-    """A byte of the rows of marks and returns."""
-    place = at // PER_NUMBER
-    return np.int64(rows_RX[place // MARKS, place % MARKS]) >> 8 * (at % PER_NUMBER) & 255
-
-
-@jit
-def _add(rows_RX: Array, at: Any, more: Any) -> None:
-    """Add to such a byte."""
-    place = at // PER_NUMBER
-    rows_RX[place // MARKS, place % MARKS] += more << 8 * (at % PER_NUMBER)
-
-
-_mark_of = jit(mark_of)
-
-
-@jit
-def _return(rows_RX: Array, key: Any, count: Any) -> None:
-    """One event further; see `lifelong.nn.rhythm`."""
-    mark, full = _mark_of(np.int64(key)) if key >= 0 else np.int64(0), False
-    for lag in range(1, LAGS + 1) if mark else range(0):
-        if _byte(rows_RX, (count - 1 - lag) & (LAGS - 1)) == mark:
-            full |= _byte(rows_RX, LAGS + lag - 1) >= MOST_RETURNS
-    for lag in range(1, LAGS + 1):
-        again = mark > 0 and _byte(rows_RX, (count - 1 - lag) & (LAGS - 1)) == mark
-        if full:
-            before = _byte(rows_RX, LAGS + lag - 1)
-            _add(rows_RX, LAGS + lag - 1, (before + again) // 2 - before)
-        elif again:
-            _add(rows_RX, LAGS + lag - 1, 1)
-    place = (count - 1) & (LAGS - 1)
-    _add(rows_RX, place, mark - _byte(rows_RX, place))
-
-
-@jit
 def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rules) -> Any:
     """Count one event; `count` is its number, from 1. 1 if its item was met before, else 0."""
     (start_F, age_A, (_, bonus_N, wait_N), steps, bits, _), met = rules, 0
@@ -394,15 +353,13 @@ def write(
         rules: by which cells age and give way.
         longest: seconds at which the clock stops.
     """
-    (cell_BKX, faded_BW, clock_BJX), (repeats, rows) = memory, rules[5]
+    (cell_BKX, faded_BW, clock_BJX), repeats = memory, rules[5]
     for n in range(len(row_N)):
         b = row_N[n]
         met = _count(cell_BKX[b], faded_BW[b], key_NF[n], count_N[n], rules)
-        _tick(clock_BJX[b, rows:], gap_N[n], count_N[n], longest)
+        _tick(clock_BJX[b, repeats:], gap_N[n], count_N[n], longest)
         if repeats:
             _repeat(clock_BJX[b, 0], met)
-        if rows > repeats:
-            _return(clock_BJX[b, repeats:rows], key_NF[n, 0], count_N[n])
 
 
 @jit
@@ -442,7 +399,7 @@ def find(
         numbers: number_BCFX and flag_BCFX, float32; kind_BCF, int64; are filled. See
             `lifelong.nn.tally.CountMemory.numbers`.
     """
-    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), steps, bits, (_, rows)) = memory, rules
+    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), steps, bits, repeats) = memory, rules
     (times_BCF, age_BCF, faded_BCF, seconds_BCF), (number_BCFX, flag_BCFX, kind_BCF) = found, numbers
     (kind_T, every), most, half = kinds, len(kinds[0]) - 1, steps // 2
     for b in range(len(cell_BKX)):
@@ -454,7 +411,7 @@ def find(
                 if key >= 0 and at < start_F[f + 1] and _rank(cell_BKX[b], at) == kept:
                     packed = np.int64(cell_BKX[b, at, 1])
                     times, age = count_N[packed >> 8], packed & (AGES - 1)
-                    seconds = _elapsed(clock_BJX[b, rows:], count_B[b], age_A[age])
+                    seconds = _elapsed(clock_BJX[b, repeats:], count_B[b], age_A[age])
                 elif key >= 0 and bits:
                     faded = np.int64(_is_faded(faded_BW[b], key, f, bits))
                 times_BCF[b, c, f], age_BCF[b, c, f] = times, age
@@ -469,23 +426,22 @@ def find(
 
 
 @jit
-def describe(count_B: Array, clock_BJX: Array, repeats: Any, rows: Any, user_BCX: Array) -> None:
-    """Fill what is known of each target's user; see `lifelong.nn.tally.SeenNumbers`. `returns` fills the end of it.
+def describe(count_B: Array, clock_BJX: Array, repeats: Any, user_BCX: Array) -> None:
+    """Fill what is known of each target's user; see `lifelong.nn.tally.SeenNumbers`.
 
     Args:
         count_B: int64 events so far.
-        clock_BJX: with the rows before its levels.
-        repeats: whether the first of these counts repeats.
-        rows: how many these are.
+        clock_BJX: with the row before its levels, if there is one.
+        repeats: whether there is one, which counts repeats.
         user_BCX: is filled.
     """
-    levels = clock_BJX.shape[1] - rows
+    levels = clock_BJX.shape[1] - repeats
     # Of no targets there is no first one.
     for b in range(len(count_B) if user_BCX.shape[1] else 0):
         count, clock_JX, user_CX = count_B[b], clock_BJX[b], user_BCX[b]
         user_CX[0, 0] = math.log1p(count) / 4
         for level in range(levels):
-            span = np.int64(clock_JX[rows, 0]) - np.int64(clock_JX[rows + level, 1])
+            span = np.int64(clock_JX[repeats, 0]) - np.int64(clock_JX[repeats + level, 1])
             user_CX[0, 1 + level] = math.log1p(span / _HOUR) / 4
         if repeats:
             weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / 2**RECENT_BITS)
@@ -494,28 +450,6 @@ def describe(count_B: Array, clock_BJX: Array, repeats: Any, rows: Any, user_BCX
         for c in range(1, len(user_CX)):
             for x in range(1 + levels + 2 * repeats):
                 user_CX[c, x] = user_CX[0, x]
-
-
-@jit
-def returns(count_B: Array, clock_BJX: Array, repeats: Any, key_BCF: Array, user_BCX: Array) -> None:
-    """How often items came again after as many events as the first key: the last four numbers of each candidate.
-
-    See `lifelong.nn.rhythm.rhythm_of`; `describe` has the other arguments.
-    """
-    at = user_BCX.shape[2] - 4
-    for b in range(len(count_B)):
-        rows_RX = clock_BJX[b, repeats:]
-        for c in range(key_BCF.shape[1]):
-            key = key_BCF[b, c, 0]
-            mark = _mark_of(np.int64(key)) if key >= 0 else np.int64(0)
-            best, mine, most, every = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-            for lag in range(LAGS):
-                again = _byte(rows_RX, LAGS + lag)
-                most, every = max(most, again), every + again
-                if mark and _byte(rows_RX, (count_B[b] - 1 - lag) & (LAGS - 1)) == mark:
-                    best, mine = max(best, again), mine + again
-            user_BCX[b, c, at], user_BCX[b, c, at + 1] = math.log1p(best) / 2, math.log1p(mine) / 2
-            user_BCX[b, c, at + 2], user_BCX[b, c, at + 3] = math.log1p(most) / 2, math.log1p(every) / 2
 
 
 @jit

@@ -91,10 +91,7 @@ class Counting:
             )
         # No request is to wait for it.
         compile_reads()
-        plan = plan_from(metadata[COUNTING])
-        if plan.rhythm:
-            compile_returns()
-        return cls(plan, event_fields, _times(metadata[COUNTING]))
+        return cls(plan_from(metadata[COUNTING]), event_fields, _times(metadata[COUNTING]))
 
     def write(self, states: States, user_N: IntArray, number_NF: IntArray, count_N: IntArray) -> Fields:
         """The fields of all users after events, folded in one after another.
@@ -127,11 +124,9 @@ class Counting:
         if self._kinds is None:
             return found
         clock_BJX = states.fields["clock"][chosen]
-        width = 1 + clock_BJX.shape[1] - plan.rows + 2 * plan.repeats + 4 * plan.rhythm
+        width = 1 + clock_BJX.shape[1] + plan.repeats
         user_BCX, count_B = np.empty((*key_BCF.shape[:2], width), np.float32), states.count_B[chosen]
-        self._kernel.describe(count_B, clock_BJX, int(plan.repeats), plan.rows, user_BCX)
-        if plan.rhythm:
-            self._kernel.returns(count_B, clock_BJX, int(plan.repeats), key_BCF, user_BCX)
+        self._kernel.describe(count_B, clock_BJX, int(plan.repeats), user_BCX)
         return numbers | {"user": user_BCX}
 
     def numbers(self, states: States, number_BCF: IntArray) -> FloatArray:
@@ -190,14 +185,6 @@ def compile_reads(*, backwards: bool = False) -> None:
 
 
 @cache
-def compile_returns() -> None:
-    """The same for what reads the rhythm, which few memories have."""
-    count_B, clock_BJX, user_BCX = np.zeros(0, np.int64), np.zeros((0, 1, 2), np.int32), np.zeros((0, 1, 4), np.float32)
-    _, counting, _ = _smallest()
-    counting._kernel.returns(count_B, clock_BJX, 1, np.zeros((0, 1, 1), np.int64), user_BCX)
-
-
-@cache
 def compile_writes() -> None:
     """The same for what writes them, too."""
     compile_reads()
@@ -229,7 +216,6 @@ def compile_all() -> None:
     >>> compile_all()
     """
     compile_writes()
-    compile_returns()
     packed, _, states = _smallest()
     # An empty cell before a filled one has to be sorted.
     states.fields["cell"][0, 1] = 1 - KEYS // 2, AGES
@@ -238,11 +224,11 @@ def compile_all() -> None:
 
 def rules_of(
     plan: CellPlan,
-) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray], int, int, tuple[int, int]]:
+) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray], int, int, int]:
     """A plan as the loops of `cell_kernel` take it: its `Rules`."""
     scale, start_F = plan.scale, np.cumsum([0, *plan.cells_F], dtype=np.int64)
     levels = _table(scale.counts()), _table(plan.bonuses()), _table(scale.waits())
-    return start_F, _table(scale.ages()), levels, scale.age_steps, plan.bits, (int(plan.repeats), int(plan.rows))
+    return start_F, _table(scale.ages()), levels, scale.age_steps, plan.bits, int(plan.repeats)
 
 
 def _table(values: Sequence[int]) -> IntArray:
@@ -281,17 +267,16 @@ def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout])
         and types == {"cell": "int16", "faded": "int16", "clock": "int32"}
         and all(found[name].shape == shape for name, shape in sizes.items())
         and found["clock"].shape[1:] == (MARKS,)
-        and found["clock"].shape[0] > plan.rows
+        and found["clock"].shape[0] > plan.repeats
     )
 
 
 def plan_from(text: str) -> CellPlan:
     """A plan out of the metadata of a graph; `lifelong.artifact.graphs` writes it."""
     found = json.loads(text)
-    # Earlier releases counted no repeats and no rhythm, and had the fine scale.
+    # Earlier releases counted no repeats, and had the fine scale.
     repeats, scale = bool(found.get("repeats", False)), CellScale(found.get("scale", "fine"))
-    rhythm = bool(found.get("rhythm", False))
-    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale, rhythm)
+    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale)
 
 
 def _times(text: str) -> list[int]:

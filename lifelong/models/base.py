@@ -26,12 +26,11 @@ from lifelong.models.memory_model import (
     pick,
     spread_targets,
 )
-from lifelong.models.model import USER_NUMBER, Decision, Model, Output, UserModel
+from lifelong.models.model import USER_NUMBER, Model, Output, UserModel
 
 __all__ = [
     "USER_NUMBER",
     "CountingModel",
-    "Decision",
     "Event",
     "FittedModel",
     "Found",

@@ -54,19 +54,6 @@ class Output:
         return self.members or (self.logit_BCT,)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the training data says of a setting.
-
-    Args:
-        value: of the setting.
-        why: a sentence for whoever trains; empty where nothing is unusual.
-    """
-
-    value: Any
-    why: str = ""
-
-
 class Model(nn.Module, ABC):
     """A history model: takes only events before each target's position.
 
@@ -304,16 +291,6 @@ class Model(nn.Module, ABC):
     def registered_class(self) -> type[Model]:
         """The class under which it is registered."""
         return type(self)
-
-    @classmethod
-    def decided(cls, settings: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Decision]:
-        """Settings that are left to the training data: name -> its decision.
-
-        Args:
-            settings: all of the model's own settings.
-            dataset: no event after the training period may be looked at.
-        """
-        return {}
 
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""

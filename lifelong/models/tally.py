@@ -43,10 +43,7 @@ Whether the next item is a known one depends on the user, too: one repeats most 
 So the memory also counts how many of all and of the last events repeated an item (`nn/repeats.py`); both heads read it.
 
 Some users come back to an item after a number of events that is their own: every 61st, or every 75th. Two steps per
-doubling cannot tell these ages apart. With `rhythm`, 256 bytes hold marks of the last 128 items, and for each of 128
-lags how often an event repeated the item of that lag (`nn/rhythm.py`); both heads read how often items came again at
-the lags at which the target was met. Unless it is set, the training events decide (`data/own_lags.py`): it is on where
-2 % of them or more repeat the item of exactly their user's own lag.
+doubling cannot tell these ages apart, so that Tally does not see it.
 
 How popular a value is, its share of the training targets, is counted in the training period and not learned; with it
 the model compares how often the user met the value with how often anybody would have, in as many events. Training that
@@ -94,17 +91,15 @@ from lifelong.data.cell_plan import (
     clock_levels,
     default_shares,
     factor_widths,
-    plan_of,
     values_of,
 )
 from lifelong.data.cooccurrence import group_of
 from lifelong.data.counts import standardising
-from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.dtypes import FloatArray
 from lifelong.errors import ConfigError
-from lifelong.models.base import CountingModel, Decision, Output, spread_targets
+from lifelong.models.base import CountingModel, Output, spread_targets
 from lifelong.models.settings import Share, setting
 from lifelong.nn.affinity import Affinity, affinity_size
 from lifelong.nn.cells import Found
@@ -144,8 +139,6 @@ WEIGHTS = 20
 """Steps of the weight of the second head."""
 STEADY = 0.3
 """Weight of the second head until there is a validation."""
-ROOMY = 1024
-"""Bytes of a state from which the training data may take 256 of them for `rhythm`."""
 STD = 0.01
 """Standard deviation of the initial weights of counts."""
 STD_VECTORS = 0.1
@@ -186,11 +179,6 @@ class TallyConfig:
         "how finely a cell keeps its count and its age: coarse takes 9 bits and leaves room for more cells, fine 15",
     )
     repeats: bool = setting(True, "whether to count how many events repeat an item")
-    rhythm: bool | None = setting(
-        None,
-        "whether to count after exactly how many events items come again, in 256 bytes; null: if it says something in "
-        "the training data",
-    )
     patience: NonNegativeInt = setting(400, "events for which a doubled count holds a cell; 0 keeps the latest values")
     kind: PositiveInt = setting(8, "width of the embedding of a count and an age together")
     factors: tuple[PositiveInt, ...] = setting(
@@ -417,7 +405,6 @@ class Tally(CountingModel[Any]):
         "repeats": False,
         "scale": "fine",
         "products": False,
-        "rhythm": False,
     }
     # Earlier first layers were plain ones, and the weight of the second head was its setting alone.
     later_buffers: ClassVar[tuple[str, ...]] = (
@@ -442,9 +429,7 @@ class Tally(CountingModel[Any]):
     def __init__(self, inputs: InputSpec, config: TallyConfig) -> None:
         fields, levels = len(inputs.item), clock_levels(inputs)
         factors = dict(zip(inputs.item, factor_widths(config.factors, config.state, fields=fields), strict=False))
-        # Where no training data was asked, there is no rhythm.
-        rhythm = bool(config.rhythm)
-        counted = counted_size(fields, kind=config.kind, levels=levels, repeats=config.repeats, rhythm=rhythm)
+        counted = counted_size(fields, kind=config.kind, levels=levels, repeats=config.repeats)
         counts = counted + affinity_size(list(factors.values()))
         interest = counts + fields + (2 * config.width if config.periods else 0)
         timed = [field for field in inputs.event if field == "gap"]
@@ -480,21 +465,6 @@ class Tally(CountingModel[Any]):
         slots = self._slots(target, target + counts + fields) if self.periods else None
         self.memory: TallyMemory = TallyMemory(counting, slots, Affinity(self.split.factors) if factors else None)
 
-    @classmethod
-    def decided(cls, settings: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Decision]:
-        """Rhythm, where the training events have lags of users' own and the state has room."""
-        if settings["rhythm"] is not None:
-            return {}
-        if not _has_room(settings, dataset.inputs):
-            return {"rhythm": Decision(False)}
-        # Importing the compiler takes a moment.
-        from lifelong.data.own_lags import own_lags
-
-        if not (found := own_lags(dataset)).clear:
-            return {"rhythm": Decision(False)}
-        why = f"in {100 * found.share:.1f} % of the training events an item comes again at a lag that is its user's own"
-        return {"rhythm": Decision(True, f"model.rhythm is on: {why}")}
-
     def _counting(self, levels: int) -> CountMemory:
         """The counting part, in the bytes that slots and sums leave."""
         config = self.config
@@ -509,7 +479,6 @@ class Tally(CountingModel[Any]):
                 kind=config.kind,
                 levels=levels,
                 repeats=config.repeats,
-                rhythm=bool(config.rhythm),
                 scale=config.scale,
             )
         except ValueError as error:
@@ -729,7 +698,7 @@ class Tally(CountingModel[Any]):
         return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
 
     def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents, row_XRX: Tensor) -> AtMoments:
-        """Clock, repeats and rhythm, slots and sums at each moment."""
+        """Clock and repeats, slots and sums at each moment."""
         memory, position_BM = self.memory, moments.position_BM
         count_X = position_BM.flatten()[moments.place_X]
 
@@ -746,15 +715,6 @@ class Tally(CountingModel[Any]):
         if memory.affinity is not None and factor_BLD is not None:
             sums_XKD = pick_X(memory.affinity(factor_BLD, position_BM))
         return AtMoments(Slots(count_X, slot_XSD), clock_XJX, sums_XKD)
-
-
-def _has_room(settings: Mapping[str, Any], inputs: InputSpec) -> bool:
-    """Whether rhythm fits into the state, with the other parts as they are."""
-    try:
-        plan_of({**settings, "rhythm": True}, inputs)
-    except ValueError:
-        return False
-    return bool(settings["state"] >= ROOMY)
 
 
 def _keys(number: Tensor) -> Tensor:

@@ -21,17 +21,12 @@ from lifelong.compiled import Array, jit
 from lifelong.data.cell_plan import (
     AGES,
     KEYS,
-    LAGS,
     MARKS,
-    MOST_RETURNS,
     ONE,
-    PER_NUMBER,
     RECENT_BITS,
-    RHYTHM_ROWS,
     SIZES,
     WORD,
     CellPlan,
-    mark_of,
 )
 from lifelong.nn.cells import Found
 
@@ -115,22 +110,6 @@ def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, sca
     return met
 
 
-_mark_of = jit(mark_of)
-
-
-@jit
-def _return(key: Any, n: Any, mark_G: Array, return_G: Array) -> None:
-    """The n-th event's item, from 1, came again at some lags; see `rhythm.py`."""
-    mark, full = _mark_of(np.int64(key)) if key >= 0 else np.int64(0), False
-    if mark:
-        for lag in range(LAGS):
-            return_G[lag] += mark_G[(n - 2 - lag) & (LAGS - 1)] == mark
-            full |= return_G[lag] > MOST_RETURNS
-    if full:
-        return_G[:] = return_G >> 1
-    mark_G[(n - 1) & (LAGS - 1)] = mark
-
-
 @jit
 def _find(asked_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, scale: Scale, found_FX: Array) -> None:
     """Fill count, age and faded of each key asked for after n events; zeros are there already."""
@@ -180,28 +159,22 @@ def _replay(
         plan: start_F, the first cell of each field, and the end; base_F, the first place of each field in the table of
             keys, and the end; how many faded bits; of counts and ages.
         found_BCFX: zeros.
-        row_BCRX: zeros; repeats, and rhythm if there is room; is filled, whatever else is wanted.
+        row_BCRX: zeros; repeats; is filled, whatever else is wanted.
         memories: cell_BCKX and faded_BCW, zeros; without targets if memories are not wanted.
     """
     (start_F, base_F, bits, scale), (cell_BCKX, faded_BCW) = plan, memories
     fields, size = len(start_F) - 1, start_F[-1]
     cells = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
     used_F, place_V, bit_N = np.zeros(fields, np.int64), np.full(base_F[-1], -1, np.int64), np.zeros(bits, np.int64)
-    places, byte_G = (start_F, used_F, base_F, place_V), np.zeros(2 * LAGS, np.int64)
+    places = start_F, used_F, base_F, place_V
     for b in range(len(key_BLF)):
         n, total, recent = 0, 0, 0
-        byte_G[:] = 0
         for c in order_BC[b]:
             while n < position_BC[b, c]:
                 n += 1
                 met = _write(key_BLF[b, n - 1], n, cells, places, bit_N, scale)
-                if row_BCRX.shape[2] > 1:
-                    _return(key_BLF[b, n - 1, 0], n, byte_G[:LAGS], byte_G[LAGS:])
                 total, recent = total + met, recent + ((met * ONE - recent) >> RECENT_BITS)
             row_BCRX[b, c, 0, 0], row_BCRX[b, c, 0, 1] = total, recent
-            for g in range(2 * LAGS if row_BCRX.shape[2] > 1 else 0):
-                place = g // PER_NUMBER
-                row_BCRX[b, c, 1 + place // MARKS, place % MARKS] += byte_G[g] << 8 * (g % PER_NUMBER)
             _find(asked_BCF[b, c], n, cells, places, bit_N, scale, found_BCFX[b, c])
             if cell_BCKX.shape[1]:
                 _pack(n, cells, places, bit_N, scale[3], cell_BCKX[b, c], faded_BCW[b, c])
@@ -216,9 +189,7 @@ def _replay(
 def cells_found(
     key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N: Tensor, plan: CellPlan
 ) -> tuple[Found, Tensor]:
-    """What the memory after `position` events knows of each target; and the rows before its clock, `[B, C, R, 2]`.
-
-    Those are repeats and rhythm, as far as the plan has them: see `repeats.py` and `rhythm.py`.
+    """What the memory after `position` events knows of each target; and the row of repeats, `[B, C, R, 2]`.
 
     Args:
         key_BLF: int64 keys of the events; anything valid in padding, which is not read.
@@ -278,7 +249,7 @@ def _run(
     base_F = np.concatenate([[0], np.cumsum(highest_F + 1)]).astype(np.int64)
     start_F = np.concatenate([[0], np.cumsum(plan.cells_F)]).astype(np.int64)
     order = np.argsort(position, axis=1, kind="stable")
-    rows = np.zeros((*position.shape, 1 + RHYTHM_ROWS * plan.rhythm, MARKS), np.int32)
+    rows = np.zeros((*position.shape, 1, MARKS), np.int32)
     levels = (np.array(values, np.int64) for values in (plan.scale.counts(), plan.scale.waits()))
     rules = start_F, base_F, plan.bits, (stale_N.cpu().numpy(), *levels, plan.scale.age_steps)
     _replay(keys, order, position, asked, rules, found, rows, memories)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import HALVINGS, LAGS, ONE, mark_of
+from lifelong.data.cell_plan import HALVINGS, ONE
 from lifelong.nn.repeats import RECENT
 
 Scales = tuple[Array, Array, Array, Array, Array]
@@ -37,28 +37,11 @@ def _elapsed(clock_JX: Array, count: Any, ago: Any) -> Any:
     return np.float64(clock_JX[0, 0] - after) + rest * np.float64(after - before)
 
 
-_mark_of = jit(mark_of)
-
-
-@jit
-def _rhythm(byte_G: Array, key: Any, count: Any, known_4: Array) -> None:
-    """Fill what `rhythm.rhythm_of` gives of one target."""
-    mark = _mark_of(np.int64(key)) if key >= 0 else np.int64(0)
-    best, mine, most, every = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    for lag in range(LAGS):
-        again = byte_G[LAGS + lag]
-        most, every = max(most, again), every + again
-        if mark and byte_G[(count - 1 - lag) & (LAGS - 1)] == mark:
-            best, mine = max(best, again), mine + again
-    known_4[0], known_4[1] = math.log1p(np.float64(best)) / 2, math.log1p(np.float64(mine)) / 2
-    known_4[2], known_4[3] = math.log1p(np.float64(most)) / 2, math.log1p(np.float64(every)) / 2
-
-
 @jit
 def count_targets(
     found: tuple[Array, Array, Array],
     targets: tuple[Array, Array, Array],
-    moments: tuple[Array, Array, Array, Array],
+    moments: tuple[Array, Array, Array],
     scales: Scales,
     age_steps: int,
     age_kinds: int,
@@ -71,17 +54,16 @@ def count_targets(
     Args:
         found: times_NF, age_NF and faded_NF of the targets' values, int64.
         targets: key_NF, popularity_NF and moment_N.
-        moments: count_X, clock_XJX, repeats_XRX with one row, and byte_XG, what `rhythm.bytes_of` gives; none where
-            they are not counted.
+        moments: count_X, clock_XJX, and repeats_XRX with one row, none where they are not counted.
         scales: see `Scales`.
         age_steps: steps of the scale of ages of one kind.
         age_kinds: kinds that differ by their ages alone.
         kinds: kinds of a field.
         known_NY: filled: features of each field, popularity, what is more than popularity, activity, pace, shares of
-            repeats, rhythm; what follows is not touched.
+            repeats; what follows is not touched.
         kind_NF: filled.
     """
-    (times_NF, age_NF, faded_NF), (key_NF, popularity_NF, moment_N), (count_X, clock_XJX, repeats_XRX, byte_XG) = (
+    (times_NF, age_NF, faded_NF), (key_NF, popularity_NF, moment_N), (count_X, clock_XJX, repeats_XRX) = (
         found,
         targets,
         moments,
@@ -128,8 +110,6 @@ def count_targets(
             known_Y[at] = 2 * np.float64(again) / max(count, 1) - 1
             known_Y[at + 1] = 2 * np.float64(recent) / ONE / weight - 1
             at += 2
-        if byte_XG.shape[1]:
-            _rhythm(byte_XG[moment_N[n]], key_NF[n, 0], count, known_Y[at : at + 4])
 
 
 @jit

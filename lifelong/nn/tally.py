@@ -2,7 +2,7 @@
 
     event --keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits      step
           |-gap-----> clock: the time of every 2^j-th event
-          |-item----> repeats: was it met before? rhythm: after how many events?
+          |-item----> repeats: was it met before?
           |-vector--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...
           `-factor--> sums
     target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f           read
@@ -36,7 +36,6 @@ from lifelong.data.cell_plan import (
     CLOCK_LEVELS,
     MARKS,
     NUMBER_BYTES,
-    RHYTHM_ROWS,
     CellPlan,
     CellScale,
     first_kinds,
@@ -48,8 +47,6 @@ from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
 from lifelong.nn.hpmn import HpmnMemory, Slots
 from lifelong.nn.masks import length_mask
 from lifelong.nn.repeats import repeat, repeat_shares
-from lifelong.nn.rhythm import SIZE as RHYTHM_SIZE
-from lifelong.nn.rhythm import returned, rhythm_of
 
 HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
 """In events: by how much a count weighs less with its age."""
@@ -73,7 +70,7 @@ class Counts(NamedTuple):
     count_B: Tensor
     """int64: events so far."""
     clock_BJX: Tensor
-    """int32, see `clock.py`; before its levels the rows of what `repeats.py` and `rhythm.py` count."""
+    """int32, see `clock.py`; before its levels the row of what `repeats.py` counts."""
     cell_BKX: Tensor
     """int16, see `cells.py`."""
     faded_BW: Tensor
@@ -155,15 +152,12 @@ class SeenNumbers(NamedTuple):
     kind_BCF: Tensor
     """int64: its kind of cell, by which `CountMemory.kind` embeds it."""
     user_BCX: Tensor
-    """What is known of the user: how many events she had, how long they took, what share of them repeated an item, and
-    how often items came again after as many events as the target."""
+    """What is known of the user: how many events she had, how long they took, what share of them repeated an item."""
 
 
-def counted_size(
-    fields: int, *, kind: int, levels: int = CLOCK_LEVELS, repeats: bool = True, rhythm: bool = False
-) -> int:
+def counted_size(fields: int, *, kind: int, levels: int = CLOCK_LEVELS, repeats: bool = True) -> int:
     """How many numbers `CountMemory.features` gives of a target."""
-    return fields * (FEATURES + kind + 2) + 1 + levels + 2 * repeats + RHYTHM_SIZE * rhythm
+    return fields * (FEATURES + kind + 2) + 1 + levels + 2 * repeats
 
 
 class CountMemory(nn.Module):
@@ -182,7 +176,6 @@ class CountMemory(nn.Module):
         levels: J; 1 where the times of events are not known.
         repeats: whether to count how many events repeat a value of the first field.
         scale: how finely cells keep counts and ages.
-        rhythm: whether to count after how many events values of the first field come again.
 
     Raises:
         ValueError: too few bytes, or shares of another number of fields.
@@ -217,15 +210,14 @@ class CountMemory(nn.Module):
         levels: int = CLOCK_LEVELS,
         repeats: bool = True,
         scale: CellScale = CellScale.COARSE,
-        rhythm: bool = False,
     ) -> None:
         super().__init__()
-        left = state - NUMBER_BYTES * (levels + repeats + RHYTHM_ROWS * rhythm) * MARKS
+        left = state - NUMBER_BYTES * (levels + repeats) * MARKS
         self.plan: CellPlan = plan_cells(
-            left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats, scale=scale, rhythm=rhythm
+            left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats, scale=scale
         )
         self.levels = levels
-        self.size = counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats, rhythm=rhythm)
+        self.size = counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats)
         self.kind: nn.Embedding = nn.Embedding(len(sizes) * KINDS, kind)
         nn.init.normal_(self.kind.weight, std=STD_KIND)
         self.register_buffer("scale_F", torch.tensor([math.log(size) for size in sizes]), persistent=False)
@@ -242,7 +234,7 @@ class CountMemory(nn.Module):
         """Memories of users without events."""
         device = self.kind.weight.device
         count_B = torch.zeros(num_users, dtype=torch.int64, device=device)
-        clock_BJX = empty_clock(num_users, self.levels + self.plan.rows, device=device)
+        clock_BJX = empty_clock(num_users, self.levels + self.plan.repeats, device=device)
         return Counts(count_B, clock_BJX, *empty_cells(num_users, self.plan, device=device))
 
     def step(self, memory: Counts, key_BF: Tensor, gap_B: Tensor) -> Counts:
@@ -261,10 +253,8 @@ class CountMemory(nn.Module):
             before = memory.cell_BKX.unsqueeze(1), memory.faded_BW.unsqueeze(1)
             found = find_cells(*before, key_BF.unsqueeze(1), plan)
             parts_N.append(repeat(memory.clock_BJX[:, 0], found).unsqueeze(1))
-        if plan.rhythm:
-            parts_N.append(returned(memory.clock_BJX[:, plan.repeats : plan.rows], key_BF[:, 0], count_B))
         # First: levels that are empty come last, and are not stored.
-        clock_BJX = torch.cat([*parts_N, tick(memory.clock_BJX[:, plan.rows :], gap_B, count_B)], dim=1)
+        clock_BJX = torch.cat([*parts_N, tick(memory.clock_BJX[:, plan.repeats :], gap_B, count_B)], dim=1)
         return Counts(count_B, clock_BJX, *cells)
 
     def forward(self, key_BLF: Tensor, gap_BL: Tensor, position_BC: Tensor) -> Counts:
@@ -300,7 +290,7 @@ class CountMemory(nn.Module):
         Args:
             gap_BL: int64 seconds since the event before.
             position_BC: int64.
-            row_BCRX: the rows before its levels, at these positions.
+            row_BCRX: the row before its levels, if there is one, at these positions.
         """
         clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
         return torch.cat([row_BCRX.to(clock_BCJX), clock_BCJX], dim=-2)
@@ -313,7 +303,7 @@ class CountMemory(nn.Module):
             key_BCF: the targets' keys.
             seconds_BCF: since each value's last event, see `clock.elapsed`; None to compute them.
         """
-        dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.rows :, :]
+        dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.repeats :, :]
         if seconds_BCF is None:
             seconds_BCF = elapsed(clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
         numbers = [seen.times_BCF, self.age_A[seen.age_BCF], seconds_BCF / HOUR, key_BCF.clamp(min=0)]
@@ -323,11 +313,8 @@ class CountMemory(nn.Module):
         of_user = [torch.log1p(torch.cat([count_BC1, spans(clock_BCJX).to(dtype) / HOUR], dim=-1)) / 4]
         if self.plan.repeats:
             of_user.append(repeat_shares(seen.clock_BCJX[..., 0, :], count_BC1))
-        user = [torch.cat(of_user, dim=-1).expand(*key_BCF.shape[:-1], -1)]
-        if self.plan.rhythm:
-            rows = seen.clock_BCJX[..., self.plan.repeats : self.plan.rows, :]
-            user.append(rhythm_of(rows, key_BCF[..., 0], seen.count_BC, dtype))
-        return SeenNumbers(number_BCFX, flag_BCFX, self._kind_of(seen), torch.cat(user, dim=-1))
+        user = torch.cat(of_user, dim=-1).expand(*key_BCF.shape[:-1], -1)
+        return SeenNumbers(number_BCFX, flag_BCFX, self._kind_of(seen), user)
 
     def features(
         self, seen: SeenNumbers, count_BC: Tensor, popularity_BCF: Tensor | None = None

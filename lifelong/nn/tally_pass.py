@@ -27,7 +27,6 @@ from lifelong.nn.cells import Found
 from lifelong.nn.counted_pass import count_targets, fit_targets
 from lifelong.nn.hpmn import Slots
 from lifelong.nn.moments import repeated
-from lifelong.nn.rhythm import bytes_of
 from lifelong.nn.scaled import weights_of
 from lifelong.nn.tally import DAY, DAY_HALF_LIVES, FEATURES, HALF_LIVES, KINDS, TIMES, TallyMemory
 
@@ -133,12 +132,11 @@ def _known(memory: TallyMemory, at: AtMoments, targets: ManyTargets) -> tuple[Te
     kind_NF, known, moment_N = torch.empty(rows, fields, dtype=torch.int64), known_NX.numpy(), _array(targets.moment_N)
     half_lives = np.array(HALF_LIVES), DAY * np.array(DAY_HALF_LIVES)
     times_NF, age_NF, faded_NF = map(_array, targets.cells)
-    repeats, rows = int(counts.plan.repeats), counts.plan.rows
-    byte_XG = torch.cat(bytes_of(at.clock_XJX[:, repeats:rows]), dim=-1)
+    repeats = int(counts.plan.repeats)
     count_targets(
         (times_NF, age_NF, faded_NF),
         (_array(targets.key_NF), _array(targets.popularity_NF), moment_N),
-        (_array(at.slots.count_B), *map(_array, (at.clock_XJX[:, rows:], at.clock_XJX[:, :repeats], byte_XG))),
+        (_array(at.slots.count_B), *map(_array, (at.clock_XJX[:, repeats:], at.clock_XJX[:, :repeats]))),
         (_array(counts.scale_F.double()), *half_lives, _array(counts.age_A), np.array(TIMES)),
         memory.counts.plan.scale.age_steps // 2,
         AGE_KINDS,

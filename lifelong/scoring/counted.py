@@ -6,8 +6,7 @@ Effects are differences between scores of one model, not shares: fields act toge
 anything.
 
 Shapes: C candidates, F item fields, A fields with factors, X parts of a memory that are left out in turn: the cells of
-each field, the sums of each field with factors, the slots, the rhythm; K sums, D numbers of all factors; G lags, or
-places of marks.
+each field, the sums of each field with factors, the slots; K sums, D numbers of all factors.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from lifelong.artifact.folder import Artifact
 from lifelong.data.cell_plan import (
     AGES,
     KEYS,
-    LAGS,
     NO_KEY,
     WORD,
     CellPlan,
@@ -32,14 +30,13 @@ from lifelong.data.cell_plan import (
     factor_widths,
     faded_bits,
     key_of,
-    mark_of,
     plan_of,
 )
 from lifelong.data.vocabulary import NumberVocabulary, Vocabulary
 from lifelong.dtypes import IntArray
 from lifelong.memory.state import States
 from lifelong.scoring.answer import Score, ScoreRequest
-from lifelong.scoring.explanation import Affinity, Counted, CountedValue, Rhythm
+from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 
 
@@ -154,7 +151,6 @@ class _Cells(Cells):
         super().__init__(scorer.artifact, states)
         self.scorer, self.has_slots = scorer, "slot" in states.fields
         self.sums_A = _parts(_widths(scorer.artifact) if "sums" in states.fields else ())
-        self.rhythm_rows = slice(int(self.plan.repeats), self.plan.rows)
 
     def counted(self, number_F: IntArray, text_F: Sequence[str | None], effect_X: Sequence[float]) -> Counted:
         """What is known of one candidate with these values, from the effects in the order of `without`."""
@@ -168,24 +164,7 @@ class _Cells(Cells):
                 self.affinity(field, int(number_F[field]), effect) for field, effect in enumerate(effect_X[fields:last])
             ],
             slots_effect=effect_X[last] if self.has_slots else None,
-            rhythm=self.rhythm(int(number_F[0]), effect_X[-1]) if self.plan.rhythm else None,
         )
-
-    def rhythm(self, number: int, effect: float) -> Rhythm:
-        """At which lag a number of the first field was met, of several the one of the most returns; see `nn/rhythm.py`.
-
-        Its mark is looked for, which one in 127 other items has, too.
-        """
-        byte_X = self.states.fields["clock"][0, self.rhythm_rows].astype("<i4").view(np.uint8).ravel()
-        mark_G, return_G = byte_X[:LAGS], byte_X[LAGS:]
-        # By lag: the mark of the n-th event is at place n - 1.
-        lag_G = (int(self.states.count_B[0]) - 1 - np.arange(LAGS)) % LAGS
-        key = key_of(number)
-        found = np.flatnonzero((mark_G[lag_G] == mark_of(key)) & (key != NO_KEY))
-        if not len(found):
-            return Rhythm(None, 0, effect)
-        best = int(found[np.argmax(return_G[found])])
-        return Rhythm(best + 1, int(return_G[best]), effect)
 
     def affinity(self, field: int, number: int, effect: float) -> Affinity:
         """How well a number of a field fits the sums of its factors."""
@@ -217,10 +196,10 @@ class _Cells(Cells):
         return all(faded_W[bit // WORD] >> bit % WORD & 1 for bit in faded_bits(key, field, self.plan.bits))
 
     def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
-        """Scores of the candidates without the cells of each field, the sums of each, slots, and rhythm: `[C, X]`."""
+        """Scores of the candidates without the cells of each field, the sums of each, and slots: `[C, X]`."""
         candidates, fields = number_CF.shape
         last = fields + len(self.sums_A)
-        variants = last + self.has_slots + self.plan.rhythm
+        variants = last + self.has_slots
         # One copy of the memory for each candidate and variant: variant v of candidate c is copy c * variants + v. All
         # of them are scored in one pass, each for its one candidate.
         states = self.states.take(np.zeros(candidates * variants, np.int64))
@@ -233,8 +212,6 @@ class _Cells(Cells):
                 states.fields["sums"][place, :, part] = 0
             if self.has_slots:
                 states.fields["slot"][candidate * variants + last] = 0
-            if self.plan.rhythm:
-                states.fields["clock"][candidate * variants + variants - 1, self.rhythm_rows] = 0
         time_B = np.full(len(states), time, np.int64)
         fields_C = request.fields or [None] * candidates
         of_one = [

@@ -20,12 +20,11 @@ from lifelong.memory.state import States
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import elapsed, empty_clock, tick
 from lifelong.nn.repeats import repeat
-from lifelong.nn.rhythm import returned
 from lifelong.nn.tally import TIMES, CountMemory, Counts
 
 pytestmark = pytest.mark.torch
 
-PLAN = CellPlan((5, 3, 9), words=3, patience=20, repeats=True, rhythm=True)
+PLAN = CellPlan((5, 3, 9), words=3, patience=20, repeats=True)
 KINDS = (30, 6, 8)
 """Keys of each field: far more than cells, a few more, and fewer."""
 WHERE = torch.device("cpu")
@@ -40,18 +39,15 @@ class Fields(NamedTuple):
 
 
 def empty(plan: CellPlan, levels: int) -> Fields:
-    return Fields(*empty_cells(1, plan, device=WHERE), empty_clock(1, levels + plan.rows, device=WHERE))
+    return Fields(*empty_cells(1, plan, device=WHERE), empty_clock(1, levels + plan.repeats, device=WHERE))
 
 
 def specified(before: Fields, key_LF: np.ndarray, gap_L: np.ndarray, plan: CellPlan, first: int = 1) -> Fields:
     stale_N = staleness(plan)
     for count, (key_F, gap) in enumerate(zip(torch.tensor(key_LF), torch.tensor(gap_L), strict=True), start=first):
         count_B = torch.tensor([count])
-        clock = [tick(before.clock[:, plan.rows :], gap[None], count_B)]
+        clock = [tick(before.clock[:, plan.repeats :], gap[None], count_B)]
         found = find_cells(before.cell[:, None], before.faded[:, None], key_F[None, None], plan)
-        if plan.rhythm:
-            rows = before.clock[:, plan.repeats : plan.rows]
-            clock.insert(0, returned(rows, key_F[None, 0], count_B))
         if plan.repeats:
             clock.insert(0, repeat(before.clock[:, 0], found)[:, None])
         cells = write_cells(before.cell, before.faded, key_F[None], count_B, stale_N, plan)
@@ -79,7 +75,7 @@ def check_reads(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPlan
     asked_BCF, count_B = torch.tensor(asked_CF)[None], torch.tensor([count])
     wanted = find_cells(memory.cell[:, None], memory.faded[:, None], asked_BCF, plan)
     ago_BCF = torch.tensor(plan.scale.ages())[wanted.age_BCF]
-    seconds_BCF = elapsed(memory.clock[:, None, plan.rows :], count_B[:, None], ago_BCF, torch.float32)
+    seconds_BCF = elapsed(memory.clock[:, None, plan.repeats :], count_B[:, None], ago_BCF, torch.float32)
     found = tuple(np.zeros(asked_BCF.shape, kind) for kind in (np.int64, np.int64, np.bool_, np.float32))
     arrays = tuple(part.numpy() for part in memory)
     no_numbers = np.zeros((0, 0, 0, 4), np.float32), np.zeros((0, 0, 0, 2), np.float32), np.zeros((0, 0, 0), np.int64)
@@ -97,7 +93,7 @@ def check_numbers(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPl
     states = States(np.array([count]), np.array([0]), fields)
     number_BCF = np.where(asked_CF < 0, 0, asked_CF + FIRST_BUCKET)[None]
     found = Counting(plan, ["item"], TIMES).find(states, slice(0, 1), number_BCF)
-    counts = CountMemory([9] * asked_CF.shape[1], scale=plan.scale, levels=levels - plan.rows)
+    counts = CountMemory([9] * asked_CF.shape[1], scale=plan.scale, levels=levels - plan.repeats)
     counts.plan = plan
     whole = Counts(torch.tensor([[count]]), memory.clock[:, None], memory.cell[:, None], memory.faded[:, None])
     asked_BCF = torch.tensor(asked_CF)[None]
@@ -123,15 +119,10 @@ def history(seed: int, length: int, kinds: tuple[int, ...], unknown: float) -> t
     words=st.sampled_from([0, 1, 3]),
     levels=st.sampled_from([1, 4, 17]),
     repeats=st.booleans(),
-    rhythm=st.booleans(),
     scale=st.sampled_from(CellScale),
 )
-@example(
-    seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True, rhythm=True, scale=CellScale.FINE
-)
-@example(
-    seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True, rhythm=True, scale=CellScale.COARSE
-)
+@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True, scale=CellScale.FINE)
+@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True, scale=CellScale.COARSE)
 def test_a_history_gives_the_specified_memory(
     seed: int,
     length: int,
@@ -140,10 +131,9 @@ def test_a_history_gives_the_specified_memory(
     words: int,
     levels: int,
     repeats: bool,
-    rhythm: bool,
     scale: CellScale,
 ) -> None:
-    plan = CellPlan(PLAN.cells_F, words=words, patience=patience, repeats=repeats, scale=scale, rhythm=rhythm)
+    plan = CellPlan(PLAN.cells_F, words=words, patience=patience, repeats=repeats, scale=scale)
     key_LF, gap_L = history(seed, length, KINDS, unknown)
     wanted = specified(empty(plan, levels), key_LF, gap_L, plan)
     found = written(empty(plan, levels), key_LF, gap_L, plan)

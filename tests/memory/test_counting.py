@@ -41,9 +41,9 @@ SIZES = (400, 12, 4, 36)
 USERS = 5
 
 
-@pytest.fixture(scope="module", params=[{}, {"rhythm": True, "state": 512 + 256}], ids=["counts", "rhythm"])
-def settings(request: pytest.FixtureRequest) -> dict[str, object]:
-    return {**SETTINGS["tally"], **request.param}
+@pytest.fixture(scope="module")
+def settings() -> dict[str, object]:
+    return {**SETTINGS["tally"]}
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, objec
 @pytest.fixture(scope="module")
 def by_graphs(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]) -> Artifact:
     """With the weights of the other one."""
-    if settings.get("rhythm"):
-        pytest.skip("only artifacts of earlier releases keep counts by graphs, and those have no rhythm")
     folder = tmp_path_factory.mktemp("graphs")
     with pytest.MonkeyPatch.context() as patch:
         # No model is of this class: all fields are the graphs' then.

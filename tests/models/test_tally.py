@@ -134,7 +134,6 @@ def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> li
     pace = [math.log(1 + (clock[-1] - clock[mark]) / 3600) / 4 for mark in older]
     return [
         *(*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace, *naive_repeats(events)),
-        *(naive_rhythm(events, target) if model.config.rhythm else ()),
         *(*naive_affinities(model, events, target), *weighted),
     ]
 
@@ -151,24 +150,6 @@ def naive_repeats(events: list[list[int]]) -> list[float]:
         total += met
     share = recent / 65_536 / weight if events else 0.0
     return [2 * total / max(len(events), 1) - 1, 2 * share - 1]
-
-
-def naive_rhythm(events: list[list[int]], target: list[int]) -> list[float]:
-    """How often items came again at the lags up to 128 at which the target was met: at best, in all; and any."""
-    items = [naive_mark(event[0]) for event in events]
-    returns = [0] * 129
-    for at, item in enumerate(items):
-        for lag in range(1, min(at, 128) + 1):
-            returns[lag] += item == items[at - lag] > 0
-        if max(returns) > 127:
-            returns = [count // 2 for count in returns]
-    mine = [returns[lag] for lag in range(1, min(len(items), 128) + 1) if items[-lag] == naive_mark(target[0]) > 0]
-    return [math.log(1 + count) / 2 for count in (max(mine, default=0), sum(mine), max(returns), sum(returns))]
-
-
-def naive_mark(number: int) -> int:
-    """One of 127 marks for an item that is known, none for another one."""
-    return (number - 2) * (number + 40_501) % 65_537 % 127 + 1 if number > 1 else 0
 
 
 def naive_affinities(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
@@ -215,7 +196,7 @@ def naive_logit(model: Tally, events: list[list[int]], target: list[int], contex
     return logit
 
 
-@pytest.mark.parametrize("settings", [{}, {"products": False}, {"rhythm": True}])
+@pytest.mark.parametrize("settings", [{}, {"products": False}])
 def test_logits_are_those_of_loops_over_events_fields_and_slots(settings: dict[str, object]) -> None:
     model = make(**settings)
     assert (model.head.match is None) == ("products" in settings)
@@ -232,10 +213,8 @@ def test_logits_are_those_of_loops_over_events_fields_and_slots(settings: dict[s
 
 @pytest.mark.parametrize("state", [512, 1024, 4096, 16_384])
 @pytest.mark.parametrize("periods", [[1, 3, 9, 27], []])
-@pytest.mark.parametrize("rhythm", [False, True])
-def test_a_memory_takes_no_more_bytes_than_its_state(state: int, periods: list[int], rhythm: bool) -> None:
-    inputs, state = random_inputs(), max(state, 1_024) if rhythm else state
-    model = build("tally", inputs, {"state": state, "periods": periods, "width": 8, "rhythm": rhythm})
+def test_a_memory_takes_no_more_bytes_than_its_state(state: int, periods: list[int]) -> None:
+    model = build("tally", random_inputs(), {"state": state, "periods": periods, "width": 8})
     assert isinstance(model, Tally)
     layout = memory_layout(model)
     size = make_codec("fp32", layout).size - make_codec("fp32", []).size
@@ -248,9 +227,8 @@ def random_inputs() -> object:
     return replace(INPUTS, item={"item": 90_000, "category": 5_000})
 
 
-@pytest.mark.parametrize("rhythm", [False, True])
-def test_without_slots_it_counts_alone_and_the_law_holds(rhythm: bool) -> None:
-    model = make(periods=[], state=900, faded=0.2, rhythm=rhythm)
+def test_without_slots_it_counts_alone_and_the_law_holds() -> None:
+    model = make(periods=[], state=900, faded=0.2)
     batch = random_batch([200, 30], targets=5)
     memory = model.initial_memory(2)
     for place in range(30):
@@ -264,7 +242,7 @@ def test_without_slots_it_counts_alone_and_the_law_holds(rhythm: bool) -> None:
     assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}, {"rhythm": True}])
+@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}])
 def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_are(
     settings: dict[str, object],
 ) -> None:
@@ -304,7 +282,7 @@ def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_
         torch.testing.assert_close(now[:, scaled].std(dim=0, correction=0), varies.double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}, {"products": False}, {"rhythm": True}])
+@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}, {"products": False}])
 def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: dict[str, object]) -> None:
     from dataclasses import replace
 

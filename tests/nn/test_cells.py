@@ -15,7 +15,6 @@ from lifelong.data.cell_plan import CellPacking, CellPlan, CellScale, key_of, pl
 from lifelong.nn.cell_replay import cells_at, cells_found
 from lifelong.nn.cells import empty_cells, find_cells, key_table, staleness, write_cells
 from lifelong.nn.repeats import repeat
-from lifelong.nn.rhythm import returned
 
 pytestmark = pytest.mark.torch
 
@@ -106,15 +105,13 @@ def folded(key_BLF: torch.Tensor, plan: CellPlan) -> tuple[torch.Tensor, torch.T
 
 
 def rows_folded(key_BLF: torch.Tensor, every: tuple[torch.Tensor, torch.Tensor], plan: CellPlan) -> torch.Tensor:
-    """Repeats and rhythm after 0, 1, 2, ... events, from the memories before each."""
-    steps = [torch.zeros(len(key_BLF), plan.rows, 2, dtype=torch.int32)]
+    """Repeats after 0, 1, 2, ... events, from the memories before each."""
+    steps = [torch.zeros(len(key_BLF), int(plan.repeats), 2, dtype=torch.int32)]
     for place, key_BF in enumerate(key_BLF.unbind(1)):
-        parts, count_B = [], torch.full((len(key_BLF),), place + 1)
+        parts = []
         if plan.repeats:
             before = [part[:, place : place + 1] for part in every]
             parts.append(repeat(steps[-1][:, 0], find_cells(*before, key_BF.unsqueeze(1), plan)).unsqueeze(1))
-        if plan.rhythm:
-            parts.append(returned(steps[-1][:, plan.repeats :], key_BF[:, 0], count_B))
         steps.append(torch.cat(parts, dim=1) if parts else steps[-1])
     return torch.stack(steps, dim=1)
 
@@ -141,12 +138,11 @@ def test_what_is_found_is_what_lists_and_loops_find(seed: int, events: int, pati
     words=st.integers(1, 6),
     scale=scales,
     repeats=st.booleans(),
-    rhythm=st.booleans(),
 )
 def test_the_replay_is_the_folded_writes_bit_for_bit(
-    seed: int, length: int, words: int, scale: CellScale, repeats: bool, rhythm: bool
+    seed: int, length: int, words: int, scale: CellScale, repeats: bool
 ) -> None:
-    plan = CellPlan(PLAN.cells_F, words, 20, repeats, scale, rhythm)
+    plan = CellPlan(PLAN.cells_F, words, 20, repeats, scale)
     key_BLF, asked_BCF = random_keys(seed, 3, length), random_keys(seed + 1, 3, 4)
     position_BC = torch.randint(0, length + 1, (3, 4), generator=torch.Generator().manual_seed(seed))
     every = folded(key_BLF, plan)
