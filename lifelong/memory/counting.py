@@ -13,7 +13,6 @@ Shapes: B users, N events, C candidates per user, F counted fields, X numbers.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
@@ -41,14 +40,12 @@ from lifelong.data.cell_plan import (
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.packed_cells import PackedCells
-from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import States
 
 Fields = dict[str, npt.NDArray[Any]]
 FIELDS = ("cell", "faded", "clock")
 _HOUR = 3_600.0
 _MOST_PATIENCE = 2**40
-_HEAD = bytes([2, 0, 0, 0])
 _NO_KINDS = np.zeros(1, np.int64), 0
 """For a graph that makes the numbers itself."""
 
@@ -173,11 +170,8 @@ def compile_reads(*, backwards: bool = False) -> None:
             half of it compiled by the other.
     """
     packed, counting, states = _smallest()
-    short, rest = _short(packed), bytes(16 + 4)
-    record = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest
     steps: list[Callable[[], object]] = [
         lambda: packed.unpack(np.zeros((0, packed.size), np.uint8)),
-        lambda: short.decode([record], np.zeros(1, np.int64), 1),
         lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:
@@ -191,11 +185,6 @@ def compile_writes() -> None:
     (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
     packed.pack(states.fields["cell"])
     counting.write(states, place_N, place_N[:, None], place_N + 1)
-    byte_NR = {"cell": bytes_of(states.fields["cell"]), "faded": bytes_of(states.fields["faded"])}
-    short = _short(packed)
-    length_FN = packed.lengths(states.fields["cell"])
-    assert length_FN is not None
-    short.encode(np.zeros((1, 24), np.uint8), byte_NR, short.lengths(byte_NR, length_FN))
 
 
 @cache
@@ -236,10 +225,6 @@ def _table(values: Sequence[int]) -> IntArray:
     found = np.zeros(AGES, np.int64)
     found[: len(values)] = values
     return found
-
-
-def _short(packed: PackedCells) -> ShortRecords:
-    return ShortRecords({"cell": 8, "faded": 2}, "cell", packed, _HEAD)
 
 
 def _smallest() -> tuple[PackedCells, Counting, States]:

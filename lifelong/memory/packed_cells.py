@@ -15,8 +15,6 @@ Source: Elias 1974, "Efficient storage and retrieval by content and address of s
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import numpy.typing as npt
 
@@ -67,23 +65,6 @@ class PackedCells:
         cell_NKX = cell_NKX.copy()
         self._kernel.sort(cell_NKX, self._start_F)
         return cell_NKX
-
-    def stretches(self) -> list[tuple[int, int]]:
-        """From which byte to before which one each field's cells lie, where they are not packed."""
-        return [(4 * int(first), 4 * int(end)) for first, end in pairwise(self._start_F)]
-
-    def lengths(self, cell_NKX: Cells) -> IntArray | None:
-        """`[F, N]` bytes of the filled cells of users; None if these do not come first, by rising key.
-
-        Raises:
-            ValueError: a field does not have one of the keys.
-        """
-        length_FN = np.zeros((len(self._start_F) - 1, len(cell_NKX)), np.int64)
-        whole_NK = cell_NKX.view(np.int32)[..., 0]
-        wrong = self._kernel.measure(whole_NK, self._start_F, self._packing[1], length_FN)
-        if wrong == self._kernel.TOO_HIGH:
-            raise ValueError("a key beyond its field's")
-        return None if wrong else length_FN
 
     def pack(self, cell_NKX: Cells) -> Bits:
         """`[N, size]` bytes.
