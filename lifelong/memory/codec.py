@@ -13,8 +13,7 @@ little-endian. Many records are encoded and decoded at once, as one structured a
 
 With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
 and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
-events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. Cells that count
-come back in the order of their keys, since their order has no meaning (`lifelong.memory.packed_cells`). Rounding what
+events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. Rounding what
 was rounded changes nothing: a slot that a write leaves alone never drifts.
 """
 
@@ -154,7 +153,7 @@ class Codec(ABC):
     def _round(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if name in self.rounded:
             return self.unpack(self.pack(values))
-        return self.cells[name].sorted(values) if name in self.cells else values
+        return values
 
     def encode(self, states: States) -> list[bytes]:
         """One record per user.

@@ -124,7 +124,6 @@ class Model(nn.Module, ABC):
         interest: int,
         dropout: float,
         codes: Collection[str] = (),
-        keys: Collection[str] = (),
         factors: Mapping[str, int] | None = None,
     ) -> None:
         """Build the parts that all models share: embeddings and head.
@@ -135,7 +134,6 @@ class Model(nn.Module, ABC):
             interest: width D of what `read` returns.
             dropout: of the head.
             codes: fields with vectors that also hold a fixed code of their number.
-            keys: fields with vectors that also hold the key of their number.
             factors: field -> width of the fixed factor that its vectors also hold.
         """
         super().__init__()
@@ -149,7 +147,6 @@ class Model(nn.Module, ABC):
             {**inputs.item, **inputs.event, **{field: inputs.context[field] for field in self.context_fields}},
             embedding,
             codes=codes,
-            keys=keys,
             scales={**SCALES, **ITEM_SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
             factors=factors,
         )

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
-from lifelong.data.cell_plan import Precision
 from lifelong.scoring.answer import Score
+from lifelong.tally.plan import Precision
 
 LOW = "least value that is counted together with this one, of a number such as a price; null for any other value"
 HIGH = "least value above it that is counted apart, of a number; null if there is none"

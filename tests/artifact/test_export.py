@@ -19,12 +19,10 @@ from lifelong import atomic as folders
 from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import drawn_counts
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
-from lifelong.memory.counting import plan_from
 from lifelong.models import MODELS, SERVED, build
 from lifelong.models.base import FittedModel, MemoryModel, Model
 from lifelong.nn.scaled import weights_of
@@ -213,7 +211,7 @@ def test_weights_that_do_not_fit_the_settings_are_refused(hpmn):
         load_model(broken)
 
 
-@pytest.mark.parametrize("name", ["hpmn", "hpmn_dynamic", "tally"])
+@pytest.mark.parametrize("name", ["hpmn", "hpmn_dynamic"])
 def test_weights_under_the_names_of_earlier_releases_load(name, dataset):
     model, other = (build(name, dataset.inputs, SETTINGS.get(name, {})) for _ in range(2))
     earlier = dict(model.state_dict())
@@ -223,30 +221,6 @@ def test_weights_under_the_names_of_earlier_releases_load(name, dataset):
     assert not any("memory" in weight or "reader" in weight for weight in earlier)
     other.load_state_dict(earlier)
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
-
-
-def test_a_tally_of_an_earlier_release_has_no_factors(dataset, tmp_path):
-    earlier = tiny_artifact(tmp_path / "a", dataset, model="tally", settings={**SETTINGS["tally"], "factors": []})
-    settings = {name: value for name, value in earlier.config.settings.items() if name != "factors"}
-    bare = Artifact(earlier.path, earlier.manifest, earlier.config.model_copy(update={"settings": settings}))
-    one, other = load_model(earlier), load_model(bare)
-    assert list(one.state_dict()) == list(other.state_dict())
-    assert plan_of(settings, bare.config.input_spec) == other.counts.plan
-
-
-def test_a_tally_of_an_earlier_release_has_fine_cells(dataset, tmp_path):
-    fine = tiny_artifact(tmp_path / "a", dataset, model="tally", settings={**SETTINGS["tally"], "scale": "fine"})
-    config = fine.config.model_dump(mode="json")
-    assert config["settings"].pop("scale") == "fine"
-    (layout,) = (part for part in config["memory"] if part["name"] == "cell")
-    assert layout["cells"].pop("scale") == "fine"
-    earlier = Artifact(fine.path, fine.manifest, type(fine.config).model_validate(config))
-    assert earlier.config.memory == fine.config.memory
-    plan = load_model(earlier).counts.plan
-    assert plan.scale == CellScale.FINE and plan == plan_of(earlier.config.settings, earlier.config.input_spec)
-    assert plan == plan_from(
-        json.dumps({"cells_F": plan.cells_F, "words": plan.words, "patience": 400, "repeats": True})
-    )
 
 
 def test_scaled_inputs_cost_a_service_nothing(dataset, tmp_path):

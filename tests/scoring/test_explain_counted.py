@@ -15,7 +15,6 @@ from support.artifacts import tiny_artifact
 from lifelong import cli
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.explain import counted_rows
-from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.catalogue_view import find_items
@@ -24,6 +23,7 @@ from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.timeline import timeline
 from lifelong.store.contract import Commit
+from lifelong.tally.plan import precision
 
 pytestmark = pytest.mark.torch
 START = 1_700_000_000
@@ -97,7 +97,7 @@ def test_an_effect_is_the_score_less_that_of_a_memory_without_the_fields_cells(t
     fold(tally, store, ["i1", "i2", "i1"])
     score = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
     effect = values_of(scorer, "i1")["item"].effect
-    items = plan_of(tally.config.settings, tally.config.input_spec).cells_F[0]
+    items = scorer.runtime.counting.plan.cells_F[0]
     keep(store, scorer, lambda fields: fields["cell"][0, :items].fill(0))
     without = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
     assert effect != 0
@@ -156,18 +156,17 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
 
 
 @pytest.mark.parametrize(
-    ("level", "times", "precision", "words"),
+    ("times", "exactness", "words"),
     [
-        (1, 1, "exact", "once"),
-        (8, 8, "exact", "8 times"),
-        (12, 16, "about", "about 16 times"),
-        (15, 28, "at_least", "28 times or more"),
+        (1, "exact", "once"),
+        (8, "exact", "8 times"),
+        (16, "about", "about 16 times"),
+        (28, "at_least", "28 times or more"),
     ],
 )
-def test_how_exact_a_count_is_is_said(level, times, precision, words):
-    scale = CellScale.COARSE
-    assert (scale.counts()[level], scale.precision(level)) == (times, precision)
-    value = CountedValue("item", "i1", "counted", times, 4, scale.precision(level), 0.5)
+def test_how_exact_a_count_is_is_said(times, exactness, words):
+    assert precision(times) == exactness
+    value = CountedValue("item", "i1", "counted", times, 4, precision(times), 0.5)
     assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][2:4] == [words, "4 events ago"]
 
 

@@ -69,9 +69,9 @@ def records() -> Target:
     import numpy as np
 
     from lifelong.artifact.folder import FieldLayout
-    from lifelong.data.cell_plan import CellPacking
     from lifelong.errors import StoreError
     from lifelong.memory.codec import CODECS, make_codec
+    from lifelong.tally.plan import CellPacking
 
     packing = CellPacking(cells_F=(8, 4), values_F=(64, 2**16))
     slots = FieldLayout(name="slot", shape=(2, 3))
