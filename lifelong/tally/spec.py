@@ -1,8 +1,7 @@
 """The definition of Tally: what is kept of a user, how an event changes it, what a target reads, and the logit.
 
 For each item field (the item itself, its category ...) a memory has cells: a key, how often the user met it, how many
-events ago. A recurrent state cannot hold that of hundreds of values, and it is what predicts the next response best.
-Next to the cells there are small parts:
+events ago. Next to the cells there are small parts:
 
     faded     two bits for each key that lost its cell (Bloom, CACM 1970)
     clock     the time of every 2^j-th event, so that "n events ago" becomes "so many hours ago"
@@ -13,8 +12,8 @@ Next to the cells there are small parts:
     keys, gap, factors --Memory.write--> memory --Memory.known--> numbers of a target --.
     embedded event ------step----------> slots -----------------------------------------+--logits--> by trained weights
 
-All counts, ages and times are whole numbers, so that every path to a memory gives the same bits. This module is plain
-and slow; `lifelong.tally.kernel` is the same in compiled loops, and a test holds one to the other.
+Counts, ages and times are whole numbers: every path to a memory gives the same bits. This module is plain and slow;
+`lifelong.tally.kernel` is the same in compiled loops, and a test holds one to the other.
 
 Shapes: F item fields, K cells, W words of faded bits, J levels of the clock, D numbers of all factors, S slots, Y
 known numbers, P features of a field, E width of a vector.
@@ -48,8 +47,8 @@ def key_of(number: int) -> int:
 # apart, then 4, and an event raises one by 2^j only if its number is a multiple of 2^j: one in 2^j on average, so that
 # counts are right on average (after Morris, CACM 1978, where a coin decides).
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)  # the count of each level; level 0 is an empty cell
+# A level is raised by the events with a number that is a multiple of:
 WAITS = (*(above - count for count, above in pairwise(COUNTS)), 2**62)
-"""A level is raised by the events with a number that is a multiple of this."""
 # Ages have two steps of one event, two of two, two of four ... A step of 2^j events is taken when the number of the
 # user's events is a multiple of 2^j: nothing but the step need be kept.
 SIZES, STEPS = 16, 2  # sizes of steps, and how many steps there are of each
@@ -57,9 +56,7 @@ AGES = (0, *(age for size in range(SIZES) for age in (2 ** (size + 1) - 1, 3 * 2
 """The smallest age, in events, of each step."""
 PATIENCE = 400  # for how many events more a cell keeps its place when its count doubles
 BONUSES = tuple(round(PATIENCE * math.log2(max(count, 1))) for count in COUNTS)
-
-# Bits of keys that lost their cell.
-WORD = 15  # bits of a stored word
+WORD = 15  # bits of a stored word of the bits of keys that lost their cell
 
 
 def faded_bits(key: int, field: int, bits: int) -> tuple[int, int]:
@@ -76,7 +73,6 @@ HOUR, DAY = 3_600.0, 86_400.0
 RECENT, ONE = 64, 2**16  # repeats are also a moving mean over 64 events, in parts of 2^16
 HALF_LIFE = 100.0  # in events: by how much an event weighs less in the second sum
 SHORTEST = 1e-6  # length that a sum is treated as at least
-
 # What a target's value is described by.
 HALF_LIVES, DAYS = (10.0, 50.0, 250.0, 1250.0), (7.0, 60.0)  # half-lives of a decayed count, in events and in days
 FEATURES = 6 + len(HALF_LIVES) + len(DAYS)
@@ -194,22 +190,13 @@ class Memory:
                 cell_KX[place] = key - KEYS // 2, 256 * cells[key].level + cells[key].step
             first += size
         faded_W = [sum(1 << bit % WORD for bit in self.faded if bit // WORD == w) for w in range(self.bits // WORD)]
-        return {
-            "sums": self.sums_XD,
-            "clock": np.array(self.clock, np.int32),
-            "repeats": np.array(self.repeats, np.int32),
-            "cell": cell_KX,
-            "faded": np.array(faded_W, np.int16),
-        }
+        whole = {name: np.array(marks, np.int32) for name, marks in (("clock", self.clock), ("repeats", self.repeats))}
+        return whole | {"sums": self.sums_XD, "cell": cell_KX, "faded": np.array(faded_W, np.int16)}
 
     def known(
         self, keys: Sequence[int], sizes: Sequence[int], popularity_F: FloatArray, factors: Sequence[FloatArray]
     ) -> FloatArray:
-        """What is known of a target without a trained weight: `[Y]`.
-
-        Of its fields there are keys, how many numbers each has, the logarithms of the shares of all targets that have
-        these values, and the unit vectors of the first ones.
-        """
+        """What is known of a target by no trained weight: `[Y]`; popularity: the log of a value's share of targets."""
         features, above, more = list[float](), list[float](), list[float]()
         for field, (key, size, popularity) in enumerate(zip(keys, sizes, popularity_F, strict=True)):
             look, log_size = self.look(field, key), math.log(size)
@@ -231,18 +218,16 @@ class Memory:
 
     def _affinities(self, factors: Sequence[FloatArray]) -> list[float]:
         """Cosines of each field's factor with both sums, then signed logarithms of the products."""
-        cosines, amounts, first = list[float](), list[float](), 0
+        cosines, products, first = list[float](), list[float](), 0
         for factor in factors:
             for sum_D in self.sums_XD[:, first : first + len(factor)].astype(np.float64):
-                product = float(sum_D @ factor)
-                cosines.append(product / max(math.sqrt(sum_D @ sum_D), SHORTEST))
-                amounts.append(math.copysign(math.log1p(abs(product)) / 2, product))
+                products.append(float(sum_D @ factor))
+                cosines.append(products[-1] / max(math.sqrt(sum_D @ sum_D), SHORTEST))
             first += len(factor)
-        return [*cosines, *amounts]
+        return [*cosines, *(math.copysign(math.log1p(abs(product)) / 2, product) for product in products)]
 
 
-Weights = Mapping[str, FloatArray]
-"""Trained numbers by their names in the artifact's `weights.safetensors`."""
+Weights = Mapping[str, FloatArray]  # trained numbers by their names in an artifact's `weights.safetensors`
 
 
 def step(weights: Weights, slot_SD: FloatArray, event_E: FloatArray, count: int, periods: Sequence[int]) -> FloatArray:
@@ -271,14 +256,9 @@ def logit(
 ) -> float:
     """The logit: of a head that sees all, and of one that sees counts, times and context alone.
 
-    Args:
-        weights: of a model with one task.
-        known_Y: of `Memory.known`.
-        kinds: of each field's cell, by `Memory.look`.
-        target_FE: embeddings of the target's values.
-        weight_FP: their trained weights of their features.
-        context_C: embedded hour, weekday and gap.
-        slots: those that were written at least once.
+    Of the target there are `Memory.known`, the kinds of cells by `Memory.look`, embeddings of its values and their
+    trained weights of their features; of the moment the embedded hour, weekday and gap; of the slots those that were
+    written at least once.
     """
     size = len(target_FE) * FEATURES
     kind_X = [weights["memory.kind.weight"][field * KINDS + kind] for field, kind in enumerate(kinds)]

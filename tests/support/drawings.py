@@ -82,10 +82,10 @@ def counting() -> str:
     parts = [_text(10, 16, "event", "small"), _text(96, 16, "the three cells after it: value, count, age", "small")]
     for place, value in enumerate(EVENTS, start=1):
         memory.write([VALUES.index(value)], 0)
-        (new,) = memory.cells[0].keys() - columns or [None]
         # A new key takes the column of the one that gave way.
-        columns = [key if key in memory.cells[0] else new for key in columns]
-        columns += [new] if new not in columns and new is not None else []
+        for new in memory.cells[0].keys() - columns:
+            columns = [key if key in memory.cells[0] else new for key in columns]
+            columns += [] if new in columns else [new]
         y = 24 + 28 * (place - 1)
         parts.append(_text(10, y + 16, f"{place}  {value}"))
         for column in range(3):
