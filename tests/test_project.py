@@ -10,7 +10,7 @@ import yaml
 from lifelong.artifact import manifest
 from lifelong.data import dataset
 from lifelong.evaluation import results
-from lifelong.memory import codec, short_records
+from lifelong.memory import codec
 from lifelong.store import folder, redis
 from lifelong.version import __version__
 
@@ -28,9 +28,7 @@ def test_the_page_of_versions_has_the_formats_of_this_release():
         "a user's memory in a store": str(codec.VERSION),
         "comparison": str(results.FORMAT_VERSION),
     }
-    assert f"and {short_records.VERSION} for one of `tally`" in page
     assert f"or {folder.SHARDED} (shards)" in page
-    assert f"and {short_records.VERSION} for one of `tally`" in page
 
 
 def test_the_version_is_the_same_everywhere():

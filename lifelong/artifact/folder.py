@@ -44,7 +44,6 @@ from lifelong.artifact.manifest import AGAIN, MANIFEST, METRICS, ArtifactManifes
 from lifelong.config import Record
 from lifelong.data.arrays import open_arrays
 from lifelong.data.catalogue import Catalogue
-from lifelong.data.cell_plan import KEYS, CellPacking
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.events import InputSpec, Schema, user_context
 from lifelong.data.periods import Periods
@@ -52,13 +51,13 @@ from lifelong.data.vocabulary import Vocabulary
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
 from lifelong.tables import html_table
+from lifelong.tally.plan import CellPacking
+from lifelong.tally.spec import KEYS
 
 RUN: Final = "run"
 """An optional graph, which folds runs of events of a user in at once."""
 STRIDE = "stride"
 """Name in its metadata: a number that divides the count at which a run begins, and its number of events."""
-COUNTING = "counting"
-"""Name in the metadata of a read graph: how large the cells are from which a service finds what the graph takes."""
 Graph = Literal["write", "read", "head", "run"]
 Kind = Literal["memory", "history", "fitted"]
 DRAWN = "drawn.npy"

@@ -9,8 +9,8 @@
 shape letters. `context` is left out if the model reads no context.
 
 Of a model with a part that counts (`CountingModel`), a service writes and reads that part by itself
-(`lifelong.memory.counting`). Its write graph knows the other fields alone, and is left out if there are none. Its read
-graph takes, in place of cells and bits, what was found there, `_SEEN`, and its metadata has their sizes (`COUNTING`).
+(`lifelong.memory.counting`). Its write graph knows the slots alone, and is left out if there are none. Its read graph
+takes, in place of what is counted, what is known of each target, `_KNOWN`.
 
 A history model has no write graph; its read graph takes the recent history instead of a memory (`_WINDOW`), and gives
 the attention over its events, `[B, C, L]`. It is called `weight` if it need not sum to 1.
@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,13 +33,13 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.artifact.activations import replace_elu
-from lifelong.artifact.folder import COUNTING, RUN, FieldLayout, recent_layout
+from lifelong.artifact.folder import RUN, FieldLayout, recent_layout
 from lifelong.artifact.run_graph import run_graph
-from lifelong.data.cell_plan import SIZES
 from lifelong.errors import ArtifactError, require
-from lifelong.models.base import CountingModel, HistoryModel, Memory, MemoryModel, Model, Query, Window
+from lifelong.models.base import CountingModel, HistoryModel, MemoryModel, Model, Query, Window
+from lifelong.nn.hpmn import Slots
 from lifelong.nn.masks import length_mask
-from lifelong.nn.tally import TIMES, Seen, SeenNumbers
+from lifelong.tally.spec import KINDS
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a graph and its model.
@@ -52,9 +51,8 @@ CELLS = "cell_BKX"
 """The field of a memory that `MemoryModel.cells` describes."""
 _WINDOW = ("history", "history_number", "history_time", "length", "moment")
 """Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; number of real ones and request time [B]."""
-_SEEN = ("number", "flag", "kind", "user")
-"""What a memory says of each target, see `SeenNumbers`: `[B, C, F, X]`, `[B, C, F, X]`, `[B, C, F]` and `[B, C, X]`."""
-_DRAWN_EVENTS, _DRAWN_NUMBERS = 300, 400
+_KNOWN = ("known", "kind")
+"""What a memory knows of each target, see `lifelong.tally.kernel.Found`: `[B, C, Y]` and `[B, C, F]`."""
 _SIZES = ((1, 1), (1, 7), (5, 1), (3, 4))
 """(B, C) at which graphs are checked."""
 _OPSET = 20
@@ -112,9 +110,9 @@ class _Graph(nn.Module):
         return self.function(*parts)
 
 
-def _write_graph(model: MemoryModel, write: Callable[[Any, Tensor], Any], kind: Callable[..., Any]) -> _Graph:
-    """`write_vector`, or `write_learned`: fields of what `kind` makes, then the embedded event."""
-    return _Graph(lambda *parts: tuple(write(kind(*parts[:-1]), parts[-1])), model=model)
+def _write_graph(model: MemoryModel, kind: Callable[..., Any]) -> _Graph:
+    """`write_vector`: fields of what `kind` makes, then the embedded event."""
+    return _Graph(lambda *parts: tuple(model.write_vector(kind(*parts[:-1]), parts[-1])), model=model)
 
 
 def _read_graph(model: MemoryModel) -> _Graph:
@@ -127,14 +125,12 @@ def _there(interest: Tensor, attention: Tensor | None) -> tuple[Tensor, ...]:
     return (interest,) if attention is None else (interest, attention)
 
 
-def _read_seen_graph(model: CountingModel) -> _Graph:
-    """`read_numbers`: count and learned fields `[B, 1, ...]`, `_SEEN`, and the embedded targets."""
-    empty = model.learned(model.initial_memory(1))
+def _read_known_graph(model: CountingModel) -> _Graph:
+    """`read_known`: count and slots `[B, 1, ...]` if there are some, `_KNOWN`, and the embedded targets."""
 
     def read(*parts: Tensor) -> tuple[Tensor, ...]:
-        *learned, number, flag, kind, user, target = parts
-        seen, rest = SeenNumbers(number, flag, kind, user), None if empty is None else type(empty)(*learned)
-        return _there(*model.read_numbers(seen, learned[0], rest, target))
+        *slots, known, kind, target = parts
+        return _there(*model.read_known(known, kind, Slots(*slots) if slots else None, target))
 
     return _Graph(read, model=model)
 
@@ -170,8 +166,6 @@ class _Function:
     """Inputs with a free second axis -> its letter: C for candidates, L for events."""
     fixed: _Function | None = None
     """The function for histories of one length, for a module that cannot be traced with a free length."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    """What the graph says of itself."""
     loops: bool = False
     """Whether the function has loops over an axis that is free."""
 
@@ -204,7 +198,7 @@ def _write(function: _Function, path: Path) -> None:
         # Not every operation can be traced for histories of any length: such a model always reads a full window.
         function = function.fixed
         _export(function, path)
-    _strip(path, function.metadata)
+    _strip(path)
     _check(function, path)
 
 
@@ -215,7 +209,7 @@ def _write_fast(function: _Function, path: Path) -> bool:
     """
     try:
         _export_once(function, path)
-        _strip(path, function.metadata)
+        _strip(path)
         _check(function, path)
     except Exception:
         # Whatever it cannot do (it is not developed further): the other exporter says what is wrong, if anything is.
@@ -259,7 +253,7 @@ def _memory_functions(model: MemoryModel) -> dict[str, _Function]:
         return _counting_functions(model)
     empty, draw = model.initial_memory(1), _Draw(model)
     names = [field_name(name) for name in empty._asdict()]
-    write = _write_graph(model, model.write_vector, type(empty))
+    write = _write_graph(model, type(empty))
     attention = _read_graph(model)(*draw.read(2, 2))[1:]
     return {
         "write": _Function(write, [*names, "event"], [f"new_{name}" for name in names], draw.write),
@@ -274,33 +268,21 @@ def _memory_functions(model: MemoryModel) -> dict[str, _Function]:
 
 
 def _counting_functions(model: CountingModel) -> dict[str, _Function]:
-    """Both graphs without the part that counts; no write graph if there is no other part."""
-    learned, draw = model.learned(model.initial_memory(1)), _Draw(model)
-    names = ["count"] if learned is None else [field_name(name) for name in learned._asdict()]
-    counted = model.counts.plan
-    plan = {
-        "cells_F": counted.cells_F,
-        "words": counted.words,
-        "patience": counted.patience,
-        "repeats": counted.repeats,
-        "scale": counted.scale,
-        "rhythm": counted.rhythm,
-        "times": TIMES,
-    }
-    attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]
+    """Both graphs without the part that counts; no write graph without slots."""
+    draw, names = _Draw(model), ["count", "slot"] if model.plan.slots[0] else []
+    graph = _read_known_graph(model)
+    attention = graph(*draw.known(2, 2))[1:]
     read = _Function(
-        _read_seen_graph(model),
-        [*names, *_SEEN, "target"],
+        graph,
+        [*names, *_KNOWN, "target"],
         ["interest", "attention"] if attention else ["interest"],
-        draw.seen,
-        _CANDIDATES | dict.fromkeys(_SEEN, "C"),
-        metadata={COUNTING: json.dumps(plan)},
+        draw.known,
+        _CANDIDATES | dict.fromkeys(_KNOWN, "C"),
     )
-    if learned is None:
+    if not names:
         return {"read": read}
-    outputs = [f"new_{name}" for name in names]
-    graph = _write_graph(model, model.write_learned, type(learned))
-    return {"write": _Function(graph, [*names, "event"], outputs, draw.write_learned), "read": read}
+    write = _write_graph(model, Slots)
+    return {"write": _Function(write, [*names, "event"], ["new_count", "new_slot"], draw.write_slots), "read": read}
 
 
 class _Draw:
@@ -342,32 +324,13 @@ class _Draw:
 
     def _memory(self, users: int, axes: tuple[int, ...] = ()) -> list[Tensor]:
         assert isinstance(self.model, MemoryModel)
-        empty: Memory = self.model.initial_memory(users)
-        # Small and large counts, so that there are memories with and without empty slots.
-        count_B = torch.randint(0, 100, (users, *axes), generator=self.generator)
-        # A pass over histories makes all fields of whole numbers at once.
-        fields = {name: value for name, value in empty._asdict().items() if name != "count_B"}
-        whole = {} if all(value.is_floating_point() for value in fields.values()) else self._whole(users)
-        drawn = [
-            self._normal(users, *axes, *value.shape[1:])
-            if value.is_floating_point()
-            else (whole[name].unsqueeze(1) if axes else whole[name])
-            for name, value in fields.items()
-        ]
-        return [count_B, *drawn]
+        fields = self.model.initial_memory(1)._asdict()
+        drawn = [self._normal(users, *axes, *value.shape[1:]) for name, value in fields.items() if name != "count_B"]
+        return [self._counts(users, *axes), *drawn]
 
-    def _whole(self, users: int) -> dict[str, Tensor]:
-        """Memories as random events make them, for fields of whole numbers, since not all numbers are possible."""
-        assert isinstance(self.model, MemoryModel)
-        event_BLE = self._embedded(self.model.history_fields, users, _DRAWN_EVENTS)
-        length_B = torch.full((users,), _DRAWN_EVENTS)
-        memory = self.model.encode_vector(event_BLE, length_B, length_B.unsqueeze(-1))
-        return {name: value[:, 0] for name, value in memory._asdict().items()}
-
-    def _embedded(self, fields: Sequence[str], *shape: int) -> Tensor:
-        """Random events or targets, some of them equal: `[..., E]`."""
-        embedded: Tensor = self.model.embed(self._number(fields, *shape).clamp(max=_DRAWN_NUMBERS), tuple(fields))
-        return embedded
+    def _counts(self, *shape: int) -> Tensor:
+        """Small and large ones, so that there are memories with and without empty slots."""
+        return torch.randint(0, 100, shape, generator=self.generator)
 
     def write(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """Memories and one event each."""
@@ -377,42 +340,27 @@ class _Draw:
         """Memories `[B, 1, ...]` and targets."""
         return (*self._memory(users, (1,)), self._vectors(self.model.item_fields, users, candidates))
 
-    def _learned(self, users: int, axes: tuple[int, ...] = ()) -> list[Tensor]:
-        """Count and fields of the part of a memory that does not count."""
+    def write_slots(self, users: int, candidates: int) -> tuple[Tensor, ...]:
+        """Slots, and one event each."""
+        return (*self._slots(users), self._vectors(self.model.history_fields, users))
+
+    def _slots(self, *axes: int) -> list[Tensor]:
+        """Count and slots; nothing of a model without slots."""
         assert isinstance(self.model, CountingModel)
-        learned, memory = self.model.learned(self.model.initial_memory(1)), self._memory(users, axes)
-        names = ["count_B"] if learned is None else learned._asdict()
-        return [value for name, value in zip(self._names, memory, strict=True) if name in names]
+        size = self.model.plan.slots
+        return [self._counts(*axes), self._normal(*axes, *size)] if size[0] else []
 
-    @property
-    def _names(self) -> list[str]:
-        assert isinstance(self.model, MemoryModel)
-        return list(self.model.initial_memory(1)._asdict())
-
-    def write_learned(self, users: int, candidates: int) -> tuple[Tensor, ...]:
-        """The part that does not count, and one event each."""
-        return (*self._learned(users), self._vectors(self.model.history_fields, users))
-
-    def seen(self, users: int, candidates: int) -> tuple[Tensor, ...]:
-        """That part `[B, 1, ...]`, what is seen of targets, and the targets."""
-        shape, clock = (users, candidates, len(self.model.item_fields)), self._memory(users, (1,))
+    def known(self, users: int, candidates: int) -> tuple[Tensor, ...]:
+        """Slots `[B, 1, ...]`, what is known of targets, and the targets."""
         assert isinstance(self.model, CountingModel)
-        scale = self.model.counts.plan.scale
-        ends = scale.counts()[-1] + 1, SIZES * scale.age_steps
-        times, age = (torch.randint(0, end, shape, generator=self.generator) for end in ends)
-        seconds = torch.rand(shape, generator=self.generator) * 1e7
-        # Half of the values have no cell; a third of these had one.
-        cell, faded = (torch.rand(shape, generator=self.generator) > share for share in (1 / 2, 2 / 3))
-        count, clock_BCJX = clock[0], clock[self._names.index("clock_BJX")]
-        seen = Seen(count, clock_BCJX, times * cell, age * cell, faded & ~cell)
-        key = torch.randint(-1, 1_000, shape, generator=self.generator)
-        numbers = self.model.counts.numbers(seen, key, seconds * cell)
-        return *self._learned(users, (1,)), *numbers, self._vectors(self.model.item_fields, users, candidates)
+        fields = len(self.model.item_fields)
+        kind = torch.randint(0, KINDS, (users, candidates, fields), generator=self.generator)
+        known = self._normal(users, candidates, self.model.plan.known)
+        target = self._vectors(self.model.item_fields, users, candidates)
+        return *self._slots(users, 1), known, kind + KINDS * torch.arange(fields), target
 
     def _vectors(self, fields: Sequence[str], *shape: int) -> Tensor:
-        """Embedded events or targets: random values, or embeddings of real ones if they contain whole numbers."""
-        if self.model.embed.keyed:
-            return self._embedded(fields, *shape)
+        """Random embedded events or targets."""
         return self._normal(*shape, sum(self.model.embed.widths(fields)))
 
     def head(self, users: int, candidates: int) -> tuple[Tensor, ...]:
@@ -426,6 +374,8 @@ class _Draw:
     def _interest(self, users: int, candidates: int) -> Tensor:
         if isinstance(self.model, HistoryModel):
             return _find_graph(self.model).forward(*self.find(users, candidates))[0]
+        if isinstance(self.model, CountingModel):
+            return _read_known_graph(self.model).forward(*self.known(users, candidates))[0]
         return _read_graph(self.model).forward(*self.read(users, candidates))[0]
 
 
@@ -471,8 +421,8 @@ def _power_of_two(graph: Any, exponent: Any) -> Any:
     return graph.op("Pow", graph.op("Constant", value_t=torch.tensor(2.0)), exponent)
 
 
-def _strip(path: Path, metadata: Mapping[str, str]) -> None:
-    """Remove what the exporter notes about its source: file names and stack traces of this machine; add metadata.
+def _strip(path: Path) -> None:
+    """Remove what the exporter notes about its source: file names and stack traces of this machine.
 
     Also writes ELUs in the form that runs faster.
     """
@@ -485,7 +435,6 @@ def _strip(path: Path, metadata: Mapping[str, str]) -> None:
     del graph.value_info[:]
     replace_elu(graph)
     _drop_unused_inputs(graph)
-    onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
 
 

@@ -46,7 +46,6 @@ TRAINED: dict[str, tuple[str, ...]] = {
         "train.max_examples=2400000",
         "train.learning_rate=0.003",
         "train.validate_every=600000",
-        "model.faded=0.25",
     ),
     "hpmn": (
         *_COMMON,

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
         Explanation,
         PastEvent,
         RelatedEvent,
-        Rhythm,
     )
 
 _BAR = 24
@@ -100,7 +99,7 @@ COUNTED = ("field", "value", "met", "last", "effect on the score")
 
 
 def counted_rows(counted: Counted) -> list[list[str]]:
-    """What a memory knows of a candidate, in words: a row per field, one per affinity, for slots and for the rhythm."""
+    """What a memory knows of a candidate, in words: a row per field, one per affinity, and one for slots."""
     rows = []
     for value in counted.values:
         met = {"counted": _times(value), "faded": "long ago", "new": "never", "unknown": "not counted"}
@@ -111,22 +110,7 @@ def counted_rows(counted: Counted) -> list[list[str]]:
         rows.append([f"{of.field}, by other users", "", fit, lately, _signed(of.effect)])
     if counted.slots_effect is not None:
         rows.append(["slots", "", "", "", _signed(counted.slots_effect)])
-    if counted.rhythm is not None:
-        rows.append(["rhythm", "", *_rhythm(counted.rhythm), _signed(counted.rhythm.effect)])
     return rows
-
-
-def _rhythm(found: Rhythm) -> tuple[str, str]:
-    """How often items came again after as many events, and how many these are.
-
-    >>> from lifelong.scoring.explanation import Rhythm
-    >>> _rhythm(Rhythm(61, 12, 0.5)), _rhythm(Rhythm(1, 0, 0.5)), _rhythm(Rhythm(None, 0, 0.5))
-    (('12 repeats after as many', 'exactly 61 events ago'), ('no repeats after as many', 'the last event'), ('', ''))
-    """
-    if found.events_ago is None:
-        return "", ""
-    last = "the last event" if found.events_ago == 1 else f"exactly {found.events_ago} events ago"
-    return f"{found.times or 'no'} repeat{'' if found.times == 1 else 's'} after as many", last
 
 
 def _signed(value: float, digits: int = 3) -> str:

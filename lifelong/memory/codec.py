@@ -1,6 +1,6 @@
 """Memories as bytes. One record is self-contained: a header, then the fields one after another.
 
-    offset  0   version   uint8    1, or 2: see below
+    offset  0   version   uint8    1
             1   codec     uint8    0 = fp32, 1 = fp16, 2 = int8
             2   reserved  uint16   0
             4   checksum  uint32   CRC-32 of everything else
@@ -8,15 +8,12 @@
            16   last time int64    time of the last event, `NO_TIME` before the first
            24   fields             each field of the layout, in its order; floats as the codec keeps them
 
-A memory that counts is kept as a short record while that takes fewer bytes than one of this length, which is the most:
-see `lifelong.memory.short_records`. Which of the two it is says nothing of what was kept.
-
-All numbers are little-endian. Many records are encoded and decoded at once, as one structured array.
+All records of a layout have one length; what is empty in them is left to the compression of the store. All numbers are
+little-endian. Many records are encoded and decoded at once, as one structured array.
 
 With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
 and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
-events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. Cells that count
-come back in the order of their keys, since their order has no meaning (`lifelong.memory.packed_cells`). Rounding what
+events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. Rounding what
 was rounded changes nothing: a slot that a write leaves alone never drifts.
 """
 
@@ -32,18 +29,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.memory.packed_cells import PackedCells
-from lifelong.memory.short_records import CHECKSUM as _CHECKSUM
-from lifelong.memory.short_records import VERSION as SHORT
-from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import FieldLayout, States
 from lifelong.store.artifact_list import StoreIdentity
 
 VERSION = 1
-_SHORT = bytes([SHORT])
+_CHECKSUM = slice(4, 8)
 _HEADER = (
     ("version", "u1"),
     ("codec", "u1"),
@@ -52,7 +45,6 @@ _HEADER = (
     ("count", "<i8"),
     ("last_time", "<i8"),
 )
-_HEAD = np.dtype([*_HEADER])
 _FIX = "restore the store from a backup, or build it again with `lifelong backfill`"
 _TOGETHER = 1_024
 """Records that are encoded or decoded at once: they stay in the processor's cache."""
@@ -102,21 +94,6 @@ class Codec(ABC):
         }
         # Prefixed, since a field of a memory may have the name of one in the header.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
-        self._plain_types = {part.name: self._plain(part) for part in layout}
-        self._short = self._short_records()
-
-    def _short_records(self) -> ShortRecords | None:
-        """The short form, None if the layout has none: it is for one field of cells."""
-        if len(self.cells) != 1:
-            return None
-        ((name, packed),) = self.cells.items()
-        sizes = {name: plain.itemsize for name, plain in self._plain_types.items()}
-        found = ShortRecords(sizes, name, packed, bytes([SHORT, self.number, 0, 0]))
-        return found if found.fits else None
-
-    def _plain(self, part: FieldLayout) -> np.dtype[Any]:
-        """Type of a field with cells that are not packed."""
-        return self._whole(part) if part.name in self.cells else self._stored(part)
 
     @staticmethod
     def _whole(part: FieldLayout) -> np.dtype[Any]:
@@ -136,7 +113,7 @@ class Codec(ABC):
 
     @property
     def size(self) -> int:
-        """Bytes of one record at most."""
+        """Bytes of one record."""
         return self._record.itemsize
 
     @abstractmethod
@@ -176,7 +153,7 @@ class Codec(ABC):
     def _round(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if name in self.rounded:
             return self.unpack(self.pack(values))
-        return self.cells[name].sorted(values) if name in self.cells else values
+        return values
 
     def encode(self, states: States) -> list[bytes]:
         """One record per user.
@@ -191,42 +168,6 @@ class Codec(ABC):
         return found
 
     def _encode(self, states: States, chosen: slice) -> list[bytes]:
-        if self._short is None:
-            return self._encode_long(states, chosen)
-        fields = {part.name: states.fields[part.name][chosen] for part in self.layout}
-        name, packed = self._short.cells, self._short.packed
-        fields[name] = np.ascontiguousarray(fields[name])
-        length_FN = packed.lengths(fields[name])
-        if length_FN is None:
-            fields[name] = packed.sorted(fields[name])
-            length_FN = packed.lengths(fields[name])
-        if length_FN is None:
-            return self._encode_long(states, chosen)
-        byte_NR = {part.name: bytes_of(self._in_bytes(part, fields[part.name])) for part in self.layout}
-        length_SN = self._short.lengths(byte_NR, length_FN)
-        short_N = self._short.sizes(length_SN) < self.size
-        short, long = np.flatnonzero(short_N), np.flatnonzero(~short_N)
-        if not len(short):
-            return self._encode_long(states, chosen)
-        if not len(long):
-            return self._short.encode(self._headers(states, chosen), byte_NR, length_SN)
-        some = {name: byte_BR[short] for name, byte_BR in byte_NR.items()}
-        shorter = iter(self._short.encode(self._headers(states, chosen)[short], some, length_SN[:, short]))
-        longer = iter(self._encode_long(states.take(chosen.start + long), slice(0, len(long))))
-        return [next(shorter if is_short else longer) for is_short in short_N.tolist()]
-
-    def _in_bytes(self, part: FieldLayout, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """A field of some users as a record keeps it, its cells not packed."""
-        stored = self.pack(values) if part.name in self.rounded else values
-        return np.asarray(stored, self._plain_types[part.name].base)
-
-    def _headers(self, states: States, chosen: slice) -> npt.NDArray[np.uint8]:
-        """`[N, 24]` bytes without version and checksum."""
-        header_N = np.zeros(chosen.stop - chosen.start, _HEAD)
-        header_N["count"], header_N["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
-        return bytes_of(header_N)
-
-    def _encode_long(self, states: States, chosen: slice) -> list[bytes]:
         record_B = np.zeros(chosen.stop - chosen.start, self._record)
         record_B["version"], record_B["codec"] = VERSION, self.number
         record_B["count"], record_B["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
@@ -261,52 +202,17 @@ class Codec(ABC):
 
     def _decode(self, records: Sequence[bytes | None], start: int) -> States:
         """`decode` of some records, the first of which is at a place among all."""
-        long, short = list[int](), list[int]()
-        for place, record in enumerate(records):
-            if record is not None:
-                (short if self._short is not None and record[:1] == _SHORT else long).append(place)
-        states = self._decode_short(records, short, start) if short else States.empty(self.layout, len(records))
-        if long:
-            self._decode_long(records, long, start, states)
-        return states
-
-    def _decode_short(self, records: Sequence[bytes | None], short: Sequence[int], start: int) -> States:
-        """States of as many users, empty but for those with short records, which are at some places."""
-        kept = [records[place] or b"" for place in short]
-        states = self._short_states(kept, np.array(short, np.int64), len(records))
-        if states is None:
-            for place, record in zip(short, kept, strict=True):
-                self._check_short(record, start + place)
-        assert states is not None
-        return states
-
-    def _short_states(self, kept: Sequence[bytes], row_N: IntArray, users: int) -> States | None:
-        """What short records hold, each in the row of its user; None if one of them is damaged."""
-        assert self._short is not None
-        try:
-            found = self._short.decode(kept, row_N, users)
-        except ValueError as error:
-            raise _impossible(error) from error
-        if found is None:
-            return None
-        header_NR, byte_BR = found
-        header_N, fields = header_NR.view(_HEAD)[:, 0], dict[str, npt.NDArray[Any]]()
-        for part in self.layout:
-            plain = self._plain_types[part.name]
-            stored = byte_BR[part.name].view(plain.base).reshape(users, *plain.shape)
-            fields[part.name] = self.unpack(stored) if part.name in self.rounded else stored
-        count_B, last_time_B = np.zeros(users, np.int64), np.full(users, NO_TIME, np.int64)
-        count_B[row_N], last_time_B[row_N] = header_N["count"], header_N["last_time"]
-        return States(count_B, last_time_B, fields)
-
-    def _decode_long(self, records: Sequence[bytes | None], long: Sequence[int], start: int, states: States) -> None:
-        """Put what records of full length hold, which are at some places, into the states of their users."""
-        kept = [records[place] or b"" for place in long]
+        states, row_N = (
+            States.empty(self.layout, len(records)),
+            [at for at, one in enumerate(records) if one is not None],
+        )
+        kept = [records[at] or b"" for at in row_N]
         whole = b"".join(kept)
-        if set(map(len, kept)) != {self.size} or not self._holds(whole):
-            for place, record in zip(long, kept, strict=True):
+        if set(map(len, kept)) - {self.size} or not self._holds(whole):
+            for place, record in zip(row_N, kept, strict=True):
                 self._check(record, start + place)
-        self._fill(states, np.array(long, np.int64), np.frombuffer(whole, self._record))
+        self._fill(states, np.array(row_N, np.int64), np.frombuffer(whole, self._record))
+        return states
 
     def _fill(self, states: States, row_N: IntArray, record_N: npt.NDArray[Any]) -> None:
         """Put what records hold into the states of some users."""
@@ -359,20 +265,6 @@ class Codec(ABC):
         found = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
         return bool(found == record_N["checksum"].tolist())
 
-    def _check_short(self, record: bytes, place: int) -> None:
-        if self._short_states([record], np.zeros(1, np.int64), 1) is not None:
-            return
-        assert self._short is not None
-        if len(record) >= self._short.least and _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
-            raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)
-        if len(record) > 1 and record[1] != self.number:
-            raise self._other(record, place)
-        raise StoreCorruptError(
-            f"memory {place} of those that were read has {len(record)} bytes that are not a short record",
-            expected=f"{self._short.least} to {self.size - 1} bytes: what their lengths say, sorted cells, no zeros",
-            fix=_FIX,
-        )
-
     def _check(self, record: bytes, place: int) -> None:
         if len(record) != self.size:
             raise StoreCorruptError(
@@ -387,7 +279,7 @@ class Codec(ABC):
         """The error of a record of another format."""
         return StoreCorruptError(
             f"memory {place} of those that were read has record version {record[0]} and codec {record[1]}",
-            expected=f"version {VERSION}{' or 2' if self._short else ''} and codec {self.number} ({self.name})",
+            expected=f"version {VERSION} and codec {self.number} ({self.name})",
             fix="use the release that wrote the store, or build it again with `lifelong backfill`",
         )
 

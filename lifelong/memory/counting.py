@@ -1,100 +1,95 @@
 """The fields of a memory that count, written and read by compiled loops and not by graphs.
 
-    numbers of an event --keys, gap--> clock, cell, faded of its user            write
-    numbers of a candidate --keys--> number, flag, kind, user --> read graph                                   find
+    numbers of an event --keys, gap, factors--> cells, clock ... of its user                 write
+    numbers of a candidate --keys, popularity, factors--> known, kind --> read graph         find
 
-A read graph says in its metadata (`COUNTING`) that it takes what was found. One without, as earlier releases wrote,
-takes the fields themselves, and its write graph gives them. One without "times" in it takes what the cells hold, from
-which it makes the numbers itself.
+`lifelong.tally` says what is written and read. The write graph knows the slots alone, and is left out without slots.
 
-Shapes: B users, N events, C candidates per user, F counted fields, X numbers.
+Shapes: B users, N events, C candidates per user, F item fields, X numbers.
 """
 
 from __future__ import annotations
 
-import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import pairwise
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import COUNTING, FieldLayout
+from lifelong.artifact.folder import Artifact
 from lifelong.artifact.manifest import AGAIN
-from lifelong.data.cell_plan import (
-    AGE_KINDS,
-    AGES,
-    GAP_SECONDS,
-    KEYS,
-    LONGEST,
-    MARKS,
-    CellPacking,
-    CellPlan,
-    CellScale,
-    first_kinds,
-    keys_of,
-)
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.packed_cells import PackedCells
-from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import States
+from lifelong.tally.plan import Plan, plan_of, seconds_of
+from lifelong.tally.spec import AGES, COUNTS, FEATURES, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
-FIELDS = ("cell", "faded", "clock")
-_HOUR = 3_600.0
-_MOST_PATIENCE = 2**40
-_HEAD = bytes([2, 0, 0, 0])
-_NO_KINDS = np.zeros(1, np.int64), 0
-"""For a graph that makes the numbers itself."""
+_PARTS = ("cell", "faded", "clock", "repeats", "sums")
+"""The fields that count, as `kernel.Memory` has them."""
 
 
 class Counting:
     """Counts events, and finds what is known of candidates.
 
     Args:
-        plan: the sizes; the item fields are counted, which come first of an event's.
-        event_fields: names of an event's fields.
-        times: counts at which kinds of cells begin; none for a graph that makes the numbers itself.
+        plan: the sizes.
+        tables: of each item field what a number embeds to: the vector, the weights of its features, its popularity, and
+            of the first fields their factors.
+        dim: width of a vector.
+        gap: place of the gap among an event's numbers; None without times.
     """
 
-    def __init__(self, plan: CellPlan, event_fields: Sequence[str], times: Sequence[int] = ()) -> None:
-        require("numba", extra="serve", purpose="a memory that counts")
-        from lifelong.memory import cell_kernel
+    names: tuple[str, ...]
+    """Names of the fields that count."""
 
-        self._kernel, self._fields = cell_kernel, len(plan.cells_F)
-        self._gap = event_fields.index("gap") if "gap" in event_fields else None
-        self._rules = rules_of(plan)
-        self._seconds = np.array(GAP_SECONDS, np.int64)
-        self._plan, self._kinds = plan, (first_kinds(times), 2 + len(times) * AGE_KINDS) if times else None
+    def __init__(
+        self, plan: Plan, tables: Mapping[str, npt.NDArray[np.float32]], dim: int, gap: int | None = None
+    ) -> None:
+        require("numba", extra="serve", purpose="a memory that counts")
+        from lifelong.tally import kernel
+
+        self.plan, self._kernel, self._rules, self._gap = plan, kernel, kernel.rules_of(plan), gap
+        self.names = tuple(part.name for part in plan.layout if part.name in _PARTS)
+        at = dim + FEATURES
+        self._popularity = [np.ascontiguousarray(table[:, at]) for table in tables.values()]
+        with_factors = [*tables.values()][: len(plan.widths_G)]
+        self._factors = [np.ascontiguousarray(table[:, at + 1 :]) for table in with_factors]
 
     @classmethod
-    def of(
-        cls, metadata: Mapping[str, str], event_fields: Sequence[str], layout: Sequence[FieldLayout]
-    ) -> Counting | None:
-        """As the metadata of a read graph says; None if it takes the fields themselves.
+    def of(cls, artifact: Artifact, tables: Mapping[str, npt.NDArray[np.float32]]) -> Counting | None:
+        """Of a model that counts; None of another one.
+
+        Args:
+            artifact: that is served.
+            tables: field -> what its numbers embed to.
 
         Raises:
-            ArtifactError: the metadata does not fit the memory's layout, beyond which compiled loops would read.
+            ArtifactError: its settings do not fit its memory's layout, beyond which compiled loops would read.
         """
-        if COUNTING not in metadata:
+        config, layout = artifact.config, artifact.config.memory or ()
+        if not any(part.cells is not None for part in layout):
             return None
-        if not _fits(metadata[COUNTING], event_fields, layout):
-            raise ArtifactError(
-                f"the read graph counts in {metadata[COUNTING][:200]}",
-                expected="the sizes of the memory's layout in config.json",
-                fix=AGAIN,
-            )
+        inputs, settings, event = config.input_spec, config.settings, config.dataset_schema.history_fields
+        wrong = None
+        try:
+            plan = plan_of(settings, list(inputs.item.values()), timed="gap" in inputs.event)
+            cells = next(part.cells for part in layout if part.cells is not None)
+            if [(part.name, part.shape, part.dtype) for part in layout] != [tuple(part) for part in plan.layout]:
+                wrong = "the layout of its memory is not that of its settings"
+            elif cells != plan.packing or min(map(len, (tables[field] for field in inputs.item))) < 1:
+                wrong = "its cells are not those of its settings"
+        except (KeyError, TypeError, ValueError) as error:
+            wrong = f"its settings give no memory: {error}"
+        if wrong is not None:
+            raise ArtifactError(f"{artifact.path}: {wrong}", expected="a config.json as training wrote it", fix=AGAIN)
         # No request is to wait for it.
         compile_reads()
-        plan = plan_from(metadata[COUNTING])
-        if plan.rhythm:
-            compile_returns()
-        return cls(plan, event_fields, _times(metadata[COUNTING]))
+        gap = event.index("gap") if "gap" in event and plan.levels > 1 else None
+        return cls(plan, {field: tables[field] for field in inputs.item}, settings["embedding"], gap)
 
     def write(self, states: States, user_N: IntArray, number_NF: IntArray, count_N: IntArray) -> Fields:
         """The fields of all users after events, folded in one after another.
@@ -105,14 +100,12 @@ class Counting:
             number_NF: numbers of `schema.history_fields`.
             count_N: number of each event among its user's, from 1.
         """
-        fields = {name: states.fields[name] for name in FIELDS}
-        key_NF = keys_of(number_NF[:, : self._fields])
-        gap_N = np.zeros(len(user_N), np.int64)
+        item_NF, gap_N = number_NF[:, : len(self.plan.sizes_F)], np.zeros(len(user_N), np.int64)
         if self._gap is not None:
-            gap_N = self._seconds[np.maximum(keys_of(number_NF[:, self._gap]), 0)]
-        memory = fields["cell"], fields["faded"], fields["clock"]
-        self._kernel.write(memory, user_N, key_NF, gap_N, count_N, self._rules, LONGEST)
-        return fields
+            gap_N = seconds_of(number_NF[:, self._gap])
+        memory, factor_ND = self._memory(states, slice(None)), self._of_factors(item_NF)
+        self._kernel.write(memory, user_N, np.ascontiguousarray(number_NF), gap_N, factor_ND, count_N, self._rules)
+        return {name: states.fields[name] for name in self.names}
 
     def find(self, states: States, chosen: slice, number_BCF: IntArray) -> Fields:
         """What memories know of candidates: inputs of the read graph.
@@ -122,51 +115,58 @@ class Counting:
             chosen: B of them.
             number_BCF: numbers of the candidates' item fields.
         """
-        key_BCF, plan = keys_of(number_BCF), self._plan
-        found, numbers = self._found(states, chosen, key_BCF)
-        if self._kinds is None:
-            return found
-        clock_BJX = states.fields["clock"][chosen]
-        width = 1 + clock_BJX.shape[1] - plan.rows + 2 * plan.repeats + 4 * plan.rhythm
-        user_BCX, count_B = np.empty((*key_BCF.shape[:2], width), np.float32), states.count_B[chosen]
-        self._kernel.describe(count_B, clock_BJX, int(plan.repeats), plan.rows, user_BCX)
-        if plan.rhythm:
-            self._kernel.returns(count_B, clock_BJX, int(plan.repeats), key_BCF, user_BCX)
-        return numbers | {"user": user_BCX}
+        found = self._found(states, chosen, number_BCF)
+        known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self.plan.known)
+        return {"known": known_BCY, "kind": found.kind_NF.reshape(number_BCF.shape)}
 
     def numbers(self, states: States, number_BCF: IntArray) -> FloatArray:
         """What memories count of candidates' values: how often, events ago, hours ago, rank; `[B, C, F, 4]`.
 
+        Of a value that is not kept the first three are 0.
+
         Args:
             states: memories of B users, as a codec gives them.
             number_BCF: numbers of the candidates' item fields.
-
-        Returns:
-            As `lifelong.nn.tally.SeenNumbers` has them: of a value that is not kept the first three are 0.
         """
-        key_BCF, age_A = keys_of(number_BCF), np.array(self._plan.scale.ages())
-        found, _ = self._found(states, slice(0, len(states)), key_BCF)
-        parts = [found["times"], age_A[found["age"]], found["seconds"] / _HOUR, np.maximum(key_BCF, 0)]
-        return np.stack(parts, axis=-1)
+        found = self._found(states, slice(0, len(states)), number_BCF)
+        return np.asarray(found.number_NFX, np.float64).reshape(*number_BCF.shape, 4)
 
-    def _found(self, states: States, chosen: slice, key_BCF: IntArray) -> tuple[Fields, Fields]:
-        """What the cells hold, and the numbers that are made of it, for a graph that takes them."""
-        shape, kinds = key_BCF.shape, self._kinds or _NO_KINDS
-        found = {
-            "times": np.empty(shape, np.int64),
-            "age": np.empty(shape, np.int64),
-            "faded": np.empty(shape, np.bool_),
-            "seconds": np.empty(shape, np.float32),
-        }
-        numbers = {
-            "number": np.empty((*shape, 4), np.float32),
-            "flag": np.empty((*shape, 2), np.float32),
-            "kind": np.empty(shape, np.int64),
-        }
-        memory, outputs = tuple(states.fields[name][chosen] for name in FIELDS), (*found.values(),)
-        count_B = states.count_B[chosen]
-        self._kernel.find(memory, count_B, key_BCF, self._rules, kinds, outputs, (*numbers.values(),))
-        return found, numbers
+    def kinds(self, states: States, number_BCF: IntArray) -> IntArray:
+        """Kind of each value's cell `[B, C, F]`: 0 for none, 1 for none but both faded bits, above for a cell."""
+        found = self._found(states, slice(0, len(states)), number_BCF)
+        kind_BCF: IntArray = (found.kind_NF % KINDS).reshape(number_BCF.shape)
+        return kind_BCF
+
+    def kept(self, states: States, place: int, field: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Keys, counts and ages in events of the cells that one memory has in use in a field."""
+        first, end = self._rules.start_F[field : field + 2]
+        kept_X, packed_X = states.fields["cell"][place, first:end].astype(np.int64).T
+        # The level of an empty cell is 0.
+        level_X, step_X = np.divmod(packed_X, 256)
+        used = level_X > 0
+        return kept_X[used] + KEYS // 2, np.array(COUNTS)[level_X[used]], np.array(AGES)[step_X[used]]
+
+    def _found(self, states: States, chosen: slice, number_BCF: IntArray) -> Any:
+        users, candidates, fields = number_BCF.shape
+        number_NF, row_N = number_BCF.reshape(-1, fields), np.repeat(np.arange(users), candidates)
+        popularity = [column_V[number_NF[:, field]] for field, column_V in enumerate(self._popularity)]
+        given = np.ascontiguousarray(number_NF), np.stack(popularity, axis=-1), self._of_factors(number_NF)
+        targets = self._kernel.Targets(row_N, *given)
+        found = self._kernel.unknown(self.plan, len(row_N))
+        self._kernel.read(self._memory(states, chosen), states.count_B[chosen], targets, self._rules, found)
+        return found
+
+    def _of_factors(self, number_NF: IntArray) -> npt.NDArray[np.float32]:
+        parts = [table_VD[number_NF[:, field]] for field, table_VD in enumerate(self._factors)]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(number_NF), 0), np.float32)
+
+    def _memory(self, states: States, chosen: slice) -> Any:
+        """The kernel's view of states; the parts that the plan lacks have no numbers."""
+        fields = {name: states.fields[name][chosen] for name in self.names}
+        if len(fields) == len(_PARTS):
+            return self._kernel.Memory(*(fields[name] for name in _PARTS))
+        without = self._kernel.empty(self.plan, len(states.count_B[chosen]))
+        return self._kernel.Memory(*(fields.get(name, part) for name, part in zip(_PARTS, without, strict=True)))
 
 
 @cache
@@ -178,23 +178,12 @@ def compile_reads(*, backwards: bool = False) -> None:
             half of it compiled by the other.
     """
     packed, counting, states = _smallest()
-    short, rest = _short(packed), bytes(16 + 4)
-    record = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest
     steps: list[Callable[[], object]] = [
         lambda: packed.unpack(np.zeros((0, packed.size), np.uint8)),
-        lambda: short.decode([record], np.zeros(1, np.int64), 1),
         lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:
         step()
-
-
-@cache
-def compile_returns() -> None:
-    """The same for what reads the rhythm, which few memories have."""
-    count_B, clock_BJX, user_BCX = np.zeros(0, np.int64), np.zeros((0, 1, 2), np.int32), np.zeros((0, 1, 4), np.float32)
-    _, counting, _ = _smallest()
-    counting._kernel.returns(count_B, clock_BJX, 1, np.zeros((0, 1, 1), np.int64), user_BCX)
 
 
 @cache
@@ -204,11 +193,6 @@ def compile_writes() -> None:
     (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
     packed.pack(states.fields["cell"])
     counting.write(states, place_N, place_N[:, None], place_N + 1)
-    byte_NR = {"cell": bytes_of(states.fields["cell"]), "faded": bytes_of(states.fields["faded"])}
-    short = _short(packed)
-    length_FN = packed.lengths(states.fields["cell"])
-    assert length_FN is not None
-    short.encode(np.zeros((1, 24), np.uint8), byte_NR, short.lengths(byte_NR, length_FN))
 
 
 @cache
@@ -224,76 +208,16 @@ def begin_to_compile_writes() -> Thread:
 
 @cache
 def compile_all() -> None:
-    """The same for all, with what only a backfill needs: for an image.
+    """The same for all: for an image.
 
     >>> compile_all()
     """
     compile_writes()
-    compile_returns()
-    packed, _, states = _smallest()
-    # An empty cell before a filled one has to be sorted.
-    states.fields["cell"][0, 1] = 1 - KEYS // 2, AGES
-    packed.pack(states.fields["cell"])
-
-
-def rules_of(
-    plan: CellPlan,
-) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray], int, int, tuple[int, int]]:
-    """A plan as the loops of `cell_kernel` take it: its `Rules`."""
-    scale, start_F = plan.scale, np.cumsum([0, *plan.cells_F], dtype=np.int64)
-    levels = _table(scale.counts()), _table(plan.bonuses()), _table(scale.waits())
-    return start_F, _table(scale.ages()), levels, scale.age_steps, plan.bits, (int(plan.repeats), int(plan.rows))
-
-
-def _table(values: Sequence[int]) -> IntArray:
-    """Values by their index, and zeros for indices that only a damaged memory has."""
-    found = np.zeros(AGES, np.int64)
-    found[: len(values)] = values
-    return found
-
-
-def _short(packed: PackedCells) -> ShortRecords:
-    return ShortRecords({"cell": 8, "faded": 2}, "cell", packed, _HEAD)
 
 
 def _smallest() -> tuple[PackedCells, Counting, States]:
     """A memory of two cells and one word."""
-    shapes = {"cell": ((1, 2, 2), np.int16), "faded": ((1, 1), np.int16), "clock": ((1, 1, 2), np.int32)}
-    states = States(np.zeros(1, np.int64), np.zeros(1, np.int64), {name: np.zeros(*of) for name, of in shapes.items()})
-    return PackedCells(CellPacking((2,), (9,))), Counting(CellPlan((2,), words=1, patience=0), ["item"], [1]), states
-
-
-def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout]) -> bool:
-    """Whether a plan's sizes are those of a layout."""
-    try:
-        plan = plan_from(text)
-        sizes = {"cell": (plan.cells, 2), "faded": (plan.words,)}
-        bounded = min(*plan.cells_F, plan.words) > 0 and 0 <= plan.patience < _MOST_PATIENCE
-        bounded = bounded and all(0 < one < other < KEYS for one, other in pairwise([*_times(text), KEYS - 1]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-    found = {part.name: part for part in layout}
-    if not bounded or len(plan.cells_F) > len(event_fields) or not found.keys() >= set(FIELDS):
-        return False
-    types, packing = {name: found[name].dtype for name in FIELDS}, found["cell"].cells
-    return (
-        (packing is None or packing.scale == plan.scale)
-        and types == {"cell": "int16", "faded": "int16", "clock": "int32"}
-        and all(found[name].shape == shape for name, shape in sizes.items())
-        and found["clock"].shape[1:] == (MARKS,)
-        and found["clock"].shape[0] > plan.rows
-    )
-
-
-def plan_from(text: str) -> CellPlan:
-    """A plan out of the metadata of a graph; `lifelong.artifact.graphs` writes it."""
-    found = json.loads(text)
-    # Earlier releases counted no repeats and no rhythm, and had the fine scale.
-    repeats, scale = bool(found.get("repeats", False)), CellScale(found.get("scale", "fine"))
-    rhythm = bool(found.get("rhythm", False))
-    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale, rhythm)
-
-
-def _times(text: str) -> list[int]:
-    """Counts at which kinds of cells begin, by the same metadata; none of a graph that makes the numbers itself."""
-    return [int(times) for times in json.loads(text).get("times", [])]
+    plan = Plan(sizes_F=(11,), cells_F=(2,), words=1, widths_G=(1,), repeats=True)
+    fields = {part.name: np.zeros((1, *part.shape), part.dtype) for part in plan.layout}
+    counting = Counting(plan, {"item": np.zeros((11, 2 + FEATURES + 1), np.float32)}, dim=1)
+    return PackedCells(plan.packing), counting, States(np.zeros(1, np.int64), np.zeros(1, np.int64), fields)

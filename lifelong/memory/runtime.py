@@ -22,7 +22,6 @@ from lifelong.data.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import ArtifactError, StoreCorruptError
 from lifelong.memory.codec import Codec, is_same_layout, make_codec
-from lifelong.memory.counting import FIELDS as COUNTED
 from lifelong.memory.counting import Counting
 from lifelong.memory.graphs import Session
 from lifelong.memory.state import States, append, unroll
@@ -73,8 +72,9 @@ class Runtime:
         self._tables = {field: np.asarray(table) for field, table in artifact.tables.items()}
         self._recent = is_recent(self.layout)
         self._sessions: dict[Graph, Session] = {name: Session(artifact, name, threads) for name in ("read", "head")}
-        self.counting: Counting | None = Counting.of(self._sessions["read"].metadata, self._event, self.layout)
-        self._learned = [part for part in self.layout if self.counting is None or part.name not in COUNTED]
+        self.counting: Counting | None = Counting.of(artifact, self._tables)
+        counted = () if self.counting is None else self.counting.names
+        self._learned = [part for part in self.layout if part.name not in counted]
         if self._learned and not self._recent:
             self._sessions["write"] = Session(artifact, "write", threads)
         self._run_session, self.stride = self._runs(artifact, threads)
@@ -201,7 +201,7 @@ class Runtime:
         after = self.write_learned(states, number_BF, time_B)
         if self.counting is None:
             return after
-        kept = replace(states, fields={name: states.fields[name].copy() for name in COUNTED})
+        kept = replace(states, fields={name: states.fields[name].copy() for name in self.counting.names})
         counted = self.counting.write(kept, np.arange(len(states)), number_BF, after.count_B)
         return replace(after, fields={**after.fields, **counted})
 

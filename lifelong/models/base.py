@@ -3,7 +3,7 @@
     Model         forward(batch) -> Output                                    any model that is trained by gradient
     HistoryModel  find(window, query)                                         reads the last events at every request
     MemoryModel   initial_memory, write, encode, read, (head)                 bounded state, O(1) per event
-    CountingModel counts, write_learned, read_numbers                         a memory with a part that counts
+    CountingModel plan, write, encode, read_known                             a memory with a part that counts
     FittedModel   fit, predict, save, load                                    not trained by gradient
 
 Vectors and numbers: a memory model embeds the numbers of an event or target and then works on vectors alone
@@ -26,12 +26,11 @@ from lifelong.models.memory_model import (
     pick,
     spread_targets,
 )
-from lifelong.models.model import USER_NUMBER, Decision, Model, Output, UserModel
+from lifelong.models.model import USER_NUMBER, Model, Output, UserModel
 
 __all__ = [
     "USER_NUMBER",
     "CountingModel",
-    "Decision",
     "Event",
     "FittedModel",
     "Found",

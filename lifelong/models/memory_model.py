@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from lifelong.data.batch import Batch
-from lifelong.data.cell_plan import CellPacking
 from lifelong.dtypes import FloatArray
 from lifelong.models.model import Model, Output
-from lifelong.nn.tally import CountMemory, SeenNumbers
+from lifelong.nn.hpmn import Slots
+from lifelong.tally.plan import CellPacking, Plan
 
 
 class Event(NamedTuple):
@@ -183,34 +183,33 @@ class MemoryModel(Model, Generic[M]):
 
 
 class CountingModel(MemoryModel[M]):
-    """A memory model with a part that counts, which a service writes and reads by compiled loops.
+    """A memory model that counts by `lifelong.tally`, and learns to read it and slots.
 
-    The graphs write and read the other part alone, the learned one.
+    Its graphs write and read the slots alone: `write_vector` and `encode_vector` are of these.
     """
 
+    plan: Plan
+    """Sizes of the memory."""
+
     @property
-    @abstractmethod
-    def counts(self) -> CountMemory:
-        """The part that counts."""
+    def cells(self) -> CellPacking:
+        """Sorted by key, in about two bytes a cell."""
+        return self.plan.packing
+
+    def read_vector(self, memory: M, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What is counted is asked for by numbers: `read`, `read_known`."""
+        raise NotImplementedError
 
     @abstractmethod
-    def learned(self, memory: M) -> Memory | None:
-        """The part of a memory that does not count: a NamedTuple with `count_B`; None if there is none."""
-
-    @abstractmethod
-    def write_learned(self, learned: Any, event_BE: Tensor) -> Any:
-        """`write_vector` of that part alone."""
-
-    @abstractmethod
-    def read_numbers(
-        self, seen: SeenNumbers, count_BC: Tensor, learned: Any, target_BCE: Tensor
+    def read_known(
+        self, known_BCY: Tensor, kind_BCF: Tensor, slots: Slots | None, target_BCE: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """`read_vector` from what the counts say.
+        """`read` from what is known of targets.
 
         Args:
-            seen: of each target.
-            count_BC: int64 events of each memory, `[B, 1]`.
-            learned: the other part of the memory; None if there is none.
+            known_BCY: of each target, see `lifelong.tally.kernel.Found`.
+            kind_BCF: int64.
+            slots: `[B, 1, ...]`; None if there are none.
             target_BCE: embedded targets.
         """
 

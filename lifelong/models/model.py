@@ -54,19 +54,6 @@ class Output:
         return self.members or (self.logit_BCT,)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the training data says of a setting.
-
-    Args:
-        value: of the setting.
-        why: a sentence for whoever trains; empty where nothing is unusual.
-    """
-
-    value: Any
-    why: str = ""
-
-
 class Model(nn.Module, ABC):
     """A history model: takes only events before each target's position.
 
@@ -130,7 +117,6 @@ class Model(nn.Module, ABC):
         interest: int,
         dropout: float,
         codes: Collection[str] = (),
-        keys: Collection[str] = (),
         factors: Mapping[str, int] | None = None,
     ) -> None:
         """Build the parts that all models share: embeddings and head.
@@ -141,7 +127,6 @@ class Model(nn.Module, ABC):
             interest: width D of what `read` returns.
             dropout: of the head.
             codes: fields with vectors that also hold a fixed code of their number.
-            keys: fields with vectors that also hold the key of their number.
             factors: field -> width of the fixed factor that its vectors also hold.
         """
         super().__init__()
@@ -154,7 +139,6 @@ class Model(nn.Module, ABC):
             {**inputs.item, **inputs.event, **{field: inputs.context[field] for field in self.context_fields}},
             embedding,
             codes=codes,
-            keys=keys,
             scales={**SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
             factors=factors,
         )
@@ -287,16 +271,6 @@ class Model(nn.Module, ABC):
         self.exact, self.reads_popularity = counts, True
         self.title = f"{self.title} + counts"
         self.not_served = self.not_served or ExactCounts.not_served
-
-    @classmethod
-    def decided(cls, settings: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Decision]:
-        """Settings that are left to the training data: name -> its decision.
-
-        Args:
-            settings: all of the model's own settings.
-            dataset: no event after the training period may be looked at.
-        """
-        return {}
 
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""

@@ -11,7 +11,6 @@ from torch.nn.functional import embedding, pad
 from lifelong.data.cooccurrence import group_of
 from lifelong.data.scales import Octaves, Scale
 from lifelong.data.vocabulary import FIRST_BUCKET
-from lifelong.nn.cells import key_table
 
 FEW = 10_000
 """A field with more numbers than this starts with embeddings of spread `STD_MANY`."""
@@ -33,7 +32,6 @@ class FieldEmbedding(nn.Module):
         dim: width of each field's trained embedding.
         codes: fields with embeddings that end in a fixed code of their number, see `code_table`; sums of codes say
             which values were there.
-        keys: fields with embeddings that end in the number's key, see `nn.cells.key_table`, instead.
         scales: fields numbered by the levels of a scale; their embeddings are made of its codes.
         factors: field -> width of a fixed unit vector that its embeddings end in, after their code. They are drawn at
             random until there are others (`set_factors`), and saved; padding and unknown values have none.
@@ -53,7 +51,6 @@ class FieldEmbedding(nn.Module):
         dim: int,
         *,
         codes: Collection[str] = (),
-        keys: Collection[str] = (),
         scales: Mapping[str, Scale] | None = None,
         factors: Mapping[str, int] | None = None,
     ) -> None:
@@ -71,15 +68,10 @@ class FieldEmbedding(nn.Module):
             with torch.no_grad():
                 table.weight[0].zero_()
         self.scale_list.extend(ScaleVectors(scale, dim) for scale in scales.values())
-        self.keyed: bool = bool(keys)
-        """Whether any embedding ends in a key, a whole number."""
         # Made of the sizes alone, so that they need not be saved.
-        self._code_names = {
-            field: f"code_{place}" for place, field in enumerate(self.fields) if field in {*codes, *keys}
-        }
+        self._code_names = {field: f"code_{place}" for place, field in enumerate(self.fields) if field in codes}
         for field, name in self._code_names.items():
-            made = key_table(sizes[field]) if field in keys else code_table(sizes[field])
-            self.register_buffer(name, made, persistent=False)
+            self.register_buffer(name, code_table(sizes[field]), persistent=False)
         self.factor_names: dict[str, str] = {field: f"factor_{place}" for place, field in enumerate(factors or {})}
         """Field -> name of the buffer with its factors."""
         for field, name in self.factor_names.items():

@@ -20,13 +20,12 @@ from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.cell_plan import keys_of
 from lifelong.data.negatives import log_popularity
 from lifelong.dtypes import FloatArray
 from lifelong.memory.state import States
 from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.counted import Cells, counts_values
 from lifelong.scoring.scorer import Scorer
+from lifelong.tally.plan import keys_of
 
 RANKED = 5_000
 """Items that are scored for a list of the best ones, at most."""
@@ -107,7 +106,7 @@ def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None) 
     """
     index, order = scorer.artifact.catalogue.ids, _order(scorer.artifact)
     states, known = scorer.states([user])
-    items = _ranked_items(scorer.artifact, states)
+    items = _ranked_items(scorer, states)
     if not items:
         return TopItems(user, known[0], [], order, 0, 0)
     answer = scorer.answer_from(states, known, [ScoreRequest(user, items, time)])[0]
@@ -162,15 +161,16 @@ def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> Adde
     return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))
 
 
-def _ranked_items(artifact: Artifact, states: States) -> list[str]:
+def _ranked_items(scorer: Scorer, states: States) -> list[str]:
+    artifact, counting = scorer.artifact, scorer.runtime.counting
     index = artifact.catalogue.ids
     if artifact.drawn is None or len(index) <= RANKED:
         return index.search("", RANKED)
     popular = np.argsort(-artifact.drawn[FIRST_ROW:], kind="stable")[:RANKED]
     kept = np.zeros(0, np.int64)
-    if counts_values(artifact):
+    if counting is not None:
         number_V = np.asarray(artifact.catalogue.number_VF[FIRST_ROW:, 0], np.int64)
-        is_kept_V = np.isin(keys_of(number_V), Cells(artifact, states).kept(0, 0))
+        is_kept_V = np.isin(keys_of(number_V), counting.kept(states, 0, 0)[0])
         # Items without a number of their own share those of others, and there may be any number of them.
         kept = np.flatnonzero(is_kept_V & (number_V >= artifact.vocabularies["item"].first_known))
     return [index.id_at(at) for at in dict.fromkeys([*popular.tolist(), *kept.tolist()])]

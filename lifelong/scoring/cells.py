@@ -8,11 +8,14 @@ from typing import Annotated
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
-from lifelong.data.cell_plan import AGES, KEYS, WORD, Precision
 from lifelong.data.vocabulary import FIRST_BUCKET, Vocabulary
-from lifelong.scoring.counted import Cells, bounds_of, counts_values
+from lifelong.memory.counting import Counting
+from lifelong.memory.state import States
+from lifelong.scoring.counted import bounds_of, met_of
 from lifelong.scoring.explanation import HIGH, LOW
 from lifelong.scoring.scorer import Scorer
+from lifelong.tally.plan import Precision
+from lifelong.tally.spec import KEYS, WORD
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +71,25 @@ def cells_of(scorer: Scorer, user: str) -> MemoryCells:
     artifact = scorer.artifact
     states, known = scorer.states([user])
     count = int(states.count_B[0])
-    if not counts_values(artifact):
+    counting = scorer.runtime.counting
+    if counting is None:
         return MemoryCells(user, known[0], count, [], None, artifact.id)
-    cells = Cells(artifact, states)
     found = [
-        _field_cells(name, cells, part, artifact.vocabularies[name])
-        for name, part in zip(scorer.schema.item_fields, cells.part_F, strict=True)
+        _field_cells(name, field, counting, states, artifact.vocabularies[name])
+        for field, name in enumerate(scorer.schema.item_fields)
     ]
     words_W = states.fields["faded"][0].astype(np.int64)
     is_set = sum(int(word).bit_count() for word in words_W & (1 << WORD) - 1)
-    return MemoryCells(user, known[0], count, found, is_set / cells.plan.bits, artifact.id)
+    return MemoryCells(user, known[0], count, found, is_set / counting.plan.bits, artifact.id)
 
 
-def _field_cells(name: str, cells: Cells, part: slice, vocabulary: Vocabulary) -> FieldCells:
-    kept_X, packed_X = cells.states.fields["cell"][0, part].astype(np.int64).T
-    used = np.flatnonzero(packed_X >= AGES)
+def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:
     shown = [
-        Cell(_value_of(key, vocabulary), *cells.read(int(packed)), *bounds_of(key + FIRST_BUCKET, vocabulary))
-        for key, packed in zip((kept_X[used] + KEYS // 2).tolist(), packed_X[used], strict=True)
+        Cell(_value_of(key, vocabulary), *met_of(times, age), *bounds_of(key + FIRST_BUCKET, vocabulary))
+        for key, times, age in zip(*(part.tolist() for part in counting.kept(states, 0, field)), strict=True)
     ]
     shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
-    return FieldCells(name, len(kept_X), len(used), shown)
+    return FieldCells(name, counting.plan.cells_F[field], len(shown), shown)
 
 
 def _value_of(key: int, vocabulary: Vocabulary) -> str | None:

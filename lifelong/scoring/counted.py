@@ -6,8 +6,7 @@ Effects are differences between scores of one model, not shares: fields act toge
 anything.
 
 Shapes: C candidates, F item fields, A fields with factors, X parts of a memory that are left out in turn: the cells of
-each field, the sums of each field with factors, the slots, the rhythm; K sums, D numbers of all factors; G lags, or
-places of marks.
+each field, the sums of each field with factors, the slots; K sums, D numbers of all factors.
 """
 
 from __future__ import annotations
@@ -21,26 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact
-from lifelong.data.cell_plan import (
-    AGES,
-    KEYS,
-    LAGS,
-    NO_KEY,
-    WORD,
-    CellPlan,
-    Precision,
-    factor_widths,
-    faded_bits,
-    key_of,
-    mark_of,
-    plan_of,
-)
 from lifelong.data.vocabulary import NumberVocabulary, Vocabulary
-from lifelong.dtypes import IntArray
+from lifelong.dtypes import FloatArray, IntArray
+from lifelong.memory.counting import Counting
 from lifelong.memory.state import States
 from lifelong.scoring.answer import Score, ScoreRequest
-from lifelong.scoring.explanation import Affinity, Counted, CountedValue, Rhythm
+from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
+from lifelong.tally.plan import Precision, middle_age, precision
+from lifelong.tally.spec import NO_KEY, WORD, faded_bits, key_of
 
 
 def counts_values(artifact: Artifact) -> bool:
@@ -68,14 +56,17 @@ def counted_of(
         request: the request that was answered.
         time: its moment, UTC seconds.
     """
-    if not counts_values(scorer.artifact) or not len(scores):
+    counting = scorer.runtime.counting
+    if counting is None or not len(scores):
         return [None] * len(scores)
-    cells = _Cells(scorer, states)
-    without_CX = cells.without(number_CF, request, time)
+    parts = _Parts(scorer, counting, states)
+    without_CX = parts.without(number_CF, request, time)
+    kind_CF, met_CFX = counting.kinds(states, number_CF[None])[0], counting.numbers(states, number_CF[None])[0]
+    texts = zip(*text_FC.values(), strict=True)
     return [
-        cells.counted(number_F, text_F, [score.score - float(other) for other in without_X])
-        for number_F, text_F, score, without_X in zip(
-            number_CF, zip(*text_FC.values(), strict=True), scores, without_CX, strict=True
+        parts.counted(number_F, kind_F, met_FX, text_F, [score.score - float(other) for other in without_X])
+        for number_F, kind_F, met_FX, text_F, score, without_X in zip(
+            number_CF, kind_CF, met_CFX, texts, scores, without_CX, strict=True
         )
     ]
 
@@ -94,46 +85,10 @@ NEVER: tuple[int, None, Precision] = 0, None, "exact"
 """In place of a `Met` where there is no cell."""
 
 
-class Cells:
-    """The cells of memories.
-
-    Args:
-        artifact: of a model that counts.
-        states: B memories.
-    """
-
-    def __init__(self, artifact: Artifact, states: States) -> None:
-        config = artifact.config
-        self.states = states
-        self.plan: CellPlan = plan_of(config.settings, config.input_spec)
-        # The cells of all fields lie one after another; `cells_F` says how many each field has.
-        self.part_F: list[slice] = _parts(self.plan.cells_F)
-        self._counts, self._ages = self.plan.scale.counts(), self.plan.scale.middle_ages()
-
-    def read(self, packed: int) -> Met:
-        """What a cell's second number says."""
-        level, step = divmod(packed, AGES)
-        # Age 0 is the last event, which people call one event ago.
-        return Met(self._counts[level], 1 + self._ages[step], self.plan.scale.precision(level))
-
-    def kept(self, place: int, field: int) -> IntArray:
-        """The keys that a memory has cells of in a field, in no order."""
-        # The level of an empty cell is 0, so a second number below AGES is no cell.
-        kept_X, packed_X = self.states.fields["cell"][place, self.part_F[field]].astype(np.int64).T
-        keys: IntArray = kept_X[packed_X >= AGES] + KEYS // 2
-        return keys
-
-    def met(self, place: int, field: int, number: int) -> Met | None:
-        """What a memory's cell of a number of a field says; None if it has no cell."""
-        if (key := key_of(number)) == NO_KEY:
-            return None
-        # A cell is two int16: its key, shifted so that it fits (keys go up to 65,535), and level of its count * AGES +
-        # step of its age. The level of an empty cell is 0, so a second number below AGES is no cell.
-        kept_X, packed_X = self.states.fields["cell"][place, self.part_F[field]].astype(np.int64).T
-        at = np.flatnonzero((packed_X >= AGES) & (kept_X == key - KEYS // 2))
-        if not len(at):
-            return None
-        return self.read(int(packed_X[at[0]]))
+def met_of(times: int, age: int) -> Met:
+    """What a cell's count and age, the least of its step, say to people."""
+    # Age 0 is the last event, which people call one event ago.
+    return Met(times, 1 + middle_age(age), precision(times))
 
 
 def bounds_of(number: int, vocabulary: Vocabulary) -> tuple[float | None, float | None]:
@@ -142,54 +97,44 @@ def bounds_of(number: int, vocabulary: Vocabulary) -> tuple[float | None, float 
     return found or (None, None)
 
 
-def _parts(sizes: Sequence[int]) -> list[slice]:
+def _slices(sizes: Sequence[int]) -> list[slice]:
     """Where parts of some sizes lie that follow each other."""
     return [slice(int(start), int(end)) for start, end in itertools.pairwise(np.cumsum([0, *sizes]))]
 
 
-class _Cells(Cells):
+class _Parts:
     """The cells and sums of one user's memory, and what each did to a score."""
 
-    def __init__(self, scorer: Scorer, states: States) -> None:
-        super().__init__(scorer.artifact, states)
-        self.scorer, self.has_slots = scorer, "slot" in states.fields
-        self.sums_A = _parts(_widths(scorer.artifact) if "sums" in states.fields else ())
-        self.rhythm_rows = slice(int(self.plan.repeats), self.plan.rows)
+    def __init__(self, scorer: Scorer, counting: Counting, states: States) -> None:
+        self.scorer, self.states, self.plan = scorer, states, counting.plan
+        self.has_slots = "slot" in states.fields
+        # The cells of all fields lie one after another, and so do the sums.
+        self.cells_F, self.sums_G = _slices(self.plan.cells_F), _slices(self.plan.widths_G)
 
-    def counted(self, number_F: IntArray, text_F: Sequence[str | None], effect_X: Sequence[float]) -> Counted:
+    def counted(
+        self,
+        number_F: IntArray,
+        kind_F: IntArray,
+        met_FX: FloatArray,
+        text_F: Sequence[str | None],
+        effect_X: Sequence[float],
+    ) -> Counted:
         """What is known of one candidate with these values, from the effects in the order of `without`."""
-        fields, last = len(number_F), len(number_F) + len(self.sums_A)
+        fields, last = len(number_F), len(number_F) + len(self.sums_G)
         return Counted(
             values=[
-                self.value(field, int(number), text, effect_X[field])
-                for field, (number, text) in enumerate(zip(number_F, text_F, strict=True))
+                self.value(field, int(number_F[field]), int(kind_F[field]), met_FX[field], text_F[field], effect)
+                for field, effect in enumerate(effect_X[:fields])
             ],
             affinities=[
                 self.affinity(field, int(number_F[field]), effect) for field, effect in enumerate(effect_X[fields:last])
             ],
             slots_effect=effect_X[last] if self.has_slots else None,
-            rhythm=self.rhythm(int(number_F[0]), effect_X[-1]) if self.plan.rhythm else None,
         )
-
-    def rhythm(self, number: int, effect: float) -> Rhythm:
-        """At which lag a number of the first field was met, of several the one of the most returns; see `nn/rhythm.py`.
-
-        Its mark is looked for, which one in 127 other items has, too.
-        """
-        byte_X = self.states.fields["clock"][0, self.rhythm_rows].astype("<i4").view(np.uint8).ravel()
-        mark_G, return_G = byte_X[:LAGS], byte_X[LAGS:]
-        # By lag: the mark of the n-th event is at place n - 1.
-        lag_G = (int(self.states.count_B[0]) - 1 - np.arange(LAGS)) % LAGS
-        key = key_of(number)
-        found = np.flatnonzero((mark_G[lag_G] == mark_of(key)) & (key != NO_KEY))
-        if not len(found):
-            return Rhythm(None, 0, effect)
-        best = int(found[np.argmax(return_G[found])])
-        return Rhythm(best + 1, int(return_G[best]), effect)
 
     def affinity(self, field: int, number: int, effect: float) -> Affinity:
         """How well a number of a field fits the sums of its factors."""
-        name, part = self.scorer.schema.item_fields[field], self.sums_A[field]
+        name, part = self.scorer.schema.item_fields[field], self.sums_G[field]
         sums_KD = self.states.fields["sums"][0, :, part].astype(np.float64)
         # The vector of a value ends with its factor.
         factor_D = self.scorer.artifact.tables[name][number, part.start - part.stop :].astype(np.float64)
@@ -198,43 +143,36 @@ class _Cells(Cells):
         # Without a factor or a sum the memory says nothing: a difference between the scores is a rounding error.
         return Affinity(name, float(cosine), float(lately), effect if length_K.any() else 0.0)
 
-    def value(self, field: int, number: int, text: str | None, effect: float) -> CountedValue:
+    def value(
+        self, field: int, number: int, kind: int, met_X: FloatArray, text: str | None, effect: float
+    ) -> CountedValue:
         """What is known of one number of a field, which stands for a value."""
-        name, key = self.scorer.schema.item_fields[field], key_of(number)
-        if key == NO_KEY:
+        name = self.scorer.schema.item_fields[field]
+        if key_of(number) == NO_KEY:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
         bounds = bounds_of(number, self.scorer.artifact.vocabularies[name])
-        if met := self.met(0, field, number):
-            return CountedValue(name, text, "counted", *met, effect, *bounds)
-        if self._is_faded(field, key):
-            return CountedValue(name, text, "faded", *NEVER, effect, *bounds)
-        # The memory says nothing about it: a difference between the scores is a rounding error.
-        return CountedValue(name, text, "new", *NEVER, 0.0, *bounds)
-
-    def _is_faded(self, field: int, key: int) -> bool:
-        """Whether all bits of a key are set; other keys may have set them, so a key that never came can look faded."""
-        faded_W = self.states.fields["faded"][0].astype(np.int64)
-        return all(faded_W[bit // WORD] >> bit % WORD & 1 for bit in faded_bits(key, field, self.plan.bits))
+        if kind > 1:
+            return CountedValue(name, text, "counted", *met_of(int(met_X[0]), int(met_X[1])), effect, *bounds)
+        # Of a new value the memory says nothing: a difference between the scores is a rounding error.
+        return CountedValue(name, text, *(("faded", *NEVER, effect) if kind else ("new", *NEVER, 0.0)), *bounds)
 
     def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
-        """Scores of the candidates without the cells of each field, the sums of each, slots, and rhythm: `[C, X]`."""
+        """Scores of the candidates without the cells of each field, the sums of each, and slots: `[C, X]`."""
         candidates, fields = number_CF.shape
-        last = fields + len(self.sums_A)
-        variants = last + self.has_slots + self.plan.rhythm
+        last = fields + len(self.sums_G)
+        variants = last + self.has_slots
         # One copy of the memory for each candidate and variant: variant v of candidate c is copy c * variants + v. All
         # of them are scored in one pass, each for its one candidate.
         states = self.states.take(np.zeros(candidates * variants, np.int64))
         for candidate in range(candidates):
             for field in range(fields):
                 place = candidate * variants + field
-                states.fields["cell"][place, self.part_F[field]] = 0
+                states.fields["cell"][place, self.cells_F[field]] = 0
                 self._clear(states.fields["faded"][place], field, key_of(int(number_CF[candidate, field])))
-            for place, part in enumerate(self.sums_A, candidate * variants + fields):
+            for place, part in enumerate(self.sums_G, candidate * variants + fields):
                 states.fields["sums"][place, :, part] = 0
             if self.has_slots:
                 states.fields["slot"][candidate * variants + last] = 0
-            if self.plan.rhythm:
-                states.fields["clock"][candidate * variants + variants - 1, self.rhythm_rows] = 0
         time_B = np.full(len(states), time, np.int64)
         fields_C = request.fields or [None] * candidates
         of_one = [
@@ -251,9 +189,3 @@ class _Cells(Cells):
         if key != NO_KEY:
             for bit in faded_bits(key, field, self.plan.bits):
                 faded_W[bit // WORD] &= ~(1 << bit % WORD)
-
-
-def _widths(artifact: Artifact) -> tuple[int, ...]:
-    """Numbers of the factors of the first item fields."""
-    settings = artifact.config.settings
-    return factor_widths(settings["factors"], settings["state"], fields=len(artifact.config.input_spec.item))

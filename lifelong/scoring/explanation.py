@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
-from lifelong.data.cell_plan import Precision
 from lifelong.scoring.answer import Score
+from lifelong.tally.plan import Precision
 
 LOW = "least value that is counted together with this one, of a number such as a price; null for any other value"
 HIGH = "least value above it that is counted apart, of a number; null if there is none"
@@ -101,27 +101,6 @@ class Affinity:
 
 
 @dataclass(frozen=True, slots=True)
-class Rhythm:
-    """After how many events exactly a candidate would come again, and how often items of the user did."""
-
-    events_ago: Annotated[
-        int | None,
-        Field(
-            description="how many events ago exactly she met the item, 1 for the last; of several the one at which her "
-            "items came again most often; null if it is not among her last 128"
-        ),
-    ]
-    times: Annotated[
-        int,
-        Field(
-            description="how many of her events repeated the item of exactly so many events ago; all are halved when "
-            "one would pass 127"
-        ),
-    ]
-    effect: Annotated[float, Field(description="the score less what it would be if nothing of this were counted")]
-
-
-@dataclass(frozen=True, slots=True)
 class Counted:
     """What a memory with counters knows of a candidate."""
 
@@ -133,10 +112,6 @@ class Counted:
         float | None,
         Field(description="the score less what it would be with empty slots; null for a memory without slots"),
     ]
-    rhythm: Annotated[
-        Rhythm | None,
-        Field(description="null for a memory that does not count after how many events items come again"),
-    ] = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -31,8 +31,8 @@ from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
 from lifelong.scoring.answer import ScoreRequest, checked_time
-from lifelong.scoring.counted import NEVER, Cells, counts_values
 from lifelong.scoring.scorer import Scorer, checked_items, checked_scorer
+from lifelong.tally.plan import middle_age
 
 Columns = dict[str, npt.NDArray[Any]]
 _USERS = 256
@@ -232,16 +232,13 @@ def _columns(
     logit_N, readout_NI = _read(runtime, states, place_N, number_NF, context_NF, time_N)
     columns: Columns = {"events": states.count_B[place_N], "seconds_since_last": age_N, "score": logit_N[:, 0]}
     columns |= {f"readout_{at}": value_N for at, value_N in enumerate(readout_NI.T)}
-    if counts_values(artifact):
-        cells, names = Cells(artifact, states), artifact.config.dataset_schema.item_fields
-        for field, name in enumerate(names):
-            found = [
-                cells.met(int(at), field, int(number)) or NEVER
-                for at, number in zip(place_N, number_NF[:, field], strict=True)
-            ]
-            times, ago, _ = zip(*found, strict=True) if found else ((), (), ())
-            columns[f"{name}_times"] = np.array(times, np.int64)
-            columns[f"{name}_events_ago"] = np.array([np.nan if one is None else one for one in ago], np.float64)
+    if runtime.counting is not None:
+        met_NFX = runtime.counting.numbers(states.take(place_N), number_NF[:, None])[:, 0]
+        for field, name in enumerate(artifact.config.dataset_schema.item_fields):
+            times_N, age_N = met_NFX[:, field, 0].astype(np.int64), met_NFX[:, field, 1].astype(np.int64)
+            middle_N = np.array([middle_age(age) for age in age_N.tolist()], np.float64)
+            columns[f"{name}_times"] = times_N
+            columns[f"{name}_events_ago"] = np.where(times_N > 0, 1 + middle_N, np.nan)
     return columns
 
 

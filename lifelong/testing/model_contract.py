@@ -415,11 +415,10 @@ def check_encode_equals_folded_writes(case: ModelCase) -> None:
     model, batch = case.build_memory(), random_batch([70, 70, 70], targets=2)
     every_BC = torch.arange(71).expand(3, -1)
     generator = torch.Generator().manual_seed(0)
-    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
-    encoded = model.encode_vector(event_BLE.requires_grad_(), batch.length_B, every_BC)
-    folded = _fold(model, event_BLE)
+    encoded = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), every_BC)
+    folded = _fold(model, batch)
     weights = [torch.rand(value.shape, generator=generator) for value in _floats(encoded)]
-    leaves = [event_BLE, *(value for name, value in model.named_parameters() if not name.startswith("embed."))]
+    leaves = list(model.parameters())
     gradients = []
     for memory in (encoded, folded):
         loss = sum((weight * value).sum() for weight, value in zip(weights, _floats(memory), strict=True))
@@ -494,9 +493,9 @@ def check_writing_leaves_the_old_memory(case: ModelCase) -> None:
 def check_one_memory_serves_many_targets(case: ModelCase) -> None:
     """A memory `[B, 1, ...]` read with C targets = C copies of it, each read with its own."""
     model, batch, memory = _memory_after(case)
-    target_BCE = model.embed(batch.target_BCF, model.item_fields)
+    target = model.targets(batch)
     copies = type(memory)(*(value.expand(-1, 5, *value.shape[2:]) for value in memory))
-    shared, copied = model.read_vector(memory, target_BCE), model.read_vector(copies, target_BCE)
+    shared, copied = model.read(memory, target), model.read(copies, target)
     _assert_near(shared[0], copied[0], "interest")
     if shared[1] is not None and copied[1] is not None:
         _assert_near(shared[1], copied[1], "attention")
@@ -572,12 +571,12 @@ def _train_on_world(case: ModelCase, *, noise: bool) -> float:
     return auc(fresh.label_BCT.flatten().numpy(), logit.flatten().numpy())
 
 
-def _fold(model: MemoryModel, event_BLE: Tensor) -> Any:
+def _fold(model: MemoryModel, batch: Batch) -> Any:
     """Memory after 0, 1, 2, ... events, written one by one, as `encode` gives it."""
-    memory = model.initial_memory(len(event_BLE))
+    memory = model.initial_memory(len(batch.length_B))
     steps = [memory]
-    for event_BE in event_BLE.unbind(1):
-        memory = model.write_vector(memory, event_BE)
+    for place in range(batch.history_BLF.shape[1]):
+        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
         steps.append(memory)
     return type(memory)(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))
 

@@ -61,13 +61,9 @@ def _hpmn(base: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _tally(base: Settings) -> dict[str, dict[str, Any]]:
-    """Sizes of the state, parts left out, latest instead of most frequent values."""
+    """Sizes of the state, and no slots."""
     made = {f"state-{state}": _of_size(base, state) for state in (1024, 2048, 4096, 8192, 16_384, 65_536)}
     made["no-slots"] = {**base, "periods": ()}
-    made["no-factors"] = {**base, "factors": ()}
-    made["faded-0"] = {**base, "faded": 0.0}
-    made["patience-0"] = {**base, "patience": 0}
-    made["steady-0"] = {**base, "steady": 0.0}
     return made
 
 

@@ -20,7 +20,7 @@ from lifelong.models.base import FittedModel, Model
 from lifelong.training.compute import open_compute
 from lifelong.training.gradients import Gradients
 from lifelong.training.loop import total_examples
-from lifelong.training.settings import batches_for, build_model, with_decisions, with_recipe
+from lifelong.training.settings import batches_for, build_model, with_recipe
 
 STEPS = 2
 """Batches that are timed, after one that warms up."""
@@ -42,7 +42,7 @@ def seconds_of(dataset: Dataset, model: str, config: RunConfig) -> tuple[float, 
     Raises:
         ConfigError, MismatchError: see `lifelong.training.settings.build_model`.
     """
-    config = with_decisions(with_recipe(config, model, dataset), model, dataset)
+    config = with_recipe(config, model, dataset)
     built, settings = build_model(dataset, model, config.model), config.train
     if isinstance(built, FittedModel):
         return None

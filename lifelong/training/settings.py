@@ -20,7 +20,7 @@ from lifelong.data.negatives import labelled_training_examples
 from lifelong.data.popularity import target_counts
 from lifelong.dtypes import Float32Array
 from lifelong.errors import MismatchError
-from lifelong.models import build, check_config, model_class
+from lifelong.models import build, model_class
 from lifelong.models.base import FittedModel, Model
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -86,31 +86,6 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
         if not named & _BATCHES:
             recipe |= _batches(config.with_train(**recipe).train, epoch)
     return config.with_train(**recipe)
-
-
-def with_decisions(
-    config: RunConfig, name: str, dataset: Dataset, *, say: Callable[[str], None] = logger.info
-) -> RunConfig:
-    """The settings of a run, with those of the model that were left to the training data decided (`Model.decided`).
-
-    Args:
-        config: of the run.
-        name: of the model.
-        dataset: its training period decides.
-        say: is given a line for each unusual decision.
-
-    Raises:
-        ConfigError: see `lifelong.models.check_config`.
-    """
-    entry = model_class(name, config.model)
-    if not issubclass(entry, Model):
-        return config
-    found = entry.decided(check_config(name, config.model), dataset)
-    for decision in found.values():
-        if decision.why:
-            say(decision.why)
-    values = {setting: decision.value for setting, decision in found.items()}
-    return config.model_copy(update={"model": {**config.model, **values}})
 
 
 def _batches(train: TrainSettings, epoch: int) -> dict[str, int]:

@@ -120,11 +120,6 @@ _OWN: Mapping[str, Mapping[str, Range]] = {
     "eta": {"bits": choice(16, 32, 48)},
     "gbdt": {"l2": Range(0.1, 100.0, log=True)},
     "recanet": {"window": choice(5, 10, 25, 50)},
-    "tally": {
-        "factors": choice([], [16, 8], [32, 16], [64, 32]),
-        "faded": choice(0.1, 0.25, 0.4, 0.55),
-        "patience": choice(0, 100, 400, 1600),
-    },
 }
 """Ranges of models in which a name means something else."""
 

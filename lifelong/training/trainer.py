@@ -45,7 +45,7 @@ from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, tim
 from lifelong.training.compute import Compute, open_compute
 from lifelong.training.display import Display, say_to
 from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
-from lifelong.training.settings import build_model, initialised, with_decisions, with_recipe
+from lifelong.training.settings import build_model, initialised, with_recipe
 from lifelong.training.start import Start
 from lifelong.training.trackers import checked_callbacks, made
 
@@ -92,8 +92,6 @@ def train(
     if model is None:
         raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
     config = with_recipe(config, model, dataset)
-    if begin is None:
-        config = with_decisions(config, model, dataset, say=partial(say_to, launch().first and progress))
     run = _Run(dataset, model, out, config, begin, progress=progress)
     listeners = Callbacks(made(checked_callbacks(callbacks)) if launch().first else ())
     with torch_threads(config.train.threads), torch.random.fork_rng(), listeners:

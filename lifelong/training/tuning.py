@@ -38,7 +38,7 @@ from lifelong.training.compute import open_compute
 from lifelong.training.display import Display
 from lifelong.training.loop import Loop
 from lifelong.training.runs import lasting
-from lifelong.training.settings import build_model, initialised, with_decisions, with_recipe
+from lifelong.training.settings import build_model, initialised, with_recipe
 from lifelong.training.space import Range, apply, defaults, space_of
 from lifelong.training.study import equal_budget
 from lifelong.training.trackers import made
@@ -223,7 +223,6 @@ class _Tuner:
     def _score(self, trial: Any, config: RunConfig, listeners: Callback) -> float:
         """The best validation AUC of a trial."""
         limited = equal_budget(self._search.model, config, self._search.examples) or config
-        limited = with_decisions(limited, self._search.model, self._dataset)
         with torch_threads(config.train.threads), torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
             model = build_model(self._dataset, self._search.model, limited.model)

@@ -1,12 +1,13 @@
-"""A memory that counts, kept by compiled loops, against the same memory kept by graphs, as earlier releases did."""
+"""A memory that counts, kept and read by a service, against the model that was trained."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,8 @@ pytest.importorskip("torch")
 import torch
 from support.artifacts import SETTINGS, tiny_artifact
 
-from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model
-from lifelong.artifact.folder import COUNTING, Artifact, FieldLayout
-from lifelong.data.cell_plan import CellPacking
+from lifelong.artifact.folder import Artifact, ArtifactConfig
 from lifelong.data.events import NO_TIME
 from lifelong.errors import ArtifactError
 from lifelong.memory import counting
@@ -28,10 +27,10 @@ from lifelong.memory.rounds import make_rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
-from lifelong.models.base import CountingModel, History, MemoryModel
-from lifelong.nn.tally import Seen
+from lifelong.models.base import Event, History, MemoryModel, Target
 from lifelong.store.ram import InMemoryStore
 from lifelong.store.remote import RemoteStore
+from lifelong.tally.plan import CellPacking
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -41,59 +40,11 @@ SIZES = (400, 12, 4, 36)
 USERS = 5
 
 
-@pytest.fixture(scope="module", params=[{}, {"rhythm": True, "state": 512 + 256}], ids=["counts", "rhythm"])
-def settings(request: pytest.FixtureRequest) -> dict[str, object]:
-    return {**SETTINGS["tally"], **request.param}
-
-
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]) -> Artifact:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     folder = tmp_path_factory.mktemp("compiled")
     dataset = tiny_dataset(folder / "data", num_items=440)
-    return tiny_artifact(folder / "artifact", dataset, model="tally", settings=settings)
-
-
-@pytest.fixture(scope="module")
-def by_graphs(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]) -> Artifact:
-    """With the weights of the other one."""
-    if settings.get("rhythm"):
-        pytest.skip("only artifacts of earlier releases keep counts by graphs, and those have no rhythm")
-    folder = tmp_path_factory.mktemp("graphs")
-    with pytest.MonkeyPatch.context() as patch:
-        # No model is of this class: all fields are the graphs' then.
-        patch.setattr(graphs, "CountingModel", type("NoModel", (), {}))
-        dataset = tiny_dataset(folder / "data", num_items=440)
-        return tiny_artifact(folder / "artifact", dataset, model="tally", settings=settings)
-
-
-@pytest.fixture(scope="module")
-def as_before(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]) -> Artifact:
-    """With the same weights, and a read graph that makes the numbers itself, as the first that counted did."""
-    folder, draw = tmp_path_factory.mktemp("before"), graphs._Draw
-
-    def read_graph(model: CountingModel) -> torch.nn.Module:
-        learned = type(model.learned(model.initial_memory(1)))
-
-        def read(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            *first, clock, times, age, faded, seconds, target = parts
-            key = model.split.keys(target)
-            numbers = model.counts.numbers(Seen(first[0], clock, times, age, faded), key, seconds)
-            return graphs._there(*model.read_numbers(numbers, first[0], learned(*first), target))
-
-        return graphs._Graph(read, model=model)
-
-    def seen(self: graphs._Draw, users: int, candidates: int) -> tuple[torch.Tensor, ...]:
-        *first, _, _, kind, _, target = draw.seen(self, users, candidates)
-        clock = self._memory(users, (1,))[self._names.index("clock_BJX")]
-        return *first, clock, kind % 5, kind % 7, kind % 3 == 0, kind * 60.0, target
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graphs, "_read_seen_graph", read_graph)
-        patch.setattr(graphs, "_Draw", type("Draw", (draw,), {"seen": seen}))
-        patch.setattr(graphs, "_SEEN", ("clock", "times", "age", "faded", "seconds"))
-        patch.setattr(graphs, "TIMES", ())
-        dataset = tiny_dataset(folder / "data", num_items=440)
-        return tiny_artifact(folder / "artifact", dataset, model="tally", settings=settings)
+    return tiny_artifact(folder / "artifact", dataset, model="tally", settings=SETTINGS["tally"])
 
 
 def numbers(rng: np.random.Generator, users: int) -> np.ndarray:
@@ -117,30 +68,30 @@ def check_equal(found: States, wanted: States) -> None:
             assert np.array_equal(found.fields[name], value), name
 
 
-@pytest.mark.parametrize("codec", ["fp32", "int8"])
-def test_loops_and_graphs_keep_and_read_the_same_memory(compiled: Artifact, by_graphs: Artifact, codec: str) -> None:
-    new, old = Runtime(compiled, codec=codec), Runtime(by_graphs, codec=codec)
-    assert new.counting is not None and old.counting is None
-    rng, kept, wanted = np.random.default_rng(0), new.empty(USERS), old.empty(USERS)
-    for step in range(150):
-        number_BF, time_B = numbers(rng, USERS), np.full(USERS, 60 * step)
-        kept, wanted = new.write(kept, number_BF, time_B), old.write(wanted, number_BF, time_B)
-        if codec == "int8":
-            # A last bit may fall on the other side of a rounded step, and go on from there.
-            kept.fields["slot"][:] = wanted.fields["slot"]
-    check_equal(kept, wanted)
-    assert kept.fields["faded"].any(), "no value has lost its cell"
-    questions = asked(USERS, 30)
-    np.testing.assert_allclose(new.score(kept, *questions)[0], old.score(wanted, *questions)[0], atol=1e-5, rtol=1e-5)
+def folded(model: MemoryModel, number_LBF: np.ndarray) -> Any:
+    """The model's own memories after events."""
+    memory = model.initial_memory(number_LBF.shape[1])
+    for number_BF in torch.from_numpy(number_LBF):
+        memory = model.write(memory, Event(number_BF, torch.zeros(len(number_BF))))
+    return memory
 
 
-def test_a_graph_of_before_gives_the_same_scores(compiled: Artifact, as_before: Artifact) -> None:
-    new, old, rng = Runtime(compiled), Runtime(as_before), np.random.default_rng(0)
-    assert {"number", "kind"} <= new._sessions["read"].taken and {"times", "age"} <= old._sessions["read"].taken
-    states, questions = new.empty(USERS), asked(USERS, 30)
-    for step in range(150):
-        states = new.write(states, numbers(rng, USERS), np.full(USERS, 60 * step))
-    np.testing.assert_allclose(new.score(states, *questions)[0], old.score(states, *questions)[0], atol=1e-5, rtol=1e-5)
+def test_a_service_keeps_and_reads_the_memory_of_the_model(compiled: Artifact) -> None:
+    runtime, model, rng = Runtime(compiled), load_model(compiled), np.random.default_rng(0)
+    assert isinstance(model, MemoryModel)
+    number_LBF, states = np.stack([numbers(rng, USERS) for _ in range(150)]), runtime.empty(USERS)
+    for number_BF in number_LBF:
+        states = runtime.write(states, number_BF, np.zeros(USERS, np.int64))
+    with torch.inference_mode():
+        memory = folded(model, number_LBF)
+        number, context, time = asked(USERS, 30)
+        whole = type(memory)(*(part.unsqueeze(1) for part in memory))
+        parts = (torch.from_numpy(part) for part in (number, np.repeat(context, 30, axis=1)))
+        wanted, _ = model.respond(whole, Target(*parts, torch.zeros(USERS, 30)))
+    fields = {name.rsplit("_", 1)[0]: value.numpy() for name, value in memory._asdict().items() if name != "count_B"}
+    check_equal(states, States(memory.count_B.numpy(), states.last_time_B, fields))
+    assert states.fields["faded"].any(), "no value has lost its cell"
+    np.testing.assert_allclose(runtime.score(states, number, context, time)[0], wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_of_no_candidates_nothing_is_found(compiled: Artifact) -> None:
@@ -158,7 +109,7 @@ def test_scores_change_where_what_is_found_does(compiled: Artifact) -> None:
     for step in range(250):
         states = runtime.write(states, numbers(rng, 1), np.full(1, 60 * step))
     before = runtime.score(states, *questions)[0]
-    for name in ("cell", "faded", "clock", "sums"):
+    for name in ("cell", "faded", "clock", "repeats", "sums"):
         other = states.take(np.zeros(1, np.int64))
         other.fields[name][:] = 0
         assert np.abs(runtime.score(other, *questions)[0] - before).max() > 1e-4, name
@@ -196,13 +147,13 @@ def test_sums_of_a_service_are_those_of_training_bit_for_bit(compiled: Artifact,
     assert isinstance(model, MemoryModel)
     length_B = torch.full((USERS,), 120)
     history = History(torch.from_numpy(number_LBF.swapaxes(0, 1).copy()), torch.zeros(USERS, 120), length_B)
-    wanted = model.encode(history, length_B.unsqueeze(1)).sums_BKD[:, 0].numpy()
+    wanted = model.encode(history, length_B.unsqueeze(1)).sums_BXD[:, 0].numpy()
     assert np.abs(wanted).max() > 1
     assert np.array_equal(states.fields["sums"], wanted)
 
 
-def test_a_memory_of_counts_alone_has_no_write_graph(tmp_path: Path) -> None:
-    settings = SETTINGS["tally"] | {"periods": [], "factors": []}
+def test_a_memory_without_slots_has_no_write_graph(tmp_path: Path) -> None:
+    settings = SETTINGS["tally"] | {"periods": []}
     dataset = tiny_dataset(tmp_path / "data", num_items=440)
     artifact = tiny_artifact(tmp_path / "artifact", dataset, model="tally", settings=settings)
     assert not artifact.graph("write").exists()
@@ -214,42 +165,32 @@ def test_a_memory_of_counts_alone_has_no_write_graph(tmp_path: Path) -> None:
     assert runtime.score(states, *asked(2, 3))[0].shape == (2, 3, 1)
 
 
-LAYOUT = (
-    FieldLayout(name="clock", shape=(17, 2), dtype="int32"),
-    FieldLayout(name="cell", shape=(12, 2), dtype="int16", cells=CellPacking((8, 4), (64, 512))),
-    FieldLayout(name="faded", shape=(3,), dtype="int16"),
-)
+def changed(config: ArtifactConfig, part: str, **values: object) -> ArtifactConfig:
+    """The same with another field of its memory."""
+    memory = [one.model_copy(update=values) if one.name == part else one for one in config.memory or ()]
+    return config.model_copy(update={"memory": tuple(memory)})
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"cells_F": [8, 5]},
-        {"cells_F": [13, -1]},
-        {"words": 4},
-        {"words": 0},
-        {"patience": 1e300},
-        {"cells_F": "x"},
-        {"scale": "coarse"},
-        {"scale": "coarser"},
-        {"times": [2, 1]},
-        {"times": [0]},
-        {"times": [1, 2**40]},
-        {"times": "x"},
-        None,
+        lambda config: changed(config, "cell", shape=(9, 2)),
+        lambda config: changed(config, "faded", shape=(10_000,)),
+        lambda config: changed(config, "clock", dtype="float32"),
+        lambda config: changed(config, "cell", cells=CellPacking((8, 4), (64, 512))),
+        lambda config: config.model_copy(update={"memory": (config.memory or ())[1:]}),
+        lambda config: config.model_copy(update={"settings": {**config.settings, "state": 4_096}}),
+        lambda config: config.model_copy(update={"settings": {**config.settings, "state": "x"}}),
+        lambda config: config.model_copy(update={"settings": {}}),
     ],
-    ids=str,
 )
-def test_sizes_beyond_the_memory_are_refused_before_a_loop_reads_there(change):
-    right = {"cells_F": [8, 4], "words": 3, "patience": 400, "times": [1, 5]}
-    assert Counting.of({COUNTING: json.dumps(right)}, ["item", "category"], LAYOUT) is not None
-    text = "[" if change is None else json.dumps({**right, **change})
-    with pytest.raises(ArtifactError, match="counts in"):
-        Counting.of({COUNTING: text}, ["item", "category"], LAYOUT)
-    with pytest.raises(ArtifactError):
-        Counting.of({COUNTING: json.dumps(right)}, ["item"], LAYOUT)
-    with pytest.raises(ArtifactError):
-        Counting.of({COUNTING: json.dumps(right)}, ["item", "category"], LAYOUT[:2])
+def test_sizes_beyond_the_memory_are_refused_before_a_loop_reads_there(
+    compiled: Artifact, change: Callable[[ArtifactConfig], ArtifactConfig]
+) -> None:
+    assert Counting.of(compiled, compiled.tables) is not None
+    other = Artifact(compiled.path, compiled.manifest, change(compiled.config))
+    with pytest.raises(ArtifactError, match=r"memory|cells"):
+        Counting.of(other, compiled.tables)
 
 
 def test_candidates_may_have_contexts_of_their_own_where_the_graph_takes_one(compiled: Artifact) -> None:
@@ -291,14 +232,14 @@ def test_what_is_opened_to_write_need_not_wait_for_loops_that_write(
 _NOTHING_NEW = """
 import sys
 from lifelong.artifact.folder import Artifact
-from lifelong.memory import cell_kernel
+from lifelong.tally import kernel
 from lifelong.memory.counting import compile_all
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.scorer import Scorer
 from lifelong.store.ram import InMemoryStore
 
 def forms():
-    return {name: len(loop.signatures) for name, loop in vars(cell_kernel).items() if hasattr(loop, "signatures")}
+    return {name: len(loop.signatures) for name, loop in vars(kernel).items() if hasattr(loop, "signatures")}
 
 compile_all()
 before, artifact, store = forms(), Artifact.open(sys.argv[1]), InMemoryStore()

@@ -1,6 +1,5 @@
 """Tally against a naive transcription: loops over users, events, fields and slots, in float64."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.artifact.graphs import memory_layout
-from lifelong.data.cell_plan import CellScale, key_of, plan_of
 from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.errors import ConfigError
 from lifelong.memory.codec import make_codec
 from lifelong.models import build, check_config
 from lifelong.models.base import Event, History, Target
-from lifelong.models.tally import STEADY, Tally, TallyHead, best_weight
-from lifelong.nn.tally import FEATURES, KINDS
+from lifelong.models.tally import STEADY, Tally, best_weight
+from lifelong.tally import plan as plans
+from lifelong.tally import spec
+from lifelong.tally.plan import keys_of, plan_of, seconds_of
+from lifelong.tally.spec import FEATURES
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -37,7 +38,7 @@ def make(**settings: object) -> Tally:
     model = build(
         "tally",
         INPUTS,
-        {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, "steady": 0.4, "factors": [5, 3], **settings},
+        {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, **settings},
     )
     assert isinstance(model, Tally)
     model = model.double().eval()
@@ -48,194 +49,64 @@ def make(**settings: object) -> Tally:
     return model
 
 
-def vector(model: Tally, numbers: list[int], fields: tuple[str, ...]) -> Tensor:
-    return torch.cat(
-        [model.embed.tables[name].weight[number][:3] for name, number in zip(fields, numbers, strict=True)]
-    )
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> plans.Parts:
+    """What Tally has besides its settings, to be changed."""
+    found = plans.Parts(factors=(5, 3), steady=0.4)
+    monkeypatch.setattr(plans, "PARTS", found)
+    return found
 
 
-def naive_slots(model: Tally, events: list[list[int]]) -> list[Tensor]:
-    slots = [torch.zeros(4, dtype=torch.float64) for _ in model.config.periods]
+def rows(model: Tally, numbers: list[int], fields: tuple[str, ...]) -> np.ndarray:
+    """What the tables have for numbers, `[F, dim + OWN]`."""
+    tables = model.embed.tables
+    return np.array([tables[name].weight[number].tolist() for name, number in zip(fields, numbers, strict=True)])
+
+
+def specified(model: Tally, events: list[list[int]], target: list[int], context: list[int]) -> float:
+    """The logit by the specification, event after event."""
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    config, plan, dim = model.config, model.plan, model.config.embedding
+    memory = spec.Memory(plan.cells_F, plan.bits, plan.levels, sum(plan.widths_G))
+    memory.sums_XD, slot_SD = memory.sums_XD.astype(float), np.zeros((len(config.periods), config.width))
+    factors = [factor_VD.numpy() for factor_VD in model.embed.factors.values()]
+    fields = len(model.item_fields)
     for count, event in enumerate(events, start=1):
-        x = vector(model, event, model.history_fields)
-        for j, period in enumerate(model.config.periods):
-            if count % period:
-                break
-            layer = model.memory.slots.layers[j]
-            assert isinstance(layer, nn.GRU)
-            cell = nn.GRUCell(layer.input_size, layer.hidden_size, dtype=torch.float64)
-            for own, theirs in zip(cell.parameters(), layer.parameters(), strict=True):
-                own.data.copy_(theirs.data)
-            x = slots[j] = cell(x.unsqueeze(0), slots[j].unsqueeze(0))[0]
-    return slots
-
-
-def naive_times(events: list[list[int]]) -> list[int]:
-    """When each event was, by the buckets of the gaps; the first number is before all events."""
-    times = [0]
-    for *_, gap in events:
-        times.append(min(times[-1] + (int(1.45 * 2 ** (gap - 3)) if gap > 2 else 0), 2**31 - 1))
-    return times
-
-
-def naive_seconds(times: list[int], event: int) -> float:
-    """From the n-th event to the last one, by the nearest of all marks before and behind it."""
-    now = len(times) - 1
-    marks = {max(now // 2**level - back, 0) * 2**level for level in range(17) for back in (0, 1)} | {now}
-    first, last = max(mark for mark in marks if mark <= event), min(mark for mark in marks if mark >= event)
-    share = (event - first) / max(last - first, 1)
-    return times[now] - times[first] - share * (times[last] - times[first])
-
-
-def naive_count(hits: list[int]) -> int:
-    """The count that a cell keeps of events with these numbers: 1, 2 ... 8, 10 ... 16, 20, 24, 28."""
-    times = 0
-    for number in hits:
-        rise = 1 if times < 8 else 2 if times < 16 else 4
-        times += rise if times < 28 and number % rise == 0 else 0
-    return times
-
-
-def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
-    """What a read sees of counts where every value has a cell: counts and ages on the scale."""
-    features: list[float] = []
-    kinds: list[float] = []
-    popular: list[float] = []
-    more: list[float] = []
-    clock = naive_times(events)
-    for place in range(len(model.item_fields)):
-        hits = [at for at, event in enumerate(events, start=1) if event[place] == target[place] > 1]
-        key = max(target[place] - 2, 0)
-        rank = math.log(1 + key) / math.log(list(model.inputs.item.values())[place])
-        asked = POPULARITY[model.item_fields[place]]
-        share = (asked[target[place]] + 1) / asked.sum()
-        popular.append(math.log(share * len(asked)) / 3)
-        met = naive_count(hits)
-        more.append(math.log(1 + met) - math.log(1 + share * len(events)))
-        if not hits:
-            features += [0.0] * 5 + [rank] + [0.0] * 6
-            kinds += model.memory.counts.kind.weight[place * KINDS].tolist()
-            continue
-        step = 0
-        for now in range(hits[-1] + 1, len(events) + 1):
-            step += now % 2 ** (step // 2) == 0
-        age, times = CellScale.COARSE.ages()[step], math.log(1 + met)
-        above = sum(met >= first for first in (2, 3, 4, 6, 9, 14, 25, 60))
-        kinds += model.memory.counts.kind.weight[place * KINDS + 2 + above * 32 + step].tolist()
-        seconds = naive_seconds(clock, len(events) - age)
-        features += [1.0, 0.0, times, math.log(1 + age) / 4, math.log(1 + seconds / 3600) / 4, rank]
-        features += [times * 2 ** (-age / half_life) for half_life in HALF_LIVES]
-        features += [times * 2 ** (-seconds / 86400 / days) for days in DAYS]
-    weighted: list[float] = []
-    for place, name in enumerate(model.item_fields):
-        weight = model.embed.tables[name].weight.detach()[target[place]][3:15]
-        weighted.append(sum(float(w) * c for w, c in zip(weight, features[12 * place : 12 * place + 12], strict=True)))
-    older = [max(len(events) // 2**level - 1, 0) * 2**level for level in range(17)]
-    pace = [math.log(1 + (clock[-1] - clock[mark]) / 3600) / 4 for mark in older]
-    return [
-        *(*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace, *naive_repeats(events)),
-        *(naive_rhythm(events, target) if model.config.rhythm else ()),
-        *(*naive_affinities(model, events, target), *weighted),
-    ]
-
-
-def naive_repeats(events: list[list[int]]) -> list[float]:
-    """Shares of events with an item that was met before: of all, and a mean that forgets 1/64 an event."""
-    items = [event[0] for event in events]
-    repeats = [item > 1 and item in items[:at] for at, item in enumerate(items)]
-    total = recent = weight = 0.0
-    for met in repeats:
-        # A fixed-point number with 16 bits behind the point, rounded down.
-        recent += math.floor((met * 65_536 - recent) / 64)
-        weight += (1 - weight) / 64
-        total += met
-    share = recent / 65_536 / weight if events else 0.0
-    return [2 * total / max(len(events), 1) - 1, 2 * share - 1]
-
-
-def naive_rhythm(events: list[list[int]], target: list[int]) -> list[float]:
-    """How often items came again at the lags up to 128 at which the target was met: at best, in all; and any."""
-    items = [naive_mark(event[0]) for event in events]
-    returns = [0] * 129
-    for at, item in enumerate(items):
-        for lag in range(1, min(at, 128) + 1):
-            returns[lag] += item == items[at - lag] > 0
-        if max(returns) > 127:
-            returns = [count // 2 for count in returns]
-    mine = [returns[lag] for lag in range(1, min(len(items), 128) + 1) if items[-lag] == naive_mark(target[0]) > 0]
-    return [math.log(1 + count) / 2 for count in (max(mine, default=0), sum(mine), max(returns), sum(returns))]
-
-
-def naive_mark(number: int) -> int:
-    """One of 127 marks for an item that is known, none for another one."""
-    return (number - 2) * (number + 40_501) % 65_537 % 127 + 1 if number > 1 else 0
-
-
-def naive_affinities(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
-    """Cosines of the target's factors with sums of the events', then how much of it there was."""
-    cosines, amounts = [], []
-    for place, field in enumerate(model.item_fields):
-        factor_VD = model.embed.factors[field].numpy()
-        for half_life in (math.inf, 100.0):
-            total = np.zeros(factor_VD.shape[1])
-            for age, event in enumerate(reversed(events)):
-                total += 2 ** (-age / half_life) * factor_VD[event[place]]
-            product, length = float(total @ factor_VD[target[place]]), float(np.linalg.norm(total))
-            cosines.append(product / length if length else 0.0)
-            amounts.append(math.copysign(math.log(1 + abs(product)) / 2, product))
-    return [*cosines, *amounts]
-
-
-def naive_logit(model: Tally, events: list[list[int]], target: list[int], context: list[int]) -> Tensor:
-    counted = torch.tensor(naive_counts(model, events, target), dtype=torch.float64)
-    of_target = vector(model, target, model.item_fields)
-    query = model.memory.slots.reader.query(torch.cat([of_target, counted]))
-    weights, total = [], 0.0
-    slots = naive_slots(model, events)
-    for slot, period in zip(slots, model.config.periods, strict=True):
-        score = (
-            model.memory.slots.reader.scores[0](query, slot.unsqueeze(0))[0].exp()
-            if len(events) >= period
-            else torch.zeros(())
+        factor_D = np.concatenate([[], *(table_VD[event[place]] for place, table_VD in enumerate(factors))])
+        memory.write(keys_of(np.array(event[:fields])).tolist(), int(seconds_of(np.array(event[-1]))), factor_D)
+        slot_SD = spec.step(
+            weights, slot_SD, rows(model, event, model.history_fields)[:, :dim].ravel(), count, config.periods
         )
-        weights.append(score)
-        total = total + score
-    found = sum((w / total * slot for w, slot in zip(weights, slots, strict=True) if w > 0), torch.zeros(4))
-    assert isinstance(found, Tensor)
-    of_context = torch.cat(
-        [model.embed.tables[name].weight[n] for name, n in zip(model.context_fields, context, strict=True)]
-    )
-    assert isinstance(model.head, TallyHead)
-    first = model.head.head.layers(torch.cat([found, query * found, counted, of_target, of_context]))
-    first = first + model.head.direct.weight @ counted[-2:]
-    if model.head.match is not None:
-        first = first + (model.head.match.wanted.weight @ of_context) @ of_target
-    second = model.head.counter.layers(torch.cat([counted[:-2], of_context]))
-    logit: Tensor = 0.6 * first + 0.4 * second
-    return logit
+    keys, row_FE = keys_of(np.array(target)).tolist(), rows(model, target, model.item_fields)
+    of_target = [table_VD[target[place]] for place, table_VD in enumerate(factors)]
+    known_Y = memory.known(keys, plan.sizes_F, row_FE[:, dim + FEATURES], of_target)
+    kinds = [memory.look(field, key).kind for field, key in enumerate(keys)]
+    filled = [slot for slot, period in zip(slot_SD, config.periods, strict=True) if len(events) >= period]
+    context_C = rows(model, context, model.context_fields).ravel()
+    return spec.logit(weights, known_Y, kinds, row_FE[:, :dim], row_FE[:, dim : dim + FEATURES], context_C, filled)
 
 
-@pytest.mark.parametrize("settings", [{}, {"products": False}, {"rhythm": True}])
-def test_logits_are_those_of_loops_over_events_fields_and_slots(settings: dict[str, object]) -> None:
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"state": 512}])
+def test_logits_are_those_of_the_specification(settings: dict[str, object], products: bool, parts: plans.Parts) -> None:
+    parts.products = products
     model = make(**settings)
-    assert (model.head.match is None) == ("products" in settings)
+    assert (model.head.match is None) != products
     batch = random_batch([60, 2, 0, 1, 90], targets=4)
     whole = model(batch).logit_BCT
     for user in range(5):
         for target in range(4):
             events = batch.history_BLF[user, : int(batch.position_BC[user, target])].tolist()
-            wanted = naive_logit(
+            wanted = specified(
                 model, events, batch.target_BCF[user, target].tolist(), batch.context_BCF[user, target].tolist()
             )
-            assert torch.allclose(whole[user, target], wanted, atol=1e-10), (user, target)
+            assert whole[user, target].item() == pytest.approx(wanted, abs=1e-10), (user, target)
 
 
 @pytest.mark.parametrize("state", [512, 1024, 4096, 16_384])
 @pytest.mark.parametrize("periods", [[1, 3, 9, 27], []])
-@pytest.mark.parametrize("rhythm", [False, True])
-def test_a_memory_takes_no_more_bytes_than_its_state(state: int, periods: list[int], rhythm: bool) -> None:
-    inputs, state = random_inputs(), max(state, 1_024) if rhythm else state
-    model = build("tally", inputs, {"state": state, "periods": periods, "width": 8, "rhythm": rhythm})
+def test_a_memory_takes_no_more_bytes_than_its_state(state: int, periods: list[int]) -> None:
+    model = build("tally", random_inputs(), {"state": state, "periods": periods, "width": 8})
     assert isinstance(model, Tally)
     layout = memory_layout(model)
     size = make_codec("fp32", layout).size - make_codec("fp32", []).size
@@ -248,9 +119,8 @@ def random_inputs() -> object:
     return replace(INPUTS, item={"item": 90_000, "category": 5_000})
 
 
-@pytest.mark.parametrize("rhythm", [False, True])
-def test_without_slots_it_counts_alone_and_the_law_holds(rhythm: bool) -> None:
-    model = make(periods=[], state=900, faded=0.2, rhythm=rhythm)
+def test_without_slots_it_counts_alone_and_the_law_holds() -> None:
+    model = make(periods=[], state=900)
     batch = random_batch([200, 30], targets=5)
     memory = model.initial_memory(2)
     for place in range(30):
@@ -264,14 +134,15 @@ def test_without_slots_it_counts_alone_and_the_law_holds(rhythm: bool) -> None:
     assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}, {"rhythm": True}])
+@pytest.mark.parametrize("factors", [(5, 3), ()])
+@pytest.mark.parametrize("settings", [{}, {"periods": []}])
 def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_are(
-    settings: dict[str, object],
+    settings: dict[str, object], factors: tuple[int, ...], parts: plans.Parts
 ) -> None:
+    parts.factors = factors
     model, batch = make(**settings), random_batch([60, 2, 0, 25], targets=6)
     fields, seen = len(INPUTS.item), dict[int, Tensor]()
-    kinds = fields * model.memory.counts.kind.embedding_dim
-    counts = model.memory.counts.size + (model.memory.affinity.size if model.memory.affinity else 0)
+    kinds, counts = fields * model.memory.kind.embedding_dim, model.memory.size
     for place, head in enumerate((model.head.head, model.head.counter)):
         head.layers[0].register_forward_pre_hook(lambda _, given, place=place: seen.update({place: given[0]}))
 
@@ -304,10 +175,15 @@ def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_
         torch.testing.assert_close(now[:, scaled].std(dim=0, correction=0), varies.double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}, {"products": False}, {"rhythm": True}])
-def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: dict[str, object]) -> None:
+@pytest.mark.parametrize("part", [{}, {"factors": ()}, {"products": False}, {"clock": False}, {"repeats": False}])
+@pytest.mark.parametrize("settings", [{}, {"periods": []}])
+def test_targets_of_one_moment_share_its_read_in_value_and_gradient(
+    settings: dict[str, object], part: dict[str, Any], parts: plans.Parts
+) -> None:
     from dataclasses import replace
 
+    for name, value in part.items():
+        setattr(parts, name, value)
     model, batch = make(**settings), random_batch([60, 2, 0, 25], targets=6)
     # Neighbours share a moment; where only the context or only the position differs, they do not.
     position_BC, context_BCF = batch.position_BC.clone(), batch.context_BCF.clone()
@@ -329,14 +205,15 @@ def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: di
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
 
 
-def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set() -> None:
+def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set(parts: plans.Parts) -> None:
+    parts.steady = None
     batch = random_batch([60, 2, 0, 25], targets=6)
     label = np.random.default_rng(0).integers(0, 2, (*batch.mask_BC.shape, 1))
 
     def predict(model: Tally) -> np.ndarray:
         return model(batch).logit_BCT.detach().numpy()
 
-    model = make(steady=None)
+    model = make()
     assert float(model.head.steady) == STEADY
     first, second = (member.detach().numpy() for member in model(batch).members)
     wanted = best_weight(first, second, label)
@@ -344,14 +221,10 @@ def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set(
     assert float(model.head.steady) == wanted
     np.testing.assert_allclose(found, (1 - wanted) * first + wanted * second, rtol=0, atol=1e-12)
     np.testing.assert_allclose(predict(model), found, rtol=0, atol=1e-12)
-    given = make(steady=0.4)
+    parts.steady = 0.4
+    given = make()
     assert np.array_equal(given.validated(lambda: predict(given), label), predict(given))
     assert float(given.head.steady) == 0.4
-    # Of an earlier release, where it was a setting alone.
-    earlier = {name: value for name, value in given.state_dict().items() if name != "head.steady"}
-    other = make(steady=0.4)
-    other.load_state_dict(earlier)
-    assert float(other.head.steady) == 0.4
 
 
 @pytest.mark.parametrize(("true", "examples"), [(0.0, 400), (0.5, 4_000), (1.0, 400)])
@@ -395,7 +268,7 @@ def test_more_values_than_cells_still_obey_the_law() -> None:
 
 
 def test_each_group_is_trained_with_factors_of_its_own_and_served_with_those_of_all() -> None:
-    model, sizes = make(), {"item": (30, 5), "category": (6, 3)}
+    model, sizes = make(), {"item": (30, 32), "category": (6, 16)}
     whole, *apart = [
         {field: torch.randn(*size, dtype=torch.float64) for field, size in sizes.items()} for _ in range(GROUPS + 1)
     ]
@@ -418,7 +291,7 @@ def test_smaller_states_have_narrower_factors_and_logs_of_one_field_one() -> Non
     made = build("tally", replace(INPUTS, item={"item": 300}), {"state": 2048})
     assert isinstance(made, Tally)
     assert made.factor_widths == {"item": 16}
-    assert made.initial_memory(1).sums_BKD.shape == (1, 2, 16)
+    assert made.initial_memory(1).sums_BXD.shape == (1, 2, 16)
 
 
 @pytest.mark.parametrize(
@@ -433,16 +306,17 @@ def test_smaller_states_have_no_slots_unless_they_are_named(given: dict[str, Any
 
 @pytest.mark.parametrize(
     ("given", "power"),
-    [({}, 1.0), ({"state": 1024}, 1.5), ({"state": 1024, "scale": "fine"}, 1.0), ({"shares": [1.0, 2.0]}, None)],
+    [({}, 1.0), ({"state": 1024}, 1.5)],
 )
-def test_later_fields_of_a_small_state_leave_more_cells_to_the_item(given: dict[str, Any], power: float | None) -> None:
+def test_later_fields_of_a_small_state_leave_more_cells_to_the_item(given: dict[str, Any], power: float) -> None:
     from dataclasses import replace
 
     inputs = replace(INPUTS, item={"item": 60_000, "category": 60_000})
     made = build("tally", inputs, given)
-    first, second = made.counts.plan.cells_F
-    assert first / second == pytest.approx(0.5 if power is None else 2**power, rel=0.05)
-    assert plan_of(check_config("tally", given), inputs) == made.counts.plan
+    first, second = made.plan.cells_F
+    assert first / second == pytest.approx(2**power, rel=0.05)
+    sizes = list(inputs.item.values())
+    assert plan_of(check_config("tally", given), sizes, timed=True) == made.plan
 
 
 def test_a_state_without_room_for_cells_is_refused() -> None:
@@ -450,7 +324,6 @@ def test_a_state_without_room_for_cells_is_refused() -> None:
         build("tally", INPUTS, {"state": 512, "width": 64, "periods": [1, 9]})
 
 
-def test_keys_of_unknown_values_are_none_and_known_ones_are_those_of_the_plan() -> None:
-    model = make()
-    numbers = torch.tensor([[0, 1], [2, 5]])
-    assert model.split.keys(model.embed(numbers, model.item_fields)).tolist() == [[-1, -1], [key_of(2), key_of(5)]]
+def test_tally_has_five_settings_and_the_common_context() -> None:
+    assert set(check_config("tally", {})) == {"state", "embedding", "width", "periods", "dropout"}
+    assert check_config("tally", {"context": ["hour"]})["context"]

@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.nn import CountMemory, HpmnMemory, Slots, TallyEvents, TallyMemory, TallyTargets
-from lifelong.nn.affinity import Affinity
-from lifelong.nn.tally import FEATURES
+from lifelong.nn import HpmnMemory, Slots
 
 pytestmark = pytest.mark.torch
 
@@ -32,29 +30,15 @@ def make_hpmn(periods: tuple[int, ...] = (1, 2, 4), *, hops: int = 3, query_size
     return HpmnMemory(6, query_size=query_size, width=5, periods=periods, hops=hops).double()
 
 
-def make_tally(
-    periods: tuple[int, ...] = (1, 3), *, weighted: bool = False, widths: tuple[int, ...] = ()
-) -> TallyMemory:
-    torch.manual_seed(0)
-    counts, affinity = CountMemory((30, 6), state=224), Affinity(widths) if widths else None
-    query_size = 4 + counts.size + 2 * weighted + (affinity.size if affinity else 0)
-    slots = HpmnMemory(6, query_size=query_size, width=5, periods=periods, hops=1, aligned=4) if periods else None
-    return TallyMemory(counts, slots, affinity).double()
-
-
 def dirty(value: Tensor, length_B: Tensor, filling: float) -> Tensor:
     """Something that nobody may look at, in place of padding."""
     padding_BL = torch.arange(value.shape[1]) >= length_B.unsqueeze(1)
     return value.masked_fill(padding_BL.view(*padding_BL.shape, *[1] * (value.dim() - 2)), filling)
 
 
-def random_events(sizes: list[int], seed: int) -> tuple[TallyEvents, Tensor]:
+def random_events(sizes: list[int], seed: int) -> tuple[Tensor, Tensor]:
     generator, length_B = torch.Generator().manual_seed(seed), torch.tensor(sizes)
-    shape = len(sizes), max(sizes) + 2
-    vector = torch.randn(*shape, 6, generator=generator, dtype=torch.float64)
-    key = torch.stack([torch.randint(-1, kinds, shape, generator=generator) for kinds in (30, 6)], dim=-1)
-    gap, factor = torch.randint(0, 100_000, shape, generator=generator), torch.randn(*shape, 5, dtype=torch.float64)
-    return TallyEvents(vector, key, gap, factor), length_B
+    return torch.randn(len(sizes), max(sizes) + 2, 6, generator=generator, dtype=torch.float64), length_B
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,7 +47,7 @@ def test_hpmn_forward_equals_folded_steps_in_value_and_gradient(
     periods: tuple[int, ...], sizes: list[int], seed: int
 ) -> None:
     memory = make_hpmn(periods)
-    (event_BLE, *_), length_B = random_events(sizes, seed)
+    event_BLE, length_B = random_events(sizes, seed)
     weight_SD = torch.randn(len(periods), 5, dtype=torch.float64)
     found = []
     for form in ("forward", "step"):
@@ -88,10 +72,10 @@ def test_hpmn_forward_equals_folded_steps_in_value_and_gradient(
 def test_hpmn_goes_on_from_memories() -> None:
     memory, (events, length_B) = make_hpmn(), random_events([12, 8], 0)
     position_BC = torch.tensor([[12, 9], [8, 8]])
-    whole = memory(events.vector_BLE, length_B, position_BC)
-    start = memory(events.vector_BLE, length_B, torch.full((2, 1), 8))
+    whole = memory(events, length_B, position_BC)
+    start = memory(events, length_B, torch.full((2, 1), 8))
     start = Slots(*(part[:, 0] for part in start))
-    rest = memory(events.vector_BLE[:, 8:], length_B - 8, position_BC - 8, start)
+    rest = memory(events[:, 8:], length_B - 8, position_BC - 8, start)
     assert torch.equal(rest.count_B, whole.count_B)
     torch.testing.assert_close(rest.slot_BSD, whole.slot_BSD, rtol=0, atol=1e-12)
 
@@ -99,75 +83,17 @@ def test_hpmn_goes_on_from_memories() -> None:
 def test_hpmn_reads_queries_as_they_are_when_it_has_no_map_of_its_own() -> None:
     memory, mapped = make_hpmn(query_size=None), make_hpmn()
     mapped.load_state_dict(memory.state_dict(), strict=False)
-    (event_BLE, *_), length_B = random_events([7], 1)
+    event_BLE, length_B = random_events([7], 1)
     at, target_BCQ = memory(event_BLE, length_B, length_B.unsqueeze(1)), torch.randn(1, 3, 4, dtype=torch.float64)
     query_BCD = mapped.reader.query(target_BCQ)
     for one, other in zip(memory.read(at, query_BCD), mapped.read(at, target_BCQ), strict=True):
         assert torch.equal(one, other)
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    periods=st.sampled_from([(), (1,), (1, 3, 9)]),
-    widths=st.sampled_from([(), (5,), (3, 2)]),
-    sizes=lengths,
-    seed=st.integers(0, 99),
-)
-def test_tally_forward_equals_folded_steps(
-    periods: tuple[int, ...], widths: tuple[int, ...], sizes: list[int], seed: int
-) -> None:
-    memory = make_tally(periods, widths=widths)
-    events, length_B = random_events(sizes, seed)
-    padded = TallyEvents(*(dirty(part, length_B, 9e15) for part in events))
-    at = memory(padded, length_B, length_B.unsqueeze(1))
-    for user, size in enumerate(sizes):
-        kept = memory.initial(1)
-        for place in range(size):
-            kept = memory.step(kept, TallyEvents(*(part[user : user + 1, place] for part in events)))
-        for one, other in zip(kept, at, strict=True):
-            torch.testing.assert_close(one[0], other[user, 0], rtol=0, atol=1e-12)
-
-
-@settings(max_examples=15, deadline=None)
-@given(sizes=lengths, seed=st.integers(0, 99), weighted=st.booleans(), widths=st.sampled_from([(), (3, 2)]))
-def test_tally_reads_what_it_looks_up_without_the_memories_in_value_and_gradient(
-    sizes: list[int], seed: int, weighted: bool, widths: tuple[int, ...]
-) -> None:
-    memory = make_tally(weighted=weighted, widths=widths)
-    events, length_B = random_events(sizes, seed)
-    position_BC = torch.stack([length_B, length_B // 2, length_B // 3], dim=1)
-    key_BCF = torch.stack([torch.randint(-1, kinds, position_BC.shape) for kinds in (30, 6)], dim=-1)
-    weight_BCFP = torch.randn(*key_BCF.shape, FEATURES, dtype=torch.float64) if weighted else None
-    vector, factor = (torch.randn(*position_BC.shape, size, dtype=torch.float64) for size in (4, 5))
-    target = TallyTargets(vector, key_BCF, weight_BCFP=weight_BCFP, factor_BCD=factor)
-    results = []
-    for form in ("memories", "seen"):
-        memory.zero_grad()
-        if form == "memories":
-            interest, attention = memory.read(memory(events, length_B, position_BC), target)
-        else:
-            interest, attention = memory.read_seen(*memory.look_at(events, length_B, position_BC, key_BCF), target)
-        interest.square().sum().backward()
-        assert attention is not None
-        gradients = [part.grad.clone() for part in memory.parameters() if part.grad is not None]
-        results.append([interest.detach(), attention.detach(), *gradients])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
-
-
-def test_values_are_equally_popular_where_nothing_else_is_known() -> None:
-    memory, (events, length_B) = make_tally(), random_events([9], 3)
-    at, key_BCF = memory(events, length_B, length_B.unsqueeze(1)), torch.tensor([[[5, 2]]])
-    vector = torch.randn(1, 1, 4, dtype=torch.float64)
-    share = -torch.tensor([[[30.0, 6.0]]], dtype=torch.float64).log()
-    plain, given = (memory.read(at, TallyTargets(vector, key_BCF, popular))[0] for popular in (None, share))
-    torch.testing.assert_close(plain, given, rtol=0, atol=1e-6)
-
-
 class Ranker(nn.Module):
     """Somebody's own model: tables, a memory, a head."""
 
-    def __init__(self, memory: HpmnMemory | TallyMemory, interest: int) -> None:
+    def __init__(self, memory: HpmnMemory, interest: int) -> None:
         super().__init__()
         self.item, self.act, self.memory = nn.Embedding(30, 4), nn.Embedding(3, 2), memory
         self.head = nn.Linear(interest + 4, 1)
@@ -175,24 +101,15 @@ class Ranker(nn.Module):
     def forward(self, item_BL: Tensor, act_BL: Tensor, length_B: Tensor, target_BC: Tensor) -> Tensor:
         event_BLE, target_BCQ = torch.cat([self.item(item_BL), self.act(act_BL)], dim=-1), self.item(target_BC)
         position_BC = length_B.unsqueeze(1).expand_as(target_BC)
-        if isinstance(self.memory, HpmnMemory):
-            at = self.memory(event_BLE, length_B, position_BC)
-            interest_BCD, _ = self.memory.read(at, target_BCQ)
-        else:
-            key_BLF = torch.stack([item_BL, act_BL], dim=-1)
-            events = TallyEvents(event_BLE, key_BLF, torch.full_like(item_BL, 60))
-            key_BCF = torch.stack([target_BC, -torch.ones_like(target_BC)], dim=-1)
-            at = self.memory(events, length_B, position_BC)
-            interest_BCD, _ = self.memory.read(at, TallyTargets(target_BCQ, key_BCF))
+        at = self.memory(event_BLE, length_B, position_BC)
+        interest_BCD, _ = self.memory.read(at, target_BCQ)
         logit_BC: Tensor = self.head(torch.cat([interest_BCD, target_BCQ], dim=-1)).squeeze(-1)
         return logit_BC
 
 
-@pytest.mark.parametrize("name", ["hpmn", "tally"])
-def test_a_ranker_of_ones_own_learns_with_every_parameter_of_the_memory(name: str) -> None:
-    memory = make_hpmn() if name == "hpmn" else make_tally()
-    size = 5 if isinstance(memory, HpmnMemory) else 10 + memory.counts.size
-    ranker = Ranker(memory, size).double()
+def test_a_ranker_of_ones_own_learns_with_every_parameter_of_the_memory() -> None:
+    memory = make_hpmn()
+    ranker = Ranker(memory, 5).double()
     item_BL, act_BL, length_B = torch.randint(0, 30, (8, 12)), torch.randint(0, 3, (8, 12)), torch.arange(1, 9)
     target_BC = torch.cat([item_BL[:, :1], (item_BL[:, :1] + 1) % 30], dim=1)
     label_BC = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(8, -1)

@@ -15,7 +15,6 @@ from support.artifacts import tiny_artifact
 from lifelong import cli
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.explain import counted_rows
-from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.catalogue_view import find_items
@@ -24,6 +23,7 @@ from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.timeline import timeline
 from lifelong.store.contract import Commit
+from lifelong.tally.plan import precision
 
 pytestmark = pytest.mark.torch
 START = 1_700_000_000
@@ -97,7 +97,7 @@ def test_an_effect_is_the_score_less_that_of_a_memory_without_the_fields_cells(t
     fold(tally, store, ["i1", "i2", "i1"])
     score = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
     effect = values_of(scorer, "i1")["item"].effect
-    items = plan_of(tally.config.settings, tally.config.input_spec).cells_F[0]
+    items = scorer.runtime.counting.plan.cells_F[0]
     keep(store, scorer, lambda fields: fields["cell"][0, :items].fill(0))
     without = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
     assert effect != 0
@@ -156,18 +156,17 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
 
 
 @pytest.mark.parametrize(
-    ("level", "times", "precision", "words"),
+    ("times", "exactness", "words"),
     [
-        (1, 1, "exact", "once"),
-        (8, 8, "exact", "8 times"),
-        (12, 16, "about", "about 16 times"),
-        (15, 28, "at_least", "28 times or more"),
+        (1, "exact", "once"),
+        (8, "exact", "8 times"),
+        (16, "about", "about 16 times"),
+        (28, "at_least", "28 times or more"),
     ],
 )
-def test_how_exact_a_count_is_is_said(level, times, precision, words):
-    scale = CellScale.COARSE
-    assert (scale.counts()[level], scale.precision(level)) == (times, precision)
-    value = CountedValue("item", "i1", "counted", times, 4, scale.precision(level), 0.5)
+def test_how_exact_a_count_is_is_said(times, exactness, words):
+    assert precision(times) == exactness
+    value = CountedValue("item", "i1", "counted", times, 4, precision(times), 0.5)
     assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][2:4] == [words, "4 events ago"]
 
 
@@ -179,76 +178,6 @@ def test_what_rounds_to_zero_is_shown_without_a_sign():
     rows = counted_rows(Counted(values=[value], affinities=[affinity], slots_effect=0.0004))
     assert [row[-1] for row in rows] == ["0.000", "0.000", "0.000"]
     assert rows[1][2:4] == ["fits 0.00", "lately 0.00"]
-
-
-@pytest.fixture(scope="module")
-def rhythmic(dataset, tmp_path_factory):
-    made = tmp_path_factory.mktemp("rhythm") / "artifact"
-    return tiny_artifact(made, dataset, model="tally", settings={"rhythm": True, "state": 1024})
-
-
-def rhythm_of(artifact, store, item):
-    return explain(Scorer(artifact, store), ScoreRequest("u", [item], LATER)).candidates[0].counted.rhythm
-
-
-def test_a_rhythm_says_how_many_events_ago_exactly_and_how_often_items_came_again_after_as_many(rhythmic, store):
-    # Five items in turn: the last twelve of seventeen events repeat the item of five before.
-    fold(rhythmic, store, [f"i{number % 5}" for number in range(17)])
-    found = {item: rhythm_of(rhythmic, store, item) for item in ("i1", "i2", "i3")}
-    said = {item: (rhythm.events_ago, rhythm.times) for item, rhythm in found.items()}
-    assert said == {"i1": (1, 0), "i2": (5, 12), "i3": (4, 0)}
-
-
-def test_an_item_that_was_not_met_lately_has_no_lag(rhythmic, store):
-    fold(rhythmic, store, ["i1", "i2", "i1", "i2"])
-    found = rhythm_of(rhythmic, store, "i5")
-    assert (found.events_ago, found.times) == (None, 0)
-    assert rhythm_of(rhythmic, store, "never heard of").events_ago is None
-    fold_more = [f"i{number}" for number in range(20, 30)] * 13
-    Updater(rhythmic, store).apply([UserEvent("u", item, LATER + at, "view") for at, item in enumerate(fold_more)])
-    assert rhythm_of(rhythmic, store, "i1").events_ago is None
-
-
-def test_of_several_lags_the_one_of_the_most_returns_is_said(rhythmic, store):
-    # i1 is met after three events each, and once more at the last event.
-    fold(rhythmic, store, ["i1", "i2", "i3", "i1", "i2", "i3", "i1", "i4", "i1"])
-    found = rhythm_of(rhythmic, store, "i1")
-    assert (found.events_ago, found.times) == (3, 4)
-
-
-def test_the_effect_of_a_rhythm_is_the_score_less_that_of_a_memory_that_has_counted_none(rhythmic, store):
-    fold(rhythmic, store, [f"i{number % 5}" for number in range(17)])
-    scorer = Scorer(rhythmic, store)
-    explained = explain(scorer, ScoreRequest("u", ["i2", "i3"], LATER)).candidates
-    # The first row counts repeats.
-    keep(store, scorer, lambda fields: fields["clock"][:, 1:33].fill(0))
-    for candidate in explained:
-        without = scorer.score("u", [candidate.item], time=LATER)[0].score
-        assert candidate.counted.rhythm.effect != 0
-        assert candidate.counted.rhythm.effect == pytest.approx(candidate.score - without, abs=1e-5)
-
-
-def test_a_memory_that_counts_no_lags_has_no_rhythm(tally, store, scorer):
-    fold(tally, store, ["i1", "i2", "i1"])
-    assert explain(scorer, ScoreRequest("u", ["i1"], LATER)).candidates[0].counted.rhythm is None
-
-
-def test_a_terminal_shows_a_rhythm_in_the_last_row(rhythmic, store):
-    fold(rhythmic, store, [f"i{number % 5}" for number in range(17)])
-    counted = explain(Scorer(rhythmic, store), ScoreRequest("u", ["i2"], LATER)).candidates[0].counted
-    effect = f"{counted.rhythm.effect:+.3f}"
-    assert counted_rows(counted)[-1] == ["rhythm", "", "12 repeats after as many", "exactly 5 events ago", effect]
-
-
-def test_the_service_answers_with_the_rhythm(rhythmic, make_client):
-    client = make_client(rhythmic)
-    events = [
-        {"user": "u", "item": f"i{number % 5}", "time": START + number, "event_type": "view"} for number in range(17)
-    ]
-    assert client.post("/v1/events", {"events": events}).status_code == 200
-    reply = client.post("/v1/explain", {"user": "u", "items": ["i2"]}).json()
-    rhythm = reply["candidates"][0]["counted"]["rhythm"]
-    assert (rhythm["events_ago"], rhythm["times"]) == (5, 12)
 
 
 def test_the_attention_over_the_slots_is_told_as_well_and_counters_are_no_slots(tally, store, scorer):

@@ -13,15 +13,12 @@ from html import escape
 from math import floor
 from pathlib import Path
 
-import torch
-
-from lifelong.data.cell_plan import AGES, KEYS, CellPlan
 from lifelong.models.caser import CaserConfig
 from lifelong.models.hpmn import HpmnConfig
 from lifelong.models.sim import SimConfig
 from lifelong.models.tally import TallyConfig
-from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.preparation.settings import PrepareSettings
+from lifelong.tally.spec import Memory
 
 WIDTH = 400
 STYLE = """
@@ -80,29 +77,30 @@ EVENTS = ("soap", "tea", "rice", "tea", "figs", "tea", "rice", "tea")
 
 
 def counting() -> str:
-    """Three cells over eight events, as `lifelong.nn.cells` writes them, and what is then found of four candidates."""
-    plan = CellPlan(cells_F=(3,), words=64, patience=0)
-    kept = empty_cells(1, plan, device=torch.device("cpu"))
+    """Three cells over eight events by `lifelong.tally.spec`, and what is then found of four candidates."""
+    memory, columns = Memory((3,), bits=960, levels=1, width=0), list[int]()
     parts = [_text(10, 16, "event", "small"), _text(96, 16, "the three cells after it: value, count, age", "small")]
     for place, value in enumerate(EVENTS, start=1):
-        key = torch.tensor([[VALUES.index(value)]])
-        kept = write_cells(*kept, key, torch.tensor([place]), staleness(plan), plan)
+        memory.write([VALUES.index(value)], 0)
+        # A new key takes the column of the one that gave way.
+        for new in memory.cells[0].keys() - columns:
+            columns = [key if key in memory.cells[0] else new for key in columns]
+            columns += [] if new in columns else [new]
         y = 24 + 28 * (place - 1)
         parts.append(_text(10, y + 16, f"{place}  {value}"))
-        for column, (name, count, age) in enumerate(_cells(kept[0], plan)):
-            x = 96 + 100 * column
+        for column in range(3):
+            x, name = 96 + 100 * column, VALUES[columns[column]] if column < len(columns) else ""
             parts.append(_box(x, y, 94, 22, "orange" if name == value else "blue" if name else "empty"))
             if name:
-                parts.append(_text(x + 47, y + 15, f"{name}  {count} \u00d7, {age}", "middle"))
+                look = memory.look(0, columns[column])
+                parts.append(_text(x + 47, y + 15, f"{name}  {look.times} \u00d7, {look.events}", "middle"))
     y = 24 + 28 * len(EVENTS) + 20
     parts.append(_text(10, y, "candidate", "small"))
     parts.append(_text(96, y, "what a request finds", "small"))
     for row, value in enumerate(("tea", "rice", "soap", "salt")):
-        key_BCF = torch.tensor([[[VALUES.index(value)]]])
-        found = find_cells(kept[0].unsqueeze(1), kept[1].unsqueeze(1), key_BCF, plan)
-        count, age = int(found.count_BCF), plan.scale.ages()[int(found.age_BCF)]
-        said = f"met {count} times, {_ago(age)}" if count else "never met"
-        said = "met before; its cell is gone" if bool(found.faded_BCF) else said
+        look = memory.look(0, VALUES.index(value))
+        said = f"met {look.times} times, {_ago(look.events)}" if look.times else "never met"
+        said = "met before; its cell is gone" if look.faded else said
         parts += [_text(10, y + 22 + 20 * row, value), _text(96, y + 22 + 20 * row, said)]
     return _picture("A table of three cells over eight events", y + 92, parts)
 
@@ -151,15 +149,6 @@ PICTURES: dict[str, Callable[[], str]] = {
 def _bursts(events: int) -> list[int]:
     """Places of a part of the events, in groups as people come and go."""
     return [place for place in range(0, events, 8) if (place // 56) % 3 or place > events - 120]
-
-
-def _cells(cell_BKX: torch.Tensor, plan: CellPlan) -> Sequence[tuple[str, int, int]]:
-    """Value, count and age in events of each cell of the one user; no value where the cell is empty."""
-    found = []
-    for key, packed in cell_BKX[0].tolist():
-        value = VALUES[key + KEYS // 2] if packed >= AGES else ""
-        found.append((value, plan.scale.counts()[packed // AGES], plan.scale.ages()[packed % AGES]))
-    return found
 
 
 def _ago(age: int) -> str:

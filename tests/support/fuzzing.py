@@ -64,13 +64,13 @@ def alterations(target: str, seed: int) -> Iterator[bytes]:
 
 
 def records() -> Target:
-    """Records of memories, their checksum set right: one byte chooses codec and layout, the next the form."""
+    """Records of memories, their checksum set right: one byte chooses codec and layout."""
     import numpy as np
 
     from lifelong.artifact.folder import FieldLayout
-    from lifelong.data.cell_plan import CellPacking
     from lifelong.errors import StoreError
     from lifelong.memory.codec import CODECS, make_codec
+    from lifelong.tally.plan import CellPacking
 
     packing = CellPacking(cells_F=(8, 4), values_F=(64, 2**16))
     slots = FieldLayout(name="slot", shape=(2, 3))
@@ -79,9 +79,8 @@ def records() -> Target:
 
     def target(data: bytes) -> bool:
         codec = made[data[0] % len(made)] if data else made[0]
-        is_short = len(data) > 1 and data[1] % 2 == 1
-        record = bytearray(data[1:].ljust(24, b"\0") if is_short else data[1:].ljust(codec.size, b"\0")[: codec.size])
-        record[:4] = bytes([2 if is_short else 1, codec.number, 0, 0])
+        record = bytearray(data[1:].ljust(codec.size, b"\0")[: codec.size])
+        record[:4] = bytes([1, codec.number, 0, 0])
         record[4:8] = zlib.crc32(record[:4] + record[8:]).to_bytes(4, "little")
         try:
             # Once, since a codec writes no numbers as near zero as it could read.

@@ -20,6 +20,7 @@ from lifelong.models.registry import Entry
 from lifelong.models.shared import shared_names
 from lifelong.nn import tasks
 from lifelong.nn.tasks import HEADS
+from lifelong.tally import spec
 from lifelong.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 
 SHARED_PAGES = {
@@ -132,6 +133,12 @@ def _page(name: str, entry: Entry) -> str:
     ]
     if presets:
         parts += ["## Presets\n", _table("name", "settings", rows=presets)]
+    if name == "tally":
+        source = Path(spec.__file__).read_text()
+        parts += [
+            "## The definition\n",
+            f"`lifelong/tally/spec.py`, which the compiled form equals bit for bit:\n\n```python\n{source}```\n",
+        ]
     return "\n".join(parts)
 
 

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.cell_plan import AGES, KEYS, SIZES, CellPacking
 from lifelong.memory.packed_cells import Bits, Cells
+from lifelong.tally.plan import CELL_BITS, LEVEL_BITS, STEP_BITS, CellPacking
+from lifelong.tally.spec import KEYS
 
 _WORD = 16
 
 
 def random_cells(packing: CellPacking, users: int, seed: int) -> Cells:
-    """Distinct keys in any order, some of them the lowest and the highest there are; some cells are empty."""
+    """Distinct keys, sorted, some of them the lowest and the highest there are; some cells are empty."""
     rng = np.random.default_rng(seed)
     cells = np.zeros((users, sum(packing.cells_F), 2), np.int16)
     for user in range(users):
@@ -22,10 +23,9 @@ def random_cells(packing: CellPacking, users: int, seed: int) -> Cells:
         for size, values in zip(packing.cells_F, packing.values_F, strict=True):
             near = np.array([*range(min(values, 9)), *range(max(0, values - 9), values)])
             keys = rng.permutation(np.unique(near) if rng.random() < 0.3 and size < 9 else values)[:size]
-            filled = rng.permutation(size)[: rng.integers(0, len(keys) + 1)]
-            levels, ages = 2**packing.scale.count_bits, SIZES * packing.scale.age_steps
-            packed = rng.integers(1, levels, len(filled)) * AGES + rng.integers(0, ages, len(filled))
-            cells[user, start + filled] = np.stack([keys[: len(filled)] - KEYS // 2, packed], axis=1)
+            filled = rng.integers(0, len(keys) + 1)
+            packed = rng.integers(1, 2**LEVEL_BITS, filled) * 256 + rng.integers(0, 2**STEP_BITS, filled)
+            cells[user, start : start + filled] = np.stack([np.sort(keys[:filled]) - KEYS // 2, packed], axis=1)
             start += size
     return cells
 
@@ -40,7 +40,7 @@ class BitByBit:
             return np.repeat(np.asarray(values, np.int32), cells_F)
 
         self.size, self._bits = packing.size, packing.bits
-        self._both, self._age = packing.scale.bits, packing.scale.age_bits
+        self._both, self._age = CELL_BITS, STEP_BITS
         self._values_K, self._low_K = of_cells(packing.values_F), of_cells(packing.low_bits)
         self._begin_K, place_K = of_cells(range(len(cells_F))) * (2 * KEYS), np.arange(sum(packing.cells_F))
         self._cells, self._high = len(place_K), sum(packing.high_bits)
@@ -50,24 +50,12 @@ class BitByBit:
         self._one_K = (of_cells(before) + place_K).astype(np.int32)
         self._low_place = np.flatnonzero((np.arange(_WORD) < self._low_K[:, None]).ravel())
 
-    def sorted(self, cell_NKX: Cells) -> Cells:
-        """The cells as they would come back from a store: each field's by rising key, empty ones last."""
-        # A packed value below AGES has count 0: an empty cell, which gets a key behind all others of its field.
-        key_NK = np.where(cell_NKX[..., 1] >= AGES, cell_NKX[..., 0].astype(np.int32) + KEYS // 2, KEYS)
-        # Each field's keys are moved into a range of their own, so that one sort keeps the fields apart.
-        key_NK += self._begin_K
-        if (key_NK[:, 1:] >= key_NK[:, :-1]).all():
-            return cell_NKX
-        # Cells that were sorted once and then written are nearly sorted, which a stable sort makes use of.
-        order_NK = np.argsort(key_NK, axis=1, kind="stable")
-        return np.take_along_axis(cell_NKX, order_NK[..., None], axis=1)
-
     def pack(self, cell_NKX: Cells) -> Bits:
         """`[N, size]` bytes."""
         users = len(cell_NKX)
-        kept_NK, packed_NK = np.moveaxis(self.sorted(cell_NKX), -1, 0)
+        kept_NK, packed_NK = np.moveaxis(cell_NKX, -1, 0)
         # Empty cells are written with the largest key of the field: keys must not fall.
-        key_NK = np.where(packed_NK >= AGES, kept_NK.astype(np.int32) + KEYS // 2, self._values_K - 1)
+        key_NK = np.where(packed_NK >= 256, kept_NK.astype(np.int32) + KEYS // 2, self._values_K - 1)
         high_NH = np.zeros((users, self._high), np.uint8)
         np.put_along_axis(high_NH, (key_NK >> self._low_K) + self._one_K, 1, axis=1)
         low_NX = _bits_of(key_NK)[:, self._low_place]
@@ -104,7 +92,7 @@ class BitByBit:
         if ((key_NK < 0) | (key_NK >= self._values_K)).any():
             raise ValueError("a key beyond its field's")
         cell_NKX = np.empty((users, self._cells, 2), np.int16)
-        cell_NKX[..., 0] = np.where(packed_NK >= AGES, key_NK - KEYS // 2, 0)
+        cell_NKX[..., 0] = np.where(packed_NK >= 256, key_NK - KEYS // 2, 0)
         cell_NKX[..., 1] = packed_NK
         return cell_NKX
 

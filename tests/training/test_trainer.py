@@ -28,8 +28,8 @@ from lifelong.evaluation.evaluate import predict
 from lifelong.models import model_class
 from lifelong.models.tally import best_weight
 from lifelong.nn.counted import TargetPopularity
-from lifelong.nn.tally import FEATURES
 from lifelong.store.opening import open_store
+from lifelong.tally.spec import FEATURES
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
