@@ -246,17 +246,6 @@ def test_scaled_inputs_cost_a_service_nothing(dataset, tmp_path):
     assert found == operators(model, tmp_path / "plain")
 
 
-def test_a_tally_of_an_earlier_release_has_plain_inputs(dataset, tmp_path):
-    model = build("tally", dataset.inputs, SETTINGS["tally"])
-    later = ("mean_X", "scale_X", "steady")
-    plain = {name: value for name, value in model.state_dict().items() if not name.endswith(later)}
-    assert len(plain) == len(model.state_dict()) - 5
-    other = build("tally", dataset.inputs, SETTINGS["tally"])
-    other.load_state_dict(plain)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
-
-
 def test_the_committed_artifact_is_of_this_format(hpmn):
     committed = Path(__file__).parents[1] / "assets" / "tiny_artifact"
     kept, now = (json.loads((folder / "config.json").read_text()) for folder in (committed, hpmn.path))
