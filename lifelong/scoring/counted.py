@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import Artifact
 from lifelong.data.vocabulary import NumberVocabulary, Vocabulary
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.memory.counting import Counting
@@ -29,11 +28,6 @@ from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
 from lifelong.tally.spec import NO_KEY, WORD, faded_bits, key_of
-
-
-def counts_values(artifact: Artifact) -> bool:
-    """Whether an artifact's memory has counting cells."""
-    return any(part.cells is not None for part in artifact.config.memory or ())
 
 
 def counted_of(

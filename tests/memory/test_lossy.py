@@ -158,7 +158,7 @@ def test_every_models_memory_comes_back_within_one_rounding(layouts, name, seed,
         for part in layout:
             values = states.fields[part.name]
             if part.cells is not None:
-                values[:] = codec.cells[part.name].sorted(random_cells(part.cells, 2, seed))
+                values[:] = random_cells(part.cells, 2, seed)
             else:
                 values[:] = (rng.uniform(-1, 1, values.shape) * 10.0**power).astype(part.dtype)
         found = codec.decode(codec.encode(states))

@@ -10,6 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lifelong.artifact.folder import FieldLayout
+from lifelong.data.events import GAP_NUMBERS
+from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.memory.codec import make_codec
 from lifelong.memory.state import States
 from lifelong.tally import kernel, spec
@@ -228,6 +230,11 @@ def test_numbers_of_gaps_stand_for_seconds_between_the_ends_of_their_bucket() ->
     number = np.arange(3, 36)
     assert seconds_of(np.array([0, 1, 2])).tolist() == [0, 0, 0]
     assert (seconds_of(number) >= 2.0 ** (number - 3)).all() and (seconds_of(number) < 2.0 ** (number - 2)).all()
+
+
+def test_the_law_numbers_values_and_gaps_as_datasets_do() -> None:
+    assert spec.FIRST == FIRST_BUCKET and len(spec.GAPS) == GAP_NUMBERS - FIRST_BUCKET
+    assert [spec.key_of(number) for number in (0, 1, 2, 70_000)] == keys_of(np.array([0, 1, 2, 70_000])).tolist()
 
 
 def test_cells_that_are_not_sorted_are_not_packed() -> None:
