@@ -8,8 +8,9 @@
            16   last time int64    time of the last event, `NO_TIME` before the first
            24   fields             each field of the layout, in its order; floats as the codec keeps them
 
-All records of a layout have one length; what is empty in them is left to the compression of the store. All numbers are
-little-endian. Many records are encoded and decoded at once, as one structured array.
+The fields of a memory with cells are one LZ4 block: until a user has filled her cells, most of their bytes are zeros.
+The checksum is of the bytes before. All numbers are little-endian. Many records are encoded and decoded at once, as one
+structured array.
 
 With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
 and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
@@ -26,6 +27,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
+import lz4.block
 import numpy as np
 import numpy.typing as npt
 
@@ -37,6 +39,8 @@ from lifelong.store.artifact_list import StoreIdentity
 
 VERSION = 1
 _CHECKSUM = slice(4, 8)
+_FIELDS = 24
+"""Bytes before the fields."""
 _HEADER = (
     ("version", "u1"),
     ("codec", "u1"),
@@ -113,7 +117,7 @@ class Codec(ABC):
 
     @property
     def size(self) -> int:
-        """Bytes of one record."""
+        """Bytes of one record, before its fields are compressed, if they are."""
         return self._record.itemsize
 
     @abstractmethod
@@ -184,7 +188,7 @@ class Codec(ABC):
         rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
         record_B["checksum"] = list(map(zlib.crc32, rests, repeat(head)))
         found: list[bytes] = record_B.view(f"V{self.size}").tolist()
-        return found
+        return list(map(self.compressed, found)) if self.cells else found
 
     def decode(self, records: Sequence[bytes | None]) -> States:
         """States of as many users; the empty memory where there is no record.
@@ -206,13 +210,28 @@ class Codec(ABC):
             States.empty(self.layout, len(records)),
             [at for at, one in enumerate(records) if one is not None],
         )
-        kept = [records[at] or b"" for at in row_N]
+        kept = [self._expanded(records[at] or b"") for at in row_N]
         whole = b"".join(kept)
         if set(map(len, kept)) - {self.size} or not self._holds(whole):
             for place, record in zip(row_N, kept, strict=True):
                 self._check(record, start + place)
         self._fill(states, np.array(row_N, np.int64), np.frombuffer(whole, self._record))
         return states
+
+    @staticmethod
+    def compressed(record: bytes) -> bytes:
+        """A record of a memory with cells as it is stored."""
+        return record[:_FIELDS] + bytes(lz4.block.compress(record[_FIELDS:], store_size=False))
+
+    def _expanded(self, record: bytes) -> bytes:
+        """A record with its fields as they were before they were compressed; nothing if that cannot be done."""
+        if not self.cells:
+            return record
+        try:
+            fields: bytes = lz4.block.decompress(record[_FIELDS:], uncompressed_size=self.size - _FIELDS)
+        except lz4.block.LZ4BlockError:
+            return b""
+        return record[:_FIELDS] + fields
 
     def _fill(self, states: States, row_N: IntArray, record_N: npt.NDArray[Any]) -> None:
         """Put what records hold into the states of some users."""
@@ -267,8 +286,9 @@ class Codec(ABC):
 
     def _check(self, record: bytes, place: int) -> None:
         if len(record) != self.size:
+            found = "cannot be decompressed" if self.cells else f"has {len(record)} bytes"
             raise StoreCorruptError(
-                f"memory {place} of those that were read has {len(record)} bytes", expected=f"{self.size}", fix=_FIX
+                f"memory {place} of those that were read {found}", expected=f"{self.size} bytes", fix=_FIX
             )
         if _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
             raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)

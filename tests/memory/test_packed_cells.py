@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from support.packed import BitByBit, random_cells
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.errors import StoreCorruptError
-from lifelong.memory.codec import make_codec
+from lifelong.memory.codec import Codec, make_codec
 from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.state import States
 from lifelong.tally.plan import CellPacking
@@ -68,6 +69,42 @@ def test_a_record_with_cells_that_cannot_be_is_corrupt_and_says_so() -> None:
         codec._cells("cell", np.zeros(1, codec._record), states.fields["cell"], np.zeros(1, np.int64))
     with pytest.raises(ValueError, match="a key beyond its field's"):
         PackedCells(packing).unpack(_last_key_raised(packing))
+
+
+def cells_and_codec() -> tuple[npt.NDArray[np.int16], Codec]:
+    packing = CellPacking((40, 30), (100, 40))
+    layout = [FieldLayout(name="cell", shape=(70, 2), dtype="int16", cells=packing)]
+    return random_cells(packing, 1, 1), make_codec("fp32", layout)
+
+
+def test_what_is_empty_of_a_memory_takes_few_bytes() -> None:
+    cells, codec = cells_and_codec()
+    empty, full = (
+        len(codec.encode(States(np.ones(1, np.int64), np.ones(1, np.int64), {"cell": value}))[0])
+        for value in (np.zeros_like(cells), cells)
+    )
+    assert empty < codec.size / 2 < full <= codec.size + 8
+
+
+def test_one_altered_byte_anywhere_in_a_compressed_memory_is_noticed_or_changes_nothing() -> None:
+    cells, codec = cells_and_codec()
+    (record,) = codec.encode(States(np.ones(1, np.int64), np.ones(1, np.int64), {"cell": cells}))
+    noticed = 0
+    for place in range(len(record)):
+        altered = bytearray(record)
+        altered[place] ^= 1
+        try:
+            found = codec.decode([None, bytes(altered)])
+        except StoreCorruptError as error:
+            assert "memory 1 of those" in str(error)
+            noticed += 1
+        else:
+            # One place of equal bytes stands for another.
+            assert place >= 24 and np.array_equal(found.fields["cell"][1], codec.decode([record]).fields["cell"][0])
+    assert noticed > 0.9 * len(record)
+    for other in (record[:-1], record + b"x", record[:24], b""):
+        with pytest.raises(StoreCorruptError):
+            codec.decode([other])
 
 
 @pytest.mark.parametrize("key", [9, 4_000, KEYS - 1])

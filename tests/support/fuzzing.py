@@ -84,7 +84,8 @@ def records() -> Target:
         record[4:8] = zlib.crc32(record[:4] + record[8:]).to_bytes(4, "little")
         try:
             # Once, since a codec writes no numbers as near zero as it could read.
-            states = codec.decode(codec.encode(codec.decode([bytes(record)])))
+            stored = codec.compressed(bytes(record)) if codec.cells else bytes(record)
+            states = codec.decode(codec.encode(codec.decode([stored])))
         except StoreError:
             return False
         again = codec.decode(codec.encode(states))
