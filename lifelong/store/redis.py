@@ -399,6 +399,12 @@ class RedisStore:
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) the user's logged events after the first `count`."""
         found = self._read([("ZRANGEBYSCORE", self._of(user, "e"), f"({count}", "+inf") for user, count in asked])
+        for (user, _), events in zip(asked, found, strict=True):
+            # As what is written under a key whose name was damaged.
+            if any(len(event) < _COUNT.size for event in events):
+                raise StoreCorruptError(
+                    f"the event log of user {user!r} cannot be read in {self.name}", fix="restore the server's files"
+                )
         return [
             [(int(_COUNT.unpack(event[: _COUNT.size])[0]), event[_COUNT.size :]) for event in events]
             for events in found

@@ -13,7 +13,11 @@ from support.valkey import Server, free_port
 from lifelong.errors import LifelongError, StoreCorruptError
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import verify
+from lifelong.store import redis_check
+from lifelong.store.artifact_list import StoreIdentity
+from lifelong.store.contract import Commit
 from lifelong.store.opening import open_store
+from lifelong.store.redis_check import check
 
 START, EVENTS, BATCH, USERS = 1_700_000_000, 120, 6, 7
 OPTIONS = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")
@@ -212,13 +216,92 @@ def test_of_a_file_without_a_piece_of_its_middle_verify_finds_what_is_missing(ar
             one.kill()
 
 
-def test_verify_names_a_key_that_no_store_writes(artifact, redis_url):
+# What is done to the keys of user u6, or to the positions, after a last event of u6.
+LOST = {
+    "a memory and its event": ("an earlier one", ["s:u6", "e:u6"]),
+    "the positions": ("a position is missing, an earlier one", ["watermarks"]),
+    "event ids": ("event ids of user 'u6' are missing", ["d:u6"]),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_what_an_earlier_commit_left_is_no_longer_all_and_verify_says_so(artifact, redis_url, what):
+    said, names = LOST[what]
     with contextlib.closing(open_store(redis_url)) as store:
         follow(artifact, store)
+        keys = [store._key(0, name) for name in names]
+        before = store._ask([("DUMP", key) for key in keys])
+        last = UserEvent("u6", "i1", START + EVENTS, event_id="last")
+        Updater(artifact, store, now=lambda: START + 2 * EVENTS).apply([last], source="log", offsets=[EVENTS])
         assert verify(artifact, None, store).equal
-        store._ask([("HSET", store._key(0, "itfms"), b"i1", b"{}")])
-        with pytest.raises(StoreCorruptError, match="no store writes the key .*itfms"):
+        store._ask([("RESTORE", key, 0, value, "REPLACE") for key, value in zip(keys, before, strict=True)])
+        with pytest.raises(StoreCorruptError, match=said):
             verify(artifact, None, store)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("HSET", "lifelong:{0}:itfms", "i1", "{}"), "no store writes the key .*itfms"),
+        (("SET", "lifelong:{1}:s:u1", "x"), "no store writes the key .*s:u1"),
+        (("HSET", "lifelong:{0}:watermarks", "0:lof", "119 00000000"), "the position of source '0:lof' .* fails its"),
+        (("ZADD", "lifelong:{0}:d:u99", "1", "id1"), "event ids of user 'u99'"),
+        (("ZADD", "lifelong:{0}:e:u1", "99", "id1"), "the event log of user 'u1' cannot be read"),
+        (("ZREM", "lifelong:{0}:expiries", "u1"), "event ids of user 'u1'"),
+        (("DEL", "lifelong:{0}:d:u1"), "event ids of a user are missing"),
+    ],
+)
+def test_verify_names_what_no_commit_writes(artifact, redis_url, command, said):
+    with contextlib.closing(open_store(redis_url)) as store:
+        follow(artifact, store)
+        store._ask([tuple(word.replace("lifelong", store._prefix.decode()) for word in command)])
+        with pytest.raises(StoreCorruptError, match=said):
+            verify(artifact, None, store)
+
+
+def test_a_memory_under_the_name_of_a_user_without_one_is_found_without_an_event_log(artifact, redis_url):
+    with contextlib.closing(open_store(redis_url)) as store:
+        Updater(artifact, store, event_log=False).apply(LOG[:3])
+        store._ask([("RENAME", store._of("u2", "s"), store._of("u3", "s"))])
+        with pytest.raises(StoreCorruptError, match="the memory of user 'u3' was not written for that user"):
+            check(store, 0)
+
+
+@pytest.mark.parametrize("kind", ["redis_url", "cluster_url"])
+def test_whatever_commits_write_and_erase_the_sums_are_right(request, kind):
+    with contextlib.closing(open_store(request.getfixturevalue(kind))) as store:
+        store.bind(StoreIdentity("one", "fp32", "[]"))
+        known = store.artifact_list()
+        store.change_artifact_list(known, known.add(StoreIdentity("two", "fp32", "[]")))
+        users = ["u1", "u2", "x}:s1:y", "{0}:s1:k", "é", "*"]
+        for value in (b"a", b"b"):
+            for space in (0, 1):
+                ids = {(user, f"{value!r}{space}"): 1 << 40 for user in users}
+                records = {space: dict.fromkeys(users, value * 9)}
+                store.commit(Commit(records=records, event_ids=ids, watermarks={("log", 0): space}))
+        store.commit(Commit(deleted=users[1:3]))
+        check(store, 0)
+        check(store, 1)
+        store.clear(1)
+        check(store, 0)
+        check(store, 1)
+        store._ask([("DEL", store._of("u1", "s"))])
+        with pytest.raises(StoreCorruptError, match="a memory or a position is missing"):
+            check(store, 0)
+
+
+def test_what_comes_during_a_check_is_no_damage(artifact, redis_url, monkeypatch, caplog):
+    with contextlib.closing(open_store(redis_url)) as store:
+        follow(artifact, store)
+        found = redis_check._have_last_ids
+
+        def later(*asked):
+            Updater(artifact, store).apply([UserEvent("u1", "i1", START + EVENTS)])
+            return found(*asked)
+
+        monkeypatch.setattr(redis_check, "_have_last_ids", later)
+        check(store, 0)
+        assert "events came meanwhile" in caplog.text
 
 
 def test_a_changed_digit_of_a_position_and_a_changed_memory_are_named(artifact, redis_url):
