@@ -1,11 +1,12 @@
 """Finds what a server's files lost or moved where no checksum covers it: names of keys, and commands that are gone.
 
-A memory has a checksum, the name of its key has none, nor has the order of an append-only file. Each commit therefore
-notes the exclusive or of the marks of all memories of a group, in the same command as the positions:
+A memory has a checksum, the name of its key has none, nor has an append-only file as a whole. Each commit therefore
+notes a sum: the exclusive or of the marks of all memories of a group, in the same command as the positions.
 
-    a memory that is gone, an earlier one, or one under another name   the sum is another one
-    positions that are gone or of an earlier commit                    so are the sums next to them: the sum is another
-    event ids that are gone or under another name                      the last expiry is not that in `expiries`
+    damage                                                             what shows it
+    a memory that is gone, an earlier one, or one under another name   the sum
+    positions that are gone or of an earlier commit                    the sum, which is as old as they are
+    event ids that are gone or under another name                      their last expiry is not that in `expiries`
     any other key under a name that no store writes                    its name
 """
 

@@ -15,7 +15,7 @@ from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import verify
 from lifelong.store import redis_check
 from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import Commit
+from lifelong.store.contract import ITEMS, Commit
 from lifelong.store.opening import open_store
 from lifelong.store.redis_check import check
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_cut_or_has_zeros_is_refused_or_a_beginning_and_the_sourc
 
 @pytest.mark.parametrize("seed", seeds(10, 300))
 def test_a_flipped_bit_is_found_by_the_server_or_the_store_or_changes_no_memory(artifact, written, tmp_path, seed):
-    # The names of keys are left out: no checksum covers them (docs/guarantees.md, "What is not promised").
+    # The names of keys are left out: no checksum covers them, and only `verify` finds these.
     draw, content = random.Random(seed), bytearray(log_of(written).read_bytes())
     names = {at for name in re.finditer(rb"lifelong:\{0\}:[^\r]*", content) for at in range(*name.span())}
     at = draw.choice([at for at in range(len(content)) if at not in names])
@@ -259,12 +259,21 @@ def test_verify_names_what_no_commit_writes(artifact, redis_url, command, said):
             verify(artifact, None, store)
 
 
+def test_an_earlier_event_id_and_fields_put_online_that_are_gone_are_not_found(artifact, redis_url):
+    with contextlib.closing(open_store(redis_url)) as store:
+        follow(artifact, store)
+        store.commit(Commit(records={ITEMS: {"new": b"{}"}}))
+        earlier = store.event_ids("u1")[0][0].encode()
+        assert store._ask([("ZREM", store._of("u1", "d"), earlier), ("DEL", store._key(0, "items"))]) == [1, 1]
+        assert verify(artifact, None, store).equal
+
+
 def test_a_memory_under_the_name_of_a_user_without_one_is_found_without_an_event_log(artifact, redis_url):
     with contextlib.closing(open_store(redis_url)) as store:
         Updater(artifact, store, event_log=False).apply(LOG[:3])
         store._ask([("RENAME", store._of("u2", "s"), store._of("u3", "s"))])
         with pytest.raises(StoreCorruptError, match="the memory of user 'u3' was not written for that user"):
-            check(store, 0)
+            verify(artifact, None, store)
 
 
 @pytest.mark.parametrize("kind", ["redis_url", "cluster_url"])
