@@ -11,7 +11,7 @@ gives: as many events as the memory has, in the order in which they arrived.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 
 import numpy as np
@@ -29,6 +29,8 @@ from lifelong.memory.runtime import identity_of
 from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
 from lifelong.store.contract import MemoryStore
+from lifelong.store.redis import RedisStore
+from lifelong.store.redis_check import check
 
 _USERS = 1_024
 """Users who are folded together."""
@@ -102,6 +104,9 @@ def verify(
     only by what sums in another order make. Items that were put online are seen as they are now, and not in DATA at
     all: users who had such items may differ.
 
+    Where no user differs, all names and sums of a Redis or Valkey server are checked, too: see
+    `lifelong.store.redis_check`, which raises StoreCorruptError. A sample of users leaves that out.
+
     Arguments and errors are those of `lifelong.verify`, with artifact, dataset and store opened (the store at least for
     reading).
     """
@@ -131,6 +136,9 @@ def verify(
         done += len(some)
         if progress is not None:
             progress(done, len(names))
+    # Users whose events are not known say nothing of the server.
+    if replace(report, unverifiable=0).equal and users is None and isinstance(store, RedisStore):
+        check(store, space)
     return report
 
 

@@ -7,12 +7,13 @@ group have one hash tag, so they are in one hash slot, on one server, and one sc
     PREFIX:{0}:identity    the artifact that made it
     PREFIX:{0}:roster      all artifacts that it holds memories of, once there were two
     PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied, and
-                           its checksum
+                           its checksum; with a single group also the sums, as in marks
     PREFIX:{0}:items       hash: item -> fields put online, JSON
     PREFIX:{0}:sources     hash: source -> what was applied of a file, JSON; written with the watermark
-    PREFIX:{g}:marks       the same for the events of this group
+    PREFIX:{g}:marks       the same for the events of this group; and "s" (space 0), "s1" ... -> the exclusive or of
+                           the marks of all memories in a space, for `redis_check`
     PREFIX:{g}:epoch       of the list of artifacts; older commits are refused
-    PREFIX:{g}:s:USER      mark of the memory (8), encoded memory, in space 0; s1:USER in space 1 ...
+    PREFIX:{g}:s:USER      mark of memory and user (8), encoded memory, in space 0; s1:USER in space 1 ...
     PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
     PREFIX:{g}:d:USER      sorted set: client event id, by expiry
     PREFIX:{g}:expiries    sorted set: user who has event ids, by the expiry of the last one
@@ -56,7 +57,7 @@ import struct
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -78,6 +79,8 @@ _MARK = 8
 """Bytes of the hash of a memory, which is stored before it and compared in its place."""
 _MOST = 1_000
 """Keys of one command at most, so that the server does not make others wait."""
+_NO_SUM = b"0" * 2 * _MARK
+"""Of the marks of no memory."""
 _REMEMBERED = 600
 """Seconds for which a commit's name is kept: longer than the commit is retried."""
 _SWEPT = 8
@@ -86,7 +89,13 @@ _COUNT = struct.Struct(">q")
 _COMMIT = Script(f"""
 local function offset(text) return tonumber(string.match(text, '^%-?%d+') or '-1') end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
-local at = 2
+local at, row, sums = 2, {{}}, {{}}
+-- Puts the mark of a memory into the sum of its space, or takes it out.
+local function add(kind, mark)
+  if #mark < {_MARK} then return end
+  local sum, first, second = sums[kind] or {{0, 0}}, struct.unpack('>I4I4', mark)
+  sums[kind] = {{bit.bxor(sum[1], first), bit.bxor(sum[2], second)}}
+end
 for _ = 1, tonumber(ARGV[1]) do
   local key, item, base = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
   local found
@@ -112,7 +121,19 @@ while ARGV[at] do
   local command, key, last = ARGV[at], KEYS[tonumber(ARGV[at + 1])], at + 2 + tonumber(ARGV[at + 2])
   if command == 'RAISE' then
     local known = redis.call('HGET', key, ARGV[at + 3])
-    if not known or offset(known) < offset(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+    if not known or offset(known) < offset(ARGV[last]) then
+      table.insert(row, ARGV[at + 3])
+      table.insert(row, ARGV[last])
+    end
+  elseif command == 'NOTE' then
+    for kind, sum in pairs(sums) do
+      local known = redis.call('HGET', key, kind) or '{_NO_SUM.decode()}'
+      local first, second = tonumber(string.sub(known, 1, 8), 16), tonumber(string.sub(known, 9), 16)
+      table.insert(row, kind)
+      table.insert(row, bit.tohex(bit.bxor(sum[1], first or 0)) .. bit.tohex(bit.bxor(sum[2], second or 0)))
+    end
+    -- One command: what damages the name of its key, or takes it out, leaves sums that show it.
+    if #row > 0 then redis.call('HSET', key, unpack(row)) end
   elseif command == 'SWEEP' then
     for _, user in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', ARGV[last - 1], 'LIMIT', 0, ARGV[last])) do
       redis.call('DEL', ARGV[at + 3] .. user)
@@ -121,6 +142,12 @@ while ARGV[at] do
   elseif command == 'EPOCH' then
     if tonumber(redis.call('GET', key) or '0') < tonumber(ARGV[last]) then redis.call('SET', key, ARGV[last]) end
   else
+    -- Of a memory; a prefix holds no brace, a user may.
+    local kind = string.match(key, '^[^}}]*}}:(s%d*):')
+    if kind then
+      add(kind, redis.call('GETRANGE', key, 0, {_MARK - 1}))
+      if command == 'SET' then add(kind, string.sub(ARGV[last], 1, {_MARK})) end
+    end
     redis.call(command, key, unpack(ARGV, at + 3, last))
   end
   at = last + 1
@@ -235,6 +262,7 @@ class RedisStore:
         while part := list(islice(keys, _MOST)):
             # A command per key: in a cluster they are in different hash slots.
             self._ask([("UNLINK", key) for key in part])
+        self._ask([("HDEL", self._notes(group), _kind(space)) for group in range(self._groups)])
         self._replicas.wait()
 
     def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
@@ -273,8 +301,7 @@ class RedisStore:
         check_values(change)
         parts = self._parts(change)
         for group, part in parts.items():
-            for mark in change.watermarks.items():
-                part.raise_mark(self._key(group, "marks") if self._groups > 1 else self._key(0, "watermarks"), *mark)
+            part.note(self._notes(group), change.watermarks)
             if self._groups == 1:
                 self._note_sources(part, change)
         refused = self._apply(parts)
@@ -284,8 +311,7 @@ class RedisStore:
             whole = _Part()
             self._note_sources(whole, change)
             self._require_reached(whole, change)
-            for mark in change.watermarks.items():
-                whole.raise_mark(self._key(0, "watermarks"), *mark)
+            whole.note(self._key(0, "watermarks"), change.watermarks)
             if self._apply({0: whole}):
                 raise conflict(self.name, frozenset())
 
@@ -373,6 +399,12 @@ class RedisStore:
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) the user's logged events after the first `count`."""
         found = self._read([("ZRANGEBYSCORE", self._of(user, "e"), f"({count}", "+inf") for user, count in asked])
+        for (user, _), events in zip(asked, found, strict=True):
+            # As what is written under a key whose name was damaged.
+            if any(len(event) < _COUNT.size for event in events):
+                raise StoreCorruptError(
+                    f"the event log of user {user!r} cannot be read in {self.name}", fix="restore the server's files"
+                )
         return [
             [(int(_COUNT.unpack(event[: _COUNT.size])[0]), event[_COUNT.size :]) for event in events]
             for events in found
@@ -440,7 +472,7 @@ class RedisStore:
                 if space == ITEMS:
                     parts[0].require(self._key(0, "items"), b"=" + name.encode(), base or b"")
                 else:
-                    parts[self._group(name)].require(self._of(name, _kind(space)), b"", _mark(base))
+                    parts[self._group(name)].require(self._of(name, _kind(space)), b"", _mark(name, base))
         epoch = change.epoch
         if change.deleted:
             artifact_list = self.artifact_list()
@@ -458,7 +490,8 @@ class RedisStore:
                 if space == ITEMS:
                     parts[0].write("HSET", self._key(0, "items"), name.encode(), record)
                 else:
-                    parts[self._group(name)].write("SET", self._of(name, _kind(space)), _mark(record) + record)
+                    key = self._of(name, _kind(space))
+                    parts[self._group(name)].write("SET", key, _mark(name, record) + record)
         for user, through in change.trimmed.items():
             parts[self._group(user)].write("ZREMRANGEBYSCORE", self._of(user, "e"), "-inf", through)
         for (user, count), event in change.events.items():
@@ -613,6 +646,10 @@ class RedisStore:
         with translated(self.name):
             return run(self._opened(), script, calls)
 
+    def _notes(self, group: int) -> bytes:
+        """The key of a group's positions and sums."""
+        return self._key(group, "marks" if self._groups > 1 else "watermarks")
+
     def _group(self, user: str) -> int:
         return zlib.crc32(user.encode()) % self._groups
 
@@ -646,9 +683,11 @@ class _Part:
         """Run a command."""
         self.writes += [command, self._place(key), len(arguments), *arguments]
 
-    def raise_mark(self, key: bytes, mark: tuple[str, int], offset: int) -> None:
-        """Move a position forward; one that is further ahead stays."""
-        self.write("RAISE", key, _source(*mark), _position(_source(*mark), offset))
+    def note(self, key: bytes, watermarks: Mapping[tuple[str, int], int]) -> None:
+        """Move positions forward, where they are not further ahead, and note the sums; after all other writes."""
+        for mark, offset in watermarks.items():
+            self.write("RAISE", key, _source(*mark), _position(_source(*mark), offset))
+        self.write("NOTE", key)
 
     def arguments(self, name: bytes) -> tuple[Any, ...]:
         """Number of keys, keys and arguments of the script, under the name of a commit."""
@@ -667,9 +706,13 @@ def _group_of(key: bytes) -> int:
     return int(key[key.index(b"{") + 1 : key.index(b"}")])
 
 
-def _mark(record: bytes | None) -> bytes:
-    """Hash of a memory, which a script compares in place of the memory itself."""
-    return b"" if record is None else blake2b(record, digest_size=_MARK).digest()
+def _mark(user: str, record: bytes | None) -> bytes:
+    """Hash of a memory and its user, which a script compares in place of the memory itself, and sums."""
+    if record is None:
+        return b""
+    made = blake2b(record, digest_size=_MARK)
+    made.update(user.encode())
+    return made.digest()
 
 
 def _source(source: str, partition: int) -> bytes:
