@@ -147,17 +147,16 @@ def bodies() -> Iterator[Asked]:
             "POST", path, {"user": "heavy", "items": full(number, lambda at: {"item": str(at), "fields": FIELDS})}
         )
     yield sent("PUT", "/v1/items", {"items": full(most.max_items, lambda at: {"item": long(at), "fields": FIELDS})})
-    for method, path, name in (
-        ("POST", "/v1/events", "events"),
-        ("POST", "/v1/score", "items"),
-        ("POST", "/v1/explain", "items"),
-        ("PUT", "/v1/items", "items"),
+    for method, path, name, number in (
+        ("POST", "/v1/events", "events", most.max_events),
+        ("POST", "/v1/score", "items", most.max_candidates),
+        ("POST", "/v1/explain", "items", most.max_explained),
+        ("PUT", "/v1/items", "items", most.max_items),
     ):
-        begun = b'{"%s": [' % name.encode()
-        yield Asked(method, path, path, begun + b'{"item": "i"}, ' * (most.max_body // 20), status=422)
-        yield Asked(
-            method, path, path, begun + b'{"item": "i"}, ' * most.max_candidates + b'1], "more": 1}', status=422
-        )
+        begun, entry = b'{"%s": [' % name.encode(), b'{"item": "i"}, '
+        yield Asked(method, path, path, begun + entry * (most.max_body // 20), status=422)
+        yield Asked(method, path, path, begun + entry * (most.max_body // 20) + b"1]}", status=413)
+        yield Asked(method, path, path, begun + entry * (number - 1) + b'1], "more": 1}', status=422)
 
 
 def reads(names: int) -> Iterator[Asked]:
