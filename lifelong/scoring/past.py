@@ -6,6 +6,7 @@ numbers: an item that has no number of its own has no name there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +43,7 @@ class Past:
     time_N: IntArray
     types: list[str | None]
     number_NF: IntArray
-    fields: list[dict[str, str | None] | None]
+    fields: list[Mapping[str, str | None] | None]
     source: str | None
     note: str
 
