@@ -6,7 +6,8 @@ numbers: an item that has no number of its own has no name there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.dtypes import IntArray
 from lifelong.errors import UsageError
+from lifelong.memory.event import LoggedEvent, decode_event
 from lifelong.memory.state import States, unroll
-from lifelong.memory.updater import decode_event
 from lifelong.opening import AnyDataset, as_dataset
 from lifelong.scoring.scorer import Scorer, checked_scorer
 from lifelong.tables import table_of
@@ -42,7 +43,7 @@ class Past:
     time_N: IntArray
     types: list[str | None]
     number_NF: IntArray
-    fields: list[dict[str, str | None] | None]
+    fields: list[Mapping[str, str | None] | None]
     source: str | None
     note: str
 
@@ -77,14 +78,6 @@ def history(scorer: Scorer, user: str, *, dataset: AnyDataset | None = None) -> 
     return table_of((dict(zip(columns, event, strict=True)) for event in events), columns)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    item: str
-    time: int
-    event_type: str | None
-    fields: dict[str, str | None] | None = None
-
-
 def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | None, last: int | None = None) -> Past:
     """What is known of one user's past; of a recent history at least all that it holds.
 
@@ -101,7 +94,8 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
     from_store = _from_store(scorer, user, skipped, count)
     logged = {**from_data, **from_store}
     from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
-    rows = dict(sorted({**logged, **from_memory}.items()))
+    every = {**logged, **from_memory}
+    rows = {at: every[at] for at in sorted(every)}
     found = {"data": from_data, "store": from_store, "memory": from_memory}
     sources = [name for name in found if found[name]]
     events = list(rows.values())
@@ -118,29 +112,32 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
     )
 
 
-def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict[int, _Row]:
+def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict[int, LoggedEvent]:
     """The user's first `count` events in a dataset without the first `skipped` of them, by position."""
     index = int(dataset.users.find([user])[0])
     if index < 0:
         return {}
     place = dataset.histories.of(index)
     events = map(dataset.event, range(place.start + skipped, min(place.stop, place.start + count)))
-    return {position: _Row(*event) for position, event in enumerate(events, start=skipped + 1)}
+    return {position: LoggedEvent(*event) for position, event in enumerate(events, start=skipped + 1)}
 
 
-def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, _Row]:
+def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, LoggedEvent]:
     """The user's first `count` events in the store's log except the first `skipped`, by position, as far as known."""
-    log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, skipped)])[0] if place <= count]
+    stored = scorer.store.logs([(user, skipped)])[0]
+    log = {place: decode_event(value) for place, value in stored if place <= count}
+    # A user's events are of few items: each is looked up once.
+    items = list({event.item for event in log.values()})
+    rows = scorer.artifact.catalogue.rows(items).tolist()
+    known = {item for item, row in zip(items, rows, strict=True) if row >= FIRST_ROW}
     # As the memory has it: see `MemoryWriter`.
-    rows = scorer.artifact.catalogue.rows([event.item for _, event in log]).tolist()
-    given = [dict(event.fields or {}) if row < FIRST_ROW else {} for (_, event), row in zip(log, rows, strict=True)]
     return {
-        place: _Row(event.item, event.time, event.event_type, fields)
-        for (place, event), fields in zip(log, given, strict=True)
+        place: replace(event, fields=None) if event.fields and event.item in known else event
+        for place, event in log.items()
     }
 
 
-def _from_memory(scorer: Scorer, states: States) -> dict[int, _Row]:
+def _from_memory(scorer: Scorer, states: States) -> dict[int, LoggedEvent]:
     """The events that a recent history holds, by position; none for a memory of another kind."""
     schema, vocabularies = scorer.schema, scorer.artifact.vocabularies
     types = scorer.artifact.event_types if schema.event_types else None
@@ -155,7 +152,7 @@ def _from_memory(scorer: Scorer, states: States) -> dict[int, _Row]:
         values = {name: vocabularies[name].value_of(number[name]) for name in schema.item_fields}
         item = values.pop("item") or ""
         event_type = None if types is None else types.value_of(number["event_type"])
-        found[count - stored + 1 + place] = _Row(item, int(recent.time_BL[0, place]), event_type, values)
+        found[count - stored + 1 + place] = LoggedEvent(item, int(recent.time_BL[0, place]), event_type, values)
     return found
 
 

@@ -1,4 +1,4 @@
-"""A user's history in columns, for a drawing of up to 100,000 events.
+"""A user's history in columns, for a drawing of thousands of events.
 
 Texts that come again are written once: a column of indices points into a list of them.
 """

@@ -119,7 +119,7 @@ def _short_answer(
         decode = msgpack.decode if packed else msgspec.json.decode
 
         def parse() -> Any:
-            return adapter.validate_python(decode(text))
+            return adapter.validate_python(decode(text), context=service.settings.allow)
 
         try:
             if len(text) < LARGE:

@@ -18,7 +18,9 @@ from lifelong.serving.errors import DOCUMENTED, VIEWED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.views import ListedArtifact
 
-MOST_EVENTS, MOST_LISTED = 100_000, 200
+MOST_EVENTS = 20_000
+"""Events of one history: many times what a drawing has pixels for, and a quarter of a second of a reader."""
+MOST_LISTED = 200
 _NAMED_TYPES = 200
 """Event types that are named."""
 

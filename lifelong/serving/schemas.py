@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     JsonValue,
     Tag,
+    ValidationInfo,
     model_validator,
     with_config,
 )
@@ -35,6 +36,29 @@ def _few_keys(value: Any) -> Any:
     return value
 
 
+def _allowed(*kinds: str) -> BeforeValidator:
+    """Refuses a list that is too long before any of its entries is validated: of 400,000 that takes seconds.
+
+    The context of the validation is `ServiceSettings.allow`; without one every length is allowed.
+    """
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if info.context is not None and isinstance(value, list):
+            for kind in kinds:
+                info.context(kind, len(value))
+        return value
+
+    return BeforeValidator(check)
+
+
+def _allowed_together(value: Any, info: ValidationInfo) -> Any:
+    """Refuse users who have too many candidates together: their lists alone may each be short enough."""
+    if info.context is not None and isinstance(value, list):
+        found = [one.get("items") for one in value if isinstance(one, dict)]
+        info.context("candidates", sum(len(items) for items in found if isinstance(items, list)))
+    return value
+
+
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 1700000000.0 is the whole number 1700000000."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -53,6 +77,7 @@ Values = Annotated[
         description="item field -> value; null where it is not known. A candidate's win over the catalogue, an event's"
         " count for an item that it lacks.",
     ),
+    BeforeValidator(_few_keys),
 ]
 
 
@@ -63,6 +88,7 @@ Profile = Annotated[
         fail_fast=True,
         description="user field -> value, of a model trained with profiles; null where not known. It is not kept.",
     ),
+    BeforeValidator(_few_keys),
 ]
 
 
@@ -108,7 +134,11 @@ class EventsBody(_Body):
     model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"events": [_EVENT]}]})
 
     # Of lists with errors the first one is enough, here and below: there may be millions.
-    events: list[Annotated[EventBody, BeforeValidator(_few_keys)]] = Field(min_length=1, fail_fast=True)
+    events: Annotated[
+        list[Annotated[EventBody, BeforeValidator(_few_keys)]],
+        Field(min_length=1, fail_fast=True),
+        _allowed("events"),
+    ]
 
 
 class EventsReply(_Reply):
@@ -136,6 +166,8 @@ Candidate = Annotated[
     Discriminator(lambda value: "id" if isinstance(value, str) else "candidate"),
 ]
 
+Candidates = Annotated[list[Candidate], Field(min_length=1, fail_fast=True)]
+
 
 class OneBody(_Body):
     """One user, many candidates."""
@@ -145,7 +177,7 @@ class OneBody(_Body):
     )
 
     user: Id
-    items: list[Candidate] = Field(min_length=1, fail_fast=True)
+    items: Annotated[Candidates, _allowed("candidates")]
     time: Time | None = Field(None, description="moment of the request; now by default")
     profile: Profile | None = None
 
@@ -166,7 +198,13 @@ class ManyBody(_Body):
         }
     )
 
-    requests: list[OneBody] = Field(min_length=1, fail_fast=True)
+    # What is named last is checked first.
+    requests: Annotated[
+        list[OneBody],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(_allowed_together),
+        _allowed("users"),
+    ]
 
 
 ScoreBody = Annotated[
@@ -257,7 +295,7 @@ class ItemsBody(_Body):
         json_schema_extra={"examples": [{"items": [{"item": "i9", "fields": {}}]}]}
     )
 
-    items: list[ItemBody] = Field(min_length=1, fail_fast=True)
+    items: Annotated[list[ItemBody], Field(min_length=1, fail_fast=True), _allowed("items")]
 
 
 class ItemsReply(_Reply):
@@ -333,6 +371,7 @@ OTHER = "id of another artifact that the store holds memories of, or its first c
 class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
 
+    items: Annotated[Candidates, _allowed("candidates", "explained")]
     artifact: Id | None = Field(None, description=OTHER)
 
 

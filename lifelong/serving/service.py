@@ -409,7 +409,6 @@ class Service:
             request: the user and the candidates.
             reply: what is made of the answer, in the thread that has made the answer: a long one takes as long again.
         """
-        self._allow([request])
         if len(request.items) <= self.settings.at_once and self._at_hand(request):
             answer = await self.reads.together(request, len(request.items))
             if answer is not None:
@@ -442,7 +441,6 @@ class Service:
             requests: the users and their candidates.
             reply: see `answer`.
         """
-        self._allow(requests)
         return await self._ask(lambda scorer: reply(self._each(scorer, requests)))
 
     def _each(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
@@ -473,8 +471,6 @@ class Service:
             artifact: see `asked`.
             reply: see `answer`.
         """
-        self._allow([request])
-        self.settings.allow("explained", len(request.items))
         return await self.asked(lambda scorer: reply(explain(scorer, request, dataset=self.dataset)), artifact)
 
     async def features(
@@ -488,7 +484,7 @@ class Service:
             time: moment of the request; now if None.
             reply: see `answer`.
         """
-        self._allow([ScoreRequest(user, items, time)])
+        self.settings.allow("candidates", len(items))
 
         def work(scorer: Scorer) -> T:
             columns = len(feature_table(scorer, user, [], time=time).names)
@@ -499,7 +495,6 @@ class Service:
 
     async def put_items(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably."""
-        self.settings.allow("items", len(items))
         return await self._write(lambda: self.online_items.put(items))
 
     async def remove_item(self, item: str) -> bool:
@@ -576,10 +571,6 @@ class Service:
         self._cleaner.shutdown(wait=True)
         self.writes.close()
         self.reads.close()
-
-    def _allow(self, requests: Sequence[ScoreRequest]) -> None:
-        self.settings.allow("users", len(requests))
-        self.settings.allow("candidates", sum(len(request.items) for request in requests))
 
     async def _ask(self, work: Callable[[Scorer], T]) -> T:
         """Ask the scorer that is served; once more if its memories were dropped meanwhile."""

@@ -17,7 +17,7 @@ import { ago, date, fieldWords, plural } from "./words";
 import { Write } from "./write";
 
 const BEST = 10;
-const MOST_EVENTS = 100_000;
+const MOST_EVENTS = 20_000;
 
 // The third is raised when an address arrives that the page has not written itself: by a link, or by going back.
 function useRoute(): [Route, (change: Partial<Route>) => void, number] {

@@ -530,6 +530,7 @@ def test_a_huge_streamed_body_is_refused(make_client):
         ({"max_candidates": 1}, "/v1/score", {"user": "u", "items": ["a", "b"]}, "2 candidates"),
         ({"max_candidates": 1}, "/v1/explain", {"user": "u", "items": ["a", "b"]}, "2 candidates"),
         ({"max_explained": 1}, "/v1/explain", {"user": "u", "items": ["a", "b"]}, "2 candidates to explain"),
+        ({"max_candidates": 1}, "/v1/score", {"requests": [{"user": "u", "items": ["a"]}] * 2}, "2 candidates"),
         ({"max_users": 1}, "/v1/score", {"requests": [{"user": "u", "items": ["a"]}] * 2}, "2 users"),
     ],
 )

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lifelong.serving import schemas
 from lifelong.serving.bodies import LARGE
+from lifelong.serving.service import ServiceSettings
 
 PACKED, JSON = "application/msgpack", "application/json"
 EVENT = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": "one", "fields": {"category": "c1"}}
@@ -176,6 +177,55 @@ def test_a_body_that_is_wrong_in_many_places_has_few_errors(kind, body):
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(kind).validate_python(body)
     assert 1 <= caught.value.error_count() <= 10
+
+
+def with_two_wrong_entries(schema, known):
+    """A document for each list of a JSON schema, with two entries in it that no list takes."""
+    schema = known[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    for one in [*schema.get("anyOf", []), *schema.get("oneOf", [])]:
+        yield from with_two_wrong_entries(one, known)
+    for name, one in schema.get("properties", {}).items():
+        yield from ({name: inner} for inner in with_two_wrong_entries(one, known))
+    if isinstance(one := schema.get("additionalProperties"), dict):
+        yield from ({"key": inner} for inner in with_two_wrong_entries(one, known))
+    if schema.get("type") == "array":
+        yield [True, True]
+        yield from ([inner] for inner in with_two_wrong_entries(schema.get("items", {}), known))
+
+
+def bodies_with_a_list(app):
+    """Of each list in the body of any endpoint: method, address, a body."""
+    document = app.openapi()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                for body in with_two_wrong_entries(content["schema"], document["components"]["schemas"]):
+                    yield method.upper(), path, body
+
+
+def test_a_list_that_is_too_long_is_refused_before_any_of_its_entries_is_validated(make_client):
+    one = dict.fromkeys(("max_events", "max_users", "max_candidates", "max_explained", "max_items"), 1)
+    client = make_client(settings=ServiceSettings(**one))
+    every = list(bodies_with_a_list(client.app))
+    assert [(path, *body) for _, path, body in every] == [
+        ("/v1/events", "events"),
+        ("/v1/score", "items"),
+        ("/v1/score", "requests"),
+        ("/v1/score", "requests"),
+        ("/v1/explain", "items"),
+        ("/v1/items", "items"),
+    ]
+    for method, path, body in every:
+        answer = client.request(method, path, json=body)
+        # The first entry is wrong: had it been validated, that would be the error.
+        assert answer.status_code == 413, (path, body, answer.text)
+        assert answer.json()["error"]["expected"] == "at most 1"
+
+
+def test_the_candidates_of_all_users_are_counted_before_any_is_validated(make_client):
+    client = make_client(settings=ServiceSettings(max_candidates=3))
+    answer = client.post("/v1/score", {"requests": [{"user": "u", "items": [True, True]}] * 2})
+    assert (answer.status_code, answer.json()["error"]["found"]) == (413, "4 candidates in one request")
 
 
 def test_nothing_of_a_refused_body_stays_in_memory(client):

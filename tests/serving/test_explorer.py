@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ from lifelong.memory import takeover
 from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.writer import MemoryWriter
 from lifelong.scoring import catalogue_view, people
+from lifelong.scoring.past import past_of
+from lifelong.scoring.timeline import timeline
 from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
 
 START = 1_700_000_000
@@ -117,6 +120,36 @@ def test_only_the_latest_events_are_read_where_few_are_wanted(shop):
     found = shop.get("/v1/users/ann/history?limit=2").json()
     assert (found["position"], found["items"]["values"], found["count"]) == ([2, 3], ["salami", "ham"], 3)
     assert found["note"] == "events from the store's event log"
+
+
+def calls_for_history(client, user, limit):
+    """How many functions are called for a history, those of C included."""
+    calls, scorer = [], client.app.state.service.scorer
+    sys.setprofile(lambda frame, kind, argument: calls.append(kind) if kind.endswith("call") else None)
+    try:
+        timeline(scorer, user, last=limit)
+    finally:
+        sys.setprofile(None)
+    return len(calls)
+
+
+def test_the_work_for_a_history_grows_with_the_events_that_are_read_and_no_faster(shop):
+    write(shop, "ann", ["butter", "salami"] * 100, every=60)
+    write(shop, "bob", ["butter", "salami"] * 200, every=60)
+    # The first one fills caches.
+    calls_for_history(shop, "ann", 1)
+    least, few, many = (calls_for_history(shop, "ann", limit) for limit in (1, 100, 200))
+    assert few < many <= least + 2.1 * (few - least)
+    assert calls_for_history(shop, "bob", 200) <= 1.1 * many, "older events are no work"
+
+
+def test_items_of_a_history_are_looked_up_in_the_catalogue_once(shop, monkeypatch):
+    write(shop, "ann", ["butter", "salami"] * 20)
+    catalogue, asked = shop.app.state.service.artifact.catalogue, []
+    rows = type(catalogue).rows
+    monkeypatch.setattr(type(catalogue), "rows", lambda self, items: asked.append(list(items)) or rows(self, items))
+    past_of(scorer := shop.app.state.service.scorer, "ann", scorer.states(["ann"])[0], dataset=None)
+    assert all(len(items) == len(set(items)) <= 2 for items in asked) and asked
 
 
 def test_a_user_who_is_not_known_has_an_empty_history(client):
