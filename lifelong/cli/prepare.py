@@ -68,7 +68,9 @@ def prepare(
         text = _mapping_of(source)
         return Reply({"mapping": text}, [text.rstrip()])
     if out is None:
-        raise UsageError("no folder for the dataset", expected="--out DATA", fix="name a new folder: --out data")
+        raise UsageError(
+            "--out is not given", expected="--out DATA", fix="name a new folder for the dataset: --out data"
+        )
     named = {
         "protocol": protocol,
         "negatives": negatives,

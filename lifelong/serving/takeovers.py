@@ -254,7 +254,10 @@ class Takeovers:
             elif progress.running:
                 return stored
             elif progress.error is not None:
-                stopped = LifelongError(f"the build of artifact {stored.id[:12]} has stopped: {progress.error}")
+                stopped = LifelongError(
+                    f"the build of artifact {stored.id[:12]} has stopped: {progress.error}",
+                    fix="fix the cause, and start it again by `lifelong backfill`; or drop the artifact",
+                )
         if stopped is not None:
             raise stopped
         return None

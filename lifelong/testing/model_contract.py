@@ -37,10 +37,6 @@ LENGTHS = (70, 3, 0, 33, 1)
 STATE_LIMIT = 4096
 """Numbers per user at most, with default settings."""
 
-
-_NO_EVENTS = "it reads no event of the user"
-_HALF = "it is one half of the model: reads go through both"
-
 NOT_APPLICABLE: dict[tuple[str, str], str] = {
     **{
         ("hpmn-authors_mode", check): "the authors' graph has no context features"
@@ -52,22 +48,6 @@ NOT_APPLICABLE: dict[tuple[str, str], str] = {
         (name, "check_earlier_events_are_used"): "its search finds nothing in a history that has nothing of the target"
         for name in ("sim", "sim-cluster", "ubr4ctr")
     },
-    **{
-        ("hpmn-item", check): _NO_EVENTS
-        for check in (
-            "check_earlier_events_are_used",
-            "check_earlier_events_of_the_target_are_used",
-            "check_learns_a_tiny_world",
-            "check_encode_equals_folded_writes",
-            "check_memory_is_bounded",
-        )
-    },
-    **{
-        (f"{model}-{side}", check): _HALF
-        for model, side in (("hpmn", "item"), ("hpmn", "both"), ("gru4rec", "both"))
-        for check in ("check_forward_reads_the_memory", "check_reading_changes_nothing")
-    },
-    ("gru4rec-both", "check_items_are_read_by_who_asks"): "its state is the interest, whoever or whatever asks",
     (
         "sim-cluster",
         "check_groups_are_trained_with_embeddings_of_their_own",

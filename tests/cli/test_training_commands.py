@@ -68,7 +68,6 @@ def test_a_finished_dataset_is_only_replaced_when_asked(run, log, tmp_path):
         (["--set", "seed"], "--set seed"),
         (["--option", "x"], "--option x"),
         (["--protocol", "magic"], "magic"),
-        (["--engine", "pencil"], "pencil"),
     ],
 )
 def test_a_wrong_setting_of_prepare_is_bad_usage_and_named(run, log, tmp_path, words, found):

@@ -18,7 +18,6 @@ pytestmark = pytest.mark.torch
 CASES = {
     **{name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)},
     **{name: (name, {}) for name, preset in PRESETS.items() if preset.selects},
-    **{f"hpmn-{side}": ("hpmn", {"side": side}) for side in ("item", "both")},
     "sim-soft": ("sim", {"search": "soft"}),
     "sim-cluster": ("sim", {"search": "cluster"}),
 }

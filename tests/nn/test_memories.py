@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.nn import HpmnMemory, Slots
+from lifelong.nn import HpmnMemory
 
 pytestmark = pytest.mark.torch
 
@@ -67,17 +67,6 @@ def test_hpmn_forward_equals_folded_steps_in_value_and_gradient(
         found.append([slot_BSD.detach(), *torch.autograd.grad(loss, wanted)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-
-
-def test_hpmn_goes_on_from_memories() -> None:
-    memory, (events, length_B) = make_hpmn(), random_events([12, 8], 0)
-    position_BC = torch.tensor([[12, 9], [8, 8]])
-    whole = memory(events, length_B, position_BC)
-    start = memory(events, length_B, torch.full((2, 1), 8))
-    start = Slots(*(part[:, 0] for part in start))
-    rest = memory(events[:, 8:], length_B - 8, position_BC - 8, start)
-    assert torch.equal(rest.count_B, whole.count_B)
-    torch.testing.assert_close(rest.slot_BSD, whole.slot_BSD, rtol=0, atol=1e-12)
 
 
 def test_hpmn_reads_queries_as_they_are_when_it_has_no_map_of_its_own() -> None:
