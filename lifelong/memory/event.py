@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from lifelong.dtypes import IntArray
-from lifelong.errors import RequestError, UsageError
+from lifelong.errors import RequestError, StoreCorruptError, UsageError
 
 MAX_ID = 256
 """Longest id of a user, item or event, in characters, whichever way it comes.
@@ -193,9 +193,19 @@ def encode_event(event: UserEvent | LoggedEvent) -> bytes:
 
 
 def decode_event(value: bytes) -> LoggedEvent:
-    """The inverse of `encode_event`."""
-    # Of bytes, json would first guess the encoding.
-    return LoggedEvent(*json.loads(str(value, "utf-8")))
+    """The inverse of `encode_event`.
+
+    Raises:
+        StoreCorruptError: no event was encoded so.
+    """
+    try:
+        # Of bytes, json would first guess the encoding.
+        return LoggedEvent(*json.loads(str(value, "utf-8")))
+    except (ValueError, TypeError) as error:
+        raise StoreCorruptError(
+            f"an event of the log is damaged: {value[:80]!r}",
+            fix="restore the store from a backup, or build it again from its sources",
+        ) from error
 
 
 Fields = Mapping[str, str | None]

@@ -9,6 +9,7 @@ from lifelong.errors import (
     ArtifactError,
     RequestError,
     StoreConflictError,
+    StoreCorruptError,
     StoreForeignError,
     StoreUnavailableError,
     UsageError,
@@ -174,6 +175,12 @@ def test_the_log_can_be_left_out(artifact, store):
 )
 def test_a_logged_event_comes_back(event):
     assert decode_event(encode_event(event)) == event
+
+
+@pytest.mark.parametrize("value", [b'["i1",\xff', b'["i1", 1', b'["i1"]', b"7"])
+def test_a_damaged_event_of_the_log_is_an_error_of_the_store(value):
+    with pytest.raises(StoreCorruptError, match="an event of the log is damaged"):
+        decode_event(value)
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,10 @@ def all_scores(client, user, time):
     return {one["item"]: one["score"] for one in scores}
 
 
-def test_the_best_items_are_ordered_by_score_and_popularity_where_negatives_were_drawn_by_it(shop, shop_artifact):
+def test_the_best_items_are_ordered_by_score_and_popularity_where_negatives_were_drawn_by_it(
+    make_client, shop_artifact, tmp_path
+):
+    shop = make_client(with_config(shop_artifact, tmp_path / "artifact", lambda config: config.pop("list_order")))
     write(shop, "ann", ["butter", "salami", "butter"])
     time = START + 3 * DAY
     scores, drawn_V = all_scores(shop, "ann", time), shop_artifact.drawn[FIRST_ROW:].tolist()
