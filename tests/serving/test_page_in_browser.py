@@ -156,8 +156,9 @@ def test_the_list_over_the_catalogue_is_ordered_with_popularity_and_says_so_and_
     playwright.expect(region.locator("tbody th button")).to_have_text(names)
     first = top["items"][0]
     shown = [float(text) for text in region.locator("tbody tr").first.locator("td.number").all_inner_texts()]
-    # Rank, score, and with popularity; the score moves on with time.
-    assert shown == pytest.approx([1, first["score"], first["score"] + first["popularity"]], abs=0.02)
+    # Rank, score, and with popularity and counts; the score moves on with time.
+    added = first["popularity"] + first["from_counts"]
+    assert shown == pytest.approx([1, first["score"], first["score"] + added], abs=0.02)
     playwright.expect(region).to_contain_text(f"Ordered {top['order']}.")
     page.goto(f"{address}/#user=Ada&" + "&".join(f"item={quote_plus(name)}" for name in names))
     own = page.get_by_role("region", name="Candidates")
