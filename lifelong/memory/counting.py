@@ -43,6 +43,7 @@ class Counting:
         gap: place of the gap among an event's numbers; None without times.
     """
 
+    plan: Plan
     names: tuple[str, ...]
     """Names of the fields that count."""
 

@@ -160,6 +160,8 @@ class TallyHead(nn.Module):
     counter: Head
     match: ContextMatch | None
     fields: int
+    widths: list[int]
+    dim: int
     found: int
     counts: int
     steady: Tensor

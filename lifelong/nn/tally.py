@@ -63,6 +63,8 @@ class TallyReader(nn.Module):
         width: of the embedding of a kind of cell.
     """
 
+    plan: Plan
+
     def __init__(self, plan: Plan, width: int) -> None:
         super().__init__()
         self.plan, fields = plan, len(plan.sizes_F)

@@ -104,7 +104,6 @@ class Memory:
     """One user's memory, before her first event.
 
     Args: cells of each field, faded bits, levels of the clock (1 where times are not known), and D.
-
     >>> memory = Memory((2, 1), bits=15, levels=17, width=0)
     >>> for keys in ([5, 0], [6, 0], [5, 0], [7, 0]):
     ...     memory.write(keys, gap=3_600)
@@ -113,7 +112,9 @@ class Memory:
     """
 
     def __init__(self, cells_F: Sequence[int], bits: int, levels: int, width: int) -> None:
-        self.cells_F, self.bits, self.count = cells_F, bits, 0
+        self.cells_F: Sequence[int] = cells_F
+        self.bits: int = bits
+        self.count: int = 0
         self.cells: list[dict[int, Cell]] = [{} for _ in cells_F]
         self.faded: set[int] = set()
         self.clock: list[tuple[int, int]] = [(0, 0)] * levels

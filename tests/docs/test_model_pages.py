@@ -39,10 +39,7 @@ def test_every_preset_is_on_the_page_of_its_model() -> None:
 
 
 def test_a_page_names_the_shared_settings_that_the_model_can_have() -> None:
-    assert (
-        "any model can have](index.md#what-any-model-can-have): `head`, `context`, `counts`"
-        in pages()["hpmn.md"]
-    )
+    assert "any model can have](index.md#what-any-model-can-have): `head`, `context`, `counts`" in pages()["hpmn.md"]
     assert "any model can have](index.md#what-any-model-can-have): `context`." in pages()["tally.md"]
     assert "any model can have" not in pages()["gbdt.md"]
 
