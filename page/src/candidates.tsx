@@ -5,7 +5,7 @@ import type { Order } from "./changes";
 import { useLoaded } from "./hooks";
 import { Bar, Effect, Failure, Scroll } from "./parts";
 import type { Candidate, CountedValue, Explanation, ListedItem } from "./types";
-import { ago, counted, eventsAgo, fieldWords, ownWords, plural, rhythmWords, signed } from "./words";
+import { ago, counted, eventsAgo, fieldWords, ownWords, plural, signed } from "./words";
 
 export function Search({ taken, label, onItem }: { taken: string[]; label: string; onItem: (item: string) => void }) {
   const [text, setText] = useState("");
@@ -144,7 +144,7 @@ export function parts(candidate: Candidate | undefined): [string, number][] {
   const values = counted.values.map(({ field, effect }): [string, number] => [field, effect]);
   const affinities = counted.affinities.map(({ field, effect }): [string, number] => [`${field} by other users`, effect]);
   const slots: [string, number][] = counted.slots_effect === null ? [] : [["slots", counted.slots_effect]];
-  return [...values, ...affinities, ...slots, ...(counted.rhythm ? [["rhythm", counted.rhythm.effect] as [string, number]] : [])];
+  return [...values, ...affinities, ...slots];
 }
 
 export function largestEffect(candidates: Candidate[]): number {
@@ -176,15 +176,11 @@ export function Why({ explanation, candidate, most = largestEffect([candidate]) 
               {candidate.counted.slots_effect !== null ? (
                 <tr><th scope="row">slots</th><td>–</td><td class="number">{signed(candidate.counted.slots_effect)}</td><td class="wide extra"><Effect value={candidate.counted.slots_effect} most={most} /></td></tr>
               ) : null}
-              {candidate.counted.rhythm ? (
-                <tr><th scope="row">rhythm</th><td>{rhythmWords(candidate.counted.rhythm)}</td><td class="number">{signed(candidate.counted.rhythm.effect)}</td><td class="wide extra"><Effect value={candidate.counted.rhythm.effect} most={most} /></td></tr>
-              ) : null}
             </tbody>
           </table>
         </Scroll>
       ) : null}
       {candidate.counted?.affinities.length ? <p class="small soft">“By other users”: how well its value fits what she met, from −1 to 1, by who else met both.</p> : null}
-      {candidate.counted?.rhythm ? <p class="small soft">“Rhythm”: after how many events exactly her items come again.</p> : null}
       {explanation.attention_over === null ? (candidate.counted ? null : <p class="soft">{explanation.attention_note}.</p>) : (
         <>
           <h3>{explanation.attention_over === "slots" ? "Attention over time scales" : "Attention over events"}</h3>

@@ -133,12 +133,6 @@ export interface Affinity {
   effect: number;
 }
 
-export interface Rhythm {
-  events_ago: number | null;
-  times: number;
-  effect: number;
-}
-
 export interface Candidate {
   item: string;
   known_item: boolean;
@@ -149,7 +143,7 @@ export interface Candidate {
   slots: { field: string; slot: number; attention: number; related: (PastEvent & { same: string[] })[] }[];
   events: (PastEvent & { attention: number })[];
   rest: { events: number; attention: number } | null;
-  counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null; rhythm?: Rhythm | null } | null;
+  counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null } | null;
   popularity: number | null;
   from_counts: number | null;
 }

@@ -1,6 +1,6 @@
 // Numbers and times as people read them.
 
-import type { Precision, Rhythm } from "./types";
+import type { Precision } from "./types";
 
 const SIZES: [string, number][] = [
   ["year", 31_557_600],
@@ -30,12 +30,6 @@ export function plural(number: number, name: string): string {
 export function eventsAgo(number: number | null): string {
   if (number === null) return "–";
   return number === 1 ? "the last event" : `${number.toLocaleString("en")} events ago`;
-}
-
-// After how many events exactly an item would come again, and how often items did.
-export function rhythmWords({ events_ago, times }: Rhythm): string {
-  if (events_ago === null) return "not among the last 128 events";
-  return `${events_ago === 1 ? "" : "exactly "}${eventsAgo(events_ago)}, ${times === 0 ? "no repeats" : plural(times, "repeat")} after as many`;
 }
 
 // Small counts are exact, larger ones right on average, and the largest stands for all above it.

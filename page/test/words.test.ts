@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { difference, parse, quantileOf, total } from "../src/metrics";
-import { ago, cellWords, counted, eventsAgo, ownWords, range, rhythmWords, shown, signed } from "../src/words";
+import { ago, cellWords, counted, eventsAgo, ownWords, range, shown, signed } from "../src/words";
 
 test("times, numbers and effects in words", () => {
   expect([ago(59), ago(3_600), ago(-1), ago(null)]).toEqual(["59 seconds ago", "1 hour ago", "in 1 second", ""]);
@@ -33,8 +33,3 @@ test("metrics are read", () => {
   expect(total(difference(samples, samples), "lifelong_events_total")).toBe(0);
 });
 
-test("a rhythm says how many events ago exactly, and how often items came again after as many", () => {
-  expect(rhythmWords({ events_ago: 61, times: 12, effect: 0.5 })).toBe("exactly 61 events ago, 12 repeats after as many");
-  expect(rhythmWords({ events_ago: 1, times: 0, effect: 0 })).toBe("the last event, no repeats after as many");
-  expect(rhythmWords({ events_ago: null, times: 0, effect: 0 })).toBe("not among the last 128 events");
-});
