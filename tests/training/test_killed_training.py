@@ -127,7 +127,7 @@ def test_a_kill_while_the_state_is_saved_leaves_the_old_or_the_new_one(tmp_path:
 @pytest.mark.soak
 def test_a_training_that_is_killed_again_and_again_ends_with_a_whole_artifact(tmp_path: Path) -> None:
     dataset, out = tiny_dataset(tmp_path / "data", num_users=20), tmp_path / "out"
-    settings = ("train.max_epochs=60", "train.validate_every=0.25", "train.patience=1000")
+    settings = ("train.max_epochs=600", "train.validate_every=0.25", "train.patience=1000")
     words = [sys.executable, "-m", "lifelong", "train", str(dataset.folder), "--out", str(out), "--model", "dnn"]
     words += [word for each in settings for word in ("--set", each)] + ["--threads", "1"]
     draw, kills = random.Random(0), 0

@@ -174,7 +174,7 @@ def test_an_artifact_of_a_larger_vocabulary_is_taken(new: Dataset, tmp_path: Pat
 
 def test_the_artifact_can_be_replaced_by_the_one_that_goes_on(first: Artifact, new: Dataset) -> None:
     before = first.id
-    second = run(new, first.path, None, start=first.path)
+    second = run(new, first.path, None, start=first.path, overwrite=True)
     assert second.config.run["start"] == {"artifact": before, "family": before}
     assert Artifact.open(first.path).id == second.id != before
 
