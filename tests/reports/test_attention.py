@@ -1,3 +1,5 @@
+import xml.etree.ElementTree as ElementTree
+
 import numpy as np
 import pytest
 
@@ -6,8 +8,9 @@ pytest.importorskip("matplotlib")
 from support.artifacts import tiny_artifact
 
 from lifelong.data.examples import Examples
-from lifelong.evaluation.attention import ReadAttention, read_attention
-from lifelong.reports.cases import cases_section, find_cases
+from lifelong.errors import UsageError
+from lifelong.evaluation.attention import AgeClass, ReadAttention, SlotContents, read_attention
+from lifelong.reports.attention import UserAttention, attention_timeline, cases_section, find_cases, slots_section
 from lifelong.testing.datasets import tiny_dataset
 
 LOW = -5.0
@@ -95,20 +98,18 @@ def section(tmp_path_factory):
     return cases_section(read, dataset, folder / "figures", title="HPMN"), read
 
 
-def test_the_page_states_the_rule_and_says_what_was_not_found(section):
+def test_the_page_states_the_rule_and_counts_what_was_found(section):
     shown, read = section
-    rule, *found = shown.paragraphs
-    assert "Found by a rule" in rule
-    assert "the same item or the same category" in rule
-    kinds = {case.kind: case for case in find_cases(read)}
-    assert len(shown.figures) == sum(case.place is not None for case in kinds.values()) > 0
-    for text, case in zip(found, kinds.values(), strict=True):
-        assert ("no target qualifies" in text) == (case.place is None and case.qualifying == 0)
+    assert "Found by a rule" in shown.paragraphs[0]
+    assert "the item of the target or its category" in shown.paragraphs[0]
+    cases = find_cases(read)
+    assert len(shown.figures) == sum(case.place is not None for case in cases) > 0
+    assert [row[1:] for row in shown.tables[0].rows] == [[of.by_slots, of.by_events, of.qualifying] for of in cases]
 
 
 def test_a_case_is_drawn_with_related_events_in_rows_of_their_own(section):
     shown, _ = section
-    drawn = shown.figures[0].svg.read_text()
+    drawn = shown.figures[0].path.read_text()
     assert "same item" in drawn
     assert "same category" in drawn
     assert "other events" in drawn
@@ -117,3 +118,57 @@ def test_a_case_is_drawn_with_related_events_in_rows_of_their_own(section):
 
 def test_nothing_read_gives_no_case():
     assert places() == {"old": None, "recent": None, "both": None}
+
+
+def test_the_slots_are_reported_with_their_correlation(tmp_path):
+    classes = (AgeClass("1 to 10", 50, np.array([0.7, 0.3])), AgeClass("33 to 100", 50, np.array([0.4, 0.6])))
+    section = slots_section(SlotContents((1, 32), classes, 100, 0.4, 0.3, 0.5, 0.001), tmp_path, title="HPMN")
+    assert section.paragraphs[0].endswith("+0.4000 [+0.3000, +0.5000], p = 0.001")
+    assert [[cell.value for cell in row[2:]] for row in section.tables[0].rows] == [[0.7, 0.3], [0.4, 0.6]]
+
+
+def made_attention(**changes):
+    return UserAttention(
+        **{
+            "user": "u1",
+            "time_L": np.array([0, 86_400, 172_800, 2_592_000]),
+            "group_L": ["milk", "bread", "milk", "tea"],
+            "periods": [1, 2],
+            "targets": ["oat milk", "cocoa"],
+            "attention_CS": np.array([[0.25, 0.75], [np.nan, np.nan]]),
+            **changes,
+        }
+    )
+
+
+def drawn(tmp_path, **changes):
+    """All texts of the figure."""
+    figure = attention_timeline(made_attention(**changes), tmp_path / "attention.svg")
+    root = ElementTree.fromstring(figure.path.read_text())
+    return {" ".join("".join(node.itertext()).split()) for node in root.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_the_attention_figure_shows_events_slots_and_weights(tmp_path):
+    words = drawn(tmp_path, outcomes=["bought", "not bought"])
+    assert {"milk", "bread", "tea", "every event", "every 2 events", "0.25", "0.75"} <= words
+    assert {"oat milk", "bought", "time (UTC)", "Jan"} <= words
+
+
+def test_a_log_without_clock_times_shows_places_in_the_history(tmp_path):
+    assert "place in the history (events)" in drawn(tmp_path, time_L=np.arange(4), time_unit="ordinal")
+
+
+def test_rare_groups_share_one_row(tmp_path):
+    groups = [f"g{place}" for place in range(9) for _ in range(9 - place)]
+    words = drawn(tmp_path, group_L=groups, time_L=np.arange(len(groups)) * 86_400)
+    assert {"g0", "g5", "other"} <= words
+    assert "g6" not in words
+
+
+def test_an_empty_history_can_be_drawn(tmp_path):
+    assert "time (UTC)" in drawn(tmp_path, time_L=np.empty(0, np.int64), group_L=[])
+
+
+def test_attention_of_the_wrong_shape_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"shape \(2, 2\).*2 targets and 3 slots"):
+        drawn(tmp_path, periods=[1, 2, 4])
