@@ -1,4 +1,4 @@
-"""`lifelong init`."""
+"""`lifelong new`."""
 
 import os
 import re
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_command_of_a_new_project_works_as_printed(run, tmp_path, monkeypatch):
     folder = tmp_path / "shop"
-    assert run("init", folder).code == 0
+    assert run("new", "project", folder).code == 0
     monkeypatch.chdir(folder)
     text = (folder / "README.md").read_text()
     commands = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].splitlines()
@@ -56,15 +56,15 @@ def copy_of_the_store(folder, volume):
 
 def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
     (tmp_path / "mine").write_text("x")
-    outcome = run("init", tmp_path, "--json")
+    outcome = run("new", "project", tmp_path, "--json")
     assert outcome.code == 2 and "not empty" in outcome.error["found"]
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_the_next_command_can_be_pasted_where_a_folder_has_a_blank_in_its_name(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "Next: cd 'my shop', and" in run("init", "my shop").stdout
-    assert "Next: cd 'my model'\n" in run("new", "model", "my_shop_model", "--out", "my model").stdout
+    assert "Next: cd 'my shop', and" in run("new", "project", "my shop").stdout
+    assert "Next: cd 'my models/my_shop_model'\n" in run("new", "model", "my models/my_shop_model").stdout
     monkeypatch.chdir("my shop")
     prepared = run("prepare", "table", "log.csv", "--mapping", "mapping.toml", "--out", "my data")
     assert "Next: lifelong train 'my data' --model tally" in prepared.stdout
@@ -82,8 +82,8 @@ def test_the_next_command_can_be_pasted_where_a_folder_has_a_blank_in_its_name(r
 
 def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
     (tmp_path / "file").write_text("x")
-    for words in (("init",), ("new", "model", "my_shop_model", "--out")):
-        outcome = run(*words, tmp_path / "file" / "shop", "--json")
+    for kind in ("project", "model"):
+        outcome = run("new", kind, tmp_path / "file" / "my_shop", "--json")
         assert outcome.code == 1 and str(tmp_path / "file") in outcome.error["found"], outcome
 
 
@@ -100,7 +100,7 @@ def test_commands_name_the_program_where_it_is_not_on_the_path(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    sh("'my env/bin/lifelong' init shop", tmp_path)
+    sh("'my env/bin/lifelong' new project shop", tmp_path)
     first = re.search(r"```sh\n(.*?)```", (tmp_path / "shop" / "README.md").read_text(), re.DOTALL)[1].splitlines()[0]
     assert first.startswith(f"'{program}' prepare table")
     sh(first, tmp_path / "shop")
