@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 
 from lifelong.config import TrainSettings
@@ -22,8 +19,6 @@ from lifelong.data.examples import Examples
 from lifelong.data.passes import pack, plan_passes, recent_passes
 from lifelong.errors import ConfigError
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 PLAIN = TrainSettings(hide_items=0, hide_fields=0)
 

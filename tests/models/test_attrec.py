@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -13,14 +11,7 @@ from lifelong.models.base import Found, Query, Window
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
-pytestmark = pytest.mark.torch
-
 WIDTH = 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, window: int = 4, recent: int = 6) -> AttRec:

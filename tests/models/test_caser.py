@@ -1,21 +1,12 @@
 """Caser against a naive transcription: loops over users, targets, filters and windows, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
 from lifelong.models.caser import Caser, CaserConfig, check_heights
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, recent: int = 5, heights: tuple[int, ...] = (1, 2, 4)) -> Caser:

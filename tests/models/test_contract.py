@@ -2,13 +2,8 @@
 
 import pytest
 
-pytest.importorskip("torch")
-import torch
-
 from lifelong.models import MODELS
 from lifelong.testing.model_contract import NOT_APPLICABLE, Check, ModelCase, checks_for
-
-pytestmark = pytest.mark.torch
 
 CASES = [
     *(ModelCase(name) for name in MODELS),
@@ -25,11 +20,6 @@ CASES = [
     *(ModelCase(name, {"counts": True}) for name in ("hpmn", "din", "sdim", "gated_delta")),
 ]
 PAIRS = [pytest.param(case, check, id=f"{case}-{check.__name__}") for case in CASES for check in checks_for(case)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize(("case", "check"), PAIRS)

@@ -1,8 +1,6 @@
 """DIEN against a naive transcription: loops over users, targets and events, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events
 from torch import Tensor, nn
@@ -11,13 +9,6 @@ from lifelong.models.base import Query, Window
 from lifelong.models.dien import Dien, DienConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:

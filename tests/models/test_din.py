@@ -1,8 +1,6 @@
 """DIN against a naive transcription of the paper's sum, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
@@ -11,13 +9,6 @@ from lifelong.models.base import Query, Window
 from lifelong.models.din import Din, DinConfig
 from lifelong.nn import pairs
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, normalise: bool = False, recent: int = 4) -> Din:

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,14 +13,7 @@ from lifelong.models.eta import Eta, EtaConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
-
 PARTS = ("query.weight", "key.weight", "value.weight", "mix.weight")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, hits: int = 4, recent: int = 1000, bits: int = 12, seed: int = 0) -> Eta:

@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -12,13 +10,6 @@ from lifelong.models.base import Found, Query, Window
 from lifelong.models.memn2n import MemN2N, MemN2NConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, recent: int = 4, hops: int = 3) -> MemN2N:

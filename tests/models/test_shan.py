@@ -1,8 +1,6 @@
 """SHAN against a naive transcription: loops over users, targets and events, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -10,13 +8,6 @@ from lifelong.models.base import Found, Query, Window
 from lifelong.models.shan import Shan, ShanConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, short: int = 3, recent: int = 6) -> Shan:

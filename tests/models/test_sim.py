@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
@@ -15,13 +13,7 @@ from lifelong.models.sim import Buckets, Search, Sim, SimConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 MANY = (40, 0, 1, 25)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(search: Search, *, hits: int = 3, recent: int = 30, inputs: InputSpec = INPUTS) -> Sim:

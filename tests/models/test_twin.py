@@ -4,8 +4,6 @@ import math
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +13,6 @@ from lifelong.models.base import Query, Window
 from lifelong.models.twin import Twin, TwinConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, hits: int = 4, recent: int = 1000, seed: int = 0) -> Twin:

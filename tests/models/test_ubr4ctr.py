@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
@@ -14,13 +12,7 @@ from lifelong.models.ubr4ctr import Ubr4Ctr, Ubr4CtrConfig, relevance
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
-pytestmark = pytest.mark.torch
 MANY = (40, 0, 1, 25)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, hits: int = 3, recent: int = 30) -> Ubr4Ctr:

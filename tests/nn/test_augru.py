@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from lifelong.nn import augru_scan as scan_module  # noqa: E402
-from lifelong.nn.augru import Augru  # noqa: E402
-from lifelong.nn.augru_scan import augru_scan  # noqa: E402
-
-pytestmark = pytest.mark.torch
+from lifelong.nn import augru_scan as scan_module
+from lifelong.nn.augru import Augru
+from lifelong.nn.augru_scan import augru_scan
 
 
 def _inputs(ends: list[list[int]], size: int, width: int, seed: int) -> tuple[Augru, Tensor, Tensor, Tensor]:

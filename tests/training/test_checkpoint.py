@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import nn
 
@@ -18,8 +16,6 @@ from lifelong.training.checkpoint import (
     State,
 )
 from lifelong.training.optimiser import Optimiser, build_optimiser
-
-pytestmark = pytest.mark.torch
 
 POINT = CurvePoint(examples=7, seconds=0.1, train_loss=1 / 3, auc=0.6, log_loss=0.5)
 STATE = State(

@@ -1,14 +1,10 @@
 """Adam's groups and the learning rate over a run."""
 
 import pytest
-
-pytest.importorskip("torch")
 from torch import nn
 
 from lifelong.config import TrainSettings
 from lifelong.training.optimiser import build_optimiser, learning_rate
-
-pytestmark = pytest.mark.torch
 
 
 def test_weight_decay_leaves_embedding_tables_out() -> None:

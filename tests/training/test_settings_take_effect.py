@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
 
@@ -21,7 +19,7 @@ from lifelong.training.optimiser import learning_rate
 from lifelong.training.settings import batches_for
 from lifelong.training.trainer import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
+pytestmark = pytest.mark.usefixtures("no_graphs")
 
 
 def learned(dataset: Dataset, out: Path, *, model: dict[str, Any] | None = None, **settings: Any) -> torch.Tensor:

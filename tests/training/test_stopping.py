@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.config import RunConfig, TrainSettings, load_config
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
@@ -19,7 +17,7 @@ from lifelong.training.settings import with_recipe
 from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
 from lifelong.training.trainer import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
+pytestmark = pytest.mark.usefixtures("no_graphs")
 
 IGNORANT = 0.6931
 LEARNT_BY_HEART = (0.352, 0.349, 0.3505, 0.3605, 0.3613, 0.3605, 0.3668, 0.3668, 0.3724, 0.3740)
