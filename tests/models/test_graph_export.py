@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lifelong.artifact.graphs import write_graphs
 from lifelong.models import MODELS, SERVED, build, require_served
