@@ -1,9 +1,19 @@
 """Every registered model, in every mode, against the whole contract."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+from torch import nn
 
 from lifelong.models import MODELS
-from lifelong.testing.model_contract import NOT_APPLICABLE, Check, ModelCase, checks_for
+from lifelong.models.gru4rec import Gru4Rec
+from lifelong.testing.model_contract import (
+    NOT_APPLICABLE,
+    Check,
+    ModelCase,
+    checks_for,
+)
 
 CASES = [
     *(ModelCase(name) for name in MODELS),
@@ -33,3 +43,21 @@ def test_every_exception_from_the_contract_names_a_case_a_check_and_a_reason() -
         assert case in names
         assert check.startswith("check_")
         assert reason
+
+
+class Peeks(Gru4Rec):
+    """It sees the labels, and has to learn that."""
+
+    def __init__(self, inputs, config):
+        super().__init__(inputs, config)
+        self.trust = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        output = super().forward(batch)
+        return replace(output, logit_BCT=output.logit_BCT + self.trust * batch.label_BCT)
+
+
+def test_a_model_that_sees_labels_breaks_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "peeks", Peeks)
+    with pytest.raises(AssertionError, match="AUC"):
+        model_contract.check_learns_nothing_from_noise(ModelCase("peeks"))
