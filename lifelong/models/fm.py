@@ -27,9 +27,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import InputSpec, MemoryModel, Share, setting
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.means import mean_step, means_at
 

@@ -26,9 +26,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import InputSpec, MemoryModel, Share, setting
 from lifelong.nn.baskets import GAP, SAME_MOMENT, last_baskets
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding

@@ -25,10 +25,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Output, UserModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, InputSpec, Output, Share, UserModel, setting
 from lifelong.nn.baskets import GAP, SAME_MOMENT, last_baskets
 from lifelong.nn.factors import FactorHead, UserFactors, sum_of_fields
 from lifelong.nn.masks import clear_padding

@@ -59,13 +59,6 @@ class Positions(FittedModel):
     def predict(self, dataset, examples):
         return np.asarray(examples.position_N, float)[:, None]
 
-    def save(self, folder):
-        pass
-
-    @classmethod
-    def load(cls, folder):
-        raise NotImplementedError
-
 
 def changed(dataset, tmp_path, **update):
     """A copy of the dataset's manifest and vocabularies with some entries changed."""

@@ -20,13 +20,13 @@ def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:
     )
 
 
-def extract(gru: nn.GRU, events: list[Tensor]) -> list[Tensor]:
-    """h_1, h_2, ... of the interest extractor layer."""
+def extract(gru: nn.GRU, events: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
+    """h_1, h_2, ... of the interest extractor layer, or with weights of the interest evolving layer."""
     (w_r, w_z, w_n), (u_r, u_z, u_n) = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
     (b_r, b_z, b_n), (c_r, c_z, c_n) = gru.bias_ih_l0.chunk(3), gru.bias_hh_l0.chunk(3)
     h, states = torch.zeros(gru.hidden_size, dtype=torch.float64), []
-    for e in events:
-        u = 1 - torch.sigmoid(w_z @ e + b_z + u_z @ h + c_z)
+    for e, a in zip(events, weights or [1.0] * len(events), strict=True):
+        u = a * (1 - torch.sigmoid(w_z @ e + b_z + u_z @ h + c_z))
         r = torch.sigmoid(w_r @ e + b_r + u_r @ h + c_r)
         h = (1 - u) * h + u * torch.tanh(w_n @ e + b_n + r * (u_n @ h + c_n))
         states.append(h)
@@ -37,15 +37,7 @@ def naive(model: Dien, window: Window, query: Query, user: int, target: int) -> 
     events = [window.vector_BLE[user, place] for place in last_events(model, query, user, target)]
     hidden = extract(model.extractor, events)
     fit = [torch.exp(h @ (model.attention.weight @ query.vector_BCE[user, target])) for h in hidden]
-    (w_r, w_u, w_n), (b_r, b_u, b_n) = model.augru.input.weight.chunk(3), model.augru.input.bias.chunk(3)
-    u_r, u_u, u_n = model.augru.recurrent.weight.chunk(3)
-    state = torch.zeros(5, dtype=torch.float64)
-    for h, e in zip(hidden, fit, strict=True):
-        a = e / sum(fit)
-        u = a * torch.sigmoid(w_u @ h + b_u + u_u @ state)
-        r = torch.sigmoid(w_r @ h + b_r + u_r @ state)
-        state = (1 - u) * state + u * torch.tanh(w_n @ h + b_n + r * (u_n @ state))
-    return state
+    return extract(model.augru, hidden, [e / sum(fit) for e in fit])[-1] if hidden else torch.zeros(5).double()
 
 
 @pytest.mark.parametrize("recent", [1000, 9, 4, 1])

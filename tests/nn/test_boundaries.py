@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, gated_gru_pass, gated_gru_step, straight_through
+from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, straight_through
+from lifelong.nn.recurrent import gated_gru_pass, gated_gru_step
 
 
 def loop(gru: nn.GRU, value_BLE: Tensor, write_BL: Tensor) -> Tensor:
