@@ -8,12 +8,8 @@ from torch import nn
 
 from lifelong.models import MODELS
 from lifelong.models.gru4rec import Gru4Rec
-from lifelong.testing.model_contract import (
-    NOT_APPLICABLE,
-    Check,
-    ModelCase,
-    checks_for,
-)
+from lifelong.testing import model_contract
+from lifelong.testing.model_contract import NOT_APPLICABLE, Check, ModelCase, checks_for
 
 CASES = [
     *(ModelCase(name) for name in MODELS),
