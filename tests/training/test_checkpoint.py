@@ -82,7 +82,7 @@ def test_other_settings_and_data_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_settings_that_change_no_number_may_differ(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "out", fingerprint()).save(STATE)
-    Checkpoint(tmp_path / "out", fingerprint(threads=2, prefetch=9, max_minutes=3.0)).load()
+    Checkpoint(tmp_path / "out", fingerprint(threads=2, max_minutes=3.0)).load()
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense, and more than eight bytes of it"])

@@ -40,7 +40,6 @@ def test_two_runs_with_the_same_settings_learn_the_same(dataset: Dataset, tmp_pa
     [
         ("clip", 1e-7),
         ("schedule", "cosine"),
-        ("warmup", 100),
         ("weight_decay", 0.5),
         ("learning_rate", 0.1),
         ("negatives", 3),
