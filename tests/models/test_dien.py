@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from lifelong.models.base import Query, Window
 from lifelong.models.dien import Dien, DienConfig
-from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
 
@@ -44,22 +43,6 @@ def naive(model: Dien, window: Window, query: Query, user: int, target: int) -> 
 def test_interest_is_that_of_the_papers_two_layers_over_the_last_events(recent: int) -> None:
     model = make(recent=recent)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
-
-
-@pytest.mark.parametrize("recent", [1000, 4])
-def test_few_targets_at_a_time_give_the_same(recent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(recent=recent)
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
-
-
-def test_events_older_than_recent_change_nothing() -> None:
-    model = make(recent=3)
-    window, query = inputs_of(model, (8,), targets=2)
-    changed = window.vector_BLE.detach().clone()
-    changed[:, :5] += 1.0
-    last = model.find(window, query).interest_BCD[:, -1]
-    torch.testing.assert_close(model.find(window._replace(vector_BLE=changed), query).interest_BCD[:, -1], last)
 
 
 @pytest.mark.parametrize("recent", [1000, 3])

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from lifelong.models.base import Query, Window
 from lifelong.models.din import Din, DinConfig
-from lifelong.nn import pairs
 from lifelong.testing.worlds import INPUTS
 
 
@@ -39,13 +38,6 @@ def naive(model: Din, window: Window, query: Query, user: int, target: int) -> T
 @pytest.mark.parametrize("recent", [4, 1000])
 def test_interest_is_the_papers_sum_over_the_visible_events(normalise: bool, recent: int) -> None:
     model = make(normalise=normalise, recent=recent)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
-
-
-@pytest.mark.parametrize("normalise", [False, True])
-def test_one_target_at_a_time_gives_the_same(normalise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(normalise=normalise)
-    monkeypatch.setitem(pairs.NUMBERS_AT_ONCE, "cpu", 1)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
 
 

@@ -10,7 +10,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Query, Window
 from lifelong.models.sim import Buckets, Search, Sim, SimConfig
-from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
 MANY = (40, 0, 1, 25)
@@ -66,13 +65,6 @@ def naive(model: Sim, window: Window, query: Query, user: int, target: int) -> T
 @pytest.mark.parametrize("hits", [3, 64])
 def test_interest_is_attention_over_the_events_found(search: Search, hits: int) -> None:
     model = make(search, hits=hits)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
-
-
-@pytest.mark.parametrize("search", ["hard", "soft", "cluster"])
-def test_few_targets_at_a_time_give_the_same(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(search)
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lifelong.models.base import Query, Window
 from lifelong.models.ubr4ctr import Ubr4Ctr, Ubr4CtrConfig, relevance
-from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
 MANY = (40, 0, 1, 25)
@@ -48,12 +47,6 @@ def naive(model: Ubr4Ctr, window: Window, query: Query, user: int, target: int) 
 @pytest.mark.parametrize("hits", [3, 64])
 def test_interest_is_attention_over_the_events_of_the_best_scores(hits: int) -> None:
     model = make(hits=hits)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
-
-
-def test_few_targets_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make()
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
 
 
