@@ -21,8 +21,7 @@ from lifelong.config import TrainSettings
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.gather import Gather
-from lifelong.data.hiding import Hiding
+from lifelong.data.gather import Gather, Hiding
 from lifelong.data.negatives import NegativeSampler
 from lifelong.data.passes import Cut, pack, plan_passes, recent_passes
 from lifelong.dtypes import IntArray

@@ -30,10 +30,9 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 
 from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
-from lifelong.nn.attention import PairScore
+from lifelong.nn.attention import PairScore, TargetQuery
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.pairs import visible_scores
-from lifelong.nn.query import TargetQuery
 
 _HIDDEN = (80, 40)
 _UNIT = 1 / 32

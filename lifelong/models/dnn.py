@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lifelong.models.base import CommonSettings, InputSpec, MemoryModel
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 
 @dataclass(frozen=True)

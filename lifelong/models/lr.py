@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from lifelong.models.base import InputSpec, MemoryModel, Share, setting
 from lifelong.nn.embeddings import FEW
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 STD = 0.01
 """Of the initial weights."""

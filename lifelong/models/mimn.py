@@ -43,7 +43,7 @@ from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.fold import State, fold_at
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 _SHARPNESS = 2.0
 _SMALL = 1e-3

@@ -46,12 +46,11 @@ from lifelong.data.events import GAP_NUMBERS
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.dtypes import Float32Array
 from lifelong.models.base import Batch, CommonSettings, Found, HistoryModel, InputSpec, Output, Query, Window, setting
+from lifelong.nn.attention import TargetQuery
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.head import Head
-from lifelong.nn.hits import best_events, products_at, sums_at, take_events
+from lifelong.nn.hits import best_events, gaps_since, later_of_equal, products_at, sums_at, take_events
 from lifelong.nn.masks import length_mask, masked_softmax
-from lifelong.nn.query import TargetQuery
-from lifelong.nn.retrieval import gaps_since, later_of_equal
 
 Search = Literal["hard", "soft", "cluster"]
 

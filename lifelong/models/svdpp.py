@@ -29,7 +29,7 @@ from torch import Tensor
 from lifelong.models.base import Batch, InputSpec, MemoryModel, Output, Share, setting
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 STD = 0.03
 """Of the initial factors: normalised sums of long histories grow with the root of their length."""

@@ -36,9 +36,8 @@ from torch import Tensor, nn
 from lifelong.data.events import GAP_NUMBERS
 from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.hits import best_events, products_at, sums_at, take_events
+from lifelong.nn.hits import best_events, gaps_since, later_of_equal, products_at, sums_at, take_events
 from lifelong.nn.masks import masked_softmax
-from lifelong.nn.retrieval import gaps_since, later_of_equal
 
 _SHARPNESS = 4.0
 """Of the initial keys. Validation AUC after 300,000 examples of Complete Journey, 1, 2, 4, 8: .58, .62, .64, .59."""

@@ -38,12 +38,10 @@ from torch.nn.functional import pad
 
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
-from lifelong.nn.attention import PairScore
+from lifelong.nn.attention import PairScore, TargetQuery
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.hits import best_events, later_of_equal, take_events
 from lifelong.nn.masks import masked_softmax
-from lifelong.nn.query import TargetQuery
-from lifelong.nn.retrieval import later_of_equal
 
 _HIDDEN = 32
 

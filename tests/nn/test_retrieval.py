@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from lifelong.data.events import gap_numbers
-from lifelong.nn.query import TargetQuery
-from lifelong.nn.retrieval import gaps_since, later_of_equal
+from lifelong.nn.attention import TargetQuery
+from lifelong.nn.hits import gaps_since, later_of_equal
 
 
 def test_of_equal_scores_the_later_event_is_better() -> None:
