@@ -9,7 +9,7 @@ straight-through gate learns from both choices.
 `torch.nn.GRU` calls a dozen small operations per step, also for padding, and keeps the gates of all events for the
 gradient. Here all of a step is one loop: the products with both weights, the gates, the state. Only states are kept;
 backward makes the gates again, a few events at a time, which costs less than writing them to memory and reading them
-back. `recurrent.gru_pass` and `boundaries.gated_gru_pass` decide when it is used; `recurrent.gru_step` is the
+back. `recurrent.gru_pass` and `recurrent.gated_gru_pass` decide when it is used; `recurrent.gru_step` is the
 specification. docs/decisions/0007 says what else was tried.
 
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of

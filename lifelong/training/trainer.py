@@ -208,7 +208,7 @@ class _Run:
 
     def _check_same(self) -> None:
         """Refuse processes that do not all train the same model on the same data with the same settings."""
-        dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads", "prefetch"})
+        dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads"})
         self.processes.check_same(
             {
                 "the dataset's hash": dataset.data_hash[:12],

@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from lifelong.nn import scan  # noqa: E402
-from lifelong.nn.masks import clear_padding, length_mask  # noqa: E402
-from lifelong.nn.recurrent import gru_pass, gru_step  # noqa: E402
-from lifelong.nn.scan import gru_scan  # noqa: E402
-
-pytestmark = pytest.mark.torch
+from lifelong.nn import scan
+from lifelong.nn.masks import clear_padding, length_mask
+from lifelong.nn.recurrent import gru_pass, gru_step
+from lifelong.nn.scan import gru_scan
 
 
 def _layer(inputs: int, width: int) -> nn.GRU:

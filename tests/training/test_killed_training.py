@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -27,7 +25,6 @@ from lifelong.errors import DataError
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, Progress, State
 
-pytestmark = pytest.mark.torch
 FINGERPRINT = Fingerprint(data_hash="abc", model="hpmn", settings={}, train={})
 
 

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
-pytest.importorskip("torch")
 import pyarrow as pa
+import pytest
 import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
@@ -29,8 +27,6 @@ from lifelong.preparation.prepare import prepare
 from lifelong.training.display import Display
 from lifelong.training.start import Start
 from lifelong.training.trainer import train
-
-pytestmark = pytest.mark.torch
 
 QUICK = {"seed": 1, "threads": 1, "max_examples": 400, "min_steps": 0, "validate_every": 200, "batch_targets": 200}
 DAY = 86_400

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
@@ -41,8 +39,6 @@ from lifelong.training.loop import (
     validation_subset,
 )
 from lifelong.training.trainer import train
-
-pytestmark = pytest.mark.torch
 
 SMALL = {
     "min_steps": 0,
