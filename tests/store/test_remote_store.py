@@ -16,7 +16,7 @@ from lifelong.store import remote as remotely
 from lifelong.store.contract import ITEMS, Commit
 from lifelong.store.messages import Calls, Channel
 from lifelong.store.owner import ChangeCount, Notices
-from lifelong.store.record_copies import PIECE
+from lifelong.store.record_cache import PIECE
 from lifelong.store.remote import RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
 
