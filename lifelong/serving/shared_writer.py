@@ -19,8 +19,7 @@ from lifelong.background import Background
 from lifelong.errors import StoreError, StoreUnavailableError, UsageError
 from lifelong.serving.writer import Writer, WriterProcess
 from lifelong.serving.writer_process import CHANGES, WriterTask
-from lifelong.store.messages import Calls, Channel
-from lifelong.store.owner import ChangeCount
+from lifelong.store.messages import Calls, ChangeCount, Channel
 from lifelong.store.protocol import Reader
 
 _SOCKET, _BACKLOG = "writer", 128

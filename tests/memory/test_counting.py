@@ -23,10 +23,9 @@ from lifelong.errors import ArtifactError
 from lifelong.memory import counting
 from lifelong.memory.counting import Counting
 from lifelong.memory.event import EventTable
-from lifelong.memory.rounds import make_rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
-from lifelong.memory.writer import MemoryWriter
+from lifelong.memory.writer import MemoryWriter, make_rounds
 from lifelong.models.base import Event, History, MemoryModel, Target
 from lifelong.store.ram import InMemoryStore
 from lifelong.store.remote import RemoteStore
