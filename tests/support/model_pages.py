@@ -187,21 +187,20 @@ def _initial_embeddings() -> list[str]:
         "initialised by factorisation of which users had which values in the training events: for each field a "
         "truncated singular value decomposition of the matrix of users and values (`lifelong.data.cooccurrence`). "
         "Values that the same users have then have similar embeddings before the first step, and "
-        "[a model leaves the plateau soon](../history/initialisation.md#both-initialisations). Of each user only the "
-        "events up to the last training target are read; numbers without training events keep random embeddings, as "
+        "a model leaves the plateau soon. Of each user only the events up to the last training target are read; "
+        "numbers without training events keep random embeddings, as "
         "do event fields and context.\n",
         "Every model with an interest and a head that read embeddings starts in this way, so that a comparison with "
-        "default settings gives all of them the same ([decision 38](../decisions/0038-factorised-by-default.md)); with "
+        "default settings gives all of them the same; with "
         "`--set train.initial_vectors=random` they start at random. "
         f"{random} always start at random: their embeddings are weights or factors of a sum. Training updates them "
         "like any other.\n",
         "A user's training targets are among these events: a target lies nearer to her history in training than later "
         "on, and a model that trusts this becomes worse the longer it is trained. With `crossfitted` each of four "
         "groups of users is trained with embeddings of the first two item fields that the others' events have "
-        "initialised ([decision 29](../decisions/0029-embeddings-without-her-own-events.md)). `tally` does so where "
+        "initialised ([decision 26](../decisions/0026-factors-of-other-users.md)). `tally` does so where "
         "nothing else is named. For other models it is worth a try in long runs: what gives targets away also helps a "
-        "model to leave the plateau ([both, measured]"
-        "(../decisions/0029-embeddings-without-her-own-events.md#other-models)).\n",
+        "model to leave the plateau.\n",
     ]
 
 
