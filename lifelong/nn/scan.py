@@ -10,7 +10,7 @@ straight-through gate learns from both choices.
 gradient. Here all of a step is one loop: the products with both weights, the gates, the state. Only states are kept;
 backward makes the gates again, a few events at a time, which costs less than writing them to memory and reading them
 back. `recurrent.gru_pass` and `recurrent.gated_gru_pass` decide when it is used; `recurrent.gru_step` is the
-specification. docs/decisions/0007 says what else was tried.
+specification. docs/decisions/0007-compiled-recurrence.md says why.
 
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of
 `torch.nn.GRU`: the reset gate follows the product with the state.

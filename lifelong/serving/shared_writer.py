@@ -2,7 +2,7 @@
 
     parent --starts it, and again if it ends--> process that owns the store <--socket in a folder-- worker, worker ...
 
-What one worker has acknowledged, every worker knows (docs/decisions/0034-several-workers-on-an-embedded-store.md).
+What one worker has acknowledged, every worker knows (docs/decisions/0030-a-process-that-writes.md).
 """
 
 from __future__ import annotations
