@@ -113,7 +113,9 @@ def main() -> None:
 def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Means of the whole, and differences of each part."""
     whole = rows["whole"]
-    shown: dict[str, Any] = {"whole": {name: round(statistics.mean(row[name] for row in whole), 5) for name in whole[0]}}
+    shown: dict[str, Any] = {
+        "whole": {name: round(statistics.mean(row[name] for row in whole), 5) for name in whole[0]}
+    }
     for part, of in rows.items():
         if part != "whole":
             shown[part] = {
