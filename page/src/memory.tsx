@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { Bar, Scroll } from "./parts";
 import type { Candidate, Explanation, FieldCells, MemoryCells, Slot } from "./types";
-import { cellWords, counted, eventsAgo, percent, plural } from "./words";
+import { cellWords, counted, eventsAgo, plural } from "./words";
 
 const FEW = 8;
 

@@ -5,7 +5,7 @@ import type { Explanation, MemoryCells } from "../src/types";
 const scored = (scores: Record<string, number>) =>
   ({ candidates: Object.entries(scores).map(([item, score]) => ({ item, score })) }) as unknown as Explanation;
 const counted = (counts: Record<string, number>): MemoryCells => ({
-  user: "u", known_user: true, count: 1, faded: 0,
+  user: "u", known_user: true, count: 1,
   fields: [{ field: "item", size: 9, used: 1, cells: Object.entries(counts).map(([value, times]) => ({ value, times, events_ago: 1, precision: "exact" as const, low: null, high: null })) }],
 });
 
