@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "kafka": ("confluent_kafka",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
-    "report": ("matplotlib",),
+    "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
@@ -31,7 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "try": ("serve",),
-    "init": (),
+    "new": (),
     "prepare": ("train",),
     "tune": ("train", "tune"),
     "train": ("train",),
@@ -48,10 +48,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "forget": ("serve",),
     "export": ("serve",),
     "backup": ("serve",),
-    "restore": ("serve",),
-    "bench": ("serve",),
     "models": ("train",),
-    "new": (),
     "doctor": (),
     "demo": ("train", "serve", "report", "demo"),
 }
