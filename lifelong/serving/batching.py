@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Updater
 from lifelong.serving.errors import OverloadedError
-from lifelong.serving.queues import FEW, FEW_EVENTS, UNDER_WAY, Queue
+from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
 from lifelong.serving.writer import ParsedEvents, Rows
 
 _TURN, _LEAST = 0.1, 200
@@ -154,7 +154,7 @@ class Writes(Queue):
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
         self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
         self._batches: deque[_Batch] = deque()
-        self._event_seconds, self._request_events = 0.0, 1.0
+        self._event_seconds = 0.0
         # Events that came, and that were taken: each is counted by one thread alone.
         self._events_in = self._events_out = 0
 
@@ -167,9 +167,6 @@ class Writes(Queue):
         # Many small requests are one commit; what is no event is a commit of its own.
         others = len(self._came) - len(self._batches)
         return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
-
-    def _few(self) -> float:
-        return max(UNDER_WAY, FEW_EVENTS / self._request_events)
 
     async def fold(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold the events of a request in; the answer comes when they are on the disk.
@@ -187,7 +184,6 @@ class Writes(Queue):
         self._came.append(batch.came)
         self._batches.append(batch)
         self._events_in += len(rows)
-        self._request_events += (len(rows) - self._request_events) / UNDER_WAY
         # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
         self._pool.submit(self._fold_waiting)
         return await asyncio.wrap_future(batch.outcome)
