@@ -246,8 +246,8 @@ class StoreCorruptError(StoreError):
     """A stored value cannot be decoded.
 
     Causes, and what to do:
-        * a record, a file or the write-ahead log is damaged -> restore a backup (`lifelong restore`) and apply what
-          came since (`lifelong ingest`), or build the store again with `lifelong backfill`
+        * a record, a file or the write-ahead log is damaged -> restore a backup (`lifelong backup --restore`) and
+          apply what came since (`lifelong ingest`), or build the store again with `lifelong backfill`
         * one user's memory is damaged -> erase it (`lifelong forget USER`) and send her events again
     """
 

@@ -292,7 +292,7 @@ def test_new_refuses_a_name_that_could_not_be_installed_or_used(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"a model named '{name}'") as raised:
-        new(Terminal(as_json=False), "model", name)
+        new(Terminal(as_json=False), "model", Path(name))
     assert found in str(raised.value) and not list(tmp_path.iterdir())
 
 

@@ -1,28 +1,57 @@
-"""`lifelong backup`: copies a store, also while a service owns it."""
+"""`lifelong backup`: copies a store, also while a service owns it; and makes a store of a copy."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
 
 import typer
 
-from lifelong.cli.options import StorePlace
 from lifelong.cli.terminal import Reply, Terminal
 
 
 def backup(
     terminal: Terminal,
-    store: StorePlace,
-    dest: Annotated[Path, typer.Argument(metavar="DEST", help="New folder; on the same disk, tables are hard-linked.")],
+    source: Annotated[str, typer.Argument(metavar="STORE", help="URL of the store, as in rocksdb:///data/memories.")],
+    dest: Annotated[
+        str, typer.Argument(metavar="BACKUP", help="New folder; on the same disk, tables are hard-linked.")
+    ],
+    *,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="The other way: --restore BACKUP STORE creates a store from a backup.")
+    ] = False,
 ) -> Reply:
-    """Copy a rocksdb:// store with all acknowledged events into a folder, also while a service owns it."""
+    """Copy a rocksdb:// store with all acknowledged events, also while a service owns it; or restore such a copy."""
+    return _restored(Path(source), dest) if restore else _copied(source, Path(dest))
+
+
+def _copied(store: str, dest: Path) -> Reply:
     from lifelong.store.backup import backup as make
     from lifelong.store.opening import local_folder
 
     made = make(local_folder(store), dest)
     document = {"backup": str(dest), "store": made.store, "artifact": made.artifact, "bytes": made.bytes}
     size = f"{len(made.files):,} files, {made.bytes / 2**20:,.1f} MiB"
-    again = f"To make a store of it, in a new folder: lifelong restore {quote(str(dest))} rocksdb://NEW"
+    again = f"To make a store of it, in a new folder: lifelong backup --restore {quote(str(dest))} rocksdb://NEW"
     return Reply(document, [f"{dest} is a backup of {made.store}: {size}.", again])
+
+
+def _restored(source: Path, store: str) -> Reply:
+    from lifelong.store.backup import restore
+    from lifelong.store.opening import local_folder
+
+    folder = local_folder(store)
+    made = restore(source, folder)
+    document = {"store": str(folder), "backup": str(source), "artifact": made.artifact, "made": made.made}
+    made_at = datetime.fromtimestamp(made.made, UTC)
+    known = f" of artifact {made.artifact[:12]}" if made.artifact else ""
+    return Reply(
+        document,
+        [
+            f"{folder} holds the backup{known}, as it was at {made_at:%Y-%m-%d %H:%M:%S} UTC.",
+            "Ingest the sources again: what it holds is not doubled. Erase again who was erased since then.",
+            f"Check it: lifelong verify ARTIFACT --store {quote(store)}",
+        ],
+    )

@@ -1,8 +1,8 @@
-"""One example for the help of each command. Those of a project that `lifelong init` made follow one another."""
+"""One example for the help of each command. Those of a project that `lifelong new` made follow one another."""
 
 EXAMPLES: dict[str, str] = {
     "try": "lifelong try --exit",
-    "init": "lifelong init shop && cd shop",
+    "new": "lifelong new project shop && cd shop",
     "prepare": "lifelong prepare table log.csv --mapping mapping.toml --out data",
     "tune": "lifelong tune data --model tally --trials 20 --out tuned.toml",
     "train": "lifelong train data --model tally --out artifact",
@@ -19,10 +19,7 @@ EXAMPLES: dict[str, str] = {
     "forget": "lifelong forget ada --store rocksdb://store",
     "export": "lifelong export --store rocksdb://store --user ada",
     "backup": "lifelong backup rocksdb://store monday",
-    "restore": "lifelong restore monday rocksdb://restored",
-    "bench": "lifelong bench artifact --users 1000 --events 10000",
     "models": "lifelong models",
-    "new": "lifelong new model my_model",
     "doctor": "lifelong doctor --store rocksdb://store",
     "demo": "lifelong demo --minutes 2 --out demo",
 }

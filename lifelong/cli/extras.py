@@ -31,7 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "try": ("serve",),
-    "init": (),
+    "new": (),
     "prepare": ("train",),
     "tune": ("train", "tune"),
     "train": ("train",),
@@ -48,10 +48,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "forget": ("serve",),
     "export": ("serve",),
     "backup": ("serve",),
-    "restore": ("serve",),
-    "bench": ("serve",),
     "models": ("train",),
-    "new": (),
     "doctor": (),
     "demo": ("train", "serve", "report", "demo"),
 }

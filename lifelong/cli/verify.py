@@ -98,7 +98,9 @@ def _advice(report: VerifyReport, artifact: str, data: str | None, store: str, u
     pair, lines = f"--store {quote(store)}", []
     differs = report.missing + report.count + report.last_time + report.memory + report.score > report.extra
     if report.corrupt or (differs and data is None):
-        lines.append("Next: restore a backup with `lifelong restore`, or build a new store with `lifelong backfill`")
+        lines.append(
+            "Next: restore a backup with `lifelong backup --restore`, or build a new store with `lifelong backfill`"
+        )
     if differs and data is not None:
         limit = "" if until is None else f" --until {until}"
         command = f"lifelong backfill {quote(artifact)} {quote(data)} {pair}{limit}"

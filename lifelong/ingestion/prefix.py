@@ -106,7 +106,7 @@ class Prefix:
             return cls(**{**found, **texts, "unended": unended})
         except (ValueError, TypeError, KeyError) as error:
             raise StoreCorruptError(
-                "what was applied of a file cannot be read", fix="restore a backup (`lifelong restore`)"
+                "what was applied of a file cannot be read", fix="restore a backup (`lifelong backup --restore`)"
             ) from error
 
 

@@ -180,9 +180,9 @@ class Runtime:
                 self.codec.decode([record])
             except StoreCorruptError as error:
                 found = error.found.removeprefix("memory 0 of those that were read ")
-                fix = "restore a backup (`lifelong restore`), or erase this user: all others are as they were"
+                fix = "restore a backup (`lifelong backup --restore`), or erase this user: all others are as they were"
                 return StoreCorruptError(f"the memory of user {user!r} {found}", expected=error.expected, fix=fix)
-        return StoreCorruptError("a memory cannot be decoded", fix="restore a backup (`lifelong restore`)")
+        return StoreCorruptError("a memory cannot be decoded", fix="restore a backup (`lifelong backup --restore`)")
 
     def write(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
         """Fold one event per user in.

@@ -1,4 +1,4 @@
-"""The example in the help of each command runs, in the project that `lifelong init` makes."""
+"""The example in the help of each command runs, in the project that `lifelong new` makes."""
 
 import shlex
 
@@ -16,19 +16,18 @@ SMALLER = {
     "tune": ("tally --trials 20", "lr --trials 1 --examples 200"),
     "train": ("tally", "lr --set train.max_epochs=1"),
     "compare": ("tally,counts,popularity --seeds 3", "counts,popularity --seeds 1 --sweep none"),
-    "bench": ("1000 --events 10000", "20 --events 100"),
 }
-"""Changes that make an example quick; `tests/cli/test_init.py` trains Tally."""
+"""Changes that make an example quick; `tests/cli/test_new.py` trains Tally."""
 
 
 def test_the_example_of_each_command_works(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The disk of the machine may be nearly full, which `doctor --store` answers with 1.
     monkeypatch.setattr("lifelong.store.checkup._FREE", 0.0)
-    assert run("init", "shop").code == 0
+    assert run("new", "project", "shop").code == 0
     monkeypatch.chdir(tmp_path / "shop")
     for command, example in EXAMPLES.items():
-        if command in LONGER or command == "init":
+        if command in LONGER or command == "new":
             continue
         outcome = run(*shlex.split(example.replace(*SMALLER.get(command, ("", ""))))[1:], "--json")
         assert outcome.code == 0, f"{example}\n{outcome.stdout}{outcome.stderr}"

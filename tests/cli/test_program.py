@@ -72,7 +72,6 @@ def test_an_unknown_option_is_bad_usage_also_for_machines(run):
         (["explain", "artifact", "--store", "memory://"], "--user"),
         (["verify", "artifact", "data"], "--store"),
         (["serve", "artifact"], "--store"),
-        (["bench"], "ARTIFACT"),
     ],
 )
 def test_what_a_command_misses_is_named(run, command, missing):

@@ -1,4 +1,4 @@
-"""`ingest`, `score`, `explain`, `verify`, `bench`, `serve`: the commands that need no torch."""
+"""`ingest`, `score`, `explain`, `verify`, `serve`: the commands that need no torch."""
 
 import csv
 import json
@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from support.processes import children, wait_until_gone
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
@@ -409,7 +408,8 @@ def test_verify_says_in_words_what_it_counted(run, artifact, filled):
                 "1 user with a record that cannot be decoded",
                 "2 users with a memory that differs by more than rounding explains",
                 "2 users with a score that differs by more than rounding explains",
-                "Next: restore a backup with `lifelong restore`, or build a new store with `lifelong backfill`",
+                "Next: restore a backup with `lifelong backup --restore`, or build a new store with "
+                "`lifelong backfill`",
             ],
         ),
     ],
@@ -522,51 +522,7 @@ def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path
     )
 
 
-# bench, serve
-
-
-SMALL = ("--requests", "5", "--users", "4", "--events", "40", "--candidates", "3")
-
-
-def test_bench_measures_a_file_single_calls_and_http(run, artifact):
-    document = run("bench", artifact, *SMALL, "--rate", "20", "--seconds", "1", "--json").document
-    for part in ("score", "write", "http"):
-        assert 0 < document[part]["p50_ms"] <= document[part]["p95_ms"] <= document[part]["p99_ms"]
-    assert document["ingest"]["events_per_second"] > 0
-    assert (document["http"]["failed"], document["bytes"]["memory"]) == (0, 24 + 3 * 6 * 4)
-    assert document["bytes"]["disk_with_log"] > document["bytes"]["memory"]
-
-
-def test_the_service_of_a_bench_that_is_killed_ends(artifact, tmp_path):
-    code = f"""
-from pathlib import Path
-from lifelong.cli.bench import _served
-
-with _served(Path({str(artifact)!r}), "rocksdb://{tmp_path}/store") as address:
-    print(address, flush=True)
-    input()
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout.readline().startswith(b"http://")
-        services = children(process.pid)
-        assert services
-    finally:
-        process.kill()
-        process.communicate()
-    wait_until_gone(services)
-
-
-def test_bench_says_it_to_people_too(run, artifact):
-    outcome = run("bench", artifact, *SMALL, "--seconds", "0", "--store", "memory://")
-    assert "a file of 40 events into memory" in outcome.stdout
-    assert "HTTP" not in outcome.stdout
-
-
-def test_bench_leaves_a_store_alone_that_holds_memories(run, artifact, filled):
-    outcome = run("bench", artifact, *SMALL, "--store", filled, "--json")
-    assert outcome.code == 2
-    assert "holds memories" in outcome.error["found"]
+# serve
 
 
 def test_more_workers_on_an_embedded_store_are_bad_usage_where_one_process_has_to_write(run, artifact, url):

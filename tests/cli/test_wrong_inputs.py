@@ -44,7 +44,7 @@ def prepare(*words):
         (("evaluate", "nowhere", "data"), "does not exist", "`lifelong train --out`"),
         (("score", "a", "--store", "st", "--user", "u", "--items", "i", "--time", "noon"), "must be a whole", "--help"),
         (("export", "--user", "u", "--store", "rocksdb:/st"), "is not the URL of a store", "write rocksdb:///st"),
-        (("restore", "nowhere", "rocksdb://st"), "nowhere is not a backup", ""),
+        (("backup", "--restore", "nowhere", "rocksdb://st"), "nowhere is not a backup", ""),
         (("nonsense",), "No such command 'nonsense'", "lifelong --help"),
         (("train", "--foo"), "No such option: --foo", "lifelong train --help"),
     ],

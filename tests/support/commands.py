@@ -21,7 +21,7 @@ Made from the commands' own help by `make pictures`.
 Every command takes `--json` (one JSON document on stdout, everything else on stderr) and `--debug`. Exit codes: 0 done,
 1 failed or the answer is no, 2 bad usage, 130 interrupted. An error says what was found, what was expected and what to
 do; with `--json` it is `{"error": {"type", "found", "expected", "fix"}}`. The examples from `prepare` to `doctor` run
-in the folder that `lifelong init shop` makes.
+in the folder that `lifelong new project shop` makes.
 """
 
 
