@@ -11,9 +11,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -89,18 +90,20 @@ def run_jobs(
         _apart(dataset, open_, workers, threads, say) if several else _here(dataset, open_, say, progress is not None)
     )
     failures, pace = {}, Pace([job.name for job in open_], workers)
-    for name, seconds, reason in ends:
-        took = f"after {readable_duration(seconds)}"
-        if reason:
-            failures[name] = reason
-            pace.drop(name)
-            say(f"{name}: failed {took}: {reason}")
-        else:
-            say(f"{name}: finished {took}; {pace.after(name, seconds)}")
+    # Closed, so that an interrupt between two ends stops the other trainings, too.
+    with closing(ends):
+        for name, seconds, reason in ends:
+            took = f"after {readable_duration(seconds)}"
+            if reason:
+                failures[name] = reason
+                pace.drop(name)
+                say(f"{name}: failed {took}: {reason}")
+            else:
+                say(f"{name}: finished {took}; {pace.after(name, seconds)}")
     return failures
 
 
-def _here(dataset: Dataset, jobs: Sequence[Task], say: Callable[[str], None], progress: bool) -> Iterator[_End]:
+def _here(dataset: Dataset, jobs: Sequence[Task], say: Callable[[str], None], progress: bool) -> Generator[_End]:
     for job in jobs:
         say(f"{job.name}: begins")
         started = time.monotonic()
@@ -110,7 +113,7 @@ def _here(dataset: Dataset, jobs: Sequence[Task], say: Callable[[str], None], pr
 
 def _apart(
     dataset: Dataset, jobs: Sequence[Task], workers: int, threads: int | None, say: Callable[[str], None]
-) -> Iterator[_End]:
+) -> Generator[_End]:
     """Each job in a process of its own, which a thread waits for: what kills one leaves the others alone."""
     share, folder = max(1, (threads or cores()) // workers), dataset.folder.resolve()
 
@@ -128,7 +131,7 @@ def _apart(
         try:
             for end in as_completed([pool.submit(do, job) for job in jobs]):
                 yield end.result()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
             say("stopping; every training saves its state first")
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
