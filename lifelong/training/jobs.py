@@ -1,8 +1,7 @@
 """Trainings of a comparison, one after another or in worker processes; a failed one leaves the others alone.
 
-Each worker process runs one training and its scoring. It leaves the terminal's process group, so that Ctrl-C reaches
-the parent alone, which then asks every worker to save its state; and it ends at once when its parent is gone, so that a
-killed comparison leaves no process behind that would write into the folders of the next one.
+Each worker process runs one training and its scoring. It ends at once when its parent is gone, so that a killed
+comparison leaves no process behind that would write into the folders of the next one.
 """
 
 from __future__ import annotations
@@ -11,22 +10,24 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 
 from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError
 from lifelong.evaluation.results import readable_duration
-from lifelong.launch import INTERRUPTED, cores, end_with_parent
+from lifelong.launch import cores, end_with_parent
 
 logger: logging.Logger = logging.getLogger(__name__)
+_End: TypeAlias = tuple[str, float, str]
+"""Name of a job, seconds that it took, and why it failed; empty if it did not."""
 
 
 class Task(Protocol):
@@ -84,22 +85,78 @@ def run_jobs(
     open_ = [job for job in jobs if not job.finished]
     if len(open_) < len(jobs):
         say(f"{len(jobs) - len(open_)} of {len(jobs)} are finished already")
-    if workers > 1 and len(open_) > 1:
-        share = max(1, (threads or cores()) // workers)
-        return _Workers(dataset, workers, say).run([job.with_threads(share) for job in open_])
-    failures, pace = {}, Pace([job.name for job in open_])
-    for job in open_:
+    several = workers > 1 and len(open_) > 1
+    ends = (
+        _apart(dataset, open_, workers, threads, say) if several else _here(dataset, open_, say, progress is not None)
+    )
+    failures, pace = {}, Pace([job.name for job in open_], workers)
+    # Closed, so that an interrupt between two ends stops the other trainings, too.
+    with closing(ends):
+        for name, seconds, reason in ends:
+            took = f"after {readable_duration(seconds)}"
+            if reason:
+                failures[name] = reason
+                pace.drop(name)
+                say(f"{name}: failed {took}: {reason}")
+            else:
+                say(f"{name}: finished {took}; {pace.after(name, seconds)}")
+    return failures
+
+
+def _here(dataset: Dataset, jobs: Sequence[Task], say: Callable[[str], None], progress: bool) -> Generator[_End]:
+    for job in jobs:
         say(f"{job.name}: begins")
         started = time.monotonic()
+        reason = _attempt(dataset, job, progress=progress)
+        yield job.name, time.monotonic() - started, reason
+
+
+def _apart(
+    dataset: Dataset, jobs: Sequence[Task], workers: int, threads: int | None, say: Callable[[str], None]
+) -> Generator[_End]:
+    """Each job in a process of its own, which a thread waits for: what kills one leaves the others alone."""
+    share, folder = max(1, (threads or cores()) // workers), dataset.folder.resolve()
+
+    def do(job: Task) -> _End:
+        say(f"{job.name}: begins")
+        started, context = time.monotonic(), multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, context, initializer=_leave_terminal) as process:
+            try:
+                reason = process.submit(_attempt, folder, job.with_threads(share)).result()
+            except BrokenProcessPool:
+                reason = "its process was killed; often memory is short: fewer jobs at the same time need less"
+        return job.name, time.monotonic() - started, reason
+
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            job.do(dataset, progress=progress is not None)
-            took = time.monotonic() - started
-            say(f"{job.name}: finished after {readable_duration(took)}; {pace.after(job.name, took)}")
-        except Exception as error:
-            failures[job.name] = _reason(error)
-            pace.drop(job.name)
-            say(f"{job.name}: failed: {failures[job.name]}")
-    return failures
+            for end in as_completed([pool.submit(do, job) for job in jobs]):
+                yield end.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            say("stopping; every training saves its state first")
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                os.kill(process.pid or 0, signal.SIGINT)
+            raise
+
+
+def _leave_terminal() -> None:
+    """Ctrl-C reaches the parent alone, which asks every training to stop; and none goes on without its parent."""
+    os.setpgrp()
+    end_with_parent()
+
+
+def _attempt(dataset: Dataset | Path, job: Task, *, progress: bool = False) -> str:
+    """Do a job; why it failed, or nothing."""
+    try:
+        if isinstance(dataset, Path):
+            dataset = Dataset(dataset)
+            if job.threads is not None:
+                torch.set_num_threads(job.threads)
+        job.do(dataset, progress=progress)
+    except Exception as error:
+        logger.debug("a run failed", exc_info=error)
+        return str(error) if isinstance(error, LifelongError) else f"{type(error).__name__}: {error}"
+    return ""
 
 
 class Pace:
@@ -139,95 +196,3 @@ class Pace:
 
 def _model(name: str) -> str:
     return name.rpartition("-seed")[0] or name
-
-
-class _Workers:
-    """Processes that each do one job, up to a number at the same time."""
-
-    def __init__(self, dataset: Dataset, workers: int, say: Callable[[str], None]) -> None:
-        self._folder, self._workers, self._say = dataset.folder.resolve(), workers, say
-        self._running: dict[int, tuple[SpawnProcess, Connection, Task, float]] = {}
-        self._failures: dict[str, str] = {}
-        self._pace = Pace([])
-
-    def run(self, jobs: Sequence[Task]) -> dict[str, str]:
-        """Do all jobs; name of a failed run -> why."""
-        waiting = iter(jobs)
-        self._pace = Pace([job.name for job in jobs], self._workers)
-        try:
-            self._fill(waiting)
-            while self._running:
-                for sentinel in wait(list(self._running)):
-                    assert isinstance(sentinel, int)
-                    self._ended(sentinel)
-                self._fill(waiting)
-        except KeyboardInterrupt:
-            self._stop()
-            raise
-        finally:
-            for process, *_ in self._running.values():
-                process.terminate()
-        return self._failures
-
-    def _fill(self, waiting: Iterator[Task]) -> None:
-        while len(self._running) < self._workers and (job := next(waiting, None)) is not None:
-            context = multiprocessing.get_context("spawn")
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(self._folder, job, sender), name=job.name, daemon=True)
-            process.start()
-            sender.close()
-            self._running[process.sentinel] = (process, receiver, job, time.monotonic())
-            self._say(f"{job.name}: begins")
-
-    def _ended(self, sentinel: int) -> None:
-        process, receiver, job, started = self._running.pop(sentinel)
-        process.join()
-        seconds = time.monotonic() - started
-        took = f"after {readable_duration(seconds)}"
-        if process.exitcode == 0:
-            self._say(f"{job.name}: finished {took}; {self._pace.after(job.name, seconds)}")
-        else:
-            # What was sent stays readable after the sender has ended; nothing was sent if it was killed.
-            reason = _received(receiver) or f"its process ended with exit code {process.exitcode}"
-            self._failures[job.name] = reason
-            self._pace.drop(job.name)
-            self._say(f"{job.name}: failed {took}: {reason}")
-        receiver.close()
-        process.close()
-
-    def _stop(self) -> None:
-        """Ask every worker to save its state, and wait until all have ended."""
-        self._say("stopping; every training saves its state first")
-        for process, *_ in self._running.values():
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
-        for process, *_ in self._running.values():
-            process.join()
-
-
-def _work(folder: Path, job: Task, sender: Connection) -> None:
-    """What a worker process does; it ends with an exit code."""
-    os.setpgrp()
-    end_with_parent()
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-    try:
-        job.do(Dataset(folder), progress=False)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        sender.send(_reason(error))
-        sys.exit(1)
-
-
-def _received(receiver: Connection) -> str:
-    try:
-        sent: Any = receiver.recv() if receiver.poll() else ""
-    except EOFError:
-        sent = ""
-    return str(sent)
-
-
-def _reason(error: Exception) -> str:
-    logger.debug("a run failed", exc_info=error)
-    return str(error) if isinstance(error, LifelongError) else f"{type(error).__name__}: {error}"

@@ -81,6 +81,28 @@ def test_two_workers_give_the_same_scores_as_this_process_and_name_a_failure(dat
         np.testing.assert_array_equal(one.logits, other.logits)
 
 
+class Killed:
+    """A job whose process is killed, as the system does where memory is short."""
+
+    name, finished, threads = "killed", False, None
+
+    def with_threads(self, threads):
+        return self
+
+    def claim(self, dataset):
+        pass
+
+    def do(self, dataset, *, progress):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named_and_leaves_the_others_alone(dataset, tmp_path):
+    other = job(tmp_path, "popularity")
+    assert "its process was killed" in run_jobs(dataset, [Killed(), other], workers=2)["killed"]
+    assert other.finished
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
