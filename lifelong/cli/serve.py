@@ -248,9 +248,9 @@ def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
 def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Opened]:
     """The artifact, and a store that a process of its own opens meanwhile and writes to."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.serving.writer import WriterProcess
+    from lifelong.serving.writer import OwnerProcess, Writer
 
-    with contextlib.closing(WriterProcess(_task(artifact, url, settings, log))) as writer:
+    with contextlib.closing(Writer(OwnerProcess(_task(artifact, url, settings, log)))) as writer:
         opened = Artifact.open(artifact)
         _get_ready(opened)
         yield opened, writer.open(), writer
@@ -271,13 +271,13 @@ def _get_ready(artifact: Artifact) -> None:
 def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
     """The process that owns the store, for several workers; gives the folder in which they find it."""
     from lifelong.serving.run import shared_folder
-    from lifelong.serving.shared_writer import SharedWriterProcess
+    from lifelong.serving.writer import OwnerProcess
 
     with (
         shared_folder() as folder,
-        contextlib.closing(SharedWriterProcess(_task(artifact, url, settings, log), folder)) as writer,
+        contextlib.closing(OwnerProcess(_task(artifact, url, settings, log), folder)) as owner,
     ):
-        writer.open()
+        owner.keep()
         yield folder
 
 
@@ -286,9 +286,9 @@ def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
     """The artifact, and a store that the writer of all workers owns."""
     from lifelong.artifact.folder import Artifact
     from lifelong.serving.run import held
-    from lifelong.serving.shared_writer import SharedWriter
+    from lifelong.serving.writer import Writer
 
-    with held(folder), contextlib.closing(SharedWriter(folder)) as writer:
+    with held(folder), contextlib.closing(Writer(folder)) as writer:
         opened = Artifact.open(artifact)
         yield opened, writer.open(), writer
 

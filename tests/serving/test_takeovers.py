@@ -8,8 +8,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -20,6 +18,7 @@ from http.client import HTTPConnection, HTTPException
 import numpy as np
 import pytest
 from support.processes import children, command_of, until
+from support.serving import Service
 from support.valkey import server
 from support.variants import other_artifact
 
@@ -43,15 +42,14 @@ def newer(artifact, tmp_path_factory) -> Artifact:
 @contextlib.contextmanager
 def service(artifact, url, *options):
     """A running `lifelong serve`: its process and address."""
-    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", url, "--port", "0", "--json"]
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        yield process, json.loads(process.stdout.readline())["address"]
-    finally:
-        # Killed, and not stopped: what was answered has to be on disk. Workers would outlive their parent.
-        process.terminate() if "--workers" in options else process.kill()
-        process.stdout.close()
-        process.wait()
+    with Service.started(artifact, url, options) as running:
+        try:
+            yield running.process, running.address
+        finally:
+            # Killed, and not stopped: what was answered has to be on disk. Workers would outlive their parent.
+            if "--workers" in options:
+                running.process.terminate()
+                running.process.wait()
 
 
 def call(address, path, body=None, method=None):

@@ -28,8 +28,7 @@ from lifelong.serving import writer as writing
 from lifelong.serving.app import create_app
 from lifelong.serving.bodies import LARGE
 from lifelong.serving.run import shared_folder
-from lifelong.serving.shared_writer import SharedWriterProcess
-from lifelong.serving.writer import WriterProcess
+from lifelong.serving.writer import OwnerProcess, Writer
 from lifelong.serving.writer_process import EventFolder, Notices, WriterTask, _Writing
 from lifelong.store import folder
 from lifelong.store.contract import Commit
@@ -342,7 +341,7 @@ def post_until_acknowledged(service, numbers, acknowledged):
 
 
 def writer_of(artifact, folder):
-    return WriterProcess(WriterTask(f"rocksdb://{folder}", artifact.path, "apply", True, 1.0, "text"))
+    return Writer(OwnerProcess(WriterTask(f"rocksdb://{folder}", artifact.path, "apply", True, 1.0, "text")))
 
 
 def test_what_a_writer_cannot_open_is_said_as_the_store_says_it(artifact, tmp_path):
@@ -480,4 +479,4 @@ def test_a_folder_for_temporary_files_with_a_long_path_is_refused_with_the_way_o
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     task = WriterTask(f"rocksdb://{tmp_path}/store", artifact.path, "apply", True, 1.0, "text")
     with shared_folder() as folder, pytest.raises(UsageError, match=r"a socket at .* bytes\).*TMPDIR=/tmp"):
-        SharedWriterProcess(task, folder)
+        OwnerProcess(task, folder)

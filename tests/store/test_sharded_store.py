@@ -1,7 +1,6 @@
 """What is particular to a store of several databases in one folder."""
 
 import json
-import os
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -117,19 +116,6 @@ def test_very_many_shards_are_refused_before_anything_is_made(url, path):
     assert not path.exists()
 
 
-def test_a_second_writer_is_told_who_owns_the_store_and_a_reader_is_not_disturbed(filled):
-    owner = open_store(filled)
-    with pytest.raises(StoreLockedError, match=f"process {os.getpid()}"):
-        open_store(filled)
-    with closing(open_store(filled, read_only=True)) as reader:
-        owner.commit(Commit(records={0: dict.fromkeys(USERS, b"2")}))
-        assert reader.read_many(USERS) == [b"1"] * 40
-        with pytest.raises(StoreError, match="reading only"):
-            reader.commit(Commit(records={0: {"u": b"3"}}))
-    owner.close()
-    open_store(filled).close()
-
-
 def test_a_lent_store_does_not_answer_and_stays_owned(filled, path):
     with closing(open_store(filled)) as store:
         with store.lent() as items:
@@ -141,25 +127,6 @@ def test_a_lent_store_does_not_answer_and_stays_owned(filled, path):
             with pytest.raises(StoreLockedError):
                 open_store(filled)
         assert store.read_many([PARTS[1][0], PARTS[0][0]]) == [b"new", b"1"]
-
-
-def test_closing_leaves_no_open_file(filled, path):
-    def names() -> set[str]:
-        found = set()
-        for entry in Path("/proc/self/fd").iterdir():
-            try:
-                found.add(str(entry.readlink()))
-            except FileNotFoundError:
-                continue
-        return {name for name in found if str(path) in name}
-
-    store = open_store(filled)
-    view = store.scan()
-    next(view)
-    assert names()
-    store.close()
-    assert names() == set()
-    del view
 
 
 @pytest.mark.parametrize("read_only", [False, True])
@@ -201,13 +168,6 @@ def test_a_start_that_was_interrupted_is_brought_to_its_end(url, path):
         assert list(store.scan()) == []
 
 
-def test_a_folder_with_other_things_is_not_touched(tmp_path):
-    (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(StoreCorruptError, match="not a store"):
-        open_store(f"rocksdb://{tmp_path}?shards=2")
-    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
-
-
 def test_a_store_of_shards_is_no_single_database_nor_of_a_newer_format(filled, path):
     with pytest.raises(StoreError, match="format 2"):
         RocksDbStore(path)
@@ -215,12 +175,6 @@ def test_a_store_of_shards_is_no_single_database_nor_of_a_newer_format(filled, p
     (path / "store.json").write_text(json.dumps({**head, "shards": 1}))
     with pytest.raises(StoreCorruptError, match=r"store.json.*1 shards"):
         open_store(filled)
-
-
-def test_reading_a_store_that_is_not_there_makes_none(url, tmp_path):
-    with pytest.raises(StoreError, match="no store"):
-        open_store(f"{url}?shards=2", read_only=True)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_doctor_says_how_many_shards_there_are(filled, path):

@@ -29,12 +29,21 @@ def url(tmp_path: Path) -> str:
     return f"rocksdb://{tmp_path / 'store'}"
 
 
+def fill(url: str) -> str:
+    with contextlib.closing(open_store(url)) as store:
+        store.commit(Commit(records={0: {"u": b"1"}}, events={("u", 1): b"e"}))
+    return url
+
+
 @pytest.fixture
 def filled(url: str) -> str:
-    store = open_store(url)
-    store.commit(Commit(records={0: {"u": b"1"}}, events={("u", 1): b"e"}))
-    store.close()
-    return url
+    return fill(url)
+
+
+@pytest.fixture(params=["", "?shards=3"])
+def any_filled(request, url: str) -> str:
+    """One database, or several shards."""
+    return fill(url + request.param)
 
 
 def open_files() -> set[str]:
@@ -78,16 +87,16 @@ def test_memory_urls_open_separate_stores():
     assert other.read_many(["u"]) == [None]
 
 
-def test_a_second_writer_is_told_who_owns_the_store(filled):
-    store = open_store(filled)
+def test_a_second_writer_is_told_who_owns_the_store(any_filled):
+    store = open_store(any_filled)
     with pytest.raises(StoreLockedError, match=f"process {os.getpid()}"):
-        open_store(filled)
+        open_store(any_filled)
     store.close()
-    open_store(filled).close()
+    open_store(any_filled).close()
 
 
-def test_reading_alone_works_beside_the_owner_and_shows_the_moment_of_opening(filled):
-    owner, reader = open_store(filled), open_store(filled, read_only=True)
+def test_reading_alone_works_beside_the_owner_and_shows_the_moment_of_opening(any_filled):
+    owner, reader = open_store(any_filled), open_store(any_filled, read_only=True)
     owner.commit(Commit(records={0: {"u": b"2"}}))
     assert reader.read_many(["u"]) == [b"1"]
     with pytest.raises(StoreError, match="reading only"):
@@ -105,9 +114,10 @@ def test_reading_sees_what_a_living_owner_has_committed_but_not_flushed(url):
     owner.close()
 
 
-def test_reading_a_store_that_is_not_there_makes_none(url, tmp_path):
+@pytest.mark.parametrize("option", ["", "?shards=2"])
+def test_reading_a_store_that_is_not_there_makes_none(url, tmp_path, option):
     with pytest.raises(StoreError, match="no store"):
-        open_store(url, read_only=True)
+        open_store(url + option, read_only=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,20 +130,24 @@ def test_many_users_are_read_in_pieces_and_come_in_the_order_of_the_question(url
     assert found == [b"%d" % at if at % 2 == 0 else None for at in range(number)]
 
 
-def test_closing_leaves_no_open_file(filled):
-    before = open_files()
-    store = open_store(filled)
+def test_closing_leaves_no_open_file(any_filled, tmp_path):
+    def names() -> set[str]:
+        return {name for name in open_files() if str(tmp_path) in name}
+
+    store = open_store(any_filled)
     view = store.scan()
-    store.read_many(["u"])
+    next(view)
+    assert names()
     store.close()
-    assert {name for name in open_files() - before if "store" in name} == set()
+    assert names() == set()
     del view
 
 
-def test_a_folder_with_other_things_is_not_touched(tmp_path):
+@pytest.mark.parametrize("option", ["", "?shards=2"])
+def test_a_folder_with_other_things_is_not_touched(tmp_path, option):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(StoreCorruptError, match="not a store"):
-        open_store(f"rocksdb://{tmp_path}")
+        open_store(f"rocksdb://{tmp_path}{option}")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 

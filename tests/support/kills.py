@@ -42,7 +42,7 @@ from lifelong.store.ram import InMemoryStore
 from lifelong.store.shards import shard_of
 from support import victims
 from support.kafka import Broker, broker
-from support.processes import children, command_of, until
+from support.processes import until
 from support.serving import Service
 from support.valkey import server
 from support.variants import other_artifact
@@ -481,7 +481,8 @@ class WriterVictims(Victims):
         """Kill the writer at a random moment; when."""
         pause = self.ground.chance.uniform(0, self.longest)
         time.sleep(pause)
-        (writer,) = [one for one in children(service.process.pid) if "run_writer" in command_of(one)]
+        writer = service.writer
+        assert writer is not None
         os.kill(writer, signal.SIGKILL)
         return f"{pause:.3f} s after its work began"
 

@@ -13,9 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
+from support.processes import children, command_of
 
 _PATIENCE = 400
 
@@ -34,16 +36,19 @@ class Service:
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, artifact: Artifact, url: str, options: Sequence[str] = ()) -> Iterator[Service]:
-        """A service over a store; it is killed at the end if it still runs."""
+    def started(
+        cls, artifact: Artifact, url: str, options: Sequence[str] = (), *, errors: Path | None = None
+    ) -> Iterator[Service]:
+        """A service over a store; it is killed at the end if it still runs. What it says on stderr goes to a file."""
         command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", url, "--port", "0"]
-        process = subprocess.Popen(
-            [*command, "--json", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        with (errors or Path(os.devnull)).open("wb") as said:
+            process = subprocess.Popen(
+                [*command, "--json", *options],
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
         assert process.stdout is not None
         with process.stdout:
             try:
@@ -75,6 +80,16 @@ class Service:
         """The sum of a metric over its labels."""
         samples = re.findall(rf"^{name}(?:\{{.*\}})? (.*)$", self.text("/metrics") or "", re.MULTILINE)
         return sum(map(float, samples))
+
+    @property
+    def ready(self) -> bool:
+        """Whether it says so."""
+        return self.text("/readyz") is not None
+
+    @property
+    def writer(self) -> int | None:
+        """The process that writes; None while there is none."""
+        return next((one for one in children(self.process.pid) if "run_writer" in command_of(one)), None)
 
     def stop(self) -> None:
         """Let it finish."""
