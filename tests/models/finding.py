@@ -4,13 +4,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifelong.data.batch import Batch
 from lifelong.models.base import HistoryModel, MemoryModel, Model, Query, Window
 from lifelong.testing.worlds import random_batch
 
 LENGTHS = (7, 0, 1, 5)
+
+
+def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
+    """z, r, h~, h' of the specification, for one user."""
+    w_r, w_z, w_m = layer.weight_ih_l0.chunk(3)
+    u_r, u_z, u_m = layer.weight_hh_l0.chunk(3)
+    b_r, b_z, b_m = layer.bias_ih_l0.chunk(3)
+    c_r, c_z, c_m = layer.bias_hh_l0.chunk(3)
+    z = torch.sigmoid(-(w_z @ x + b_z + u_z @ h + c_z))
+    r = torch.sigmoid(w_r @ x + b_r + u_r @ h + c_r)
+    candidate = torch.tanh(w_m @ x + b_m + r * (u_m @ h + c_m))
+    return (1 - z) * h + z * candidate
 
 
 def inputs_of(model: HistoryModel, lengths: Sequence[int] = LENGTHS, *, targets: int = 3, seed: int = 0, size: int = 9):

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from finding import naive_gru
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifelong.models.hpmn import Hpmn, HpmnConfig
 from lifelong.nn.hpmn import Slots
@@ -18,18 +19,6 @@ from lifelong.testing.worlds import INPUTS
 def make(*, periods: tuple[int, ...] = (1, 2, 4), hops: int = 3, width: int = 5, seed: int = 0) -> Hpmn:
     torch.manual_seed(seed)
     return Hpmn(INPUTS, HpmnConfig(embedding=3, width=width, periods=periods, hops=hops, dropout=0.0)).double().eval()
-
-
-def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
-    """z, r, h~, h' of the specification, for one user."""
-    w_r, w_z, w_m = layer.weight_ih_l0.chunk(3)
-    u_r, u_z, u_m = layer.weight_hh_l0.chunk(3)
-    b_r, b_z, b_m = layer.bias_ih_l0.chunk(3)
-    c_r, c_z, c_m = layer.bias_hh_l0.chunk(3)
-    z = torch.sigmoid(-(w_z @ x + b_z + u_z @ h + c_z))
-    r = torch.sigmoid(w_r @ x + b_r + u_r @ h + c_r)
-    candidate = torch.tanh(w_m @ x + b_m + r * (u_m @ h + c_m))
-    return (1 - z) * h + z * candidate
 
 
 def naive_memory(model: Hpmn, events: list[Tensor]) -> list[Tensor]:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from finding import naive_gru
 from torch import Tensor, nn
 
 from lifelong.models.hpmn import Hpmn, HpmnConfig
@@ -24,16 +25,6 @@ def make(*, learned: bool = True, **settings: object) -> HpmnDynamic:
         for boundary in model.boundaries:
             nn.init.normal_(boundary.linear.weight, std=4.0)
     return model.double().eval()
-
-
-def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
-    w_r, w_z, w_m = layer.weight_ih_l0.chunk(3)
-    u_r, u_z, u_m = layer.weight_hh_l0.chunk(3)
-    b_r, b_z, b_m = layer.bias_ih_l0.chunk(3)
-    c_r, c_z, c_m = layer.bias_hh_l0.chunk(3)
-    z = torch.sigmoid(-(w_z @ x + b_z + u_z @ h + c_z))
-    r = torch.sigmoid(w_r @ x + b_r + u_r @ h + c_r)
-    return (1 - z) * h + z * torch.tanh(w_m @ x + b_m + r * (u_m @ h + c_m))
 
 
 def naive_memory(model: HpmnDynamic, events: list[Tensor]) -> dict[str, Tensor]:
