@@ -56,19 +56,24 @@ def assert_naive_agrees(
 
 
 def assert_memory_agrees(
-    model: MemoryModel, naive: Callable[[list[Tensor], Tensor], dict[str, Tensor]], *, atol: float = 1e-12
+    model: MemoryModel,
+    naive: Callable[[list[Tensor], Tensor], dict[str, Tensor]],
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    atol: float = 1e-12,
 ) -> None:
     """Fields of a memory and what is read of it are those of `naive`, which has a user's events and a target.
 
     Args:
         model: in double precision.
         naive: gives fields by the beginning of their names, and `interest`; what it leaves out is not compared.
+        lengths: of four histories.
         atol: of values and gradients.
     """
-    generator, length_B = torch.Generator().manual_seed(0), torch.tensor(LENGTHS)
-    event_BLE = torch.randn(4, 9, model.event_width, generator=generator, dtype=torch.float64).requires_grad_()
+    generator, length_B, size = torch.Generator().manual_seed(0), torch.tensor(lengths), max(lengths) + 2
+    event_BLE = torch.randn(4, size, model.event_width, generator=generator, dtype=torch.float64).requires_grad_()
     target_BCE = torch.randn(4, 2, model.target_width, generator=generator, dtype=torch.float64).requires_grad_()
-    padding_BL1 = (torch.arange(9) >= length_B[:, None])[..., None]
+    padding_BL1 = (torch.arange(size) >= length_B[:, None])[..., None]
     position_BC = torch.stack([length_B, length_B // 2], dim=1)
     memory = model.encode_vector(event_BLE.masked_fill(padding_BL1, math.nan), length_B, position_BC)
     fields = {name.partition("_")[0]: value for name, value in memory._asdict().items()}
