@@ -105,15 +105,17 @@ def count_earlier(
         before_M: the time that it is about.
     """
     low = np.array(offset_U[of_M], np.int64)
-    start = low.copy()
-    high = np.array(offset_U[np.asarray(of_M) + 1], np.int64)
-    # One binary search for all pairs at once, in log2(longest history) rounds. The answer is always in [low, high];
-    # a pair is done when both meet.
-    while np.any(low < high):
-        middle = (low + high) // 2
-        open_ = low < high
-        earlier = np.zeros(len(low), bool)
-        earlier[open_] = time_N[middle[open_]] < before_M[open_]
-        low = np.where(open_ & earlier, middle + 1, low)
-        high = np.where(open_ & ~earlier, middle, high)
-    return low - start
+    return first_from(time_N, low, np.array(offset_U[np.asarray(of_M) + 1], np.int64), before_M) - low
+
+
+def first_from(time_N: IntArray, low_M: IntArray, high_M: IntArray, from_M: IntArray) -> IntArray:
+    """The first of the places `low` to `high` with a time of at least `from`, `high` where none has; times ascend."""
+    # One binary search for all questions at once, in log2(longest history) rounds. The answer is always in [low, high];
+    # a question is done when both meet.
+    while np.any(open_M := low_M < high_M):
+        middle_M = (low_M + high_M) // 2
+        earlier_M = np.zeros(len(low_M), bool)
+        earlier_M[open_M] = time_N[middle_M[open_M]] < from_M[open_M]
+        low_M = np.where(open_M & earlier_M, middle_M + 1, low_M)
+        high_M = np.where(open_M & ~earlier_M, middle_M, high_M)
+    return low_M

@@ -21,6 +21,7 @@ import numpy as np
 from lifelong.compiled import compiled
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.examples import Examples, Split
+from lifelong.data.histories import first_from
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 
@@ -171,13 +172,7 @@ class _Sums:
     def _place(self, key_N: IntArray, time_N: IntArray) -> IntArray:
         """Where the first answer of each key at a time, or later, is or would be."""
         low_N, high_N = np.searchsorted(self.key_M, key_N), np.searchsorted(self.key_M, key_N, side="right")
-        while np.any(open_N := low_N < high_N):
-            middle_N = (low_N + high_N) // 2
-            earlier_N = np.zeros(len(low_N), bool)
-            earlier_N[open_N] = self.time_M[middle_N[open_N]] < time_N[open_N]
-            low_N = np.where(open_N & earlier_N, middle_N + 1, low_N)
-            high_N = np.where(open_N & ~earlier_N, middle_N, high_N)
-        return low_N
+        return first_from(self.time_M, low_N, high_N, time_N)
 
 
 @compiled()

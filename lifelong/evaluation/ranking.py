@@ -38,7 +38,7 @@ from lifelong.data.negatives import drawn_counts
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation.results import Estimate, RankingPart, RankingResult
-from lifelong.evaluation.significance import interval
+from lifelong.evaluation.significance import interval, resampled_sums
 
 Score = Callable[[Examples], FloatArray]
 """What the items of examples are ordered by: `[N]`."""
@@ -293,7 +293,10 @@ def _part(name: str, ranked: Ranked, cutoffs: Sequence[int], *, resamples: int, 
     rank_N = ranked.rank_N[chosen_N]
     columns = [column for cutoff in cutoffs for column in measured(rank_N, place_N, len(basket_M), cutoff)]
     user_M = ranked.user_N[chosen_N][np.unique(place_N, return_index=True)[1]]
-    drawn = _drawn(np.stack(columns, axis=1), user_M, np.unique(ranked.user_N), resamples=resamples, seed=seed)
+    summed_MX, users = np.stack([*columns, np.ones(len(user_M))], axis=1), np.unique(ranked.user_N)
+    _, drawn_RX = resampled_sums(summed_MX, user_M, users=users, resamples=resamples, seed=seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = drawn_RX[:, :-1] / drawn_RX[:, -1:]
     metrics = {}
     for column_M, (metric, drawn_R) in zip(columns, zip(names, drawn.T, strict=True), strict=True):
         low, high = interval(drawn_R) if resamples else (None, None)
@@ -316,16 +319,3 @@ def measured(rank_N: IntArray, basket_N: IntArray, baskets: int, cutoff: int) ->
     np.minimum.at(best_M, basket_N, rank_N.astype(np.float64))
     recall_M = np.bincount(basket_N, hit_N, baskets) / number_M
     return recall_M, gain_M / ideal_L[np.minimum(number_M, cutoff)], np.where(best_M <= cutoff, 1 / best_M, 0.0)
-
-
-def _drawn(value_MK: FloatArray, user_M: IntArray, user_U: IntArray, *, resamples: int, seed: int) -> FloatArray:
-    """Means over the baskets of resampled users: `[R, K]`."""
-    place_M = np.searchsorted(user_U, user_M)
-    sum_UK = np.zeros((len(user_U), value_MK.shape[1] + 1))
-    np.add.at(sum_UK, place_M, np.column_stack([value_MK, np.ones(len(value_MK))]))
-    rng = np.random.default_rng([seed, len(user_U)])
-    weight_RU = rng.multinomial(len(user_U), np.full(len(user_U), 1 / len(user_U)), resamples)
-    total_RK = weight_RU @ sum_UK
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means: FloatArray = total_RK[:, :-1] / total_RK[:, -1:]
-    return means

@@ -132,10 +132,11 @@ def draw_weights(num_users: int, resamples: int, rng: np.random.Generator) -> Fl
 
 
 def resampled_sums(
-    columns_NX: FloatArray, user_N: npt.ArrayLike, *, resamples: int, seed: int
+    columns_NX: FloatArray, user_N: npt.ArrayLike, *, users: IntArray | None = None, resamples: int, seed: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Sums of columns over all examples, `[1, X]`, and over those of resampled users, `[R, X]`."""
-    users, place_N = np.unique(np.asarray(user_N), return_inverse=True)
+    """Sums of columns over all examples, `[1, X]`, and of resampled users, `[R, X]`; `users` as in `bootstrap`."""
+    users = np.unique(np.asarray(user_N)) if users is None else users
+    place_N = np.searchsorted(users, np.asarray(user_N))
     sum_UX = np.zeros((len(users), columns_NX.shape[1]))
     np.add.at(sum_UX, place_N, columns_NX)
     return sum_UX.sum(axis=0, keepdims=True), draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sum_UX

@@ -80,15 +80,7 @@ def _gates(part: Array, event: Array, state: Array, weights: Weights, rows: int,
 
 
 @inlined
-def _step(state_D: Array, gate_P: Array, width: int) -> None:
-    """The state after an update."""
-    one = gate_P.dtype.type(1)
-    for j in range(width):
-        state_D[j] = (one - gate_P[2 * width + j]) * gate_P[j] + gate_P[2 * width + j] * state_D[j]
-
-
-@inlined
-def _gated_step(state_D: Array, gate_P: Array, width: int, write: Any) -> None:
+def _step(state_D: Array, gate_P: Array, width: int, write: Any) -> None:
     """The state after an update if a share of it is written; a closed gate leaves it as it is, to the last bit."""
     one = gate_P.dtype.type(1)
     for j in range(width):
@@ -96,13 +88,13 @@ def _gated_step(state_D: Array, gate_P: Array, width: int, write: Any) -> None:
 
 
 @jit
-def _forward(users: Users, write_BL: Array | None, weights: Weights, like_D: tuple[int, ...]) -> None:
+def _forward(users: Users, write_BL: Array, weights: Weights, like_D: tuple[int, ...]) -> None:
     """Fill the states of real events.
 
     Args:
         users: event_BLE; order_B, users, the one with the longest history first; length_B; hidden_BLD, which is
             filled.
-        write_BL: the gates of the events; None if all are open.
+        write_BL: the gates of the events.
         weights: weight_EG, flat, what an event adds to the first three parts of a step; weight_DG, flat, what a state
             adds to the last three; bias_P.
         like_D: as many entries as the padded state width: lengths of tuples are known when the loop is compiled.
@@ -122,37 +114,14 @@ def _forward(users: Users, write_BL: Array | None, weights: Weights, like_D: tup
             for r in range(active):
                 _copy(event[r * padded :], event_BLE[order_B[first + r], t], inputs)
             _gates(part, event, state, weights, _ABREAST, width)
-            if write_BL is None:
-                for r in range(_ABREAST):
-                    _step(state[r * width :], part[r * 4 * width :], width)
-            else:
-                for r in range(active):
-                    _gated_step(state[r * width :], part[r * 4 * width :], width, write_BL[order_B[first + r], t])
+            for r in range(active):
+                _step(state[r * width :], part[r * 4 * width :], width, write_BL[order_B[first + r], t])
             for r in range(active):
                 _copy(hidden_BLD[order_B[first + r], t], state[r * width :], real)
 
 
 @inlined
-def _step_back(back_D: Array, last_D: Array, grad_D: Array, gate_P: Array, width: int, grad_part_P: Array) -> None:
-    """The gradients of a step's parts, and in `back` what goes straight to the state before it."""
-    one = gate_P.dtype.type(1)
-    new, reset, update, from_state = gate_P[:width], gate_P[width:], gate_P[2 * width :], gate_P[3 * width :]
-    for j in range(len(grad_D)):
-        back_D[j] += grad_D[j]
-    for j in range(width):
-        grad_part_P[j] = back_D[j] * (one - update[j]) * (one - new[j] * new[j])
-    for j in range(width):
-        grad_part_P[3 * width + j] = grad_part_P[j] * reset[j]
-    for j in range(width):
-        grad_part_P[width + j] = grad_part_P[3 * width + j] * from_state[j] * (one - reset[j])
-    for j in range(width):
-        grad_part_P[2 * width + j] = back_D[j] * update[j] * (one - update[j]) * (last_D[j] - new[j])
-    for j in range(width):
-        back_D[j] *= update[j]
-
-
-@inlined
-def _gated_step_back(
+def _step_back(
     back_D: Array,
     last_D: Array,
     grad_D: Array,
@@ -160,22 +129,25 @@ def _gated_step_back(
     width: int,
     grad_part_P: Array,
     write: Any,
-    copy_D: Array,
 ) -> Any:
-    """`_step_back` of h + g (GRU(x, h) - h); returns the gradient of g, which is what an update changes."""
+    """The gradients of a step's parts, and in `back` that of the state before it; returns the gradient of its gate."""
     one, change = gate_P.dtype.type(1), gate_P.dtype.type(0)
+    new, reset, update, from_state = gate_P[:width], gate_P[width:], gate_P[2 * width :], gate_P[3 * width :]
     for j in range(len(grad_D)):
         back_D[j] += grad_D[j]
+    # A share of the gradient passes the update; the gate's is what an update changes, also where there was none.
     for j in range(width):
-        change += back_D[j] * (one - gate_P[2 * width + j]) * (gate_P[j] - last_D[j])
-    # A share of the gradient passes the update, the rest goes to the state before.
+        change += back_D[j] * (one - update[j]) * (new[j] - last_D[j])
     for j in range(width):
-        copy_D[j] = (one - write) * back_D[j]
+        grad_part_P[j] = write * back_D[j] * (one - update[j]) * (one - new[j] * new[j])
     for j in range(width):
-        back_D[j] *= write
-    _step_back(back_D, last_D, grad_D[:0], gate_P, width, grad_part_P)
+        grad_part_P[3 * width + j] = grad_part_P[j] * reset[j]
     for j in range(width):
-        back_D[j] += copy_D[j]
+        grad_part_P[width + j] = grad_part_P[3 * width + j] * from_state[j] * (one - reset[j])
+    for j in range(width):
+        grad_part_P[2 * width + j] = write * back_D[j] * update[j] * (one - update[j]) * (last_D[j] - new[j])
+    for j in range(width):
+        back_D[j] *= one - write * (one - update[j])
     return change
 
 
@@ -199,26 +171,21 @@ def _go_back(
     back: Array,
     grad_BLD: Array,
     length_B: Array,
-    write_BL: Array | None,
+    write_BL: Array,
     grad_write_BL: Array,
     some: Some,
-    rows: tuple[Array, Array, Array, Array],
+    rows: tuple[Array, Array, Array],
     weight_GD: Array,
     width: int,
 ) -> None:
     """From step to step: the gradients of the parts of each row, and in `back` that of the state before the block."""
-    (user_R, end, steps), (part, last, grad_part, copy) = some, rows
-    no_grad = grad_BLD[0, 0, :0]
+    (user_R, end, steps), (part, last, grad_part) = some, rows
     for s in range(steps):
         for r in range(len(user_R)):
             b, t, row = user_R[r], end - 1 - s, s * len(user_R) + r
-            grad = grad_BLD[b, t] if t < length_B[b] else no_grad
             states, gates = (back[r * width :], last[row * width :]), part[row * 4 * width :]
-            grad_gates = grad_part[row * 4 * width :]
-            if write_BL is None:
-                _step_back(*states, grad, gates, width, grad_gates)
-            elif t < length_B[b]:
-                change = _gated_step_back(*states, grad, gates, width, grad_gates, write_BL[b, t], copy)
+            if t < length_B[b]:
+                change = _step_back(*states, grad_BLD[b, t], gates, width, grad_part[row * 4 * width :], write_BL[b, t])
                 grad_write_BL[b, t] = change
         # A state adds to the last three parts of a row, which begin at `width`. A product takes four rows; where a step
         # has fewer users, the others are rows of later steps, which are still zero.
@@ -248,7 +215,7 @@ def _give_events(
 def _backward(
     grad_BLD: Array,
     users: Users,
-    write_BL: Array | None,
+    write_BL: Array,
     weights: Weights,
     transposed: tuple[Array, Array],
     like_D: tuple[int, ...],
@@ -267,7 +234,7 @@ def _backward(
         weights: as in `_forward`.
         transposed: weight_GE, so many columns after so many, and weight_GD; flat.
         like_D: as in `_forward`.
-        grads: grad_event_BLE and, if there are gates, grad_write_BL.
+        grads: grad_event_BLE and grad_write_BL.
         grad_weights: as `weights`.
     """
     (_, order_B, length_B, _), (weight_GE, weight_GD) = users, transposed
@@ -275,14 +242,14 @@ def _backward(
     width, kind = len(like_D), weights[2].dtype
     padded = len(weights[0]) // (3 * width)
     event, last, part = np.zeros(_ROWS * padded, kind), np.zeros(_ROWS * width, kind), np.zeros(_ROWS * 4 * width, kind)
-    product, copy = np.zeros(_ROWS * _COLUMNS, kind), np.zeros(width, kind)
+    product = np.zeros(_ROWS * _COLUMNS, kind)
     for first in range(0, len(order_B), _ABREAST):
         user_R = order_B[first : first + _ABREAST]
         most = _ROWS // len(user_R)
         # Three rows more than a block has, as a step takes four of them however many users there are.
         grad_part, back = np.zeros((_ROWS + 3) * 4 * width, kind), np.zeros(_ABREAST * width, kind)
         for end in range(length_B[user_R[0]], 0, -most):
-            some, rows = (user_R, end, min(most, end)), (part, last, grad_part, copy)
+            some, rows = (user_R, end, min(most, end)), (part, last, grad_part)
             _take_rows((event, last), users, some, padded, width)
             _gates(part, event, last, weights, _ROWS, width)
             grad_part[:] = 0
@@ -302,13 +269,13 @@ class _Scan(torch.autograd.Function):
     """A pass as one differentiable operation."""
 
     @staticmethod
-    def forward(ctx: Any, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor | None, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor, *weights: Tensor) -> Tensor:
         order_B = length_B.argsort(descending=True, stable=True)
         hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
         weight_GE, weight_GD, bias_P, like_D = _padded(*weights)
         users = tuple(as_array(value) for value in (input_BLE, order_B, length_B, hidden_BLD))
         loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
-        _forward(users, None if write_BL is None else as_array(write_BL), loops, like_D)
+        _forward(users, as_array(write_BL), loops, like_D)
         ctx.save_for_backward(write_BL, input_BLE, order_B, length_B, hidden_BLD, *weights)
         return hidden_BLD
 
@@ -322,13 +289,13 @@ class _Scan(torch.autograd.Function):
         loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
         users = tuple(as_array(value) for value in of_users)
         grad_input = torch.zeros(of_users[0].shape, dtype=bias_x.dtype)
-        grad_write = torch.zeros(0, 0, dtype=bias_x.dtype) if write_BL is None else torch.zeros_like(write_BL)
+        grad_write = torch.zeros_like(write_BL)
         grad_EG, grad_DG = (torch.zeros(value.shape[::-1], dtype=bias_x.dtype) for value in (weight_GE, weight_GD))
         grad_P = torch.zeros_like(bias_P)
         _backward(
             as_array(grad_outputs[0]),
             users,
-            None if write_BL is None else as_array(write_BL),
+            as_array(write_BL),
             loops,
             (_flat(of_columns), _flat(weight_GD)),
             like_D,
@@ -340,7 +307,7 @@ class _Scan(torch.autograd.Function):
         grad_x = grad_EG.t().view(3, wide, -1)[:, :width, :inputs].roll(-1, 0).flatten(0, 1)
         grad_h = grad_DG.t().view(3, wide, wide)[:, :width, :width].flatten(0, 1)
         grad_bias = grad_P.view(4, wide)[:, :width]
-        of_inputs = grad_input, None, None if write_BL is None else grad_write
+        of_inputs = grad_input, None, grad_write
         return *of_inputs, grad_x, grad_h, grad_bias[[1, 2, 0]].flatten(), grad_bias[1:].flatten()
 
 
@@ -379,5 +346,7 @@ def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor 
         length_B: int64 real events of each user.
         write_BL: the gates, 0 to 1; None if all are open.
     """
+    if write_BL is None:
+        write_BL = input_BLE.new_ones(input_BLE.shape[:2])
     apply: Callable[..., Tensor] = _Scan.apply
     return apply(input_BLE, length_B, write_BL, *gru.all_weights[0])

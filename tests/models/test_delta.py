@@ -1,12 +1,11 @@
 """The gated delta memory against a naive transcription of its equations, in float64."""
 
-import math
-
 import pytest
 import torch
+from finding import assert_memory_agrees
 from torch import Tensor, nn
 
-from lifelong.models.delta import GatedDelta, GatedDeltaConfig, GatedDeltaMemory
+from lifelong.models.delta import GatedDelta, GatedDeltaConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
 LENGTHS = (9, 0, 1, 4)
@@ -51,30 +50,13 @@ def naive_interest(model: GatedDelta, states: list[Tensor], count: int, target: 
 
 @pytest.mark.parametrize("chunk", [1, 4, 64])
 def test_state_and_interest_are_the_naive_loop_in_value_and_gradient(chunk: int) -> None:
-    model, generator = make(chunk), torch.Generator().manual_seed(0)
-    length_B = torch.tensor(LENGTHS)
-    clean_BLE = torch.randn(4, 11, model.event_width, generator=generator, dtype=torch.float64)
-    padding_BL1 = (torch.arange(11) >= length_B[:, None])[..., None]
-    target_BCE = torch.randn(4, 1, model.target_width, generator=generator, dtype=torch.float64)
-    state_weight = torch.randn(4, HEADS, WIDTH, WIDTH, generator=generator, dtype=torch.float64)
-    weight = torch.randn(4, HEADS * WIDTH, generator=generator, dtype=torch.float64)
-    results = []
-    for chunked in (True, False):
-        leaves = [clean_BLE.clone().requires_grad_(), target_BCE.clone().requires_grad_()]
-        if chunked:
-            dirty_BLE = leaves[0].masked_fill(padding_BL1, math.nan)
-            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
-            state, interest = memory.state_BHDK[:, 0], model.read_vector(memory, leaves[1])[0][:, 0]
-        else:
-            users = [naive_state(model, list(leaves[0][b, :length])) for b, length in enumerate(LENGTHS)]
-            state = torch.stack([torch.stack(user) for user in users])
-            rows = [naive_interest(model, users[b], n, leaves[1][b, 0]) for b, n in enumerate(LENGTHS)]
-            interest = torch.stack(rows)
-        body = [value for name, value in model.named_parameters() if not name.startswith(("embed.", "head."))]
-        loss = (state * state_weight).sum() + (interest * weight).sum()
-        results.append([state.detach(), interest.detach(), *torch.autograd.grad(loss, [*leaves, *body])])
-    for left, right in zip(*results, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+    model = make(chunk)
+
+    def naive(events: list[Tensor], target: Tensor) -> dict[str, Tensor]:
+        states = naive_state(model, events)
+        return {"state": torch.stack(states), "interest": naive_interest(model, states, len(events), target)}
+
+    assert_memory_agrees(model, naive, atol=1e-10)
 
 
 def test_the_size_of_a_chunk_changes_nothing() -> None:
@@ -110,12 +92,3 @@ def test_an_event_can_clear_a_head() -> None:
     both = model.write_vector(model.write_vector(model.initial_memory(1), one), other)
     alone = model.write_vector(model.initial_memory(1), other)
     torch.testing.assert_close(both.state_BHDK, alone.state_BHDK)
-
-
-def test_shares_before_the_first_event_are_zero_without_nan_in_the_gradient() -> None:
-    model = make()
-    memory = GatedDeltaMemory(*(value.unsqueeze(1) for value in model.initial_memory(2)))
-    interest, share = model.read_vector(memory, torch.ones(2, 3, model.target_width).double())
-    interest.sum().backward()
-    assert not bool(share.any())
-    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events
+from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events, naive_gru
 from torch import Tensor, nn
 
 from lifelong.models.base import Query, Window
@@ -21,13 +21,9 @@ def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:
 
 def extract(gru: nn.GRU, events: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
     """h_1, h_2, ... of the interest extractor layer, or with weights of the interest evolving layer."""
-    (w_r, w_z, w_n), (u_r, u_z, u_n) = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
-    (b_r, b_z, b_n), (c_r, c_z, c_n) = gru.bias_ih_l0.chunk(3), gru.bias_hh_l0.chunk(3)
     h, states = torch.zeros(gru.hidden_size, dtype=torch.float64), []
     for e, a in zip(events, weights or [1.0] * len(events), strict=True):
-        u = a * (1 - torch.sigmoid(w_z @ e + b_z + u_z @ h + c_z))
-        r = torch.sigmoid(w_r @ e + b_r + u_r @ h + c_r)
-        h = (1 - u) * h + u * torch.tanh(w_n @ e + b_n + r * (u_n @ h + c_n))
+        h = h + a * (naive_gru(gru, e, h) - h)
         states.append(h)
     return states
 

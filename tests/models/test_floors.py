@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +9,6 @@ from lifelong.data.examples import Examples
 from lifelong.models.counts import Counts, CountsConfig
 from lifelong.models.popularity import Popularity, PopularityConfig
 from lifelong.nn.logistic import fit_logistic
-from lifelong.testing.datasets import tiny_dataset
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return tiny_dataset(tmp_path / "data")
 
 
 def with_training(dataset: Dataset, rows: list[int], labels: list[float], *, rule: str) -> Dataset:

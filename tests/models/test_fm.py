@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from finding import assert_logits_agree
 from torch import Tensor
 
 from lifelong.data.batch import Batch
@@ -50,15 +51,7 @@ def naive_logit(model: Fm, batch: Batch, user: int, place: int) -> Tensor:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_and_gradients_are_those_of_all_pairs(seed: int) -> None:
     model, batch = make(seed), random_batch([7, 0, 1, 4], targets=3, seed=seed)
-    naive = torch.stack([torch.stack([naive_logit(model, batch, user, c) for c in range(3)]) for user in range(4)])
-    logit_BC = model(batch).logit_BCT[..., 0]
-    torch.testing.assert_close(logit_BC, naive, rtol=0, atol=1e-12)
-    weight_BC = torch.rand(4, 3, dtype=torch.float64)
-    gradients = [
-        torch.autograd.grad((weight_BC * value).sum(), list(model.parameters())) for value in (logit_BC, naive)
-    ]
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    assert_logits_agree(model, batch, lambda *cell: (naive_logit(model, batch, *cell), torch.zeros(())))
 
 
 def test_a_field_has_other_weights_in_the_bag_than_as_a_target() -> None:

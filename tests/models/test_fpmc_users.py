@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from finding import assert_logits_agree
 from torch import Tensor
 
 from lifelong.data.batch import Batch
@@ -49,20 +50,7 @@ def test_logits_loss_and_gradients_are_those_of_the_equations(seed: int) -> None
     model, batch = make(seed), random_batch([7, 0, 1], targets=4, seed=seed)
     batch.history_BLF[0, 2:6, -1] = 2
     batch.mask_BC[1, 2] = False
-    output, cells = model(batch), [(user, place) for user in range(3) for place in range(4)]
-    scored = {cell: naive(model, batch, *cell) for cell in cells}
-    naive_BC = torch.stack([scored[cell][0] for cell in cells]).view(3, 4)
-    naive_decay = DECAY * sum(squares for cell, (_, squares) in scored.items() if cell != (1, 2)) / 11
-    torch.testing.assert_close(output.logit_BCT[..., 0], naive_BC, rtol=0, atol=1e-12)
-    torch.testing.assert_close(output.aux_losses["decay"], naive_decay, rtol=0, atol=1e-12)
-    weight_BC = torch.rand(3, 4, dtype=torch.float64)
-    losses = (
-        (weight_BC * output.logit_BCT[..., 0]).sum() + output.aux_losses["decay"],
-        (weight_BC * naive_BC).sum() + naive_decay,
-    )
-    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    assert_logits_agree(model, batch, lambda *cell: naive(model, batch, *cell), decay=DECAY)
 
 
 def test_the_form_is_what_fpmc_with_its_flag_builds() -> None:

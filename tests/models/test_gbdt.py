@@ -1,6 +1,5 @@
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +12,9 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.errors import ConfigError, MissingExtraError
 from lifelong.models.gbdt import Gbdt, GbdtConfig
-from lifelong.testing.datasets import tiny_dataset
 
 __all__ = ["make"]
 SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return tiny_dataset(tmp_path / "data")
 
 
 def fitted(dataset: Dataset, **settings: int) -> Gbdt:

@@ -5,31 +5,21 @@ import math
 import numpy as np
 import pytest
 import torch
+from finding import assert_memory_agrees, naive_gru
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifelong.models.hpmn import Hpmn, HpmnConfig
 from lifelong.nn.hpmn import Slots
 from lifelong.nn.slots import slot_covariance
+from lifelong.testing.model_contract import ModelCase, check_encode_equals_folded_writes
 from lifelong.testing.worlds import INPUTS
 
 
 def make(*, periods: tuple[int, ...] = (1, 2, 4), hops: int = 3, width: int = 5, seed: int = 0) -> Hpmn:
     torch.manual_seed(seed)
     return Hpmn(INPUTS, HpmnConfig(embedding=3, width=width, periods=periods, hops=hops, dropout=0.0)).double().eval()
-
-
-def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
-    """z, r, h~, h' of the specification, for one user."""
-    w_r, w_z, w_m = layer.weight_ih_l0.chunk(3)
-    u_r, u_z, u_m = layer.weight_hh_l0.chunk(3)
-    b_r, b_z, b_m = layer.bias_ih_l0.chunk(3)
-    c_r, c_z, c_m = layer.bias_hh_l0.chunk(3)
-    z = torch.sigmoid(-(w_z @ x + b_z + u_z @ h + c_z))
-    r = torch.sigmoid(w_r @ x + b_r + u_r @ h + c_r)
-    candidate = torch.tanh(w_m @ x + b_m + r * (u_m @ h + c_m))
-    return (1 - z) * h + z * candidate
 
 
 def naive_memory(model: Hpmn, events: list[Tensor]) -> list[Tensor]:
@@ -65,64 +55,23 @@ def naive_read(model: Hpmn, count: int, slots: list[Tensor], target: Tensor) -> 
     return q, first
 
 
-def gradient_of(leaf: Tensor) -> Tensor:
-    """The gradient, zeros where the leaf took no part."""
-    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone()
-
-
 nested = st.lists(st.integers(2, 4), max_size=3).map(
     lambda ratios: tuple(math.prod(ratios[:size]) for size in range(len(ratios) + 1))
 )
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    periods=nested,
-    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4),
-    padding=st.integers(0, 5),
-    seed=st.integers(0, 99),
-)
+@settings(max_examples=15, deadline=None)
+@given(periods=nested, lengths=st.lists(st.integers(1, 40), min_size=3, max_size=3), seed=st.integers(0, 99))
 def test_batch_form_per_event_form_and_naive_loop_agree_in_value_and_gradient(
-    periods: tuple[int, ...], lengths: list[int], padding: int, seed: int
+    periods: tuple[int, ...], lengths: list[int], seed: int
 ) -> None:
     model = make(periods=periods, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    size = max(lengths) + padding
-    event_BLE = torch.randn(len(lengths), size, model.event_width, generator=generator, dtype=torch.float64)
-    length_B = torch.tensor(lengths)
-    real_BL1 = (torch.arange(size) < length_B[:, None])[..., None]
-    dirty_BLE = event_BLE.masked_fill(~real_BL1, float("nan"))
-    weight_BSD = torch.randn(len(lengths), len(periods), model.config.width, generator=generator, dtype=torch.float64)
 
-    def batch_form(event: Tensor) -> Tensor:
-        return model.encode_vector(event, length_B, length_B[:, None]).slot_BSD[:, 0]
+    def naive(events: list[Tensor], target: Tensor) -> dict[str, Tensor]:
+        return {"slot": torch.stack(naive_memory(model, events))}
 
-    def per_event_form(event: Tensor) -> Tensor:
-        rows = []
-        for user, length in enumerate(lengths):
-            memory = model.initial_memory(1)
-            for place in range(length):
-                memory = model.write_vector(memory, event[user : user + 1, place])
-            rows.append(memory.slot_BSD[0])
-        return torch.stack(rows)
-
-    def naive_loop(event: Tensor) -> Tensor:
-        users = (naive_memory(model, list(event[user, :length])) for user, length in enumerate(lengths))
-        return torch.stack([torch.stack(slots) for slots in users])
-
-    values, gradients = [], []
-    for form, event in ((batch_form, dirty_BLE), (per_event_form, event_BLE), (naive_loop, event_BLE)):
-        leaf = event.clone().requires_grad_()
-        slot_BSD = form(leaf)
-        if slot_BSD.requires_grad:
-            (slot_BSD * weight_BSD).sum().backward()
-        values.append(slot_BSD.detach())
-        gradients.append([gradient_of(part) for part in (leaf, *model.memory.layers.parameters())])
-        model.zero_grad()
-    for other in (1, 2):
-        torch.testing.assert_close(values[other], values[0], rtol=0, atol=1e-12)
-        for left, right in zip(gradients[other], gradients[0], strict=True):
-            torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+    assert_memory_agrees(model, naive, lengths=[*lengths, 0], atol=1e-10)
+    check_encode_equals_folded_writes(ModelCase("hpmn", {"periods": periods}))
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,9 +1,8 @@
 """HPMN with dynamic periods against a naive transcription: loops over users, events and layers, in float64."""
 
-import math
-
 import pytest
 import torch
+from finding import assert_memory_agrees, naive_gru
 from torch import Tensor, nn
 
 from lifelong.models.hpmn import Hpmn, HpmnConfig
@@ -12,7 +11,6 @@ from lifelong.testing.worlds import INPUTS, random_batch
 
 LENGTHS = (40, 0, 1, 17)
 WIDTH, PERIODS = 5, (1, 2, 6)
-FIELDS = ("slot_BSD", "rate_BS", "age_BS", "waited_BS")
 
 
 def make(*, learned: bool = True, **settings: object) -> HpmnDynamic:
@@ -24,16 +22,6 @@ def make(*, learned: bool = True, **settings: object) -> HpmnDynamic:
         for boundary in model.boundaries:
             nn.init.normal_(boundary.linear.weight, std=4.0)
     return model.double().eval()
-
-
-def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
-    w_r, w_z, w_m = layer.weight_ih_l0.chunk(3)
-    u_r, u_z, u_m = layer.weight_hh_l0.chunk(3)
-    b_r, b_z, b_m = layer.bias_ih_l0.chunk(3)
-    c_r, c_z, c_m = layer.bias_hh_l0.chunk(3)
-    z = torch.sigmoid(-(w_z @ x + b_z + u_z @ h + c_z))
-    r = torch.sigmoid(w_r @ x + b_r + u_r @ h + c_r)
-    return (1 - z) * h + z * torch.tanh(w_m @ x + b_m + r * (u_m @ h + c_m))
 
 
 def naive_memory(model: HpmnDynamic, events: list[Tensor]) -> dict[str, Tensor]:
@@ -59,37 +47,23 @@ def naive_memory(model: HpmnDynamic, events: list[Tensor]) -> dict[str, Tensor]:
                 break
             last[j], waited[j], x = n, 0, slots[j]
     return {
-        "slot_BSD": torch.stack(slots),
-        "rate_BS": torch.stack(writes) / size,
-        "age_BS": torch.tensor([(len(events) - at) / 1024 for at in last], dtype=torch.float64),
-        "waited_BS": torch.tensor([steps / 1024 for steps in waited], dtype=torch.float64),
+        "slot": torch.stack(slots),
+        "rate": torch.stack(writes) / size,
+        "age": torch.tensor([(len(events) - at) / 1024 for at in last], dtype=torch.float64),
+        "waited": torch.tensor([steps / 1024 for steps in waited], dtype=torch.float64),
     }
 
 
 def test_memory_is_the_naive_loop_in_value_and_gradient() -> None:
-    model, generator = make(), torch.Generator().manual_seed(0)
-    length_B = torch.tensor(LENGTHS)
-    clean_BLE = torch.randn(4, 43, model.event_width, generator=generator, dtype=torch.float64)
-    padding_BL1 = (torch.arange(43) >= length_B[:, None])[..., None]
-    slot_weight = torch.randn(4, 3, WIDTH, generator=generator, dtype=torch.float64)
-    rate_weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    results = []
-    for fast in (True, False):
-        event_BLE = clean_BLE.clone().requires_grad_()
-        if fast:
-            dirty_BLE = event_BLE.masked_fill(padding_BL1, math.nan)
-            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
-            found = {name: getattr(memory, name)[:, 0] for name in FIELDS}
-        else:
-            users = [naive_memory(model, list(event_BLE[b, :length])) for b, length in enumerate(LENGTHS)]
-            found = {name: torch.stack([user[name] for user in users]) for name in FIELDS}
-        leaves = [event_BLE, *model.layers.parameters(), *model.boundaries.parameters()]
-        loss = (found["slot_BSD"] * slot_weight).sum() + (found["rate_BS"] * rate_weight).sum()
-        results.append([*(found[name].detach() for name in FIELDS), *torch.autograd.grad(loss, leaves)])
-    rate_S = results[0][1][0]
-    assert 0 < rate_S[1] < 1 and rate_S[1] != 0.5, f"nothing dynamic is tested: {rate_S}"
-    for left, right in zip(*results, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+    model, rates = make(), []
+
+    def naive(events: list[Tensor], target: Tensor) -> dict[str, Tensor]:
+        found = naive_memory(model, events)
+        rates.append(found["rate"].tolist())
+        return found
+
+    assert_memory_agrees(model, naive, lengths=LENGTHS, atol=1e-10)
+    assert 0 < rates[0][1] < 1 and rates[0][1] != 0.5, f"nothing dynamic is tested: {rates[0]}"
 
 
 @pytest.mark.parametrize("hops", [1, 3])

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from finding import assert_logits_agree
 from support.artifacts import tiny_artifact
 from torch import Tensor
 
@@ -48,15 +49,7 @@ def naive_logit(model: Lr, batch: Batch, user: int, place: int) -> Tensor:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_and_gradients_are_those_of_the_regression(seed: int) -> None:
     model, batch = make(seed=seed), random_batch([7, 0, 1, 4], targets=4, seed=seed)
-    naive = torch.stack([torch.stack([naive_logit(model, batch, user, c) for c in range(4)]) for user in range(4)])
-    logit_BC = model(batch).logit_BCT[..., 0]
-    torch.testing.assert_close(logit_BC, naive, rtol=0, atol=1e-12)
-    weight_BC = torch.rand(4, 4, dtype=torch.float64)
-    gradients = [
-        torch.autograd.grad((weight_BC * value).sum(), list(model.parameters())) for value in (logit_BC, naive)
-    ]
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    assert_logits_agree(model, batch, lambda *cell: (naive_logit(model, batch, *cell), torch.zeros(())))
 
 
 def test_a_value_seen_once_stays_seen_in_single_precision() -> None:

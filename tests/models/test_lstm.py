@@ -1,14 +1,11 @@
 """LSTM against a naive transcription of its equations: loops over users and events, in float64."""
 
-import math
-
 import torch
+from finding import assert_memory_agrees
 from torch import Tensor
 
 from lifelong.models.lstm import Lstm, LstmConfig
 from lifelong.testing.worlds import INPUTS
-
-LENGTHS = (7, 0, 1, 4)
 
 
 def make() -> Lstm:
@@ -16,7 +13,7 @@ def make() -> Lstm:
     return Lstm(INPUTS, LstmConfig(embedding=3, width=5, dropout=0.0)).double().eval()
 
 
-def naive_state(model: Lstm, events: list[Tensor]) -> Tensor:
+def naive(model: Lstm, events: list[Tensor]) -> dict[str, Tensor]:
     """h and c after the events, gate by gate."""
     weights = (model.lstm.weight_ih_l0, model.lstm.weight_hh_l0, model.lstm.bias_ih_l0, model.lstm.bias_hh_l0)
     w_i, w_f, w_g, w_o = weights[0].chunk(4)
@@ -29,29 +26,12 @@ def naive_state(model: Lstm, events: list[Tensor]) -> Tensor:
         o = 1 / (1 + torch.exp(-(w_o @ x + u_o @ h + b_o)))
         c = f * c + i * torch.tanh(w_g @ x + u_g @ h + b_g)
         h = o * torch.tanh(c)
-    return torch.stack([h, c])
+    return {"hidden": h, "cell": c, "interest": h}
 
 
 def test_encode_is_the_naive_loop_in_value_and_gradient_of_both_states() -> None:
-    model, generator = make(), torch.Generator().manual_seed(0)
-    length_B = torch.tensor(LENGTHS)
-    clean_BLE = torch.randn(4, 9, model.event_width, generator=generator, dtype=torch.float64)
-    padding_BL1 = (torch.arange(9) >= length_B[:, None])[..., None]
-    weight_BSD = torch.randn(4, 2, 5, generator=generator, dtype=torch.float64)
-    results = []
-    for batched in (True, False):
-        event_BLE = clean_BLE.clone().requires_grad_()
-        if batched:
-            dirty_BLE = event_BLE.masked_fill(padding_BL1, math.nan)
-            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
-            state_BSD = torch.stack([memory.hidden_BD[:, 0], memory.cell_BD[:, 0]], dim=1)
-        else:
-            states = [naive_state(model, list(event_BLE[b, :length])) for b, length in enumerate(LENGTHS)]
-            state_BSD = torch.stack(states)
-        leaves = [event_BLE, *model.lstm.parameters()]
-        results.append([state_BSD.detach(), *torch.autograd.grad((state_BSD * weight_BSD).sum(), leaves)])
-    for left, right in zip(*results, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    model = make()
+    assert_memory_agrees(model, lambda events, target: naive(model, events))
 
 
 def test_a_cell_goes_on_from_where_the_batch_form_left_it() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,14 +19,8 @@ from lifelong.models.neighbour_model import NeighbourModel
 from lifelong.models.tifu_knn import TifuKnn, TifuKnnConfig
 from lifelong.models.topfreq import TopFreq, TopFreqConfig
 from lifelong.models.upcf import Upcf, UpcfConfig
-from lifelong.testing.datasets import tiny_dataset
 
 A, B, C, D = range(FIRST_ROW, FIRST_ROW + 4)
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return tiny_dataset(tmp_path / "data")
 
 
 def baskets(dataset: Dataset, *users: list[list[int]]) -> Dataset:

@@ -1,16 +1,14 @@
 """RUM, both levels, against naive transcriptions of its equations: loops over users, events, slots, in float64."""
 
-import math
-
 import pytest
 import torch
+from finding import assert_memory_agrees
 from torch import Tensor
 
 from lifelong.models.rum_feature import RumFeature
 from lifelong.models.rum_item import RumItem
 from lifelong.testing.worlds import INPUTS
 
-LENGTHS = (9, 0, 1, 3)
 WIDTH, SLOTS, STRENGTH = 5, 3, 0.7
 
 
@@ -53,30 +51,8 @@ def naive_feature_interest(model: RumFeature, events: list[Tensor], target: Tens
 
 @pytest.mark.parametrize(("kind", "naive"), [(RumItem, naive_item_interest), (RumFeature, naive_feature_interest)])
 def test_interest_is_the_naive_loop_in_value_and_gradient(kind, naive) -> None:
-    model, generator = make(kind), torch.Generator().manual_seed(0)
-    length_B = torch.tensor(LENGTHS)
-    clean_BLE = torch.randn(4, 11, model.event_width, generator=generator, dtype=torch.float64)
-    padding_BL1 = (torch.arange(11) >= length_B[:, None])[..., None]
-    target_BCE = torch.randn(4, 2, model.target_width, generator=generator, dtype=torch.float64)
-    position_BC = torch.stack([length_B, length_B // 2], dim=1)
-    weight_BCD = torch.randn(4, 2, WIDTH, generator=generator, dtype=torch.float64)
-    results = []
-    for batched in (True, False):
-        leaves = [clean_BLE.clone().requires_grad_(), target_BCE.clone().requires_grad_()]
-        if batched:
-            dirty_BLE = leaves[0].masked_fill(padding_BL1, math.nan)
-            interest_BCD, _ = model.read_vector(model.encode_vector(dirty_BLE, length_B, position_BC), leaves[1])
-        else:
-            rows = [
-                [naive(model, list(leaves[0][b, : position_BC[b, c]]), leaves[1][b, c]) for c in range(2)]
-                for b in range(4)
-            ]
-            interest_BCD = torch.stack([torch.stack(row) for row in rows])
-        body = [value for name, value in model.named_parameters() if not name.startswith(("embed.", "head."))]
-        gradients = torch.autograd.grad((interest_BCD * weight_BCD).sum(), [*leaves, *body])
-        results.append([interest_BCD.detach(), *gradients])
-    for left, right in zip(*results, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    model = make(kind)
+    assert_memory_agrees(model, lambda *given: {"interest": naive(model, *given)})
 
 
 def test_item_memory_forgets_the_oldest_event() -> None:
@@ -98,15 +74,6 @@ def test_item_memory_with_fewer_events_than_places_gives_empty_places_no_weight(
     for sign in (1.0, -1.0):
         _, weight_BCS = model.read_vector(memory, sign * torch.ones(1, 1, model.target_width).double())
         assert weight_BCS.tolist() == [[[0.0, 0.0, 1.0]]]
-
-
-def test_item_memory_without_events_reads_zeros_without_nan_in_the_gradient() -> None:
-    model = make(RumItem)
-    memory = type(model.initial_memory(1))(*(value.unsqueeze(1) for value in model.initial_memory(1)))
-    interest_BCD, _ = model.read_vector(memory, torch.ones(1, 2, model.target_width).double())
-    interest_BCD.sum().backward()
-    assert interest_BCD.tolist() == [[[0.0] * WIDTH] * 2]
-    assert bool(model.query.weight.grad.isfinite().all())
 
 
 def test_feature_memory_erases_only_where_the_event_belongs() -> None:

@@ -119,17 +119,6 @@ def test_positions_may_be_asked_in_any_order_and_twice() -> None:
         torch.testing.assert_close(together[place], alone, rtol=0, atol=1e-14)
 
 
-def test_a_bucket_without_events_gives_zero_and_no_nan_in_the_gradient() -> None:
-    model = make()
-    target_BCE = torch.ones(1, 2, model.target_width, dtype=torch.float64)
-    event_BLE = torch.ones(1, 3, model.event_width, dtype=torch.float64, requires_grad=True)
-    sums = model.own_sums(event_BLE, target_BCE, torch.tensor([[0, 3]]))
-    mean_direction(sums).sum().backward()
-    assert not sums[0, 0].any()
-    assert event_BLE.grad is not None
-    assert event_BLE.grad.isfinite().all()
-
-
 def test_the_gradient_of_an_empty_bucket_is_no_larger_than_that_of_others() -> None:
     sum_BCGD = torch.zeros(1, 1, 2, 4, requires_grad=True)
     mean_direction(sum_BCGD).sum().backward()

@@ -10,7 +10,6 @@ from lifelong.artifact.graphs import write_graphs
 from lifelong.models import build
 from lifelong.models.base import HistoryModel, MemoryModel, Model
 from lifelong.nn.short_term import ShortTerm
-from lifelong.testing.model_contract import ModelCase, check_encode_equals_folded_writes
 from lifelong.testing.worlds import INPUTS, random_batch
 from tests.models.finding import inputs_of
 
@@ -96,11 +95,6 @@ def test_its_graphs_are_the_model(name: str, short: int, tmp_path: Path) -> None
 def test_none_of_it_is_no_part_of_the_model() -> None:
     names = {name for name, _ in model_of("eta", short=0).named_parameters()}
     assert not any("short_term" in name for name in names)
-
-
-@pytest.mark.parametrize("short", [1, 4, 30])
-def test_sdim_folded_is_sdim_encoded(short: int) -> None:
-    check_encode_equals_folded_writes(ModelCase("sdim", {"short": short}))
 
 
 def test_sdim_attends_to_what_its_memory_keeps() -> None:

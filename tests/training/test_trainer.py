@@ -51,11 +51,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
-
-
 @pytest.fixture(autouse=True)
 def no_graphs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Exporting graphs takes seconds and has its own tests."""
