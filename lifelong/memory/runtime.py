@@ -10,20 +10,20 @@ unrolled events, embedded. Its attention is over these events, the oldest first,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from lifelong.artifact.folder import RUN, STRIDE, Artifact, FieldLayout, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
-from lifelong.errors import ArtifactError, StoreCorruptError
+from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.memory.codec import Codec, is_same_layout, make_codec
 from lifelong.memory.counting import Counting
-from lifelong.memory.graphs import Session
 from lifelong.memory.state import States, append, unroll
 from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import MemoryStore
@@ -43,6 +43,40 @@ class Read(NamedTuple):
 
     logit_BT: Float32Array
     readout_BI: Float32Array
+
+
+class Session:
+    """A graph that can be run. Threads may share it.
+
+    Args:
+        artifact: of a model that is served.
+        name: of the graph.
+        threads: of one run; one is the fastest for single requests.
+
+    Raises:
+        ArtifactError: the graph cannot be run.
+    """
+
+    def __init__(self, artifact: Artifact, name: Graph, threads: int) -> None:
+        runtime = require("onnxruntime", extra="serve", purpose="running a model's graphs")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # Waiting threads sleep: spinning ones cost other processes their cores, and the slowest requests most.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        path = artifact.graph(name)
+        try:
+            self.session: Any = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ArtifactError(f"{path} cannot be run: {error}", fix="train again with this release") from error
+        self.taken: frozenset[str] = frozenset(part.name for part in self.session.get_inputs())
+        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+
+    def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """Run the graph on those of the inputs that it takes; gives the named outputs."""
+        inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in self.taken}
+        found: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
+        return found
 
 
 class Runtime:

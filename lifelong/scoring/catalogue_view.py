@@ -2,8 +2,8 @@
 
 A model that learns from negatives drawn by popularity has scores of log p(item | user) - log q(item), which say how
 much more likely an item is than its popularity: rare items would come first. So log q, which the artifact keeps, is
-added to order items (`data.negatives.log_popularity`), and what the memory counts of them, where the artifact has
-weights for both (`artifact.list_order`). `lifelong evaluate --ranking` does the same; the scores themselves stay what a
+added to order items (`artifact.list_order.log_popularity`), and what the memory counts of them, where the artifact has
+weights for both. `lifelong evaluate --ranking` does the same; the scores themselves stay what a
 request gets.
 
 Shapes: C items, V catalogue rows.
@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import log_popularity
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.negatives import log_popularity
 from lifelong.dtypes import FloatArray
 from lifelong.memory.state import States
 from lifelong.scoring.answer import ScoreRequest

@@ -23,10 +23,9 @@ from lifelong.errors import ArtifactError
 from lifelong.memory import counting
 from lifelong.memory.counting import Counting
 from lifelong.memory.event import EventTable
-from lifelong.memory.rounds import make_rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
-from lifelong.memory.writer import MemoryWriter
+from lifelong.memory.writer import MemoryWriter, make_rounds
 from lifelong.models.base import Event, History, MemoryModel, Target
 from lifelong.store.ram import InMemoryStore
 from lifelong.store.remote import RemoteStore
@@ -233,7 +232,7 @@ _NOTHING_NEW = """
 import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.tally import kernel
-from lifelong.memory.counting import compile_all
+from lifelong.memory.counting import compile_writes
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.scorer import Scorer
 from lifelong.store.ram import InMemoryStore
@@ -241,7 +240,7 @@ from lifelong.store.ram import InMemoryStore
 def forms():
     return {name: len(loop.signatures) for name, loop in vars(kernel).items() if hasattr(loop, "signatures")}
 
-compile_all()
+compile_writes()
 before, artifact, store = forms(), Artifact.open(sys.argv[1]), InMemoryStore()
 updater = Updater(artifact, store)
 for second in range(1, 400, 100):

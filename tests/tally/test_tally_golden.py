@@ -82,7 +82,7 @@ def found(memory: kernel.Memory) -> kernel.Found:
     number_NF, size = np.array([*ASKED]), len(ASKED)
     popularity_NF = np.log(np.repeat(np.array([*ASKED.values()], np.float32), 2).reshape(size, 2))
     asked = kernel.Targets(np.zeros(size, np.int64), number_NF, popularity_NF, FACTORS[number_NF[:, 0] % 2])
-    found = kernel.unknown(PLAN, size, np.float64)
+    found = kernel.unknown(kernel.rules_of(PLAN), size, np.float64)
     kernel.read(memory, np.array([10]), asked, kernel.rules_of(PLAN), found)
     return found
 
