@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from lifelong.artifact.manifest import AGAIN
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.state import States
-from lifelong.tally.plan import CellPacking, Plan, plan_of, seconds_of
+from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
 from lifelong.tally.spec import AGES, COUNTS, FEATURES, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
@@ -89,6 +89,17 @@ class PackedCells:
             raise ValueError(f"other than {self._cells} keys")
         if wrong == self._kernel.TOO_HIGH:
             raise ValueError("a key beyond its field's")
+
+
+class Looked(NamedTuple):
+    """What memories of B users know of C candidates."""
+
+    number_BCFX: FloatArray
+    """Of each value: how often, events ago, hours ago, rank; the first three are 0 if it is not kept."""
+    kind_BCF: IntArray
+    """0 for no cell, 1 for none but both faded bits, above for a cell."""
+    cosine_BCGX: FloatArray
+    """Of the factor of each of the first fields with both sums."""
 
 
 class Counting:
@@ -178,23 +189,22 @@ class Counting:
         known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self._rules.known)
         return {"known": known_BCY, "kind": found.kind_NF.reshape(number_BCF.shape)}
 
-    def numbers(self, states: States, number_BCF: IntArray) -> FloatArray:
-        """What memories count of candidates' values: how often, events ago, hours ago, rank; `[B, C, F, 4]`.
-
-        Of a value that is not kept the first three are 0.
+    def look(self, states: States, number_BCF: IntArray) -> Looked:
+        """What memories know of candidates, for people.
 
         Args:
             states: memories of B users, as a codec gives them.
             number_BCF: numbers of the candidates' item fields.
         """
-        found = self._found(states, slice(0, len(states)), number_BCF)
-        return np.asarray(found.number_NFX, np.float64).reshape(*number_BCF.shape, 4)
-
-    def kinds(self, states: States, number_BCF: IntArray) -> IntArray:
-        """Kind of each value's cell `[B, C, F]`: 0 for none, 1 for none but both faded bits, above for a cell."""
-        found = self._found(states, slice(0, len(states)), number_BCF)
-        kind_BCF: IntArray = (found.kind_NF % KINDS).reshape(number_BCF.shape)
-        return kind_BCF
+        found, shape = self._found(states, slice(0, len(states)), number_BCF), number_BCF.shape
+        last, fields = self._rules.known - self.plan.affinities, len(self.plan.widths_G)
+        affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
+        return Looked(
+            np.asarray(found.number_NFX, np.float64).reshape(*shape, 4),
+            (found.kind_NF % KINDS).reshape(shape),
+            # Cosines come first, then amounts.
+            affinity_BCXGX[:, :, 0],
+        )
 
     def kept(self, states: States, place: int, field: int) -> tuple[IntArray, IntArray, IntArray]:
         """Keys, counts and ages in events of the cells that one memory has in use in a field."""

@@ -328,7 +328,7 @@ class Runtime:
         Args:
             states: memories of B users; not changed.
             number_BCF: numbers of `schema.item_fields`.
-            context_BCF: numbers of `context_fields`; its second axis may be 1, for one moment per user.
+            context_BCF: numbers of `context_fields`, `[B, 1, F]`: all candidates of a user have the same moment.
             time_B: that moment, UTC seconds.
             attention: whether it is wanted, too.
 
@@ -338,8 +338,6 @@ class Runtime:
         """
         asked = ["interest", self._attention] if attention and self._attention else ["interest"]
         users, candidates = number_BCF.shape[:2]
-        if not self._one_context or context_BCF.shape[1] > 1:
-            context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
         cells_at_once = self._cells_at_once(states)
         wide = min(max(candidates, 1), cells_at_once)
         # Attention of all users is put together: over equally many events.
@@ -350,8 +348,7 @@ class Runtime:
             cells = []
             for some in _slices(candidates, wide):
                 found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF[chosen, some])
-                context = context_BCF[chosen] if context_BCF.shape[1] == 1 else context_BCF[chosen, some]
-                cells.append(self._score(memory | found, number_BCF[chosen, some], context, asked))
+                cells.append(self._score(memory | found, number_BCF[chosen, some], context_BCF[chosen], asked))
             rows.append([_joined(part, axis=1) for part in zip(*cells, strict=True)])
         if not rows or not candidates:
             return self._nothing(users, candidates, asked)
@@ -391,10 +388,10 @@ class Runtime:
         interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
         if self.context_fields:
-            feed["context"] = self._embed(context_BCF, self.context_fields)
-        if self._one_context and context_BCF.shape[1] > 1:
-            # Each candidate has a context of its own, as if they were users.
-            feed = {name: value.reshape(-1, 1, value.shape[2]) for name, value in feed.items()}
+            context = self._embed(context_BCF, self.context_fields)
+            # A head that does not take one context for all candidates is given it for each of them.
+            size = 1 if self._one_context else number_BCF.shape[1]
+            feed["context"] = np.broadcast_to(context, (len(context), size, context.shape[2]))
         (logit,) = self._run("head", ["logit"], feed)
         return [logit.reshape(*target.shape[:2], -1), *attention]
 

@@ -157,7 +157,7 @@ def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> Adde
     popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
     if order is None or (counting := scorer.runtime.counting) is None:
         return AddedInLists(popularity_C)
-    (number_CFX,) = counting.numbers(states, scorer.online_items.numbers(items)[None])
+    (number_CFX,) = counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
     return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))
 
 

@@ -5,8 +5,8 @@
 Effects are differences between scores of one model, not shares: fields act together, so effects need not sum to
 anything.
 
-Shapes: C candidates, F item fields, A fields with factors, X parts of a memory that are left out in turn: the cells of
-each field, the sums of each field with factors, the slots; K sums, D numbers of all factors.
+Shapes: C candidates, F item fields, G fields with factors, X parts of a memory that are left out in turn: the cells of
+each field, the sums of each field with factors, the slots.
 """
 
 from __future__ import annotations
@@ -56,13 +56,11 @@ def counted_of(
         return [None] * len(scores)
     parts = _Parts(scorer, counting, states)
     without_CX = parts.without(number_CF, request, time)
-    kind_CF, met_CFX = counting.kinds(states, number_CF[None])[0], counting.numbers(states, number_CF[None])[0]
+    looked = zip(*(part[0] for part in counting.look(states, number_CF[None])), strict=True)
     texts = zip(*text_FC.values(), strict=True)
     return [
-        parts.counted(number_F, kind_F, met_FX, text_F, [score.score - float(other) for other in without_X])
-        for number_F, kind_F, met_FX, text_F, score, without_X in zip(
-            number_CF, kind_CF, met_CFX, texts, scores, without_CX, strict=True
-        )
+        parts.counted(number_F, *look, text_F, [score.score - float(other) for other in without_X])
+        for number_F, look, text_F, score, without_X in zip(number_CF, looked, texts, scores, without_CX, strict=True)
     ]
 
 
@@ -109,8 +107,9 @@ class _Parts:
     def counted(
         self,
         number_F: IntArray,
-        kind_F: IntArray,
         met_FX: FloatArray,
+        kind_F: IntArray,
+        cosine_GX: FloatArray,
         text_F: Sequence[str | None],
         effect_X: Sequence[float],
     ) -> Counted:
@@ -122,21 +121,16 @@ class _Parts:
                 for field, effect in enumerate(effect_X[:fields])
             ],
             affinities=[
-                self.affinity(field, int(number_F[field]), effect) for field, effect in enumerate(effect_X[fields:last])
+                self.affinity(field, *cosine_GX[field].tolist(), effect)
+                for field, effect in enumerate(effect_X[fields:last])
             ],
             slots_effect=effect_X[last] if self.has_slots else None,
         )
 
-    def affinity(self, field: int, number: int, effect: float) -> Affinity:
-        """How well a number of a field fits the sums of its factors."""
-        name, part = self.scorer.schema.item_fields[field], self.sums_G[field]
-        sums_KD = self.states.fields["sums"][0, :, part].astype(np.float64)
-        # The vector of a value ends with its factor.
-        factor_D = self.scorer.artifact.tables[name][number, part.start - part.stop :].astype(np.float64)
-        length_K = np.linalg.norm(sums_KD, axis=1) * np.linalg.norm(factor_D)
-        cosine, lately = np.divide(sums_KD @ factor_D, length_K, out=np.zeros(len(sums_KD)), where=length_K > 0)
+    def affinity(self, field: int, cosine: float, lately: float, effect: float) -> Affinity:
+        """How well a field's value fits the sums of its factors."""
         # Without a factor or a sum the memory says nothing: a difference between the scores is a rounding error.
-        return Affinity(name, float(cosine), float(lately), effect if length_K.any() else 0.0)
+        return Affinity(self.scorer.schema.item_fields[field], cosine, lately, effect if cosine or lately else 0.0)
 
     def value(
         self, field: int, number: int, kind: int, met_X: FloatArray, text: str | None, effect: float

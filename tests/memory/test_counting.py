@@ -192,23 +192,6 @@ def test_sizes_beyond_the_memory_are_refused_before_a_loop_reads_there(
         Counting.of(other, compiled.tables)
 
 
-def test_candidates_may_have_contexts_of_their_own_where_the_graph_takes_one(compiled: Artifact) -> None:
-    runtime = Runtime(compiled)
-    assert runtime._one_context
-    states, (number, context, time) = runtime.empty(3), asked(3, 4)
-    own = np.repeat(context, 4, axis=1)
-    whole = runtime.score(states, number, context, time)[0]
-    np.testing.assert_allclose(runtime.score(states, number, own, time)[0], whole, atol=1e-6)
-    own[:, 2] = own[:, 2] % 8 + 1
-    other = runtime.score(states, number, own, time)[0]
-    assert np.abs(other[:, 2] - whole[:, 2]).max() > 1e-4
-    np.testing.assert_allclose(np.delete(other, 2, axis=1), np.delete(whole, 2, axis=1), atol=1e-6)
-    for user in range(3):
-        one = np.array([user])
-        alone = runtime.score(states.take(one), number[one, 2:3], own[one, 2:3], time[one])[0]
-        np.testing.assert_allclose(other[user, 2], alone[0, 0], atol=1e-6)
-
-
 def test_what_is_opened_to_write_need_not_wait_for_loops_that_write(
     compiled: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
