@@ -2,7 +2,7 @@
 
     value = score + popularity * log(1 + n) + sum over fields f and inputs k of counts_fk c_fk
 
-n says how often an item is drawn as a negative in training (`data.negatives.log_popularity`), and c what the memory
+n says how often an item is drawn as a negative in training (`log_popularity`), and c what the memory
 keeps of the user's events with the item, its category and so on: `count_inputs`. A model that learns from drawn
 negatives says how much more likely an item is than its popularity; the weights 1 and 0 are what follows from that
 (sampled softmax, Bengio and Senecal 2008). But drawn negatives are seldom items that the user has, so that training
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifelong.dtypes import FloatArray
+from lifelong.dtypes import FloatArray, IntArray
 
 HALF_LIVES = (10.0, 50.0, 250.0)
 """In events: by how much a count weighs less with its age."""
@@ -68,6 +68,22 @@ class ListOrder(BaseModel):
         """
         added: FloatArray = self.popularity * popularity_N + self.of_counts(number_NFX)
         return added
+
+
+def log_popularity(drawn: IntArray) -> FloatArray:
+    """What is added to the scores of a model that learns from drawn negatives, to rank all items: the shape of `drawn`.
+
+    Such a model learns log p(item | user) - log q(item), q being what its negatives are drawn by. One is added to
+    each count, since an item that was never drawn is not impossible.
+
+    Args:
+        drawn: how often an item is drawn, see `lifelong.data.negatives.drawn_counts`.
+
+    >>> log_popularity(np.array([0, 1, 99])).round(3).tolist()
+    [0.0, 0.693, 4.605]
+    """
+    added: FloatArray = np.log1p(drawn)
+    return added
 
 
 def count_inputs(number_NFX: npt.ArrayLike) -> FloatArray:

@@ -41,7 +41,7 @@ from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset, Manifest, NegativeRule
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
+from lifelong.dtypes import BoolArray, Int32Array, IntArray
 from lifelong.errors import DataError, MismatchError
 
 WINDOWS = {"windowed": 28.0, "following": 7.0}
@@ -335,22 +335,6 @@ def drawn_counts(dataset: Dataset) -> IntArray | None:
         return None
     width = training_window(manifest)
     return _counts_of_split(dataset, "train", None if width is None else manifest.cut_times[0] - width)
-
-
-def log_popularity(drawn: IntArray) -> FloatArray:
-    """What is added to the scores of a model that learns from drawn negatives, to rank all items: the shape of `drawn`.
-
-    Such a model learns log p(item | user) - log q(item), q being what its negatives are drawn by. One is added to
-    each count, since an item that was never drawn is not impossible.
-
-    Args:
-        drawn: how often an item is drawn, see `drawn_counts`.
-
-    >>> log_popularity(np.array([0, 1, 99])).round(3).tolist()
-    [0.0, 0.693, 4.605]
-    """
-    added: FloatArray = np.log1p(drawn)
-    return added
 
 
 def labelled_training_examples(

@@ -16,12 +16,12 @@ import torch
 
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.folder import Artifact, check_fits
-from lifelong.artifact.list_order import ListOrder
+from lifelong.artifact.list_order import ListOrder, log_popularity
 from lifelong.data.batches import evaluation_batches
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import VAULT, Examples, Split
-from lifelong.data.negatives import drawn_counts, log_popularity
+from lifelong.data.negatives import drawn_counts
 from lifelong.data.recent import recent_parts
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, MismatchError, UsageError

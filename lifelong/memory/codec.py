@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
-from lifelong.memory.packed_cells import PackedCells
+from lifelong.memory.counting import PackedCells
 from lifelong.memory.state import FieldLayout, States
 from lifelong.store.artifact_list import StoreIdentity
 

@@ -1,11 +1,12 @@
-"""The fields of a memory that count, written and read by compiled loops and not by graphs.
+"""The fields of a memory that count, written, read and stored by compiled loops and not by graphs.
 
     numbers of an event --keys, gap, factors--> cells, clock ... of its user                 write
     numbers of a candidate --keys, popularity, factors--> known, kind --> read graph         find
+    cells --> bytes of a record --> cells                                                     put, take
 
 `lifelong.tally` says what is written and read. The write graph knows the slots alone, and is left out without slots.
 
-Shapes: B users, N events, C candidates per user, F item fields, X numbers.
+Shapes: B users, N events or records, C candidates per user, F item fields, K cells of all fields, X numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,83 @@ from lifelong.artifact.folder import Artifact
 from lifelong.artifact.manifest import AGAIN
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
-from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.state import States
-from lifelong.tally.plan import Plan, plan_of, seconds_of
+from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
 from lifelong.tally.spec import AGES, COUNTS, FEATURES, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
 _PARTS = ("cell", "clock", "repeats", "sums")
 """The fields that count, as `kernel.Memory` has them."""
+
+Cells = npt.NDArray[np.int16]
+"""`[N, K, 2]`: the key less 2^15, and 256 times the level of the count plus the step of the age; zeros are an empty
+cell. Each field's are sorted by key, empty ones last."""
+Bits = npt.NDArray[np.uint8]
+
+
+class PackedCells:
+    """Packs cells, and unpacks them again, in compiled loops: `lifelong.tally.kernel`.
+
+    Args:
+        packing: the sizes.
+
+    >>> packed = PackedCells(CellPacking(cells_F=(1,), values_F=(9,)))
+    >>> cell_NKX = np.array([[[3 - 2**15, 513]]], np.int16)
+    >>> record_NR, back_NKX = np.zeros((1, packed.size), np.uint8), np.zeros_like(cell_NKX)
+    >>> packed.put(cell_NKX, record_NR, 0)
+    >>> packed.take(record_NR, 0, back_NKX, np.array([0]))
+    >>> np.array_equal(back_NKX, cell_NKX)
+    True
+    """
+
+    def __init__(self, packing: CellPacking) -> None:
+        require("numba", extra="serve", purpose="a memory that counts")
+        from lifelong.tally import kernel
+
+        self.size: int = packing.size
+        self._cells, self._kernel, self._packing = sum(packing.cells_F), kernel, kernel.packing_of(packing)
+
+    def put(self, cell_NKX: Cells, record_NR: Bits, offset: int) -> None:
+        """Pack cells into records, from a byte on.
+
+        Raises:
+            ValueError: a field does not have one of the keys, or they are not sorted.
+        """
+        cell_NKX = np.ascontiguousarray(cell_NKX)
+        wrong = self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch())
+        if wrong:
+            raise ValueError("a key beyond its field's" if wrong == self._kernel.TOO_HIGH else "cells out of order")
+
+    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits, IntArray]:
+        """Room for the loops; of each call its own, since threads share what is here."""
+        piece_I = np.zeros(self.size // 4 + 3, np.uint32)
+        return piece_I, piece_I.view(np.uint8), np.zeros(self._cells, np.int64)
+
+    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: IntArray) -> None:
+        """Unpack the cells of records, which begin at a byte, into some rows.
+
+        Raises:
+            ValueError: these bytes are not what `put` makes.
+        """
+        # The kernel is compiled once, for bytes that cannot be written: those that came from a store.
+        fixed_NR = record_NR.view()
+        fixed_NR.flags.writeable = False
+        wrong = self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch())
+        if wrong == self._kernel.TOO_MANY:
+            raise ValueError(f"other than {self._cells} keys")
+        if wrong == self._kernel.TOO_HIGH:
+            raise ValueError("a key beyond its field's")
+
+
+class Looked(NamedTuple):
+    """What memories of B users know of C candidates."""
+
+    number_BCFX: FloatArray
+    """Of each value: how often, events ago, hours ago, rank; the first three are 0 if it is not kept."""
+    kind_BCF: IntArray
+    """0 for no cell, above for a cell."""
+    cosine_BCGX: FloatArray
+    """Of the factor of each of the first fields with both sums."""
 
 
 class Counting:
@@ -50,7 +120,6 @@ class Counting:
     def __init__(
         self, plan: Plan, tables: Mapping[str, npt.NDArray[np.float32]], dim: int, gap: int | None = None
     ) -> None:
-        require("numba", extra="serve", purpose="a memory that counts")
         from lifelong.tally import kernel
 
         self.plan, self._kernel, self._rules, self._gap = plan, kernel, kernel.rules_of(plan), gap
@@ -117,26 +186,25 @@ class Counting:
             number_BCF: numbers of the candidates' item fields.
         """
         found = self._found(states, chosen, number_BCF)
-        known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self.plan.known)
+        known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self._rules.known)
         return {"known": known_BCY, "kind": found.kind_NF.reshape(number_BCF.shape)}
 
-    def numbers(self, states: States, number_BCF: IntArray) -> FloatArray:
-        """What memories count of candidates' values: how often, events ago, hours ago, rank; `[B, C, F, 4]`.
-
-        Of a value that is not kept the first three are 0.
+    def look(self, states: States, number_BCF: IntArray) -> Looked:
+        """What memories know of candidates, for people.
 
         Args:
             states: memories of B users, as a codec gives them.
             number_BCF: numbers of the candidates' item fields.
         """
-        found = self._found(states, slice(0, len(states)), number_BCF)
-        return np.asarray(found.number_NFX, np.float64).reshape(*number_BCF.shape, 4)
-
-    def kinds(self, states: States, number_BCF: IntArray) -> IntArray:
-        """Kind of each value's cell `[B, C, F]`: 0 for none, above for a cell."""
-        found = self._found(states, slice(0, len(states)), number_BCF)
-        kind_BCF: IntArray = (found.kind_NF % KINDS).reshape(number_BCF.shape)
-        return kind_BCF
+        found, shape = self._found(states, slice(0, len(states)), number_BCF), number_BCF.shape
+        last, fields = self._rules.known - self.plan.affinities, len(self.plan.widths_G)
+        affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
+        return Looked(
+            np.asarray(found.number_NFX, np.float64).reshape(*shape, 4),
+            (found.kind_NF % KINDS).reshape(shape),
+            # Cosines come first, then amounts.
+            affinity_BCXGX[:, :, 0],
+        )
 
     def kept(self, states: States, place: int, field: int) -> tuple[IntArray, IntArray, IntArray]:
         """Keys, counts and ages in events of the cells that one memory has in use in a field."""
@@ -153,7 +221,7 @@ class Counting:
         popularity = [column_V[number_NF[:, field]] for field, column_V in enumerate(self._popularity)]
         given = np.ascontiguousarray(number_NF), np.stack(popularity, axis=-1), self._of_factors(number_NF)
         targets = self._kernel.Targets(row_N, *given)
-        found = self._kernel.unknown(self.plan, len(row_N))
+        found = self._kernel.unknown(self._rules, len(row_N))
         self._kernel.read(self._memory(states, chosen), states.count_B[chosen], targets, self._rules, found)
         return found
 
@@ -179,8 +247,9 @@ def compile_reads(*, backwards: bool = False) -> None:
             half of it compiled by the other.
     """
     packed, counting, states = _smallest()
+    no_record, cell_BKX, nobody = np.zeros((0, packed.size), np.uint8), states.fields["cell"], np.zeros(0, np.int64)
     steps: list[Callable[[], object]] = [
-        lambda: packed.unpack(np.zeros((0, packed.size), np.uint8)),
+        lambda: packed.take(no_record, 0, cell_BKX, nobody),
         lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:
@@ -189,10 +258,13 @@ def compile_reads(*, backwards: bool = False) -> None:
 
 @cache
 def compile_writes() -> None:
-    """The same for what writes them, too."""
+    """The same for what writes them, too: all loops, as an image is to have them.
+
+    >>> compile_writes()
+    """
     compile_reads()
     (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
-    packed.pack(states.fields["cell"])
+    packed.put(states.fields["cell"], np.zeros((1, packed.size), np.uint8), 0)
     counting.write(states, place_N, place_N[:, None], place_N + 1)
 
 
@@ -205,15 +277,6 @@ def begin_to_compile_writes() -> Thread:
     thread = Thread(target=compile_writes, name="lifelong-compile")
     thread.start()
     return thread
-
-
-@cache
-def compile_all() -> None:
-    """The same for all: for an image.
-
-    >>> compile_all()
-    """
-    compile_writes()
 
 
 def _smallest() -> tuple[PackedCells, Counting, States]:

@@ -10,20 +10,20 @@ unrolled events, embedded. Its attention is over these events, the oldest first,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from lifelong.artifact.folder import RUN, STRIDE, Artifact, FieldLayout, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
-from lifelong.errors import ArtifactError, StoreCorruptError
+from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.memory.codec import Codec, is_same_layout, make_codec
 from lifelong.memory.counting import Counting
-from lifelong.memory.graphs import Session
 from lifelong.memory.state import States, append, unroll
 from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import MemoryStore
@@ -43,6 +43,40 @@ class Read(NamedTuple):
 
     logit_BT: Float32Array
     readout_BI: Float32Array
+
+
+class Session:
+    """A graph that can be run. Threads may share it.
+
+    Args:
+        artifact: of a model that is served.
+        name: of the graph.
+        threads: of one run; one is the fastest for single requests.
+
+    Raises:
+        ArtifactError: the graph cannot be run.
+    """
+
+    def __init__(self, artifact: Artifact, name: Graph, threads: int) -> None:
+        runtime = require("onnxruntime", extra="serve", purpose="running a model's graphs")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # Waiting threads sleep: spinning ones cost other processes their cores, and the slowest requests most.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        path = artifact.graph(name)
+        try:
+            self.session: Any = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ArtifactError(f"{path} cannot be run: {error}", fix="train again with this release") from error
+        self.taken: frozenset[str] = frozenset(part.name for part in self.session.get_inputs())
+        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
+
+    def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """Run the graph on those of the inputs that it takes; gives the named outputs."""
+        inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in self.taken}
+        found: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
+        return found
 
 
 class Runtime:
@@ -294,7 +328,7 @@ class Runtime:
         Args:
             states: memories of B users; not changed.
             number_BCF: numbers of `schema.item_fields`.
-            context_BCF: numbers of `context_fields`; its second axis may be 1, for one moment per user.
+            context_BCF: numbers of `context_fields`, `[B, 1, F]`: all candidates of a user have the same moment.
             time_B: that moment, UTC seconds.
             attention: whether it is wanted, too.
 
@@ -304,8 +338,6 @@ class Runtime:
         """
         asked = ["interest", self._attention] if attention and self._attention else ["interest"]
         users, candidates = number_BCF.shape[:2]
-        if not self._one_context or context_BCF.shape[1] > 1:
-            context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
         cells_at_once = self._cells_at_once(states)
         wide = min(max(candidates, 1), cells_at_once)
         # Attention of all users is put together: over equally many events.
@@ -316,8 +348,7 @@ class Runtime:
             cells = []
             for some in _slices(candidates, wide):
                 found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF[chosen, some])
-                context = context_BCF[chosen] if context_BCF.shape[1] == 1 else context_BCF[chosen, some]
-                cells.append(self._score(memory | found, number_BCF[chosen, some], context, asked))
+                cells.append(self._score(memory | found, number_BCF[chosen, some], context_BCF[chosen], asked))
             rows.append([_joined(part, axis=1) for part in zip(*cells, strict=True)])
         if not rows or not candidates:
             return self._nothing(users, candidates, asked)
@@ -357,10 +388,10 @@ class Runtime:
         interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
         if self.context_fields:
-            feed["context"] = self._embed(context_BCF, self.context_fields)
-        if self._one_context and context_BCF.shape[1] > 1:
-            # Each candidate has a context of its own, as if they were users.
-            feed = {name: value.reshape(-1, 1, value.shape[2]) for name, value in feed.items()}
+            context = self._embed(context_BCF, self.context_fields)
+            # A head that does not take one context for all candidates is given it for each of them.
+            size = 1 if self._one_context else number_BCF.shape[1]
+            feed["context"] = np.broadcast_to(context, (len(context), size, context.shape[2]))
         (logit,) = self._run("head", ["logit"], feed)
         return [logit.reshape(*target.shape[:2], -1), *attention]
 

@@ -2,6 +2,8 @@
 
     events --numbers of the artifact's vocabularies--> write graph, the k-th events of all users together
 
+Events of a batch are folded in by rounds: the first ones of all users together, then the second ones ...
+
     user       a a b a c b        events of one user must be folded in one after another,
     rank       0 1 0 2 0 1        and a graph call folds one event of each of many users:
     rounds     {a b c} {a b} {a}  so round k has the events of rank k

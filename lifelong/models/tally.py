@@ -463,8 +463,8 @@ class Tally(CountingModel[Any]):
         each = memory.count_B.numel() // max(users, 1)
         row_BC = torch.arange(users * each).view(users, each).expand(users, candidates)
         asked = self._targets(number_BCF.flatten(0, 1), row_BC.flatten(), self._factors(number_BCF, None).flatten(0, 1))
-        found = self._kernel.unknown(self.plan, users * candidates, asked.factor_ND.dtype)
         rules = self._kernel.rules_of(self.plan, counted.sums_BXD.dtype)
+        found = self._kernel.unknown(rules, users * candidates, asked.factor_ND.dtype)
         self._kernel.read(counted, _array(memory.count_B.flatten()), asked, rules, found)
         known, kind = (torch.from_numpy(part).view(users, candidates, -1) for part in (found.known_NY, found.kind_NF))
         target_BCE = self.embed(number_BCF, self.item_fields, user=target.user_BC)
@@ -592,14 +592,14 @@ class Tally(CountingModel[Any]):
         kernel, gap_BL = self._kernel, self._gaps(number_BLF)
         factor_BLD, row, position = _array(self._factors(number_BLF, user_B)), _array(row_N), _array(position_N)
         dtype, size = factor_BLD.dtype, len(row)
+        rules, order_N = kernel.rules_of(self.plan, dtype), np.lexsort((position, row))
         if asked is None:
             none = np.zeros((size, 0), dtype)
             asked = kernel.Targets(row, np.zeros((size, 0), np.int64), none, none)
-            found, kept = kernel.unknown(self.plan, 0, dtype), kernel.empty(self.plan, size, dtype)
+            found, kept = kernel.unknown(rules, 0, dtype), kernel.empty(self.plan, size, dtype)
         else:
-            found, kept = kernel.unknown(self.plan, size, dtype), kernel.empty(self.plan, 0, dtype)
+            found, kept = kernel.unknown(rules, size, dtype), kernel.empty(self.plan, 0, dtype)
         nobody, one = kernel.empty(self.plan, 1, dtype), kernel.empty(self.plan, 1, dtype)
-        rules, order_N = kernel.rules_of(self.plan, dtype), np.lexsort((position, row))
         kernel.replay(nobody, one, _array(number_BLF), gap_BL, factor_BLD, order_N, position, asked, rules, found, kept)
         return found, kept
 

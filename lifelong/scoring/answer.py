@@ -11,7 +11,7 @@ from pydantic import Field
 
 from lifelong.dtypes import Float32Array
 from lifelong.errors import UsageError
-from lifelong.memory.event import check_user
+from lifelong.memory.event import MAX_ID, check_user
 
 Fields = Mapping[str, str | None]
 
@@ -45,7 +45,8 @@ class ScoreRequest:
         """
         if not isinstance(self.user, str):
             raise UsageError(f"a user of type {type(self.user).__name__}: {self.user!r}", expected=_USER, fix=_TEXT)
-        check_user(self.user)
+        if not 0 < len(self.user) <= MAX_ID:
+            check_user(self.user)
         # A text is a sequence, too: each of its letters would be a candidate.
         if isinstance(self.items, str | bytes | Mapping) or not hasattr(self.items, "__len__"):
             raise UsageError(f"items = {self.items!r}", expected="a list of item ids", fix=_ITEMS)

@@ -2,8 +2,8 @@
 
 A model that learns from negatives drawn by popularity has scores of log p(item | user) - log q(item), which say how
 much more likely an item is than its popularity: rare items would come first. So log q, which the artifact keeps, is
-added to order items (`data.negatives.log_popularity`), and what the memory counts of them, where the artifact has
-weights for both (`artifact.list_order`). `lifelong evaluate --ranking` does the same; the scores themselves stay what a
+added to order items (`artifact.list_order.log_popularity`), and what the memory counts of them, where the artifact has
+weights for both. `lifelong evaluate --ranking` does the same; the scores themselves stay what a
 request gets.
 
 Shapes: C items, V catalogue rows.
@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import log_popularity
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.negatives import log_popularity
 from lifelong.dtypes import FloatArray
 from lifelong.memory.state import States
 from lifelong.scoring.answer import ScoreRequest
@@ -157,7 +157,7 @@ def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> Adde
     popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
     if order is None or (counting := scorer.runtime.counting) is None:
         return AddedInLists(popularity_C)
-    (number_CFX,) = counting.numbers(states, scorer.online_items.numbers(items)[None])
+    (number_CFX,) = counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
     return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))
 
 

@@ -1,33 +1,34 @@
-"""What the cells and sums of a counting memory know of a candidate, and what each of them did to its score.
+"""What a counting memory holds, for people; what it knows of a candidate; and what each part did to its score.
 
     memory --without the cells, or the sums, of one field--> score again --difference--> that part's effect
 
 Effects are differences between scores of one model, not shares: fields act together, so effects need not sum to
 anything.
 
-Shapes: C candidates, F item fields, A fields with factors, X parts of a memory that are left out in turn: the cells of
-each field, the sums of each field with factors, the slots; K sums, D numbers of all factors.
+Shapes: C candidates, F item fields, G fields with factors, X parts of a memory that are left out in turn: the cells of
+each field, the sums of each field with factors, the slots.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, Field, with_config
 
-from lifelong.data.vocabulary import NumberVocabulary, Vocabulary
+from lifelong.data.vocabulary import FIRST_BUCKET, NumberVocabulary, Vocabulary
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.memory.counting import Counting
 from lifelong.memory.state import States
 from lifelong.scoring.answer import Score, ScoreRequest
-from lifelong.scoring.explanation import Affinity, Counted, CountedValue
+from lifelong.scoring.explanation import HIGH, LOW, Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
-from lifelong.tally.spec import NO_KEY, key_of
+from lifelong.tally.spec import KEYS, NO_KEY, key_of
 
 
 def counted_of(
@@ -55,13 +56,11 @@ def counted_of(
         return [None] * len(scores)
     parts = _Parts(scorer, counting, states)
     without_CX = parts.without(number_CF, request, time)
-    kind_CF, met_CFX = counting.kinds(states, number_CF[None])[0], counting.numbers(states, number_CF[None])[0]
+    looked = zip(*(part[0] for part in counting.look(states, number_CF[None])), strict=True)
     texts = zip(*text_FC.values(), strict=True)
     return [
-        parts.counted(number_F, kind_F, met_FX, text_F, [score.score - float(other) for other in without_X])
-        for number_F, kind_F, met_FX, text_F, score, without_X in zip(
-            number_CF, kind_CF, met_CFX, texts, scores, without_CX, strict=True
-        )
+        parts.counted(number_F, *look, text_F, [score.score - float(other) for other in without_X])
+        for number_F, look, text_F, score, without_X in zip(number_CF, looked, texts, scores, without_CX, strict=True)
     ]
 
 
@@ -108,8 +107,9 @@ class _Parts:
     def counted(
         self,
         number_F: IntArray,
-        kind_F: IntArray,
         met_FX: FloatArray,
+        kind_F: IntArray,
+        cosine_GX: FloatArray,
         text_F: Sequence[str | None],
         effect_X: Sequence[float],
     ) -> Counted:
@@ -121,21 +121,16 @@ class _Parts:
                 for field, effect in enumerate(effect_X[:fields])
             ],
             affinities=[
-                self.affinity(field, int(number_F[field]), effect) for field, effect in enumerate(effect_X[fields:last])
+                self.affinity(field, *cosine_GX[field].tolist(), effect)
+                for field, effect in enumerate(effect_X[fields:last])
             ],
             slots_effect=effect_X[last] if self.has_slots else None,
         )
 
-    def affinity(self, field: int, number: int, effect: float) -> Affinity:
-        """How well a number of a field fits the sums of its factors."""
-        name, part = self.scorer.schema.item_fields[field], self.sums_G[field]
-        sums_KD = self.states.fields["sums"][0, :, part].astype(np.float64)
-        # The vector of a value ends with its factor.
-        factor_D = self.scorer.artifact.tables[name][number, part.start - part.stop :].astype(np.float64)
-        length_K = np.linalg.norm(sums_KD, axis=1) * np.linalg.norm(factor_D)
-        cosine, lately = np.divide(sums_KD @ factor_D, length_K, out=np.zeros(len(sums_KD)), where=length_K > 0)
+    def affinity(self, field: int, cosine: float, lately: float, effect: float) -> Affinity:
+        """How well a field's value fits the sums of its factors."""
         # Without a factor or a sum the memory says nothing: a difference between the scores is a rounding error.
-        return Affinity(name, float(cosine), float(lately), effect if length_K.any() else 0.0)
+        return Affinity(self.scorer.schema.item_fields[field], cosine, lately, effect if cosine or lately else 0.0)
 
     def value(
         self, field: int, number: int, kind: int, met_X: FloatArray, text: str | None, effect: float
@@ -177,3 +172,76 @@ class _Parts:
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One counter of a memory."""
+
+    value: Annotated[str | None, Field(description="null where several values share the counter, such as rare ones")]
+    times: Annotated[int, Field(description="how often she met it, see `precision`")]
+    events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
+    precision: Annotated[
+        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
+    ]
+    low: Annotated[float | None, Field(description=LOW)] = None
+    high: Annotated[float | None, Field(description=HIGH)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCells:
+    """The counters of one item field."""
+
+    field: str
+    size: Annotated[int, Field(description="cells there are; when all are taken, a new value displaces another one")]
+    used: Annotated[int, Field(description="cells that hold a value")]
+    cells: Annotated[list[Cell], Field(description="those in use, the most often met first")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class MemoryCells:
+    """The counters of one user's memory."""
+
+    user: str
+    known_user: Annotated[bool, Field(description="false: nothing is kept of her")]
+    count: Annotated[int, Field(description="events in her memory")]
+    fields: Annotated[list[FieldCells], Field(description="one per item field; empty for a memory without counters")]
+    artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
+
+
+def cells_of(scorer: Scorer, user: str) -> MemoryCells:
+    """The cells of one user's memory; none are in use where she is not known.
+
+    Args:
+        scorer: artifact and store.
+        user: her id.
+
+    Raises:
+        StoreCorruptError: the stored memory is damaged.
+    """
+    artifact = scorer.artifact
+    states, known = scorer.states([user])
+    count = int(states.count_B[0])
+    counting = scorer.runtime.counting
+    if counting is None:
+        return MemoryCells(user, known[0], count, [], artifact.id)
+    found = [
+        _field_cells(name, field, counting, states, artifact.vocabularies[name])
+        for field, name in enumerate(scorer.schema.item_fields)
+    ]
+    return MemoryCells(user, known[0], count, found, artifact.id)
+
+
+def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:
+    shown = [
+        Cell(_value_of(key, vocabulary), *met_of(times, age), *bounds_of(key + FIRST_BUCKET, vocabulary))
+        for key, times, age in zip(*(part.tolist() for part in counting.kept(states, 0, field)), strict=True)
+    ]
+    shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
+    return FieldCells(name, counting.plan.cells_F[field], len(shown), shown)
+
+
+def _value_of(key: int, vocabulary: Vocabulary) -> str | None:
+    """The value of a key: a key stands for one number unless there are more numbers than keys."""
+    return vocabulary.value_of(key + FIRST_BUCKET) if vocabulary.size <= KEYS + FIRST_BUCKET else None

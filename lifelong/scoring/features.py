@@ -233,7 +233,7 @@ def _columns(
     columns: Columns = {"events": states.count_B[place_N], "seconds_since_last": age_N, "score": logit_N[:, 0]}
     columns |= {f"readout_{at}": value_N for at, value_N in enumerate(readout_NI.T)}
     if runtime.counting is not None:
-        met_NFX = runtime.counting.numbers(states.take(place_N), number_NF[:, None])[:, 0]
+        met_NFX = runtime.counting.look(states.take(place_N), number_NF[:, None]).number_BCFX[:, 0]
         for field, name in enumerate(artifact.config.dataset_schema.item_fields):
             times_N, age_N = met_NFX[:, field, 0].astype(np.int64), met_NFX[:, field, 1].astype(np.int64)
             middle_N = np.array([middle_age(age) for age in age_N.tolist()], np.float64)

@@ -9,9 +9,9 @@ from fastapi.responses import Response
 
 from lifelong.memory.event import MAX_ID
 from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
-from lifelong.scoring.cells import MemoryCells, cells_of
+from lifelong.scoring.counted import MemoryCells, cells_of
+from lifelong.scoring.past import Timeline, timeline
 from lifelong.scoring.people import FoundUsers, Kind, find_users
-from lifelong.scoring.timeline import Timeline, timeline
 from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute, sent
 from lifelong.serving.errors import DOCUMENTED, VIEWED

@@ -226,14 +226,20 @@ def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **o
     descriptors = raise_descriptor_limit()
     proxies = list(settings.trusted_proxies)
     options |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": proxies}
-    options |= {"http": os.environ.get("LL_HTTP","h11"), "ws": "none"}
+    options |= {"http": os.environ.get("LL_HTTP", "h11"), "ws": "none"}
     # All that wait are accepted at once, before one is refused: they must not take what is left for the store.
     options["backlog"] = min(BACKLOG, max(1, descriptors // 8))
     if logging.getLogger().handlers:
         # uvicorn's lines go where all others go.
         options["log_config"] = None
     return uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, timeout_keep_alive=75, lifespan="on", **options
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_keep_alive=75,
+        lifespan="on",
+        **options,
     )
 
 

@@ -31,12 +31,11 @@ from lifelong.memory.event import MAX_AHEAD
 from lifelong.memory.forgetting import export, forget
 from lifelong.memory.updater import Updater
 from lifelong.scoring.answer import Answer, ScoreRequest
-from lifelong.scoring.explain import explain
+from lifelong.scoring.explain import explain, slots_of
 from lifelong.scoring.explanation import Slot
 from lifelong.scoring.features import FeatureTable, feature_table
 from lifelong.scoring.online_items import Fields, OnlineItems
 from lifelong.scoring.scorer import Scorer
-from lifelong.scoring.slots import slots_of
 from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth, check_clock

@@ -94,6 +94,8 @@ class Rules(NamedTuple):
     """Where the factor of each field ends."""
     keep_X: Array
     """What of both sums is kept at an event, in their type."""
+    known: int
+    """Y."""
 
 
 def rules_of(plan: Plan, dtype: Any = np.float32) -> Rules:
@@ -103,6 +105,7 @@ def rules_of(plan: Plan, dtype: Any = np.float32) -> Rules:
         np.log(np.array(plan.sizes_F, np.float64)),
         np.cumsum(plan.widths_G, dtype=np.int64),
         np.array([1.0, 2.0 ** (-1 / spec.HALF_LIFE)]).astype(np.float32).astype(dtype),
+        plan.known,
     )
 
 
@@ -116,11 +119,11 @@ def empty(plan: Plan, users: int, dtype: Any = np.float32) -> Memory:
     )
 
 
-def unknown(plan: Plan, targets: int, dtype: Any = np.float32) -> Found:
+def unknown(rules: Rules, targets: int, dtype: Any = np.float32) -> Found:
     """Room for what is known of targets."""
-    fields = len(plan.sizes_F)
-    known_NY, number_NFX = np.empty((targets, plan.known), dtype), np.empty((targets, fields, 4))
-    return Found(known_NY, np.empty((targets, fields), np.int64), np.empty((len(plan.widths_G), 2)), number_NFX)
+    fields = len(rules.log_size_F)
+    known_NY, number_NFX = np.empty((targets, rules.known), dtype), np.empty((targets, fields, 4))
+    return Found(known_NY, np.empty((targets, fields), np.int64), np.empty((len(rules.end_G), 2)), number_NFX)
 
 
 def _count_zeros(typing: Any, value: Any) -> Any:

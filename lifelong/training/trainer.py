@@ -21,13 +21,13 @@ import torch
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.export import check_replaceable, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.artifact.list_order import ListOrder
+from lifelong.artifact.list_order import ListOrder, log_popularity
 from lifelong.atomic import check_writable
 from lifelong.compiled import compiling_said
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.negatives import drawn_counts, log_popularity
+from lifelong.data.negatives import drawn_counts
 from lifelong.dtypes import FloatArray
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator

@@ -199,7 +199,7 @@ def test_numbers_are_those_of_a_served_memory_and_so_is_the_list(dataset: Datase
         )
         states, _ = scorer.states([name])
         assert scorer.runtime.counting is not None
-        number_BCFX = scorer.runtime.counting.numbers(states, scorer.online_items.numbers(items)[None])
+        number_BCFX = scorer.runtime.counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
         offline_NFX = all_numbers(model, dataset, asked)
         assert number_BCFX[0] == pytest.approx(offline_NFX, rel=1e-5)
         row_L, times_V = np.asarray(dataset.histories.row_N[dataset.histories.of(user)]), offline_NFX[:, 0, 0]

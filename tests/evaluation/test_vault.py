@@ -11,10 +11,10 @@ from support.artifacts import tiny_artifact
 
 from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, check_fits
+from lifelong.artifact.list_order import log_popularity
 from lifelong.config import load_config
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
-from lifelong.data.negatives import log_popularity
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.evaluation import evaluate as evaluation
 from lifelong.evaluation.evaluate import drawn_for, evaluate, rows_in

@@ -193,23 +193,6 @@ def test_sizes_beyond_the_memory_are_refused_before_a_loop_reads_there(
         Counting.of(other, compiled.tables)
 
 
-def test_candidates_may_have_contexts_of_their_own_where_the_graph_takes_one(compiled: Artifact) -> None:
-    runtime = Runtime(compiled)
-    assert runtime._one_context
-    states, (number, context, time) = runtime.empty(3), asked(3, 4)
-    own = np.repeat(context, 4, axis=1)
-    whole = runtime.score(states, number, context, time)[0]
-    np.testing.assert_allclose(runtime.score(states, number, own, time)[0], whole, atol=1e-6)
-    own[:, 2] = own[:, 2] % 8 + 1
-    other = runtime.score(states, number, own, time)[0]
-    assert np.abs(other[:, 2] - whole[:, 2]).max() > 1e-4
-    np.testing.assert_allclose(np.delete(other, 2, axis=1), np.delete(whole, 2, axis=1), atol=1e-6)
-    for user in range(3):
-        one = np.array([user])
-        alone = runtime.score(states.take(one), number[one, 2:3], own[one, 2:3], time[one])[0]
-        np.testing.assert_allclose(other[user, 2], alone[0, 0], atol=1e-6)
-
-
 def test_what_is_opened_to_write_need_not_wait_for_loops_that_write(
     compiled: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +216,7 @@ _NOTHING_NEW = """
 import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.tally import kernel
-from lifelong.memory.counting import compile_all
+from lifelong.memory.counting import compile_writes
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.scorer import Scorer
 from lifelong.store.ram import InMemoryStore
@@ -241,7 +224,7 @@ from lifelong.store.ram import InMemoryStore
 def forms():
     return {name: len(loop.signatures) for name, loop in vars(kernel).items() if hasattr(loop, "signatures")}
 
-compile_all()
+compile_writes()
 before, artifact, store = forms(), Artifact.open(sys.argv[1]), InMemoryStore()
 updater = Updater(artifact, store)
 for second in range(1, 400, 100):

@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.packed import BitByBit, random_cells
+from support.packed import BitByBit, pack, random_cells, unpack
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.errors import StoreCorruptError
 from lifelong.memory.codec import Codec, make_codec
-from lifelong.memory.packed_cells import PackedCells
+from lifelong.memory.counting import PackedCells
 from lifelong.memory.state import States
 from lifelong.tally.plan import CellPacking
 from lifelong.tally.spec import KEYS
@@ -29,11 +29,11 @@ PACKINGS = [
 @given(packing=st.sampled_from(PACKINGS), users=st.integers(0, 4), seed=st.integers(0, 10_000))
 def test_what_was_packed_comes_back(packing: CellPacking, users: int, seed: int) -> None:
     cells, packed = random_cells(packing, users, seed), PackedCells(packing)
-    stored = packed.pack(cells)
+    stored = pack(packed, cells)
     assert stored.shape == (users, packing.size)
-    back = packed.unpack(stored)
+    back = unpack(packed, stored, cells.shape[1])
     assert np.array_equal(back, cells)
-    assert np.array_equal(packed.pack(back), stored)
+    assert np.array_equal(pack(packed, back), stored)
 
 
 @settings(max_examples=60, deadline=None)
@@ -41,8 +41,8 @@ def test_what_was_packed_comes_back(packing: CellPacking, users: int, seed: int)
 def test_compiled_loops_store_what_single_bits_say(packing: CellPacking, users: int, seed: int) -> None:
     cells, packed, slow = random_cells(packing, users, seed), PackedCells(packing), BitByBit(packing)
     stored = slow.pack(cells)
-    assert np.array_equal(packed.pack(cells), stored)
-    assert np.array_equal(packed.unpack(stored), slow.unpack(stored))
+    assert np.array_equal(pack(packed, cells), stored)
+    assert np.array_equal(unpack(packed, stored, cells.shape[1]), slow.unpack(stored))
 
 
 def test_a_cell_of_a_long_history_takes_little_more_than_two_bytes() -> None:
@@ -64,11 +64,11 @@ def test_a_record_with_cells_that_cannot_be_is_corrupt_and_says_so() -> None:
     (record,) = codec.encode(states)
     assert np.array_equal(codec.decode([record]).fields["cell"], codec.round(states).fields["cell"])
     with pytest.raises(ValueError, match="other than 8 keys"):
-        PackedCells(packing).unpack(np.zeros((1, packing.size), np.uint8))
+        unpack(PackedCells(packing), np.zeros((1, packing.size), np.uint8), 8)
     with pytest.raises(StoreCorruptError, match="hold other than 8 keys"):
         codec._cells("cell", np.zeros(1, codec._record), states.fields["cell"], np.zeros(1, np.int64))
     with pytest.raises(ValueError, match="a key beyond its field's"):
-        PackedCells(packing).unpack(_last_key_raised(packing))
+        unpack(PackedCells(packing), _last_key_raised(packing), 8)
 
 
 def cells_and_codec() -> tuple[npt.NDArray[np.int16], Codec]:
@@ -112,7 +112,7 @@ def test_a_key_that_a_field_does_not_have_is_not_packed(key: int) -> None:
     packed = PackedCells(CellPacking((2,), (9,)))
     cells = np.array([[[3 - KEYS // 2, 256], [key - KEYS // 2, 256]]], np.int16)
     with pytest.raises(ValueError, match="a key beyond its field's"):
-        packed.pack(cells)
+        pack(packed, cells)
 
 
 def _last_key_raised(packing: CellPacking) -> np.ndarray:

@@ -20,8 +20,8 @@ from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.catalogue_view import find_items
 from lifelong.scoring.explain import explain
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
+from lifelong.scoring.past import timeline
 from lifelong.scoring.scorer import Scorer
-from lifelong.scoring.timeline import timeline
 from lifelong.store.contract import Commit
 from lifelong.tally.plan import precision
 

@@ -22,8 +22,7 @@ from lifelong.memory import takeover
 from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.writer import MemoryWriter
 from lifelong.scoring import catalogue_view, people
-from lifelong.scoring.past import past_of
-from lifelong.scoring.timeline import timeline
+from lifelong.scoring.past import past_of, timeline
 from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
 
 START = 1_700_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.memory.packed_cells import Bits, Cells
+from lifelong.memory.counting import Bits, Cells, PackedCells
 from lifelong.tally.plan import CELL_BITS, LEVEL_BITS, STEP_BITS, CellPacking
 from lifelong.tally.spec import KEYS
 
@@ -28,6 +28,20 @@ def random_cells(packing: CellPacking, users: int, seed: int) -> Cells:
             cells[user, start : start + filled] = np.stack([np.sort(keys[:filled]) - KEYS // 2, packed], axis=1)
             start += size
     return cells
+
+
+def pack(packed: PackedCells, cell_NKX: Cells) -> Bits:
+    """Cells as bytes, `[N, size]`."""
+    found = np.zeros((len(cell_NKX), packed.size), np.uint8)
+    packed.put(cell_NKX, found, 0)
+    return found
+
+
+def unpack(packed: PackedCells, stored: Bits, cells: int) -> Cells:
+    """The cells of bytes."""
+    found = np.empty((len(stored), cells, 2), np.int16)
+    packed.take(stored, 0, found, np.arange(len(stored)))
+    return found
 
 
 class BitByBit:

@@ -131,7 +131,7 @@ def test_the_compiled_form_keeps_and_stores_what_the_specification_says(
     wanted, memory = specified(plan, history), written(plan, history)
     check_equal(plan, fields_of(plan, memory), wanted)
     asked = asked_of(plan, np.random.default_rng(seed), 20)
-    found = kernel.unknown(plan, 20, np.float64)
+    found = kernel.unknown(kernel.rules_of(plan), 20, np.float64)
     kernel.read(memory, np.array([length]), asked, kernel.rules_of(plan), found)
     for n in range(20):
         check_known(plan, wanted, asked, found, n)
@@ -150,7 +150,7 @@ def test_a_replay_gives_the_memories_and_what_is_known_at_any_positions(
     asked = asked_of(plan, rng, targets)._replace(row_N=row_N)
     if not asks:
         asked = asked._replace(number_NF=asked.number_NF[:, :0])
-    found = kernel.unknown(plan, targets if asks else 0, np.float64)
+    found = kernel.unknown(kernel.rules_of(plan), targets if asks else 0, np.float64)
     kept = kernel.empty(plan, 0 if asks else targets)
     parts = [np.stack(values) for values in zip(*(vars(one).values() for one in histories), strict=True)]
     order_N, rules = np.lexsort((position_N, row_N)), kernel.rules_of(plan)
