@@ -19,7 +19,6 @@ from lifelong.evaluation.results import Result, value_of
 from lifelong.reports import comparison_tables, figures
 from lifelong.reports.attention import cases_section, slots_section
 from lifelong.reports.drawing import Figure
-from lifelong.reports.figures import Curve
 from lifelong.reports.page import Section, write_page
 from lifelong.reports.tables import Cell, Quantity, Table, calibration_table, first_seeds
 from lifelong.reports.verdict import rivals, verdict
@@ -141,14 +140,14 @@ def pair_difference(
     return None if row.differences is None else row.differences["auc"]
 
 
-def recorded_curves(comparison: Comparison, runs: Path) -> dict[str, Curve]:
-    """Title -> learning curve of the first seed, for models with a recorded one."""
+def recorded_curves(comparison: Comparison, runs: Path) -> dict[str, list[tuple[float, float]]]:
+    """Title -> (examples, AUC) of each validation of the first seed, for models with a recorded curve."""
     curves = {}
     for row in comparison.rows:
         artifact = _artifact(runs, row.model)
         points = [] if artifact is None else artifact.metrics.get("learning_curve") or []
         if points:
-            curves[row.title] = Curve([point["examples"] for point in points], [point["auc"] for point in points])
+            curves[row.title] = [(point["examples"], point["auc"]) for point in points]
     return curves
 
 
@@ -223,9 +222,9 @@ def _attention(
     """What the slots hold and the case studies; or a note that says why there are none."""
     if dataset is None or runs is None:
         return [], []
-    artifact, missing = _artifact(runs, lifelong), "The attention of its memory was not read"
+    artifact, missing = _artifact(runs, lifelong), f"No case studies of {title}"
     if artifact is None:
-        return [], [f"{missing}: there is no trained {title}"]
+        return [], [f"{missing}: it was not trained"]
     try:
         read = read_attention(artifact, dataset, sampled_users(dataset.examples("test")))
     except LifelongError as error:

@@ -26,14 +26,6 @@ _GREY = LIGHT.series[7]
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A learning curve: value of a validation metric after this many training examples."""
-
-    examples: Sequence[float]
-    value: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
 class _Point:
     """A value of a series, and what a page says of it at the pointer."""
 
@@ -111,22 +103,23 @@ def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ())
     return Figure(path, "AUC against the number of most recent events", caption)
 
 
-def learning_curves(curves: Mapping[str, Curve], folder: Path, *, always: Collection[str] = ()) -> Figure:
+def learning_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], folder: Path, *, always: Collection[str] = ()
+) -> Figure:
     """Validation AUC against training examples.
 
     Args:
-        curves: title -> curve with at least one point.
+        curves: title -> (training examples, AUC) of each validation, of which there is at least one.
         folder: where to write.
         always: titles that are coloured however good they are.
     """
     lines = {
         title: [
-            _Point(examples, Estimate(value=value), f"{title}, {examples:,.0f} examples")
-            for examples, value in zip(curve.examples, curve.value, strict=True)
+            _Point(examples, Estimate(value=value), f"{title}, {examples:,.0f} examples") for examples, value in curve
         ]
         for title, curve in curves.items()
     }
-    chosen = standing_out({title: max(curve.value) for title, curve in curves.items()}, always)
+    chosen = standing_out({title: max(auc for _, auc in curve) for title, curve in curves.items()}, always)
     path = folder / "learning-auc.svg"
     with drawing.drawn(path, (9.1, 4.2)) as canvas:
         from matplotlib.ticker import EngFormatter

@@ -1,7 +1,8 @@
 """Trainings of a comparison, one after another or in worker processes; a failed one leaves the others alone.
 
 Each worker process runs one training and its scoring. It ends at once when its parent is gone, so that a killed
-comparison leaves no process behind that would write into the folders of the next one.
+comparison leaves no process behind that would write into the folders of the next one. A pool of joblib will not do: one
+killed worker ends all of it, and Ctrl-C kills its workers before they have saved their state.
 """
 
 from __future__ import annotations

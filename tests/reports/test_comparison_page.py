@@ -55,15 +55,9 @@ def test_the_page_has_all_parts_in_order(page):
     ]
 
 
-def test_the_page_is_one_file_without_outside_addresses_and_shows_command_and_versions(page):
-    source = page.read_text()
-    assert "http://" not in source
-    assert "https://" not in source
-    assert re.findall(r"<script[^>]*>", source) == ["<script>"]
-    assert "default-src 'none'; script-src 'sha256-" in source
+def test_the_page_shows_its_command_and_notes(page):
     text = text_of(page)
     assert "lifelong compare data --models all --seeds 2 --out report" in text
-    assert "python 3.11.0" in text
     assert "spare is left out: the data has no event types" in text
 
 
@@ -94,7 +88,7 @@ def test_the_record_alone_makes_a_page(tmp_path):
 def test_a_run_without_artifact_is_said_to_be_missing(dataset, tmp_path):
     (tmp_path / "runs").mkdir()
     path = write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
-    assert "The attention of its memory was not read: there is no trained HPMN." in text_of(path)
+    assert "No case studies of HPMN: it was not trained." in text_of(path)
 
 
 def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
@@ -103,7 +97,7 @@ def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
     text = text_of(
         write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
     )
-    assert "The attention of its memory was not read: the field 'item' has" in text
+    assert "No case studies of HPMN: the field 'item' has" in text
 
 
 def test_one_equal_budget_alone_is_one_table(tmp_path):

@@ -12,7 +12,6 @@ from support.results import made_result
 from lifelong.errors import MissingExtraError
 from lifelong.evaluation.attention import AgeClass, SlotContents
 from lifelong.reports import drawing, figures
-from lifelong.reports.figures import Curve
 
 STUDY = made_study()
 RESULTS = [made_result(auc=0.7), made_result("counts", title="Target counts", auc=0.8)]
@@ -62,7 +61,7 @@ def test_the_best_stand_out_and_those_that_always_do():
 
 
 def test_learning_curves_of_many_models_keep_the_lifelong_one_in_sight(tmp_path):
-    curves = {f"m{place:02}": Curve([1, 2], [0.5, 0.5 + place / 100]) for place in range(20)}
+    curves = {f"m{place:02}": [(1, 0.5), (2, 0.5 + place / 100)] for place in range(20)}
     figure = figures.learning_curves(curves, tmp_path, always=["m03"])
     words = words_in(figure)
     assert {"m19", "m14", "m03", "13 other models"} <= set(words)

@@ -11,7 +11,6 @@ from support.comparisons import made_study
 
 from lifelong.reports import figures
 from lifelong.reports.comparison import write_comparison
-from lifelong.reports.figures import Curve
 from lifelong.reports.page import Section
 from lifelong.reports.tables import Table
 
@@ -21,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.full]
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    curves = {"HPMN": Curve([1_000, 2_000], [0.61, 0.64]), "DIN": Curve([1_000], [0.6])}
+    curves = {"HPMN": [(1_000, 0.61), (2_000, 0.64)], "DIN": [(1_000, 0.6)]}
     training = Section("Training", figures=[figures.learning_curves(curves, out / "own")])
     mine = Section("Mine", tables=[Table(["name", "number"], [["x10", 2], ["x9", 10], ["x100", None]], name="mine")])
     return write_comparison(out, made_study(models=4), lifelong="hpmn", sections=[training, mine]).as_uri()

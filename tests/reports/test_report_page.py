@@ -15,7 +15,6 @@ from lifelong.evaluation.compare import Comparison
 from lifelong.evaluation.results import Estimate, Result
 from lifelong.reports import figures
 from lifelong.reports.comparison import write_comparison
-from lifelong.reports.figures import Curve
 from lifelong.reports.page import Section
 from lifelong.reports.tables import Table
 
@@ -102,8 +101,6 @@ def test_the_policy_lets_only_the_script_of_the_page_run(page):
 def test_a_dot_of_a_figure_says_its_numbers_where_a_pointer_rests_on_it(page):
     assert "<title>Target counts: 0.6700 [0.6500, 0.6900]</title>" in page.source
     assert 'id="tip:' not in page.source
-    ids = page.values("id")
-    assert len(ids) == len(set(ids))
 
 
 def test_the_page_says_what_was_asked_and_what_the_numbers_are(page, tmp_path):
@@ -115,18 +112,6 @@ def test_the_page_says_what_was_asked_and_what_the_numbers_are(page, tmp_path):
 
 def test_the_page_says_who_is_left_out_of_gauc(page):
     assert "GAUC leaves out 2 of 8 users (25.0%) with targets that are all positive or all negative" in page.text
-
-
-def test_the_page_has_its_parts_in_order(page):
-    headings = re.findall(r"<h2>(.*?)</h2>", page.source)
-    assert headings == [
-        "All models",
-        "By length of the history",
-        "Calibration",
-        "Mine",
-        "Commands",
-        "Conditions",
-    ]
 
 
 def test_the_page_has_exact_commands_versions_and_settings(page):
@@ -211,7 +196,7 @@ def test_a_report_can_be_written_where_no_auc_is_defined(tmp_path):
 
 
 def test_own_figures_stand_in_their_section(tmp_path):
-    figure = figures.learning_curves({"Alone": Curve([1], [0.6])}, tmp_path / "own")
+    figure = figures.learning_curves({"Alone": [(1, 0.6)]}, tmp_path / "own")
     sections = [Section("Mine", figures=[replace(figure, title="My figure")])]
     page = Page(write_comparison(tmp_path, made_comparison(), lifelong="hpmn", sections=sections))
     assert "My figure." in page.text
