@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from finding import assert_naive_agrees, inputs_of
 from torch import Tensor
 
 from lifelong.models import hstu
@@ -36,8 +37,10 @@ def naive_bucket(seconds: int) -> int:
     return min(max(seconds, 0).bit_length(), GAPS - 1)
 
 
-def naive_interest(model: Hstu, events: list[Tensor], times: list[int]) -> Tensor:
+def naive(model: Hstu, window: Window, query: Query, user: int, target: int) -> Tensor:
     """Equations 1-3, layer by layer, for the events before one target."""
+    position = int(query.position_BC[user, target])
+    events, times = window.vector_BLE[user, :position], window.time_BL[user].tolist()
     width = model.event.out_features
     x = [model.event.weight @ event + model.event.bias for event in events]
     band = (model.recent - 1) // len(model.layers) + 1
@@ -59,20 +62,13 @@ def naive_interest(model: Hstu, events: list[Tensor], times: list[int]) -> Tenso
     return x[-1] if x else torch.zeros(width, dtype=torch.float64)
 
 
-def run(model: Hstu, event_BLE: Tensor, time_BL: Tensor, position_BC: Tensor) -> Tensor:
-    number_BLF = torch.ones(*time_BL.shape, 4, dtype=torch.int64)
-    target_BCE = torch.zeros(*position_BC.shape, model.target_width, dtype=torch.float64)
-    number_BCF = torch.zeros(*position_BC.shape, 2, dtype=torch.int64)
-    query = Query(target_BCE, number_BCF, torch.zeros_like(position_BC), position_BC)
-    return model.find(Window(event_BLE, number_BLF, time_BL, position_BC.amax(1)), query).interest_BCD
-
-
-def drawn() -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(1)
-    position_BC = torch.tensor([[0, 3, 11], [1, 7, 4], [0, 0, 0]])
-    time_BL = (2 ** (torch.rand(3, 11) * 30)).long().sort(dim=1).values
+def drawn(model: Hstu, lengths: tuple[int, ...] = (11, 7, 0, 1)) -> tuple[Window, Query]:
+    """Gaps of all sizes, one of them none."""
+    window, query = inputs_of(model, lengths, size=11)
+    generator = torch.Generator().manual_seed(1)
+    time_BL = (2 ** (torch.rand(window.time_BL.shape, generator=generator) * 30)).long().sort(dim=1).values
     time_BL[0, 5] = time_BL[0, 4]
-    return torch.randn(3, 11, 8, dtype=torch.float64).requires_grad_(), time_BL, position_BC
+    return window._replace(time_BL=time_BL), query
 
 
 @pytest.mark.parametrize(("recent", "layers", "heads"), [(1, 1, 1), (7, 2, 2), (30, 3, 1), (512, 1, 2), (2, 3, 1)])
@@ -83,35 +79,25 @@ def test_interest_is_that_of_the_paper_in_value_and_gradient(
     monkeypatch.setattr(hstu, "BLOCK", block)
     monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", numbers_at_once)
     model = make(recent=recent, layers=layers, heads=heads)
-    event_BLE, time_BL, position_BC = drawn()
-    weight_BCD = torch.randn(3, 3, 3 * heads, dtype=torch.float64)
-    naive_BCD = torch.stack(
-        [
-            torch.stack([naive_interest(model, list(event_BLE[b, :n]), time_BL[b, :n].tolist()) for n in row])
-            for b, row in enumerate(position_BC.tolist())
-        ]
-    )
-    found_BCD = run(model, event_BLE, time_BL, position_BC)
-    torch.testing.assert_close(found_BCD, naive_BCD, rtol=0, atol=1e-11)
-    leaves = [event_BLE, *model.event.parameters(), *model.layers.parameters()]
-    gradients = [torch.autograd.grad((weight_BCD * value).sum(), leaves) for value in (found_BCD, naive_BCD)]
-    for found_grad, naive_grad in zip(*gradients, strict=True):
-        torch.testing.assert_close(found_grad, naive_grad, rtol=0, atol=1e-9)
+    assert_naive_agrees(model, lambda *place: naive(model, *place), *drawn(model))
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_a_stack_sees_exactly_the_last_recent_events(layers: int) -> None:
-    model, (event_BLE, time_BL, _) = make(recent=7, layers=layers), drawn()
-    position_BC = torch.full((3, 1), 11)
-    (seen_BLE,) = torch.autograd.grad(run(model, event_BLE, time_BL, position_BC).sum(), event_BLE)
-    assert seen_BLE.ne(0).any(-1).tolist() == [[False] * 4 + [True] * 7] * 3
+    model = make(recent=7, layers=layers)
+    window, query = drawn(model, (11, 11))
+    last = model.find(window, query).interest_BCD[:, -1].sum()
+    (seen_BLE,) = torch.autograd.grad(last, window.vector_BLE)
+    assert seen_BLE.ne(0).any(-1).tolist() == [[False] * 4 + [True] * 7] * 2
 
 
 def test_the_order_of_times_before_the_recent_events_changes_nothing() -> None:
-    model, (event_BLE, time_BL, _) = make(), drawn()
-    position_BC, other_BL = torch.full((3, 1), 11), time_BL.clone()
+    model = make()
+    window, query = drawn(model, (11, 11))
+    other_BL = window.time_BL.clone()
     other_BL[:, :4] = -5
-    assert torch.equal(run(model, event_BLE, time_BL, position_BC), run(model, event_BLE, other_BL, position_BC))
+    found, other = (model.find(one, query).interest_BCD[:, -1] for one in (window, window._replace(time_BL=other_BL)))
+    assert torch.equal(found, other)
 
 
 def test_gaps_fall_into_buckets_of_powers_of_two() -> None:
