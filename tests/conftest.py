@@ -15,6 +15,7 @@ from support.browser import chromium, watched_page
 from support.events import events_of
 from support.kafka import Broker, broker, installed
 from support.valkey import Server, cluster, server
+from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
@@ -32,6 +33,12 @@ _NUMBER = count()
 def artifact() -> Artifact:
     """What `support.artifacts.tiny_artifact` writes for `tiny_dataset`."""
     return Artifact.open(Path(__file__).parent / "assets" / "tiny_artifact")
+
+
+@pytest.fixture(scope="session")
+def newer(artifact, tmp_path_factory) -> Artifact:
+    """Another one of the same kind, which may take over."""
+    return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
 @pytest.fixture(scope="session")

@@ -610,13 +610,9 @@ class Stream:
         ]
 
     def begin_again(self, client: Any, partition: int) -> None:
-        """Read a partition, or all partitions of this process, from the store's position on."""
-        if self._store.shared and self.address.assignment == "range":
-            # The group's protocol cannot change a single one; messages that come again are known by their offsets.
-            client.assign(self.starts([place.partition for place in client.assignment()]))
-        else:
-            client.incremental_unassign([self._kafka.TopicPartition(self.address.topic, partition)])
-            client.incremental_assign(self.starts([partition]))
+        """Read a partition from the store's position on."""
+        client.incremental_unassign([self._kafka.TopicPartition(self.address.topic, partition)])
+        client.incremental_assign(self.starts([partition]))
 
     def drop(self, partitions: Sequence[int]) -> None:
         """Drop partitions that another process has now."""
@@ -655,11 +651,7 @@ class _Group:
         numbers = [place.partition for place in places]
         logger.info("takes the partitions %s", numbers)
         self.joined = True
-        starts = self._stream.starts(numbers)
-        if self._stream.address.assignment == "cooperative":
-            client.incremental_assign(starts)
-        else:
-            client.assign(starts)
+        client.incremental_assign(self._stream.starts(numbers))
 
     def _revoked(self, client: Any, places: Sequence[Any]) -> None:
         numbers = [place.partition for place in places]

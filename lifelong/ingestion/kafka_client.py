@@ -5,7 +5,6 @@
     ?group=NAME         consumer group, also the name under which the lag can be watched; "lifelong" if left out
     ?start=beginning    or end, or UTC seconds (the first message from then on): where to start if the store has no
                         position in the topic; "beginning" if left out
-    ?assignment=cooperative   or range: how a group of processes shares the partitions
     ?session=SECONDS    after which the partitions of a process that died are assigned to others; 10 if left out
     ?security=plaintext       or ssl, sasl_plaintext, sasl_ssl; sasl_ssl if left out and there is a user
     ?sasl=PLAIN               or SCRAM-SHA-256, SCRAM-SHA-512
@@ -29,7 +28,6 @@ from lifelong.errors import StreamError, StreamUnavailableError, UsageError, req
 EXPECTED = "kafka://host:port,host:port/topic?group=NAME"
 _CHOICES = {
     "start": ("beginning", "end"),
-    "assignment": ("cooperative", "range"),
     "security": ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
     "sasl": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
 }
@@ -50,7 +48,6 @@ class KafkaAddress:
         topic: name of the topic.
         group: consumer group.
         start: "beginning", "end", or UTC seconds.
-        assignment: "cooperative" or "range".
         session: seconds after which a silent process counts as dead.
         security: protocol of the connection.
         sasl: mechanism of the login.
@@ -63,7 +60,6 @@ class KafkaAddress:
     topic: str
     group: str = "lifelong"
     start: str = "beginning"
-    assignment: str = "cooperative"
     session: float = 10.0
     security: str = "plaintext"
     sasl: str = "PLAIN"
@@ -142,10 +138,9 @@ def consumer(address: KafkaAddress, *, on_error: Callable[[Any], None]) -> Any:
         StreamError: the settings cannot be used.
     """
     kafka = require("confluent_kafka", extra="kafka", purpose="following a topic")
-    strategy = {"cooperative": "cooperative-sticky", "range": "range"}[address.assignment]
     settings = address.settings() | {
         "group.id": address.group,
-        "partition.assignment.strategy": strategy,
+        "partition.assignment.strategy": "cooperative-sticky",
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         # A position that is gone must be reported instead of replaced.

@@ -37,11 +37,6 @@ class StoreIdentity:
     path: str = field(default="", compare=False)
     """Where its folder was, for other processes that keep its memories up to date; not compared."""
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> StoreIdentity:
-        """The inverse of what a store wrote."""
-        return cls(**json.loads(text))
-
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
@@ -98,9 +93,9 @@ class ArtifactList:
     dropping: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, identity: StoreIdentity | None) -> ArtifactList:
+    def of(cls, identity: StoreIdentity) -> ArtifactList:
         """The list of a store that never had a second artifact."""
-        return cls() if identity is None else cls((StoredArtifact(identity, 0, "ready"),), identity.artifact_id)
+        return cls((StoredArtifact(identity, 0, "ready"),), identity.artifact_id)
 
     @property
     def spaces(self) -> tuple[int, ...]:

@@ -4,8 +4,7 @@ Users are divided into groups, by a hash of their id: one group on a single serv
 group have one hash tag, so they are in one hash slot, on one server, and one script reads and writes them atomically.
 
     PREFIX:{0}:store       what this is: format version, number of groups
-    PREFIX:{0}:identity    the artifact that made it
-    PREFIX:{0}:roster      all artifacts that it holds memories of, once there were two
+    PREFIX:{0}:roster      all artifacts that it holds memories of
     PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied, and
                            its checksum; with a single group also the sums, as in marks
     PREFIX:{0}:items       hash: item -> fields put online, JSON
@@ -58,7 +57,7 @@ import time
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -222,18 +221,16 @@ class RedisStore:
         if not self._read_only:
             self._check_alive()
             # If two claim it at once, the first one wins.
-            if self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])[0]:
+            if self._ask([("SET", self._key(0, "roster"), ArtifactList.of(identity).to_json(), "NX")])[0]:
                 self._replicas.wait()
         known = self.artifact_list()
         return space_of(self.name, known, identity) if known.artifacts else 0
 
     def artifact_list(self) -> ArtifactList:
         """The artifacts that it holds memories of."""
-        written, value = self._read([("GET", self._key(0, "roster")), ("GET", self._key(0, "identity"))])
+        written = self._read([("GET", self._key(0, "roster"))])[0]
         try:
-            if written is not None:
-                return ArtifactList.from_json(written)
-            return ArtifactList.of(None if value is None else StoreIdentity.from_json(value))
+            return ArtifactList() if written is None else ArtifactList.from_json(written)
         except (ValueError, KeyError, TypeError) as error:
             raise StoreCorruptError(
                 f"what {self.name} says of its artifacts cannot be read: {error}", fix="restore the server's files"

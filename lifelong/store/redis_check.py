@@ -25,7 +25,7 @@ from lifelong.store.redis_client import translated
 logger: logging.Logger = logging.getLogger(__name__)
 
 _NAME = re.compile(
-    rb":\{(?P<group>\d+)\}:(?:(?P<kind>s\d*|e|d):(?P<user>.*)|c:[0-9a-f]{16}|store|identity|roster|watermarks|items"
+    rb":\{(?P<group>\d+)\}:(?:(?P<kind>s\d*|e|d):(?P<user>.*)|c:[0-9a-f]{16}|store|roster|watermarks|items"
     rb"|sources|clock|marks|epoch|touch|token|probe|expiries)",
     re.DOTALL,
 )

@@ -16,7 +16,6 @@ import contextlib
 import time as clock
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from lifelong.atomic import DRAFT
 from lifelong.errors import StoreCorruptError, StoreLockedError, UsageError
@@ -51,8 +50,6 @@ class ShardedStore(Shards):
         path: the folder; made if it is not there.
         shards: how many, of a new store; of an old one None, or as many as it has.
         read_only: a fixed view of each shard as it is now, while another process may write to it.
-        sync: whether each commit waits for the disk.
-        cache: bytes of memories that are kept in RAM, about, of all shards together.
 
     Raises:
         UsageError: the store has another number of shards, or a new one cannot have that many.
@@ -64,15 +61,7 @@ class ShardedStore(Shards):
 
     path: Path
 
-    def __init__(
-        self,
-        path: Path | str,
-        shards: int | None = None,
-        *,
-        read_only: bool = False,
-        sync: bool = True,
-        cache: int = CACHE,
-    ) -> None:
+    def __init__(self, path: Path | str, shards: int | None = None, *, read_only: bool = False) -> None:
         if shards is not None and not 2 <= shards <= MOST:
             raise UsageError(
                 f"shards = {shards}",
@@ -80,7 +69,7 @@ class ShardedStore(Shards):
                 fix="choose about one shard for each core",
             )
         self.path = path = Path(path)
-        self._read_only, self._sync, self._cache = read_only, sync, cache
+        self._read_only = read_only
         with contextlib.ExitStack() as stack:
             if not read_only:
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))
@@ -88,7 +77,7 @@ class ShardedStore(Shards):
             found = require_head(path, SHARDED, read_only=read_only)["shards"]
             _check_number(path, shards, found)
             self.share: Share = Share(tuple(range(found)), found)
-            opened = open_shards(path, self.share, read_only=read_only, sync=sync, cache=cache)
+            opened = open_shards(path, self.share, read_only=read_only)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)
             if not read_only:
@@ -111,7 +100,7 @@ class ShardedStore(Shards):
         try:
             yield items
         finally:
-            self._shards.update(open_shards(self.path, self.share, sync=self._sync, cache=self._cache))
+            self._shards.update(open_shards(self.path, self.share))
 
     def _own(self) -> None:
         try:
@@ -161,17 +150,13 @@ def _check_number(path: Path, wanted: int | None, found: int) -> None:
         )
 
 
-def open_shards(
-    path: Path, share: Share, *, read_only: bool = False, sync: bool = True, cache: int = CACHE
-) -> dict[int, RocksDbStore]:
-    """Open some shards of a store; their numbers and databases.
+def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[int, RocksDbStore]:
+    """Open some shards of a store, which divide the usual cache among all of them; their numbers and databases.
 
     Args:
         path: the folder of the store; to write, this process or the one that started it owns it.
         share: which ones.
         read_only: see `RocksDbStore`.
-        sync: see `RocksDbStore`.
-        cache: of all shards of the store together.
 
     Raises:
         StoreError: see `ShardedStore`.
@@ -180,8 +165,8 @@ def open_shards(
     try:
         for number in share.numbers:
             _check(path, number, share.of)
-            options: dict[str, Any] = {"sync": sync, "cache": cache // share.of, "stores": len(share.numbers)}
-            opened[number] = _open(_folder(path, number), read_only=read_only, **options)
+            folder, cache = _folder(path, number), CACHE // share.of
+            opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
     except BaseException:
         for shard in opened.values():
             shard.close()
@@ -189,11 +174,11 @@ def open_shards(
     return opened
 
 
-def _open(folder: Path, *, read_only: bool, **options: Any) -> RocksDbStore:
+def _open(folder: Path, *, read_only: bool, cache: int, stores: int) -> RocksDbStore:
     end = clock.monotonic() + _PATIENCE
     while True:
         try:
-            return RocksDbStore(folder, read_only=read_only, **options)
+            return RocksDbStore(folder, read_only=read_only, cache=cache, stores=stores)
         except StoreLockedError:
             # Who owns the whole store finds a shard owned only by what a killed process has left, which ends by itself.
             if read_only or clock.monotonic() > end:

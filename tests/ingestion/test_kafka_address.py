@@ -11,9 +11,9 @@ def test_a_topic_s_url_is_no_file():
 
 
 def test_brokers_topic_and_options_are_read():
-    address = parse("kafka://one,two:19092/shop.events?group=mine&start=end&assignment=range&session=6", {})
+    address = parse("kafka://one,two:19092/shop.events?group=mine&start=end&session=6", {})
     assert (address.hosts, address.topic, address.group) == (("one:9092", "two:19092"), "shop.events", "mine")
-    assert (address.start, address.assignment, address.session) == ("end", "range", 6)
+    assert (address.start, address.session) == ("end", 6)
     assert address.settings()["bootstrap.servers"] == "one:9092,two:19092"
     assert address.settings()["security.protocol"] == "plaintext"
     assert parse("kafka://h/t?start=1700000000", {}).start == "1700000000"

@@ -82,11 +82,10 @@ def applied(store, topic, partitions=3):
     return sum(store.watermark(f"kafka:{topic}", partition) + 1 for partition in range(partitions))
 
 
-@pytest.mark.parametrize("assignment", ["cooperative", "range"])
-def test_two_processes_share_a_topic_and_one_dies(artifact, dataset, log, kafka, topic, redis_url, ingest, assignment):
+def test_two_processes_share_a_topic_and_one_dies(artifact, dataset, log, kafka, topic, redis_url, ingest):
     rows, store = rows_of(log), open_store(redis_url)
     third = len(rows) // 3
-    place = kafka.url(topic, group=topic, assignment=assignment, session="6")
+    place = kafka.url(topic, group=topic, session="6")
     one = ingest(redis_url, place)
     kafka.send(topic, rows[:third])
     wait_until(lambda: applied(store, topic) == third, one)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from support.variants import other_artifact
 
 from lifelong.errors import UsageError
 from lifelong.memory import takeover
@@ -31,11 +30,6 @@ def fill(artifact, store, newer=None):
             member = takeover.add(store, newer)
             Rebuild(store, MemoryWriter(newer, member.identity.codec, store)).build()
     return users
-
-
-@pytest.fixture(scope="module")
-def newer(artifact, tmp_path_factory):
-    return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
 def files_with(folder: Path, text: str) -> list[str]:

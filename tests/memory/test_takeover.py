@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import MismatchError, StoreError, StoreForeignError, UsageError
@@ -19,11 +18,6 @@ from lifelong.store.opening import open_store
 from lifelong.store.ram import InMemoryStore
 
 START = 1_700_000_000
-
-
-@pytest.fixture(scope="session")
-def newer(artifact, tmp_path_factory) -> Artifact:
-    return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
 @pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])

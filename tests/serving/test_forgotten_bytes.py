@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from support.client import Client
-from support.variants import other_artifact
 
 pytest.importorskip("pyarrow", reason="pyarrow is of the impressions extra")
 pytest.importorskip("rocksdict")
@@ -88,11 +87,6 @@ class Ground:
         self.app.state.service.close()
         self.store.close()
         self.letters.close()
-
-
-@pytest.fixture(scope="module")
-def newer(artifact, tmp_path_factory):
-    return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
 @pytest.fixture(params=[(1, True), (2, True), (1, False), (2, False)], ids=str)

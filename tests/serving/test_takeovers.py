@@ -20,7 +20,6 @@ import pytest
 from support.processes import children, command_of, until
 from support.serving import Service
 from support.valkey import server
-from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
@@ -32,11 +31,6 @@ from lifelong.store.ram import InMemoryStore
 
 START = 1_700_000_000
 ITEMS = ["i1", "i2", "i3"]
-
-
-@pytest.fixture(scope="module")
-def newer(artifact, tmp_path_factory) -> Artifact:
-    return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
 @contextlib.contextmanager

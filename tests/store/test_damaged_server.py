@@ -329,6 +329,6 @@ def test_a_changed_digit_of_a_position_and_a_changed_memory_are_named(artifact, 
 def test_what_a_server_says_of_its_artifacts_is_checked(artifact, redis_url):
     with contextlib.closing(open_store(redis_url)) as store:
         follow(artifact, store)
-        store._ask([("SET", store._key(0, "identity"), b'{"artifact": "\xa0"}')])
+        store._ask([("SET", store._key(0, "roster"), b'{"artifact": "\xa0"}')])
         with pytest.raises(StoreCorruptError, match="artifacts cannot be read"):
             store.artifact_list()
