@@ -60,10 +60,10 @@ def entries() -> Iterator[tuple[str, Entry]]:
 def models_table() -> str:
     """The models as a table."""
     rows = [
-        f"| [`{name}`]({address(name)}) | {entry.title} | {entry.source} | {entry.state} | {_served(entry)} |"
+        f"| [`{name}`]({address(name)}) | {entry.title} | {entry.state} | {_served(entry)} |"
         for name, entry in entries()
     ]
-    return _table("name", "model", "source", "state of a user", "served", rows=rows)
+    return _table("name", "model", "state of a user", "served", rows=rows)
 
 
 def address(name: str) -> str:
@@ -97,7 +97,10 @@ def _names() -> str:
 
 def _baselines() -> str:
     """The page of simple and classical models."""
-    parts = ["# Baselines\n", "Simple and classical models that a comparison should include.\n"]
+    intro = (
+        "Simple and classical models that a comparison should include. `lifelong models --json` explains each setting."
+    )
+    parts = ["# Baselines\n", f"{intro}\n"]
     for name, entry in entries():
         if name in BASELINES:
             parts += [f"## {entry.title} (`{name}`) {{ #{name} }}\n", *_described(entry, short=True)]
