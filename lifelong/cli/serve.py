@@ -80,7 +80,14 @@ def serve(
     ] = [],  # noqa: B006
     rate: Annotated[float | None, typer.Option(min=0.01, help="Maximum requests per second from one caller.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Maximum number of seconds to answer a request.")] = 30.0,
+    head_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Maximum number of seconds to receive the head of a request.")
+    ] = 10.0,
     max_wait: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may wait under overload.")] = 0.25,
+    max_connections: Annotated[
+        int,
+        typer.Option(min=1, help="Maximum open connections per process; at most half of its file descriptors."),
+    ] = 10_000,
     log: Annotated[
         Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
     ] = "text",
@@ -137,7 +144,9 @@ def serve(
         timeout=timeout,
         rate=rate,
         trusted_proxies=check_proxies(trusted_proxy),
+        head_timeout=head_timeout,
         max_wait=max_wait,
+        max_connections=max_connections,
         log_users=log_users,
     ).of_one(workers)
     hosts = allowed_hosts(host, allowed_host, keys=keys is not None)

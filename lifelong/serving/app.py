@@ -191,7 +191,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         for keeper in app.state.keepers:
             keeper.start()
             running.callback(keeper.close)
-        yield {}
+        # The server gives this to its connections.
+        yield {"queue_of": app.state.service.queue_of, "metrics": app.state.service.metrics}
         if app.state.service.writer is not None:
             # What ends now waits for it.
             app.state.service.writer.end_soon()

@@ -22,6 +22,8 @@ from lifelong.serving.writer import ParsedEvents, Rows
 
 _TURN, _LEAST = 0.1, 200
 """Seconds that one commit of several requests should take, and events that it takes in any case."""
+_EVENTS_UNDER_WAY, _LEAST_UNDER_WAY = 2_500, 32
+"""Events under way, and requests however many events they have, beyond which more are refused."""
 _TOGETHER = 1_024
 """Candidates of several requests that are scored by one call, at most: meanwhile nothing else is begun."""
 A = TypeVar("A")
@@ -154,7 +156,7 @@ class Writes(Queue):
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
         self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
         self._batches: deque[_Batch] = deque()
-        self._event_seconds = 0.0
+        self._event_seconds, self._request_events = 0.0, 1.0
         # Events that came, and that were taken: each is counted by one thread alone.
         self._events_in = self._events_out = 0
 
@@ -167,6 +169,11 @@ class Writes(Queue):
         # Many small requests are one commit; what is no event is a commit of its own.
         others = len(self._came) - len(self._batches)
         return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
+
+    @property
+    def most_under_way(self) -> float:
+        """Requests under way, at most: as many events as one commit takes in a short time."""
+        return max(_LEAST_UNDER_WAY, _EVENTS_UNDER_WAY / self._request_events)
 
     async def fold(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold the events of a request in; the answer comes when they are on the disk.
@@ -184,6 +191,7 @@ class Writes(Queue):
         self._came.append(batch.came)
         self._batches.append(batch)
         self._events_in += len(rows)
+        self._request_events += (len(rows) - self._request_events) / _LEAST_UNDER_WAY
         # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
         self._pool.submit(self._fold_waiting)
         return await asyncio.wrap_future(batch.outcome)

@@ -223,23 +223,27 @@ def _favour_requests() -> None:
 
 def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **options: Any) -> Any:
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
+    require("httptools", extra="serve", purpose="serving")
+    from lifelong.serving.connections import Connection, Connections
+
     descriptors = raise_descriptor_limit()
+    connections = Connections(
+        most=min(settings.max_connections, descriptors // 2),
+        head_bytes=settings.max_head,
+        head_seconds=settings.head_timeout,
+        # The app itself answers 504 before.
+        body_seconds=settings.timeout + 1,
+    )
     proxies = list(settings.trusted_proxies)
     options |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": proxies}
-    options |= {"http": os.environ.get("LL_HTTP", "h11"), "ws": "none"}
+    options |= {"http": partial(Connection, connections=connections), "ws": "none"}
     # All that wait are accepted at once, before one is refused: they must not take what is left for the store.
     options["backlog"] = min(BACKLOG, max(1, descriptors // 8))
     if logging.getLogger().handlers:
         # uvicorn's lines go where all others go.
         options["log_config"] = None
     return uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
-        timeout_keep_alive=75,
-        lifespan="on",
-        **options,
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on", **options
     )
 
 

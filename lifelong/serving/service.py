@@ -40,6 +40,7 @@ from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth, check_clock
 from lifelong.serving.metrics import Metrics
+from lifelong.serving.queues import Queue
 from lifelong.serving.views import Views
 from lifelong.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.store.contract import ITEMS
@@ -86,6 +87,10 @@ class ServiceSettings:
         timeout: seconds until a request must be answered.
         rate: requests per second that one caller may make; None for no limit.
         trusted_proxies: addresses and networks trusted to name the client in `X-Forwarded-For`; no others are.
+        max_connections: open connections of clients, of one process; never more than half of the descriptors that the
+            process may have.
+        max_head: bytes of a request's head.
+        head_timeout: seconds until a request's head is complete.
         max_wait: seconds that a request may wait for its turn where others wait, too; one that has waited longer is
             refused and not computed.
         max_waiting: requests that may wait for the readers, and for the writer.
@@ -112,6 +117,9 @@ class ServiceSettings:
     timeout: float = 30.0
     rate: float | None = None
     trusted_proxies: Sequence[str] = ()
+    max_connections: int = 10_000
+    max_head: int = 65_536
+    head_timeout: float = 10.0
     max_bodies: int = 64 * 2**20
     max_wait: float = 0.25
     max_waiting: int = 1_000
@@ -333,6 +341,12 @@ class Service:
             raise StoreUnavailableError(
                 f"the store has not answered within {READY_SECONDS:g} seconds", fix="check its disk or its server"
             ) from error
+
+    def queue_of(self, path: str) -> Queue | None:
+        """Where requests to an address wait; None for those that are never refused."""
+        if not path.startswith("/v1/") or path.startswith("/v1/admin/"):
+            return None
+        return self.writes if path in ("/v1/events", "/v1/items") else self.reads
 
     def give(self, writer: MemoryWriter) -> None:
         """Take an artifact that is open already, so that no write waits for it when the store's list names it."""
