@@ -291,7 +291,7 @@ class RequestError(LifelongError):
     Causes, and what to do:
         * a field, value or time of a request that the model does not know or the service does not accept -> the message
           names the place; nothing of the request was kept
-        * an event lies too far ahead of the clock -> fix its time (UTC seconds), or raise `--max-ahead`
+        * an event lies too far ahead of the clock -> fix its time (UTC seconds), or raise `max_ahead`
     """
 
 

@@ -59,7 +59,7 @@ def forget(
                 fix="leave it out: the service takes them out of its own impressions and dead letters",
             )
         if inactive is not None:
-            raise UsageError("--inactive with --service", fix="start the service with --forget-after DAYS")
+            raise UsageError("--inactive with --service", fix="start the service with --set forget_after=DAYS")
         return _reply(_asked(service, key_file, users))
     from lifelong.store.opening import open_store
 

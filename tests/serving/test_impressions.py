@@ -13,7 +13,8 @@ from support.processes import until
 
 from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.serving.impressions import ImpressionsLog, forget_impressions
-from lifelong.serving.service import Scored, ServiceSettings
+from lifelong.serving.service import Scored
+from lifelong.serving.settings import ServiceSettings
 
 pytestmark = pytest.mark.full
 

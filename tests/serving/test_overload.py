@@ -22,7 +22,7 @@ from lifelong.serving.errors import OverloadedError
 from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
 from lifelong.serving.run import _config, listen
 from lifelong.serving.rush import Rush, Shed
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 
 START = 1_700_000_000
 
