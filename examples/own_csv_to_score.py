@@ -30,7 +30,7 @@ def main() -> None:
     columns = {"user": "customer", "item": "sku", "time": "sold_at", "fields": ["aisle"]}
     dataset = lifelong.prepare("log.csv", out="data", overwrite=True, **columns)
     print(repr(dataset))
-    artifact = lifelong.train(dataset, "tally", epochs=1, min_steps=0, threads=1, progress=False)
+    artifact = lifelong.train(dataset, "tally", epochs=1, min_steps=0, threads=1, progress=False, overwrite=True)
     print(lifelong.evaluate(artifact, dataset))
     lifelong.backfill(artifact, dataset, "rocksdb://store")
     with lifelong.Scorer(artifact, "rocksdb://store") as scorer:

@@ -72,7 +72,7 @@ def main() -> None:
     The AUC stays about .5: a mean does not keep the order of events, and nothing else says anything in this world.
     """
     dataset = lifelong.prepare("synthetic", out="data", world="lag", users=60, overwrite=True)
-    artifact = lifelong.train(dataset, "running_sum", epochs=1, width=8, progress=False)
+    artifact = lifelong.train(dataset, "running_sum", epochs=1, width=8, progress=False, overwrite=True)
     print(lifelong.evaluate(artifact, dataset))
     store = lifelong.open_store("memory://")
     lifelong.backfill(artifact, dataset, store)

@@ -60,7 +60,7 @@ def served(artifact: lifelong.Artifact) -> Iterator[str]:
 def main() -> None:
     """Train, serve, buy, look: the scores change at once; how much, and the order, is what the model has learned."""
     dataset = lifelong.prepare("synthetic", out="data", world="lag", users=60, overwrite=True)
-    artifact = lifelong.train(dataset, "hpmn", epochs=1, progress=False)
+    artifact = lifelong.train(dataset, "hpmn", epochs=1, progress=False, overwrite=True)
     candidates = ["i1", "i2", "i3", "i4"]
     with served(artifact) as address:
         shop = Shop(address)

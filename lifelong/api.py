@@ -49,6 +49,7 @@ def train(
     start: AnyArtifact | None = None,
     users_from: AnyDataset | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Progress = True,
     callbacks: AnyCallbacks = (),
     **settings: Any,
@@ -58,12 +59,12 @@ def train(
     Args:
         dataset: a prepared dataset, or its folder.
         model: a name of `models()`; None takes the model of `start`.
-        out: folder of the artifact; an older artifact there is replaced at the end. By default next to the dataset:
-            `train("data", "tally")` writes `data-tally`.
+        out: folder of the artifact. By default next to the dataset: `train("data", "tally")` writes `data-tally`.
         config: settings, which named ones win over: a dict, a TOML file or a `RunConfig`.
         start: an artifact to start from: its weights are carried over by id, and the model has its settings.
         users_from: the dataset that `start` was trained on, for models with an embedding per user.
         resume: continue from the checkpoint that an interrupted run left next to `out`.
+        overwrite: replace an artifact that is already in `out`, at the end.
         progress: see `Progress`.
         callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
             training goes on.
@@ -76,8 +77,8 @@ def train(
         ArtifactError: `start` is absent or damaged.
         DatasetError: `dataset` is absent or damaged.
         MismatchError: the dataset cannot train this model, and why.
-        UsageError: an argument is something else than it should be, `out` holds something else, or there is nothing to
-            resume.
+        UsageError: an argument is something else than it should be, `out` holds an artifact or something else, or there
+            is nothing to resume.
         DivergedError: the loss is no longer a finite number.
         KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
     """
@@ -95,6 +96,7 @@ def train(
         start=begin,
         users_from=None if users_from is None else as_dataset(users_from),
         resume=resume,
+        overwrite=overwrite,
         progress=_progress(progress),
         callbacks=checked_callbacks(callbacks),
     )

@@ -54,7 +54,6 @@ class TrainSettings(Record):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine falls to a hundredth at the end of the run (by max_examples or max_epochs)"
     )
-    warmup: int = Field(0, ge=0, description="labelled examples during which the learning rate rises from 0")
     embeddings: Literal["auto", "dense", "sparse"] = Field(
         "auto",
         description="sparse: a step reads and moves only the rows of embedding tables that its batch has (SparseAdam); "
@@ -79,12 +78,6 @@ class TrainSettings(Record):
 
     validate_every: FiniteFloat = Field(
         0.25, gt=0, description="validate after this share of an epoch (up to 1), or after this many examples (above 1)"
-    )
-    validate_minutes: FiniteFloat | None = Field(
-        None,
-        gt=0,
-        description="validate also when the last validation is so long ago; which weights are kept then depends on the "
-        "clock, so that no two runs need be equal",
     )
     validation_examples: int | None = Field(
         100_000,
@@ -146,7 +139,6 @@ class TrainSettings(Record):
     answer_minutes: FiniteFloat = Field(
         10.0, gt=0, description="a process gives up after waiting so long for the others of its run (under torchrun)"
     )
-    prefetch: int = Field(3, ge=1, description="batches prepared ahead, in a thread")
 
     @field_validator("device", mode="before")
     @classmethod

@@ -184,7 +184,7 @@ def test_training_and_comparing_from_python_use_the_models_recipe_where_nothing_
     (folder / "tally.toml").write_text("[train]\nlearning_rate = 0.01\n")
     for config in (None, {"learning_rate": 0.01}, folder / "tally.toml"):
         made = lifelong.train(
-            folder / "data", "tally", folder / "by-recipe", config=config, epochs=1, state=1024, progress=False
+            folder / "data", "tally", folder / "by-recipe", config=config, overwrite=True, epochs=1, state=1024, progress=False
         )
         settings = made.config.run["train"]
         assert settings["max_epochs"] == 1 and settings["learning_rate"] == (0.01 if config else 0.003)

@@ -65,7 +65,7 @@ def write_artifact(
         DataError: the disk is full; what was in `out` is still there.
         UsageError: `out` holds something that is not an artifact, or this model was not built from `run["model"]`.
     """
-    check_replaceable(out)
+    check_replaceable(out, overwrite=True)
     settings = _settings(model, run.get("model", {}))
     remove_remains(out)
     with full_disk(out.parent, kept=_KEPT), building(out) as folder:
@@ -223,8 +223,8 @@ def _as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else asdict(value)
 
 
-def check_replaceable(out: Path) -> None:
-    """Refuse to write over anything but an artifact that nobody serves.
+def check_replaceable(out: Path, *, overwrite: bool) -> None:
+    """Refuse to write over anything but an artifact that nobody serves, and over that only if the user says so.
 
     Raises:
         UsageError: something else is there, or a file in the place of a folder above it; or a service uses it.
@@ -250,3 +250,7 @@ def check_replaceable(out: Path) -> None:
                 expected="a new folder, or an artifact that is not served",
                 fix="choose another --out, and let the service change over to it: `lifelong switch`",
             )
+    if not overwrite:
+        raise UsageError(
+            f"{out} already holds an artifact", expected="a new folder", fix="choose another --out, or --overwrite"
+        )

@@ -215,7 +215,7 @@ def foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> d
 
 def outcome_reply(outcome: Outcome, page: Path) -> Reply:
     """What a comparison found, for machines and for people."""
-    from lifelong.reports.tables import comparison_table
+    from lifelong.reports.comparison_tables import comparison_table
 
     comparison = outcome.comparison
     document = {**comparison.model_dump(mode="json"), "report": str(page), "failures": dict(outcome.failures)}

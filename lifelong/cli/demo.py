@@ -280,9 +280,6 @@ def _report(
         dataset=dataset,
         runs=out / "runs",
         title="lifelong demo",
-        lead=[
-            "A year of a real purchase log, taken all the way: prepared, trained on, served from one memory per user."
-        ],
         sections=[*sections, *attention_sections(online.artifact, dataset, explained, out / "report" / "figures")],
         commands=commands,
     )

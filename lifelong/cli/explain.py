@@ -102,7 +102,7 @@ def counted_rows(counted: Counted) -> list[list[str]]:
     """What a memory knows of a candidate, in words: a row per field, one per affinity, and one for slots."""
     rows = []
     for value in counted.values:
-        met = {"counted": _times(value), "faded": "long ago", "new": "never", "unknown": "not counted"}
+        met = {"counted": _times(value), "new": "never or long ago", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
         rows.append([value.field, _counted_as(value), met[value.state], last, _signed(value.effect)])
     for of in counted.affinities:

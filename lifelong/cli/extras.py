@@ -21,7 +21,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "kafka": ("confluent_kafka",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
-    "report": ("matplotlib",),
+    "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),

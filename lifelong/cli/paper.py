@@ -110,7 +110,6 @@ def paper(
         dataset=dataset,
         runs=out / "runs",
         title=f"The HPMN paper on {LOGS[log].title}",
-        lead=[said],
         opening=paper_sections(log, outcome.comparison, dataset, configs),
     )
     reply = outcome_reply(outcome, page)

@@ -36,6 +36,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
     threads: Threads = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, batches, negatives and dropout.")] = None,
     track: Track = [],  # noqa: B006
@@ -71,6 +72,7 @@ def train(
             start=start,
             users_from=None if users_from is None else Dataset(users_from),
             resume=resume,
+            overwrite=overwrite,
             progress=True,
             callbacks=callbacks,
         )

@@ -21,8 +21,7 @@ from lifelong.config import TrainSettings
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.gather import Gather
-from lifelong.data.hiding import Hiding
+from lifelong.data.gather import Gather, Hiding
 from lifelong.data.negatives import NegativeSampler
 from lifelong.data.passes import Cut, pack, plan_passes, recent_passes
 from lifelong.dtypes import IntArray
@@ -34,6 +33,8 @@ EVALUATION_EVENTS = 65_536
 EVALUATION_TARGETS = 16_384
 READ = 1000
 """Last events that models read by default: `recent`."""
+AHEAD = 3
+"""Batches that are prepared ahead."""
 _LENGTH_JITTER = 0.1
 """Passes are sorted by length times 1 +- this, so that batches do not always hold the same users."""
 
@@ -127,7 +128,7 @@ def _overlap(settings: TrainSettings, phase: int) -> int:
 
 
 def training_batches(
-    batches: TrainingBatches, *, epoch: int, first: int = 0, prefetch: int = 3
+    batches: TrainingBatches, *, epoch: int, first: int = 0
 ) -> Generator[tuple[int, Batch], None, None]:
     """The batches of one epoch, prepared ahead in a thread.
 
@@ -135,15 +136,12 @@ def training_batches(
         batches: of the run.
         epoch: number of the epoch, from 0.
         first: where to start, for a resumed run.
-        prefetch: how many batches wait at most.
 
     Yields:
         The batch's place in the epoch, and the batch.
     """
     plan = batches.epoch(epoch)
-    yield from prefetched(
-        ((number, batches.make(plan[number], epoch, number)) for number in range(first, len(plan))), prefetch
-    )
+    yield from prefetched((number, batches.make(plan[number], epoch, number)) for number in range(first, len(plan)))
 
 
 def evaluation_batches(
@@ -153,7 +151,6 @@ def evaluation_batches(
     recent: int | None = None,
     max_events: int = EVALUATION_EVENTS,
     max_targets: int = EVALUATION_TARGETS,
-    prefetch: int = 2,
     share: tuple[int, int] = (0, 1),
     counts: bool = False,
 ) -> Iterator[Batch]:
@@ -167,7 +164,6 @@ def evaluation_batches(
             None = all events.
         max_events: padded events of a batch; a longer history has a batch of its own.
         max_targets: padded targets of a batch.
-        prefetch: how many batches wait at most.
         share: (place, count): only every `count`-th batch, from the one at `place` on. The shares of all places hold
             together the batches of a call without `share`.
         counts: whether the model is given exact counts; with `recent` they are counts over those events.
@@ -182,23 +178,22 @@ def evaluation_batches(
     place, count = share
     # Neighbours have nearly the same length, so that shares take nearly the same time.
     plan = pack(by_length, passes.length_P, passes.targets_P, (max_events, max_targets))[place::count]
-    yield from prefetched((gather.batch(pass_B, gather.targets(pass_B)) for pass_B in plan), prefetch)
+    yield from prefetched(gather.batch(pass_B, gather.targets(pass_B)) for pass_B in plan)
 
 
-def prefetched(items: Iterator[T], size: int) -> Iterator[T]:
-    """The given items, in their order, made ahead in a thread.
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """The given items, in their order, up to `AHEAD` of them made ahead in a thread.
 
     An error of the thread is raised here, and the thread ends when this generator is closed.
 
     Args:
         items: made lazily.
-        size: how many wait at most.
 
-    >>> list(prefetched(iter("abc"), size=2))
+    >>> list(prefetched(iter("abc")))
     ['a', 'b', 'c']
     """
     with ThreadPoolExecutor(1, "lifelong-batches") as pool:
-        waiting = deque[Future[Any]](pool.submit(next, items, _END) for _ in range(size))
+        waiting = deque[Future[Any]](pool.submit(next, items, _END) for _ in range(AHEAD))
         try:
             while (item := waiting.popleft().result()) is not _END:
                 waiting.append(pool.submit(next, items, _END))

@@ -20,18 +20,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lifelong.config import TrainSettings
 from lifelong.data.arrays import ranges
 from lifelong.data.batch import Batch
 from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, Schema, context_numbers, gap_numbers, user_context
 from lifelong.data.examples import Examples
-from lifelong.data.hiding import Hiding
 from lifelong.data.histories import FIRST_USER
 from lifelong.data.negatives import NegativeSampler, with_negatives
 from lifelong.data.passes import Passes
 from lifelong.data.recent import recent_parts
-from lifelong.data.vocabulary import PADDING
+from lifelong.data.vocabulary import PADDING, UNKNOWN
 from lifelong.dtypes import BoolArray, Float32Array, Int32Array, IntArray
 
 
@@ -80,6 +80,38 @@ class Targets:
             self.count_B * (1 + ratio),
             1 + ratio,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """Hides some numbers in training, so that a model meets what it will meet later: new items, and rare values.
+
+    They are replaced in place; padding stays.
+
+    Args:
+        fallback_V: for every item number the one that the item has while it is unknown.
+        fields: number of item fields, which come first in a row of numbers.
+        settings: shares of what is hidden.
+        rng: source of randomness.
+    """
+
+    fallback_V: Int32Array
+    fields: int
+    settings: TrainSettings
+    rng: np.random.Generator
+
+    def items(self, number: npt.NDArray[Any]) -> None:
+        """Hide items, and values of other item fields, in `number[..., F]`."""
+        if self.settings.hide_items:
+            hidden = self._drawn(number.shape[:-1], self.settings.hide_items)
+            number[hidden, 0] = self.fallback_V[number[hidden, 0]]
+        if self.settings.hide_fields and self.fields > 1:
+            others = number[..., 1 : self.fields]
+            others[self._drawn(others.shape, self.settings.hide_fields) & (others != PADDING)] = UNKNOWN
+
+    def _drawn(self, shape: tuple[int, ...], share: float) -> BoolArray:
+        drawn: BoolArray = self.rng.random(shape, np.float32) < share
+        return drawn
 
 
 class Gather:

@@ -276,7 +276,7 @@ def parse_duration(text: str) -> int:
 
 
 def readable_duration(seconds: float) -> str:
-    """Seconds, minutes or hours in a sentence; a table has a decimal everywhere.
+    """Seconds, minutes or hours as people read them.
 
     >>> readable_duration(8.2), readable_duration(300), readable_duration(750), readable_duration(9000)
     ('8.2 s', '5 min', '12.5 min', '2.5 h')

@@ -16,9 +16,8 @@ from pathlib import Path
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, StoreConflictError, StoreForeignError
 from lifelong.memory.event import EventTable
-from lifelong.memory.rounds import Rounds
 from lifelong.memory.state import States
-from lifelong.memory.writer import MemoryWriter
+from lifelong.memory.writer import MemoryWriter, Rounds
 from lifelong.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.store.contract import MemoryStore
 

@@ -28,7 +28,7 @@ from lifelong.tally.plan import Plan, plan_of, seconds_of
 from lifelong.tally.spec import AGES, COUNTS, FEATURES, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
-_PARTS = ("cell", "faded", "clock", "repeats", "sums")
+_PARTS = ("cell", "clock", "repeats", "sums")
 """The fields that count, as `kernel.Memory` has them."""
 
 
@@ -133,7 +133,7 @@ class Counting:
         return np.asarray(found.number_NFX, np.float64).reshape(*number_BCF.shape, 4)
 
     def kinds(self, states: States, number_BCF: IntArray) -> IntArray:
-        """Kind of each value's cell `[B, C, F]`: 0 for none, 1 for none but both faded bits, above for a cell."""
+        """Kind of each value's cell `[B, C, F]`: 0 for none, above for a cell."""
         found = self._found(states, slice(0, len(states)), number_BCF)
         kind_BCF: IntArray = (found.kind_NF % KINDS).reshape(number_BCF.shape)
         return kind_BCF
@@ -217,8 +217,8 @@ def compile_all() -> None:
 
 
 def _smallest() -> tuple[PackedCells, Counting, States]:
-    """A memory of two cells and one word."""
-    plan = Plan(sizes_F=(11,), cells_F=(2,), words=1, widths_G=(1,), repeats=True)
+    """A memory of two cells."""
+    plan = Plan(sizes_F=(11,), cells_F=(2,), widths_G=(1,), repeats=True)
     fields = {part.name: np.zeros((1, *part.shape), part.dtype) for part in plan.layout}
     counting = Counting(plan, {"item": np.zeros((11, 2 + FEATURES + 1), np.float32)}, dim=1)
     return PackedCells(plan.packing), counting, States(np.zeros(1, np.int64), np.zeros(1, np.int64), fields)

@@ -21,10 +21,9 @@ from lifelong.data.events import Schema, gap_numbers
 from lifelong.dtypes import IntArray
 from lifelong.errors import UsageError
 from lifelong.memory.event import EventTable, LoggedEvent, decode_event, last_time
-from lifelong.memory.rounds import make_rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
-from lifelong.memory.writer import MemoryWriter
+from lifelong.memory.writer import MemoryWriter, make_rounds
 from lifelong.store.contract import MemoryStore
 
 

@@ -37,9 +37,8 @@ from lifelong.memory.event import decode_event as decode_event
 from lifelong.memory.event import encode_event as encode_event
 from lifelong.memory.event import event_problem as event_problem
 from lifelong.memory.filled import filled_until
-from lifelong.memory.rounds import Rounds, make_rounds
 from lifelong.memory.runtime import Runtime, identity_of
-from lifelong.memory.writer import MemoryWriter
+from lifelong.memory.writer import MemoryWriter, Rounds, make_rounds
 from lifelong.opening import AnyArtifact, checked_store, open_artifact
 from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, until_kept
 
@@ -47,7 +46,7 @@ T = TypeVar("T")
 
 REMEMBER = 25 * 3600
 """Seconds for which client event ids are remembered: a day, and an hour because processes that share a server may be
-half an hour apart in what they take for now (`lifelong.store.elapsed`)."""
+half an hour apart in what they take for now (`lifelong.store.event_ids`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,23 +33,19 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_events, recent_mean, recent_places
 
 
 @dataclass(frozen=True)
-class AttRecConfig:
+class AttRecConfig(CommonSettings):
     """Settings of `attrec`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the vectors compared")
     window: PositiveInt = setting(50, "how many events before the target attend to each other")
     recent: PositiveInt = setting(1000, "how many events before the target the long-term vector is made of")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class AttRec(HistoryModel):

@@ -13,6 +13,8 @@ tables as arrays, so that a server needs no torch.
 This module has all names that a model file needs.
 """
 
+from lifelong.data.batch import Batch
+from lifelong.data.events import InputSpec
 from lifelong.models.fitted_model import FittedModel
 from lifelong.models.history_model import Found, HistoryModel, Query, Window
 from lifelong.models.memory_model import (
@@ -27,24 +29,30 @@ from lifelong.models.memory_model import (
     spread_targets,
 )
 from lifelong.models.model import USER_NUMBER, Model, Output, UserModel
+from lifelong.models.settings import CommonSettings, Share, setting
 
 __all__ = [
     "USER_NUMBER",
+    "Batch",
+    "CommonSettings",
     "CountingModel",
     "Event",
     "FittedModel",
     "Found",
     "History",
     "HistoryModel",
+    "InputSpec",
     "M",
     "Memory",
     "MemoryModel",
     "Model",
     "Output",
     "Query",
+    "Share",
     "Target",
     "UserModel",
     "Window",
     "pick",
+    "setting",
     "spread_targets",
 ]

@@ -29,9 +29,7 @@ from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, pad
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 
 
 def check_heights(heights: tuple[int, ...]) -> tuple[int, ...]:
@@ -46,10 +44,9 @@ def check_heights(heights: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class CaserConfig:
+class CaserConfig(CommonSettings):
     """Settings of `caser`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the interest")
     recent: PositiveInt = setting(50, "how many events before the target are read")
     heights: Annotated[tuple[int, ...], AfterValidator(check_heights)] = setting(
@@ -57,7 +54,6 @@ class CaserConfig:
     )
     horizontal: PositiveInt = setting(16, "horizontal filters of each height")
     vertical: PositiveInt = setting(4, "vertical filters")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Caser(HistoryModel):

@@ -36,10 +36,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel, Output, spread_targets
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, CommonSettings, InputSpec, MemoryModel, Output, setting, spread_targets
 from lifelong.nn.delta_rule import Change, delta_chunks, delta_step, reads_after, states_after
 from lifelong.nn.masks import clear_padding
 
@@ -50,14 +47,12 @@ _SMALL = 1e-6
 
 
 @dataclass(frozen=True)
-class GatedDeltaConfig:
+class GatedDeltaConfig(CommonSettings):
     """Settings of `gated_delta`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a head's keys and values")
     heads: PositiveInt = setting(2, "number of matrices")
     chunk: PositiveInt = setting(32, "events that training takes at once; changes its speed and nothing else")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class GatedDeltaMemory(NamedTuple):

@@ -12,9 +12,9 @@ Interest extractor layer: h_t = GRU(e_t, h_{t-1}), with the auxiliary loss: mean
 Interest evolving layer: a_t = softmax_t(h_t W target) over the events that the target sees; AUGRU, a GRU over h_t with
 its update gate scaled by a_t; the interest is its last state.
 
-The extractor runs once for all targets of a user, and so does AUGRU's product with its inputs; only AUGRU's states are
-computed per target. An event that a target does not see has weight 0 and changes nothing. If a history is longer than
-`recent`, each target reads its own last events, starting from a state of zeros.
+The extractor runs once for all targets of a user, AUGRU once for each of them. An event that a target does not see has
+weight 0 and changes nothing. If a history is longer than `recent`, each target reads its own last events, starting from
+a state of zeros.
 
 The sampled event e' is another event of the batch. In training it is drawn from `torch`'s generator; in evaluation it
 is the event half a batch away. It is left out if it has the same item as e_{t+1}. If several processes share a batch,
@@ -30,7 +30,7 @@ State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 
 1,000.
 
 Shapes: B users, L padded history length, C targets per user, W events of a target's own window, U users times targets,
-E width of an embedded event, D state width, G = 3 D gates, P pairs of an event and the next (N all places for one).
+E width of an embedded event, D state width, P pairs of an event and the next (N all places for one).
 """
 
 from __future__ import annotations
@@ -44,27 +44,22 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
-from lifelong.nn.augru import Augru
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import length_mask, masked_softmax
-from lifelong.nn.recurrent import gru_pass
+from lifelong.nn.recurrent import attended_states, gru_pass
 from lifelong.nn.traced import is_traced
 from lifelong.nn.windows import recent_events
 
 
 @dataclass(frozen=True)
-class DienConfig:
+class DienConfig(CommonSettings):
     """Settings of `dien`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of both layers' states")
     next_event: NonNegativeFloat = setting(1.0, "weight of the auxiliary loss: telling the next event from another one")
     recent: PositiveInt = setting(1000, "last events that are read")
     pooled: bool = setting(False, "give the head the mean of the events, too, and its product with the target")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Dien(HistoryModel):
@@ -81,7 +76,7 @@ class Dien(HistoryModel):
         self.config: DienConfig = config
         self.extractor: nn.GRU = nn.GRU(self.event_width, config.width, batch_first=True)
         self.attention: nn.Linear = nn.Linear(self.target_width, config.width, bias=False)
-        self.augru: Augru = Augru(config.width, config.width)
+        self.augru: nn.GRU = nn.GRU(config.width, config.width, batch_first=True)
         self.expect: nn.Linear | None = nn.Linear(config.width, self.target_width) if config.next_event > 0 else None
 
     @property
@@ -108,7 +103,7 @@ class Dien(HistoryModel):
         end_BC = end_BC.clamp(max=size)
         visible_BCL = torch.arange(size, device=end_BC.device) < end_BC.unsqueeze(-1)
         weight_BCL = masked_softmax(self.attention(target_BCE) @ hidden_BLD.transpose(1, 2), visible_BCL)
-        return self.augru(self.augru.input(hidden_BLD), weight_BCL, end_BC), weight_BCL
+        return attended_states(self.augru, hidden_BLD, weight_BCL, end_BC), weight_BCL
 
     def _evolve_own_windows(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
         """As `_evolve`, with the last events before each target as a history of its own; attention is over these."""

@@ -29,13 +29,10 @@ from dataclasses import dataclass
 
 from pydantic import PositiveInt
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
-from lifelong.nn.attention import PairScore
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
+from lifelong.nn.attention import PairScore, TargetQuery
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.pairs import visible_scores
-from lifelong.nn.query import TargetQuery
 
 _HIDDEN = (80, 40)
 _UNIT = 1 / 32
@@ -43,14 +40,12 @@ _UNIT = 1 / 32
 
 
 @dataclass(frozen=True)
-class DinConfig:
+class DinConfig(CommonSettings):
     """Settings of `din`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     normalise: bool = setting(False, "softmax over the weights of the events, instead of the paper's free sum")
     recent: PositiveInt = setting(1000, "last events that are read")
     pooled: bool = setting(False, "give the head the mean of the events, too, and its product with the target")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Din(HistoryModel):

@@ -14,22 +14,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pydantic import PositiveInt
 from torch import Tensor
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 
 @dataclass(frozen=True)
-class DnnConfig:
+class DnnConfig(CommonSettings):
     """Settings of `dnn`."""
-
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class DnnMemory(NamedTuple):

@@ -30,9 +30,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.attention import attend_by_head
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.hashing import hyperplanes, shared_bits, signature
@@ -40,17 +38,15 @@ from lifelong.nn.hits import best_events, take_events
 
 
 @dataclass(frozen=True)
-class EtaConfig:
+class EtaConfig(CommonSettings):
     """Settings of `eta`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the interest, all heads together; a multiple of heads")
     heads: PositiveInt = setting(4, "attention heads")
     bits: Annotated[int, Field(gt=0, le=256)] = setting(48, "bits of a signature")
     hits: PositiveInt = setting(50, "events that are retrieved for a target")
     recent: PositiveInt = setting(1000, "how many events before the target are searched")
     short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Eta(HistoryModel):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
@@ -37,9 +42,10 @@ class FittedModel(ABC):
     not_continued: ClassVar[str] = "it is fitted at once, and nothing of an earlier fit would be left"
     """Why a fit cannot continue from an earlier one."""
 
-    def __init__(self, inputs: InputSpec) -> None:
-        """Subclasses take `(inputs, config)`, as models do."""
-        self.inputs = inputs
+    def __init__(self, inputs: InputSpec, config: Any) -> None:
+        self.inputs, self.config = inputs, config
+        self.learned: dict[str, npt.NDArray[Any]] = {}
+        """What a fit has found, as named arrays."""
         self.shared: MutableMapping[Any, Any] | None = None
         """What several fits to one dataset share, as the trials of a search do; None where there is one fit alone."""
 
@@ -74,14 +80,21 @@ class FittedModel(ABC):
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]` of examples, each from the events before its position alone."""
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write everything that `load` needs into `folder`, without pickle."""
+        """Write `model.json` and what was learned, one `.npy` file per array: all that `load` needs, without pickle."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config), "arrays": sorted(self.learned)}
+        (folder / "model.json").write_text(json.dumps(record, indent=2) + "\n")
+        for name, values in self.learned.items():
+            np.save(folder / f"{name}.npy", values)
 
     @classmethod
-    @abstractmethod
-    def load(cls, folder: Path) -> FittedModel:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
+        record = json.loads((folder / "model.json").read_text())
+        model = cls(InputSpec(**record["inputs"]), cls.Config(**record["settings"]))
+        model.learned = {name: np.load(folder / f"{name}.npy") for name in record["arrays"]}
+        return model
 
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words."""

@@ -27,11 +27,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import InputSpec, MemoryModel, Share, setting
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 STD = 0.1
 """Of the initial weights and factors."""

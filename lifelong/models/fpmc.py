@@ -5,8 +5,8 @@ WWW 2010.
 
     logit = mu + b_i + v_i . mean of v'_l over the last basket        v of an item as next, v' of an event as last
 
-The paper's score, passed through a sigmoid. A basket is all events with the same time. Without times in seconds, or
-with `basket = false`, it is the last event alone. Differs from the paper: there are no factors of users, since new
+The paper's score, passed through a sigmoid. A basket is all events with the same time. Without times in seconds it is
+the last event alone. Differs from the paper: there are no factors of users, since new
 users have none and a memory is read without the user's number; the preset `fpmc_users` has them (`fpmc_users.py`). Here
 the term of user and item becomes the bias b_i of the item. The term of user and last basket does not affect the ranking
 and is dropped, as in the paper. Factors of an item and of an event are sums over their fields; the embedding of a field
@@ -26,13 +26,10 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import InputSpec, MemoryModel, Share, setting
 from lifelong.nn.baskets import GAP, SAME_MOMENT, last_baskets
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.recurrent import states_at
 
 STD = 0.1
 """Of the initial factors."""
@@ -43,18 +40,10 @@ class FpmcConfig:
     """Settings of `fpmc`."""
 
     factors: PositiveInt = setting(16, "factors of an item")
-    basket: bool = setting(True, "the last basket is all events of the last moment, and not one of them")
     dropout: Share = setting(0.1, "share of the last basket's factors dropped in training")
 
 
 class FpmcMemory(NamedTuple):
-    """Factors of the last event, zeros before the first."""
-
-    count_B: Tensor
-    last_BD: Tensor
-
-
-class BasketMemory(NamedTuple):
     """Mean factors of the last basket, zeros before the first."""
 
     count_B: Tensor
@@ -63,7 +52,7 @@ class BasketMemory(NamedTuple):
     """Events of the basket."""
 
 
-class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
+class Fpmc(MemoryModel[FpmcMemory]):
     """A Markov chain over items with a transition matrix of low rank."""
 
     Config = FpmcConfig
@@ -82,32 +71,26 @@ class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
         self.config: FpmcConfig = config
         self.embed.restart(STD)
         self.head: FactorHead = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
-        self.baskets: bool = config.basket and GAP in inputs.event
-        if self.baskets:
-            self.remember(BasketMemory, (self.factors,), (1,))
-        else:
-            self.remember(FpmcMemory, (self.factors,))
+        self.remember(FpmcMemory, (self.factors,), (1,))
 
-    def write_vector(self, memory: FpmcMemory | BasketMemory, event_BE: Tensor) -> FpmcMemory | BasketMemory:
+    def write_vector(self, memory: FpmcMemory, event_BE: Tensor) -> FpmcMemory:
         """The event joins the last basket, or takes its place."""
         factor_BD = self._factors_of(event_BE)
-        if not isinstance(memory, BasketMemory):
-            return FpmcMemory(memory.count_B + 1, factor_BD)
         joins_B1 = (self._same_moment(event_BE) & (memory.count_B > 0)).unsqueeze(-1)
         size_B1 = torch.where(joins_B1, memory.size_B1, 0.0) + 1
         mean_BD = memory.last_BD + (factor_BD - memory.last_BD) / size_B1
-        return BasketMemory(memory.count_B + 1, torch.where(joins_B1, mean_BD, factor_BD), size_B1)
+        return FpmcMemory(memory.count_B + 1, torch.where(joins_B1, mean_BD, factor_BD), size_B1)
 
-    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> FpmcMemory | BasketMemory:
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> FpmcMemory:
         """The event, or all events of the basket, before each position."""
         event_BLE = clear_padding(event_BLE, length_B)
         factor_BLD = self._factors_of(event_BLE)
-        if not self.baskets:
-            return FpmcMemory(position_BC, states_at(factor_BLD, position_BC))
-        return BasketMemory(position_BC, *last_baskets(factor_BLD, self._same_moment(event_BLE), position_BC))
+        return FpmcMemory(position_BC, *last_baskets(factor_BLD, self._same_moment(event_BLE), position_BC))
 
     def _same_moment(self, event: Tensor) -> Tensor:
         """Whether events have the time of the event before, by the vector of their gap: bool `[...]`."""
+        if GAP not in self.history_fields:
+            return torch.zeros(event.shape[:-1], dtype=torch.bool, device=event.device)
         begin = self.history_fields.index(GAP) * self.embed.dim
         gap, moment = event[..., begin : begin + self.embed.dim], self.embed.tables[GAP].weight[SAME_MOMENT]
         same: Tensor = (gap - moment).detach().abs().sum(dim=-1) == 0
@@ -117,6 +100,6 @@ class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
         """Factors v' of events: `[..., D]`."""
         return sum_of_fields(event, self.embed.dim)[..., -self.factors :]
 
-    def read_vector(self, memory: FpmcMemory | BasketMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
+    def read_vector(self, memory: FpmcMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
         """The last basket's factors, whatever the target."""
         return memory.last_BD.expand(*target_BCE.shape[:-1], -1), None

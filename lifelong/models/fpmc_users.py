@@ -25,10 +25,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Output, UserModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, InputSpec, Output, Share, UserModel, setting
 from lifelong.nn.baskets import GAP, SAME_MOMENT, last_baskets
 from lifelong.nn.factors import FactorHead, UserFactors, sum_of_fields
 from lifelong.nn.masks import clear_padding
@@ -44,7 +41,6 @@ class FpmcUsersConfig:
     user_factors: bool = setting(True, "each user of the training period has factors")
     factors: PositiveInt = setting(16, "factors of a user and of an item")
     decay: NonNegativeFloat = setting(0.01, "weight of the squares of factors and biases in the loss")
-    basket: bool = setting(True, "the last basket is all events of the last moment, and not one of them")
     dropout: Share = setting(0.1, "share of the user's and the last basket's factors dropped in training")
 
 
@@ -89,6 +85,6 @@ class FpmcUsers(UserModel):
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
         factor_BLD = sum_of_fields(event_BLE, self.embed.dim)[..., -self.factors :]
         joins_BL = torch.zeros_like(batch.time_BL, dtype=torch.bool)
-        if self.config.basket and GAP in self.history_fields:
+        if GAP in self.history_fields:
             joins_BL = batch.history_BLF[..., self.history_fields.index(GAP)] == SAME_MOMENT
         return last_baskets(factor_BLD, joins_BL, batch.position_BC)[0]

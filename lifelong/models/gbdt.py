@@ -28,9 +28,8 @@ Shapes: N examples, K features, T tasks, F item fields, V numbers of a field.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Self
@@ -42,7 +41,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from lifelong.data.affinity import unit_vectors
 from lifelong.data.dataset import Dataset
-from lifelong.data.events import InputSpec
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.label_means import label_means
 from lifelong.data.negatives import labelled_training_examples
@@ -51,8 +49,7 @@ from lifelong.data.renumbering import Renumbering
 from lifelong.data.target_features import feature_names, fill_features
 from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.errors import ConfigError, require
-from lifelong.models.base import FittedModel
-from lifelong.models.settings import setting
+from lifelong.models.base import FittedModel, InputSpec, setting
 
 _Labelled = tuple[Float32Array, Float32Array]
 _KNOWN: tuple[Split, ...] = ("train", "validation")
@@ -91,9 +88,10 @@ class Gbdt(FittedModel):
     state = "counters"
     not_served = "it counts in the raw history"
 
+    config: GbdtConfig
+
     def __init__(self, inputs: InputSpec, config: GbdtConfig) -> None:
-        super().__init__(inputs)
-        self.config: GbdtConfig = config
+        super().__init__(inputs, config)
         self.trees_T: list[Any] = []
         self._start_T: list[Any] | None = None
         """Trees of an earlier fit that boosting continues from."""
@@ -178,32 +176,26 @@ class Gbdt(FittedModel):
         return logit_NT
 
     def save(self, folder: Path) -> None:
-        """Write `gbdt.json`, arrays of popularity and vectors and, in LightGBM's own text form, `trees-<task>.txt`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config)}
-        (folder / "gbdt.json").write_text(json.dumps(record, indent=2) + "\n")
-        for place, popularity_V in enumerate(self.popularity_F):
-            np.save(folder / f"popularity-{place}.npy", popularity_V)
-        for field, vector_VD in self.vectors.items():
-            np.save(folder / f"vectors-{list(self.inputs.item).index(field)}.npy", vector_VD)
+        """Also write the trees, in LightGBM's own text form, `trees-<task>.txt`."""
+        fields = list(self.inputs.item)
+        self.learned = {f"popularity-{place}": value_V for place, value_V in enumerate(self.popularity_F)}
+        self.learned |= {f"vectors-{fields.index(field)}": vector_VD for field, vector_VD in self.vectors.items()}
+        super().save(folder)
         for task, trees in enumerate(self.trees_T):
             trees.save_model(folder / f"trees-{task}.txt")
 
     @classmethod
-    def load(cls, folder: Path) -> Gbdt:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote.
 
         Raises:
             MissingExtraError: LightGBM is not installed.
         """
-        record = json.loads((folder / "gbdt.json").read_text())
-        model = cls(InputSpec(**record["inputs"]), GbdtConfig(**record["settings"]))
-        model.popularity_F = [np.load(folder / f"popularity-{place}.npy") for place in range(len(model.inputs.item))]
-        model.vectors = {
-            field: np.load(path)
-            for place, field in enumerate(model.inputs.item)
-            if (path := folder / f"vectors-{place}.npy").exists()
-        }
+        model = super().load(folder)
+        for place, field in enumerate(model.inputs.item):
+            model.popularity_F.append(model.learned[f"popularity-{place}"])
+            if f"vectors-{place}" in model.learned:
+                model.vectors[field] = model.learned[f"vectors-{place}"]
         model.trees_T = [
             _lightgbm().Booster(model_file=folder / f"trees-{task}.txt") for task in range(len(model.inputs.tasks))
         ]

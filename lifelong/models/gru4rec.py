@@ -16,20 +16,16 @@ from typing import NamedTuple
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.recurrent import gru_pass, gru_step, states_at
 
 
 @dataclass(frozen=True)
-class Gru4RecConfig:
+class Gru4RecConfig(CommonSettings):
     """Settings of `gru4rec`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the hidden state")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Gru4RecMemory(NamedTuple):

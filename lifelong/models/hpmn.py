@@ -24,25 +24,21 @@ from typing import Annotated
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.hpmn import HpmnMemory, Slots
 from lifelong.nn.periods import check_periods
 
 
 @dataclass(frozen=True)
-class HpmnConfig:
+class HpmnConfig(CommonSettings):
     """Settings of `hpmn`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory slot")
     periods: Annotated[tuple[int, ...], AfterValidator(check_periods)] = setting(
         (1, 2, 4, 8, 16, 32), "slot j is written every periods[j] events; starts with 1, each divides the next"
     )
     hops: PositiveInt = setting(3, "passes of a read; 1 is the paper's, the authors' code uses 3")
     covariance: NonNegativeFloat = setting(0.01, "weight of the term that keeps the slots different; try 1e-4 to 10")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Hpmn(MemoryModel[Slots]):

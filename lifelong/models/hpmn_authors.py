@@ -30,10 +30,7 @@ import torch
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import USER_NUMBER, Model, Output
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import USER_NUMBER, Batch, InputSpec, Model, Output, Share, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.periods import check_periods
 

@@ -40,13 +40,11 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
-from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, gated_gru_pass, gated_gru_step
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
+from lifelong.nn.boundaries import LONGEST_WAIT, Boundary
 from lifelong.nn.masks import clear_padding, length_mask
 from lifelong.nn.periods import check_periods
-from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+from lifelong.nn.recurrent import gated_gru_pass, gated_gru_step, gru_pass, gru_step, states_at
 from lifelong.nn.slots import SlotReader, slot_covariance
 
 LONGEST_AGE = LONGEST_WAIT
@@ -55,10 +53,9 @@ _NEVER = 2**62
 
 
 @dataclass(frozen=True)
-class HpmnDynamicConfig:
+class HpmnDynamicConfig(CommonSettings):
     """Settings of `hpmn_dynamic`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory slot")
     periods: Annotated[tuple[int, ...], AfterValidator(check_periods)] = setting(
         (1, 2, 4, 8, 16, 32), "slot j starts being written every periods[j] events, and is to be so on average"
@@ -67,7 +64,6 @@ class HpmnDynamicConfig:
     slack: NonNegativeFloat = setting(0.5, "deviation of a user's rate that costs nothing, as a share of the rate")
     hops: PositiveInt = setting(3, "passes of a read")
     covariance: NonNegativeFloat = setting(0.01, "weight of the term that keeps the slots different; try 1e-4 to 10")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class HpmnDynamicMemory(NamedTuple):

@@ -39,9 +39,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, pad, silu
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.recurrent import states_at
 
@@ -52,15 +50,13 @@ GAPS = 32
 
 
 @dataclass(frozen=True)
-class HstuConfig:
+class HstuConfig(CommonSettings):
     """Settings of `hstu`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     head_width: PositiveInt = setting(16, "width of a head; the state has that of all heads together")
     heads: PositiveInt = setting(2, "attention heads of a layer")
     layers: PositiveInt = setting(2, "layers of the stack")
     recent: PositiveInt = setting(512, "how many events before the target the stack sees, its layers together")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Hstu(HistoryModel):

@@ -28,23 +28,19 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_events, recent_places
 
 
 @dataclass(frozen=True)
-class MemN2NConfig:
+class MemN2NConfig(CommonSettings):
     """Settings of `memn2n`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory")
     recent: PositiveInt = setting(50, "how many events before the target are read")
     hops: PositiveInt = setting(3, "passes of a read")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class MemN2N(HistoryModel):

@@ -23,10 +23,7 @@ from typing import ClassVar
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Output, UserModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, InputSpec, Output, Share, UserModel, setting
 from lifelong.nn.factors import FactorHead, UserFactors, sum_of_fields
 
 STD = 0.1

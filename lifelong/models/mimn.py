@@ -39,13 +39,11 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.fold import State, fold_at
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 _SHARPNESS = 2.0
 _SMALL = 1e-3
@@ -55,16 +53,14 @@ _IDENTITY = 4.0
 
 
 @dataclass(frozen=True)
-class MimnConfig:
+class MimnConfig(CommonSettings):
     """Settings of `mimn`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory slot")
     slots: PositiveInt = setting(8, "m, number of slots of each memory")
     channels: PositiveInt = setting(1, "k, slots of the induction unit that an event updates; at most `slots`")
     utilisation: NonNegativeFloat = setting(0.1, "weight of the term that spreads writes over the slots")
     pooled: bool = setting(False, "give the head the mean of the events, too, and products of means with the target")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class MimnMemory(NamedTuple):

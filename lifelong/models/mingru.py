@@ -24,22 +24,18 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.linear_scan import linear_scan
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.recurrent import states_at
 
 
 @dataclass(frozen=True)
-class MinGruConfig:
+class MinGruConfig(CommonSettings):
     """Settings of `mingru`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of each layer's state")
     layers: PositiveInt = setting(2, "number of stacked recurrences")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class MinGruMemory(NamedTuple):

@@ -11,20 +11,16 @@ Shapes: N examples, V item numbers, T tasks.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import PositiveFloat
 
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
-from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
 from lifelong.dtypes import FloatArray
-from lifelong.models.base import FittedModel
-from lifelong.models.settings import setting
+from lifelong.models.base import FittedModel, setting
 
 
 @dataclass(frozen=True)
@@ -38,17 +34,13 @@ class Popularity(FittedModel):
     """One number per item."""
 
     Config = PopularityConfig
+    config: PopularityConfig
     title = "Popularity"
     source = "baseline"
     state = "nothing"
     learns_from_negatives = False
     not_served = "it knows nothing of users"
     not_continued = "it counts the whole training period, and a day that is in both would count twice"
-
-    def __init__(self, inputs: InputSpec, config: PopularityConfig) -> None:
-        super().__init__(inputs)
-        self.config: PopularityConfig = config
-        self.logit_VT: FloatArray = np.zeros((inputs.item["item"], len(inputs.tasks)))
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the responses of the training examples by item number."""
@@ -63,28 +55,13 @@ class Popularity(FittedModel):
             items_V = np.bincount(dataset.catalogue.number_VF[FIRST_ROW:, 0], minlength=size)[:, None]
             mean_VT = positive_VT / np.maximum(items_V, 1)
             prior = positive_VT.sum(axis=0) / max(1, items_V.sum())
-            self.logit_VT = np.log(mean_VT + prior) - np.log(2 * prior)
+            self.learned["logit"] = np.log(mean_VT + prior) - np.log(2 * prior)
             return
         prior = (label_NT.sum(axis=0) + 1) / (len(examples) + 2)
         rate_VT = (positive_VT + self.config.smoothing * prior) / (shown_V + self.config.smoothing)
-        self.logit_VT = np.log(rate_VT) - np.log1p(-rate_VT)
+        self.learned["logit"] = np.log(rate_VT) - np.log1p(-rate_VT)
 
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
-        logit_NT: FloatArray = self.logit_VT[dataset.catalogue.number_VF[examples.row_N, 0]]
+        logit_NT: FloatArray = self.learned["logit"][dataset.catalogue.number_VF[examples.row_N, 0]]
         return logit_NT
-
-    def save(self, folder: Path) -> None:
-        """Write `popularity.json` and `logit.npy`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        record = {"inputs": asdict(self.inputs), **asdict(self.config)}
-        (folder / "popularity.json").write_text(json.dumps(record, indent=2) + "\n")
-        np.save(folder / "logit.npy", self.logit_VT)
-
-    @classmethod
-    def load(cls, folder: Path) -> Popularity:
-        """Read what `save` wrote."""
-        record = json.loads((folder / "popularity.json").read_text())
-        model = cls(InputSpec(**record["inputs"]), PopularityConfig(record["smoothing"]))
-        model.logit_VT = np.load(folder / "logit.npy")
-        return model

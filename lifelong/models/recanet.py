@@ -43,11 +43,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
 from lifelong.dtypes import FloatArray
-from lifelong.models.base import Output, UserModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, CommonSettings, InputSpec, Output, UserModel, setting
 from lifelong.nn.baskets import baskets_of, purchase_gaps
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.counted import TargetPopularity
@@ -58,13 +55,11 @@ _GAIN = 1.5
 
 
 @dataclass(frozen=True)
-class RecanetConfig:
+class RecanetConfig(CommonSettings):
     """Settings of `recanet`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the user's vector, of the pair and of the states")
     window: PositiveInt = setting(25, "last gaps between purchases of an item that are read")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Recanet(UserModel):

@@ -29,22 +29,18 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.fold import State, fold_at
 from lifelong.nn.masks import clear_padding
 
 
 @dataclass(frozen=True)
-class RumFeatureConfig:
+class RumFeatureConfig(CommonSettings):
     """Settings of `rum_feature`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a feature's key and value")
     slots: PositiveInt = setting(20, "K, number of features")
     strength: PositiveFloat = setting(1.0, "beta, factor of the scores before the softmax")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class RumFeatureMemory(NamedTuple):

@@ -25,22 +25,18 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.nn.masks import clear_padding, masked_softmax
 from lifelong.nn.windows import recent_events
 
 
 @dataclass(frozen=True)
-class RumItemConfig:
+class RumItemConfig(CommonSettings):
     """Settings of `rum_item`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a remembered event")
     slots: PositiveInt = setting(20, "K, how many events are remembered")
     strength: PositiveFloat = setting(1.0, "beta, factor of the scores before the softmax")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class RumItemMemory(NamedTuple):

@@ -9,17 +9,13 @@ Shapes: N examples, T tasks.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.dataset import Dataset
-from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
 from lifelong.data.negatives import labelled_training_examples
 from lifelong.dtypes import FloatArray
@@ -38,14 +34,6 @@ class ScoredModel(FittedModel):
     not_continued = "it counts the whole training period, and a day that is in both would count twice"
     floor: ClassVar[float]
     """Added to the score before its logarithm is taken."""
-    slope_T: FloatArray
-    bias_T: FloatArray
-
-    def __init__(self, inputs: InputSpec, config: Any) -> None:
-        super().__init__(inputs)
-        self.config = config
-        self.learned: dict[str, npt.NDArray[Any]] = {}
-        self.slope_T, self.bias_T = np.ones(len(inputs.tasks)), np.zeros(len(inputs.tasks))
 
     @abstractmethod
     def learn(self, dataset: Dataset, *, seed: int) -> dict[str, npt.NDArray[Any]]:
@@ -61,30 +49,14 @@ class ScoredModel(FittedModel):
         examples = labelled_training_examples(dataset, seed=seed, limit=_EXAMPLES)
         value_N1 = self._logs(dataset, examples)[:, None]
         fits = [fit_logistic(value_N1, label_N, l2=1.0) for label_N in np.asarray(examples.label_NT, np.float64).T]
-        self.slope_T = np.array([max(float(slope[0]), _LEAST_SLOPE) for slope, _ in fits])
-        self.bias_T = np.array([bias for _, bias in fits])
+        self.learned["slope"] = np.array([max(float(slope[0]), _LEAST_SLOPE) for slope, _ in fits])
+        self.learned["bias"] = np.array([bias for _, bias in fits])
 
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
-        return self._logs(dataset, examples)[:, None] * self.slope_T + self.bias_T
+        logit_NT: FloatArray = self._logs(dataset, examples)[:, None] * self.learned["slope"] + self.learned["bias"]
+        return logit_NT
 
     def _logs(self, dataset: Dataset, examples: Examples) -> FloatArray:
         logs: FloatArray = np.log(self.scores(dataset, examples) + self.floor)
         return logs
-
-    def save(self, folder: Path) -> None:
-        """Write `model.json` and one `.npy` file per array."""
-        folder.mkdir(parents=True, exist_ok=True)
-        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config)}
-        (folder / "model.json").write_text(json.dumps({**record, "arrays": sorted(self.learned)}, indent=2) + "\n")
-        for name, values in {**self.learned, "logit": np.stack([self.slope_T, self.bias_T])}.items():
-            np.save(folder / f"{name}.npy", values)
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        record = json.loads((folder / "model.json").read_text())
-        model = cls(InputSpec(**record["inputs"]), cls.Config(**record["settings"]))
-        model.learned = {name: np.load(folder / f"{name}.npy") for name in record["arrays"]}
-        model.slope_T, model.bias_T = np.load(folder / "logit.npy")
-        return model

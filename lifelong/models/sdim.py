@@ -36,10 +36,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel, Output
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, CommonSettings, InputSpec, MemoryModel, Output, setting
 from lifelong.nn.hashing import bucket_ids, hyperplanes, signature
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.short_term import SHORT_WIDTH, ShortTerm
@@ -47,17 +44,15 @@ from lifelong.nn.windows import recent_events
 
 
 @dataclass(frozen=True)
-class SdimConfig:
+class SdimConfig(CommonSettings):
     """Settings of `sdim`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a value, and of the interest")
     groups: PositiveInt = setting(16, "groups of hash bits")
     bits: Annotated[int, Field(gt=0, le=10)] = setting(
         3, "bits of a group, which has 2^bits buckets; more find fewer, nearer events"
     )
     short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class SdimMemory(NamedTuple):

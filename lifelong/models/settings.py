@@ -1,7 +1,7 @@
 """How a model's settings are written: fields of a frozen dataclass, each with its type, default and help text.
 
     @dataclass(frozen=True)
-    class Gru4RecConfig:
+    class Gru4RecConfig(CommonSettings):
         width: PositiveInt = setting(32, "width of the hidden state")
 
 The range is part of the type (`pydantic` checks it where settings come from a file or a command line), and the help
@@ -10,10 +10,10 @@ text is what `lifelong models` and the documentation show.
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 Value = TypeVar("Value")
 
@@ -36,3 +36,11 @@ def setting(default: Value, help: str) -> Value:
     (32, 'width of the hidden state')
     """
     return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class CommonSettings:
+    """Settings of nearly every model that is trained by gradient; a subclass adds its own."""
+
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")

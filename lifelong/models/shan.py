@@ -25,23 +25,19 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_mean
 
 
 @dataclass(frozen=True)
-class ShanConfig:
+class ShanConfig(CommonSettings):
     """Settings of `shan`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the user's query")
     short: PositiveInt = setting(20, "how many events before the target are the short part")
     recent: PositiveInt = setting(1000, "how many events before the target are read: the long part and the short one")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Shan(HistoryModel):

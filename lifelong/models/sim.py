@@ -42,27 +42,23 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import GAP_NUMBERS, InputSpec
+from lifelong.data.events import GAP_NUMBERS
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.dtypes import Float32Array
-from lifelong.models.base import Found, HistoryModel, Output, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, CommonSettings, Found, HistoryModel, InputSpec, Output, Query, Window, setting
+from lifelong.nn.attention import TargetQuery
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.head import Head
-from lifelong.nn.hits import best_events, products_at, sums_at, take_events
+from lifelong.nn.hits import best_events, gaps_since, later_of_equal, products_at, sums_at, take_events
 from lifelong.nn.masks import length_mask, masked_softmax
-from lifelong.nn.query import TargetQuery
-from lifelong.nn.retrieval import gaps_since, later_of_equal
 
 Search = Literal["hard", "soft", "cluster"]
 
 
 @dataclass(frozen=True)
-class SimConfig:
+class SimConfig(CommonSettings):
     """Settings of `sim`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     search: Search = setting(
         "hard", "what is found: `hard` same category, `soft` inner product, `cluster` near buckets of items"
     )
@@ -73,7 +69,6 @@ class SimConfig:
     near: PositiveInt = setting(4, "nearest buckets that are read (cluster)")
     recent: PositiveInt = setting(1000, "last events that are searched")
     short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class SoftSearch(nn.Module):

@@ -26,13 +26,10 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel, Output
-from lifelong.models.settings import Share, setting
+from lifelong.models.base import Batch, InputSpec, MemoryModel, Output, Share, setting
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.means import mean_step, means_at
+from lifelong.nn.windows import mean_step, means_at
 
 STD = 0.03
 """Of the initial factors: normalised sums of long histories grow with the root of their length."""

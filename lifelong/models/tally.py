@@ -5,7 +5,7 @@ the logit. This module learns the weights: embeddings, slots, the query, and two
 learned weight, and is taken from the compiled loops of `lifelong.tally.kernel`.
 
     event --vectors--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...                      learned
-          `-numbers--> cells, faded bits, clock, repeats, sums                                     counted
+          `-numbers--> cells, clock, repeats, sums                                                 counted
     target --numbers--> c: counts and ages, decayed; popularity; how much she repeats; affinities
            `-[; c]--W--> q, attention over the slots --> h
     [h ; q * h ; c ; w_f c_f] --head--> + v w_f c_f + <V x, e> --> logit 1
@@ -99,7 +99,6 @@ NAMES = {
     "clock": "clock_BJX",
     "repeats": "repeats_BX",
     "cell": "cell_BKX",
-    "faded": "faded_BW",
 }
 """Parts of a memory, with their shapes."""
 

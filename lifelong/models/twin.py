@@ -33,29 +33,25 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from lifelong.data.events import GAP_NUMBERS, InputSpec
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
+from lifelong.data.events import GAP_NUMBERS
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.hits import best_events, products_at, sums_at, take_events
+from lifelong.nn.hits import best_events, gaps_since, later_of_equal, products_at, sums_at, take_events
 from lifelong.nn.masks import masked_softmax
-from lifelong.nn.retrieval import gaps_since, later_of_equal
 
 _SHARPNESS = 4.0
 """Of the initial keys. Validation AUC after 300,000 examples of Complete Journey, 1, 2, 4, 8: .58, .62, .64, .59."""
 
 
 @dataclass(frozen=True)
-class TwinConfig:
+class TwinConfig(CommonSettings):
     """Settings of `twin`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of the interest, all heads together; a multiple of heads")
     heads: PositiveInt = setting(4, "attention heads")
     hits: PositiveInt = setting(100, "events that each head selects")
     recent: PositiveInt = setting(1000, "how many events before the target are searched")
     short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class _Events(NamedTuple):

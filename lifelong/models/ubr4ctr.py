@@ -36,28 +36,22 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lifelong.data.events import InputSpec
 from lifelong.data.vocabulary import UNKNOWN
-from lifelong.models.base import Found, HistoryModel, Query, Window
-from lifelong.models.settings import Share, setting
-from lifelong.nn.attention import PairScore
+from lifelong.models.base import CommonSettings, Found, HistoryModel, InputSpec, Query, Window, setting
+from lifelong.nn.attention import PairScore, TargetQuery
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.hits import best_events, later_of_equal, take_events
 from lifelong.nn.masks import masked_softmax
-from lifelong.nn.query import TargetQuery
-from lifelong.nn.retrieval import later_of_equal
 
 _HIDDEN = 32
 
 
 @dataclass(frozen=True)
-class Ubr4CtrConfig:
+class Ubr4CtrConfig(CommonSettings):
     """Settings of `ubr4ctr`."""
 
-    embedding: PositiveInt = setting(16, "width of each field's embedding")
     hits: PositiveInt = setting(64, "events retrieved at most")
     recent: PositiveInt = setting(1000, "last events that are searched")
-    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Ubr4Ctr(HistoryModel):

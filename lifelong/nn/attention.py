@@ -1,4 +1,4 @@
-"""Attention: how well entries fit a query by an MLP, and attention of several heads.
+"""Attention: how well entries fit a query by an MLP, targets in the space of events, and attention of several heads.
 
 Shapes: B users, C targets per user, M entries, D width, H heads.
 """
@@ -84,6 +84,27 @@ class PairScore(nn.Module):
         second = torch.relu(self.second(hidden.flatten(0, -2)))
         score: Tensor = self.last(second).view(hidden.shape[:-1])
         return score
+
+
+class TargetQuery(nn.Linear):
+    """A linear map from embedded targets to embedded events; an event's first fields are those of the target.
+
+    It starts as the identity on those fields, so that a target and the events of its item are near each other from the
+    first step on.
+
+    Args:
+        target: width of an embedded target.
+        event: width of an embedded event.
+
+    >>> TargetQuery(2, 3)(torch.tensor([5.0, 7.0])).tolist()
+    [5.0, 7.0, 0.0]
+    """
+
+    def __init__(self, target: int, event: int) -> None:
+        super().__init__(target, event)
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(event, target))
+            self.bias.zero_()
 
 
 def attend_by_head(

@@ -7,16 +7,13 @@ The forward decision is hard; its gradient is that of the logit's sigmoid (strai
 Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013; for boundaries of
 recurrent layers Chung et al., "Hierarchical Multiscale Recurrent Neural Networks", ICLR 2017.
 
-Shapes: B users, L padded history length, D state width.
+Shapes: B users, L padded history length, D width of a layer's input.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-
-from lifelong.nn.recurrent import gru_step
-from lifelong.nn.traced import runs_compiled
 
 LONGEST_WAIT = 1024
 """How many steps of waiting count at most."""
@@ -63,31 +60,3 @@ def straight_through(logit: Tensor, hard: Tensor) -> Tensor:
     """1 where `hard`, else 0, with the gradient of the logit's sigmoid."""
     soft = torch.sigmoid(logit)
     return hard.to(logit.dtype) + (soft - soft.detach())
-
-
-def gated_gru_step(gru: nn.Module, input_BE: Tensor, write_B: Tensor, state_BD: Tensor) -> Tensor:
-    """One step of a one-layer `nn.GRU` where the gate is 1, a copy where it is 0: h + g (GRU(x, h) - h)."""
-    return state_BD + write_B.unsqueeze(-1) * (gru_step(gru, input_BE, state_BD) - state_BD)
-
-
-def gated_gru_pass(gru: nn.Module, input_BLE: Tensor, write_BL: Tensor, length_B: Tensor) -> Tensor:
-    """The state after each of the first `length` steps: `[B, L, D]`; anything in padding.
-
-    In single precision on the CPU the compiled scan does it, else a loop.
-
-    Args:
-        gru: one layer, batch first.
-        input_BLE: finite in padding, too; L is at least 1.
-        write_BL: the gates, 0 to 1.
-        length_B: int64 real steps of each row.
-    """
-    assert isinstance(gru, nn.GRU)
-    if runs_compiled(input_BLE, write_BL, *gru.all_weights[0]):
-        from lifelong.nn.scan import gru_scan
-
-        return gru_scan(gru, input_BLE, length_B, write_BL=write_BL)
-    state_BD, states = input_BLE.new_zeros(len(input_BLE), gru.hidden_size), []
-    for input_BE, write_B in zip(input_BLE.unbind(1), write_BL.unbind(1), strict=True):
-        state_BD = gated_gru_step(gru, input_BE, write_B, state_BD)
-        states.append(state_BD)
-    return torch.stack(states, dim=1)

@@ -1,4 +1,4 @@
-"""Search in a history: the best events for each target, values at these hits, and their weights over all events.
+"""Search in a history: scores without ties, the best events for each target, values at these hits, and how long ago.
 
 Source: what the exact search units of SIM (Pi et al., CIKM 2020), ETA (Chen et al., 2021) and TWIN (Chang et al., KDD
 2023) share.
@@ -11,6 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from lifelong.data.events import GAP_NUMBERS
+
+_STEPS = 4096
+"""Steps of a score per unit."""
+_PLACES = 2**24
+"""How many events a history may have."""
+_ROUGH = 1e-3
+"""An error larger than that of any logarithm."""
 
 
 def best_events(score_BCL: Tensor, visible_BCL: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -105,3 +114,35 @@ def sums_at(weight_BCHM: Tensor, value_BLD: Tensor, place_BCM: Tensor) -> Tensor
     place_BCHM = place_BCM.unsqueeze(2).expand(-1, -1, heads, -1)
     weight_BCHL = over_events(weight_BCHM, place_BCHM, value_BLD.shape[-2])
     return (weight_BCHL.flatten(1, 2) @ value_BLD).view(users, targets, heads, -1)
+
+
+def later_of_equal(score_BCL: Tensor) -> Tensor:
+    """Whole scores, no two alike, in which the later of two equal events is the better one: int64 `[B, C, L]`.
+
+    Scores count as equal within one part in 4,096 of a unit: the rounding errors of a matrix product, which change with
+    padding and neighbours, must not decide which of two visits to one item is found.
+
+    Args:
+        score_BCL: less than 2^27 in size.
+
+    >>> later_of_equal(torch.tensor([[[0.5, 0.9, 0.5]]])).argsort(descending=True).tolist()
+    [[[1, 2, 0]]]
+    """
+    # The score in the high bits (39), the place of the event in the low ones (24).
+    whole_BCL = (score_BCL.detach() * _STEPS).round().long()
+    return whole_BCL * _PLACES + torch.arange(score_BCL.shape[-1], device=score_BCL.device)
+
+
+def gaps_since(time: Tensor, earlier: Tensor) -> Tensor:
+    """The bucket of the seconds from `earlier` to `time`, both known: as in `events.gap_numbers`, from 2 on.
+
+    >>> gaps_since(torch.tensor([100, 100, 100]), torch.tensor([100, 99, 36])).tolist()
+    [2, 3, 9]
+    """
+    seconds = (time - earlier).clamp(min=0)
+    size = seconds.clamp(min=1).double()
+    # Logarithms of powers of two come out a little too small or too large, in an exported graph more so. So the
+    # exponent is rounded down from a little less, and compared with the next power of two, which is exact.
+    low = torch.floor(torch.log2(size) - _ROUGH)
+    exponent = low.long() + (size >= torch.exp2(low + 1)).long()
+    return torch.where(seconds > 0, 3 + exponent, 2).clamp(max=GAP_NUMBERS - 1)

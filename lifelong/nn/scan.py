@@ -9,8 +9,8 @@ straight-through gate learns from both choices.
 `torch.nn.GRU` calls a dozen small operations per step, also for padding, and keeps the gates of all events for the
 gradient. Here all of a step is one loop: the products with both weights, the gates, the state. Only states are kept;
 backward makes the gates again, a few events at a time, which costs less than writing them to memory and reading them
-back. `recurrent.gru_pass` and `boundaries.gated_gru_pass` decide when it is used; `recurrent.gru_step` is the
-specification. docs/decisions/0007 says what else was tried.
+back. `recurrent.gru_pass` and `recurrent.gated_gru_pass` decide when it is used; `recurrent.gru_step` is the
+specification. docs/decisions/0007-compiled-recurrence.md says why.
 
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of
 `torch.nn.GRU`: the reset gate follows the product with the state.
@@ -100,14 +100,14 @@ def _forward(users: Users, write_BL: Array | None, weights: Weights, like_D: tup
     """Fill the states of real events.
 
     Args:
-        users: event_BLE; order_B, users, the one with the longest history first; length_B; start_BD; hidden_BLD, which
-            is filled.
+        users: event_BLE; order_B, users, the one with the longest history first; length_B; hidden_BLD, which is
+            filled.
         write_BL: the gates of the events; None if all are open.
         weights: weight_EG, flat, what an event adds to the first three parts of a step; weight_DG, flat, what a state
             adds to the last three; bias_P.
         like_D: as many entries as the padded state width: lengths of tuples are known when the loop is compiled.
     """
-    event_BLE, order_B, length_B, start_BD, hidden_BLD = users
+    event_BLE, order_B, length_B, hidden_BLD = users
     weight_EG, _, bias_P = weights
     width, real, inputs = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2]
     padded = len(weight_EG) // (3 * width)
@@ -115,8 +115,6 @@ def _forward(users: Users, write_BL: Array | None, weights: Weights, like_D: tup
     for first in range(0, len(order_B), _ABREAST):
         active = min(_ABREAST, len(order_B) - first)
         state = np.zeros(_ABREAST * width, bias_P.dtype)
-        for r in range(active):
-            state[r * width : r * width + real] = start_BD[order_B[first + r]]
         for t in range(length_B[order_B[first]]):
             # Lengths fall from row to row, so that the users who still have an event are the first ones.
             while length_B[order_B[first + active - 1]] <= t:
@@ -183,8 +181,8 @@ def _gated_step_back(
 
 @inlined
 def _take_rows(rows: tuple[Array, Array], users: Users, some: Some, padded: int, width: int) -> None:
-    """Copy the events of a block and the states before them; zeros in padding."""
-    (event, last), (event_BLE, _, length_B, start_BD, hidden_BLD), (user_R, end, steps) = rows, users, some
+    """Copy the events of a block and the states before them; zeros in padding and before the first event."""
+    (event, last), (event_BLE, _, length_B, hidden_BLD), (user_R, end, steps) = rows, users, some
     event[:] = 0
     last[:] = 0
     for s in range(steps):
@@ -192,7 +190,8 @@ def _take_rows(rows: tuple[Array, Array], users: Users, some: Some, padded: int,
             b, t, row = user_R[r], end - 1 - s, s * len(user_R) + r
             if t < length_B[b]:
                 _copy(event[row * padded :], event_BLE[b, t], event_BLE.shape[2])
-                _copy(last[row * width :], hidden_BLD[b, t - 1] if t else start_BD[b], hidden_BLD.shape[2])
+                if t:
+                    _copy(last[row * width :], hidden_BLD[b, t - 1], hidden_BLD.shape[2])
 
 
 @inlined
@@ -253,10 +252,10 @@ def _backward(
     weights: Weights,
     transposed: tuple[Array, Array],
     like_D: tuple[int, ...],
-    grads: tuple[Array, Array, Array],
+    grads: tuple[Array, Array],
     grad_weights: Weights,
 ) -> None:
-    """Fill the gradients of real events, of the states before them and of gates; add to those of weights and bias.
+    """Fill the gradients of real events and of gates; add to those of weights and bias.
 
     A block is the last few steps, not yet done, of four users: `_ROWS` rows. Row s * R + r is event `end` - 1 - s of
     the block's r-th of R users: the latest events come first, as backward goes.
@@ -268,11 +267,11 @@ def _backward(
         weights: as in `_forward`.
         transposed: weight_GE, so many columns after so many, and weight_GD; flat.
         like_D: as in `_forward`.
-        grads: grad_event_BLE, grad_start_BD and, if there are gates, grad_write_BL.
+        grads: grad_event_BLE and, if there are gates, grad_write_BL.
         grad_weights: as `weights`.
     """
-    (_, order_B, length_B, _, _), (weight_GE, weight_GD) = users, transposed
-    (grad_event_BLE, grad_start_BD, grad_write_BL), (grad_EG, grad_DG, grad_P) = grads, grad_weights
+    (_, order_B, length_B, _), (weight_GE, weight_GD) = users, transposed
+    (grad_event_BLE, grad_write_BL), (grad_EG, grad_DG, grad_P) = grads, grad_weights
     width, kind = len(like_D), weights[2].dtype
     padded = len(weights[0]) // (3 * width)
     event, last, part = np.zeros(_ROWS * padded, kind), np.zeros(_ROWS * width, kind), np.zeros(_ROWS * 4 * width, kind)
@@ -297,24 +296,20 @@ def _backward(
                 of_row = grad_part[row * 4 * width :]
                 for j in range(4 * width):
                     grad_P[j] += of_row[j]
-        for r in range(len(user_R)):
-            _copy(grad_start_BD[user_R[r]], back[r * width :], grad_start_BD.shape[1])
 
 
 class _Scan(torch.autograd.Function):
     """A pass as one differentiable operation."""
 
     @staticmethod
-    def forward(
-        ctx: Any, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor, write_BL: Tensor | None, *weights: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor | None, *weights: Tensor) -> Tensor:
         order_B = length_B.argsort(descending=True, stable=True)
         hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
         weight_GE, weight_GD, bias_P, like_D = _padded(*weights)
-        users = tuple(as_array(value) for value in (input_BLE, order_B, length_B, start_BD, hidden_BLD))
+        users = tuple(as_array(value) for value in (input_BLE, order_B, length_B, hidden_BLD))
         loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
         _forward(users, None if write_BL is None else as_array(write_BL), loops, like_D)
-        ctx.save_for_backward(write_BL, input_BLE, order_B, length_B, start_BD, hidden_BLD, *weights)
+        ctx.save_for_backward(write_BL, input_BLE, order_B, length_B, hidden_BLD, *weights)
         return hidden_BLD
 
     @staticmethod
@@ -326,7 +321,7 @@ class _Scan(torch.autograd.Function):
         )
         loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
         users = tuple(as_array(value) for value in of_users)
-        grad_input, grad_start = (torch.zeros(of_users[place].shape, dtype=bias_x.dtype) for place in (0, 3))
+        grad_input = torch.zeros(of_users[0].shape, dtype=bias_x.dtype)
         grad_write = torch.zeros(0, 0, dtype=bias_x.dtype) if write_BL is None else torch.zeros_like(write_BL)
         grad_EG, grad_DG = (torch.zeros(value.shape[::-1], dtype=bias_x.dtype) for value in (weight_GE, weight_GD))
         grad_P = torch.zeros_like(bias_P)
@@ -337,7 +332,7 @@ class _Scan(torch.autograd.Function):
             loops,
             (_flat(of_columns), _flat(weight_GD)),
             like_D,
-            (grad_input.numpy(), grad_start.numpy(), grad_write.numpy()),
+            (grad_input.numpy(), grad_write.numpy()),
             (_flat(grad_EG), _flat(grad_DG), grad_P.numpy()),
         )
         inputs, width, wide = weight_x.shape[1], weight_h.shape[1], len(like_D)
@@ -345,7 +340,7 @@ class _Scan(torch.autograd.Function):
         grad_x = grad_EG.t().view(3, wide, -1)[:, :width, :inputs].roll(-1, 0).flatten(0, 1)
         grad_h = grad_DG.t().view(3, wide, wide)[:, :width, :width].flatten(0, 1)
         grad_bias = grad_P.view(4, wide)[:, :width]
-        of_inputs = grad_input, None, grad_start, None if write_BL is None else grad_write
+        of_inputs = grad_input, None, None if write_BL is None else grad_write
         return *of_inputs, grad_x, grad_h, grad_bias[[1, 2, 0]].flatten(), grad_bias[1:].flatten()
 
 
@@ -375,23 +370,14 @@ def _flat(value: Tensor) -> Array:
     return flat
 
 
-def gru_scan(
-    gru: nn.GRU,
-    input_BLE: Tensor,
-    length_B: Tensor,
-    start_BD: Tensor | None = None,
-    write_BL: Tensor | None = None,
-) -> Tensor:
+def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor | None = None) -> Tensor:
     """The state of a one-layer `nn.GRU` after each event, zeros in padding: `[B, L, D]`.
 
     Args:
         gru: on the CPU, in single or double precision.
         input_BLE: finite in padding, too; L is at least 1.
         length_B: int64 real events of each user.
-        start_BD: the state before the first event; None for zeros.
         write_BL: the gates, 0 to 1; None if all are open.
     """
-    if start_BD is None:
-        start_BD = input_BLE.new_zeros(len(input_BLE), gru.hidden_size)
     apply: Callable[..., Tensor] = _Scan.apply
-    return apply(input_BLE, length_B, start_BD, write_BL, *gru.all_weights[0])
+    return apply(input_BLE, length_B, write_BL, *gru.all_weights[0])

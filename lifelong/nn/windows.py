@@ -1,4 +1,4 @@
-"""The last events before each of many targets, and their mean.
+"""The last events before each of many targets, and means of the last and of all events.
 
 Shapes: B users, L padded history length, C targets per user, N events of a window, E width.
 """
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.nn.hits import take_events
+from lifelong.nn.recurrent import states_at
 
 
 def recent_events(vector_BLE: Tensor, position_BC: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -63,3 +64,28 @@ def recent_mean(vector_BLE: Tensor, position_BC: Tensor, size: int) -> Tensor:
     ends = [place.unsqueeze(-1).expand(-1, -1, width) for place in (position_BC, start_BC)]
     sum_BCE = total_BLE.gather(1, ends[0]) - total_BLE.gather(1, ends[1])
     return sum_BCE / (position_BC - start_BC).clamp(min=1).unsqueeze(-1).to(sum_BCE.dtype)
+
+
+def mean_step(mean_BD: Tensor, value_BD: Tensor, count_B: Tensor) -> Tensor:
+    """The mean after one more value, the `count`-th: `[B, D]`.
+
+    Where values are at least 0, a mean that is above 0 never falls to 0 again.
+
+    >>> mean_step(torch.tensor([[4.0]]), torch.tensor([[1.0]]), torch.tensor([3])).item()
+    3.0
+    """
+    return mean_BD + (value_BD - mean_BD) / count_B.unsqueeze(-1).to(value_BD.dtype)
+
+
+def means_at(value_BLD: Tensor, count_BC: Tensor) -> Tensor:
+    """The mean of the first `count` values, zeros where `count` is 0: `[B, C, D]`.
+
+    Args:
+        value_BLD: finite in padding, too; L may be 0.
+        count_BC: int64, at most L.
+
+    >>> means_at(torch.tensor([[[4.0], [2.0], [9.0]]]), torch.tensor([[0, 2, 3]])).flatten().tolist()
+    [0.0, 3.0, 5.0]
+    """
+    sum_BCD = states_at(value_BLD.cumsum(dim=1), count_BC)
+    return sum_BCD / count_BC.clamp(min=1).unsqueeze(-1).to(sum_BCD.dtype)

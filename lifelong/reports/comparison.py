@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import datetime
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
+from lifelong.data.examples import SPLITS
 from lifelong.errors import LifelongError, require
 from lifelong.evaluation.attention import read_attention, sampled_users, slot_contents
 from lifelong.evaluation.compare import Comparison, DifferenceEstimate, compare
-from lifelong.reports.answers import rivals
+from lifelong.evaluation.results import Result, value_of
+from lifelong.reports import comparison_tables, figures
+from lifelong.reports.attention import cases_section, slots_section
+from lifelong.reports.drawing import Figure
 from lifelong.reports.figures import Curve
-from lifelong.reports.page import write_page
-from lifelong.reports.sections import Section
-from lifelong.reports.study import Findings, study_sections
-from lifelong.reports.verdict import verdict
+from lifelong.reports.page import Section, write_page
+from lifelong.reports.tables import Cell, Quantity, Table, calibration_table, first_seeds
+from lifelong.reports.verdict import rivals, verdict
 from lifelong.training.runs import Run, gather
 
+NEGATIVES = {
+    "popularity": "drawn in proportion to how often items occur in the target's own period",
+    "uniform": "drawn uniformly from the items of the target's own period",
+    "windowed": "drawn in proportion to how often items occur around the target in time",
+    "following": "drawn in proportion to how often items occur from the target's time on",
+}
+"""How negatives are drawn, in words."""
+_FLIPPED = "a coin flip a user: the last item, or another one, uniform over all items of the log"
 _EQUAL = "-equal"
 """End of the folder's name of a run with an equal budget."""
 
@@ -28,9 +41,10 @@ def check_drawing() -> None:
     """Check that a report can be drawn: to be called before the trainings that it is about.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: a package that draws or writes reports is not installed.
     """
-    require("matplotlib", extra="report", purpose="drawing figures")
+    for package in ("matplotlib", "adjustText", "tabulate"):
+        require(package, extra="report", purpose="writing reports")
 
 
 def write_comparison(
@@ -41,7 +55,6 @@ def write_comparison(
     dataset: Dataset | None = None,
     runs: Path | None = None,
     title: str = "Comparison",
-    lead: Sequence[str] = (),
     opening: Sequence[Section] = (),
     sections: Sequence[Section] = (),
     commands: Sequence[str] = (),
@@ -51,11 +64,10 @@ def write_comparison(
     Args:
         out: folder; files of an earlier report in it are replaced.
         comparison: the record.
-        lifelong: name of the model that the questions are about.
+        lifelong: name of the model that the page is about.
         dataset: adds the data set table and, with `runs`, what the slots hold and the case studies.
         runs: folder of `<model>-seed<k>`; their artifacts and logits are read.
         title: of the page.
-        lead: sentences before the generated ones.
         opening: parts before those of the comparison.
         sections: further parts, after those of the comparison.
         commands: that repeat it or continue from it; by default the one in the record.
@@ -63,15 +75,46 @@ def write_comparison(
     Returns:
         The path of `index.html`.
     """
-    pair = pair_difference(comparison, lifelong, dataset=dataset, runs=runs)
-    findings = Findings(comparison, lifelong, recorded_curves(comparison, runs), dataset=dataset, pair=pair)
-    if dataset is not None and runs is not None:
-        findings = _with_attention(findings, dataset, runs)
-    parts = [*opening, *study_sections(findings, out / "figures"), *sections]
+    name = next((row.title for row in comparison.rows if row.model == lifelong), lifelong)
+    folder, results, costs = out / "figures", first_seeds(comparison.results), comparison.costs
+    read, notes = _attention(comparison, dataset, runs, folder, lifelong=lifelong, title=name)
+    equal, calibration = comparison.equal_rows, calibration_table(results)
+    several = any(row.seeds > 1 for row in comparison.rows)
+    first = ["These figures are of each model's first seed, not means over seeds."] if several else []
+    curves = {} if runs is None else recorded_curves(comparison, runs)
+    parts = [*opening]
+    if given := [*comparison.notes, *notes]:
+        parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in given]))
+    parts.append(_main(comparison, results[0], folder))
+    if equal and equal != comparison.rows:
+        parts.append(Section("The same number of examples for all", tables=[comparison_tables.equal_table(comparison)]))
+    drawn = [figures.metric_by_history(results, folder, always=[name])]
+    parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
+    if tables := comparison_tables.sweep_tables(comparison):
+        note = "The trained models stay as they are, and are given only the most recent events before each target."
+        drawn = [figures.sweep(comparison, folder, always=[name])]
+        parts.append(Section("By number of most recent events", [note, *first], tables, drawn))
+    if curves:
+        parts.append(Section("Training", first, figures=[figures.learning_curves(curves, folder, always=[name])]))
+    at = comparison_tables.usual_length(costs.values())
+    latency = {model: (cost.latency_ms or {}).get(at) for model, cost in costs.items()}
+    state = {model: cost.state_bytes for model, cost in costs.items()}
+    drawn = _trade(comparison, latency, folder, "auc-by-latency", f"latency with {at:,} events, ms per request")
+    drawn += _trade(comparison, state, folder, "auc-by-state", "state, bytes a user")
+    if drawn:
+        parts.append(Section("Quality against cost", figures=drawn))
+    if comparison.ablations:
+        drawn = [figures.ablations(comparison.ablations, folder)] if len(comparison.ablations) > 1 else []
+        parts.append(Section("Ablations", tables=[comparison_tables.ablation_table(comparison)], figures=drawn))
+    parts += [*read, *([] if dataset is None else [dataset_section(dataset)])]
+    if calibration is not None:
+        what = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
+        parts.append(Section("Calibration", [what, *first], [calibration]))
+    parts += sections
     if code := "\n".join(commands) or comparison.command:
         parts.append(Section("Commands", code=code))
-    said = verdict(comparison, lifelong, pair)
-    return write_page(out, comparison.results, parts, title=title, verdict=said, lead=lead, ranked=comparison.rows)
+    said = verdict(comparison, lifelong, pair_difference(comparison, lifelong, dataset=dataset, runs=runs))
+    return write_page(out, comparison.results, parts, title=title, verdict=said)
 
 
 def pair_difference(
@@ -98,27 +141,97 @@ def pair_difference(
     return None if row.differences is None else row.differences["auc"]
 
 
-def recorded_curves(comparison: Comparison, runs: Path | None) -> dict[str, Curve]:
+def recorded_curves(comparison: Comparison, runs: Path) -> dict[str, Curve]:
     """Title -> learning curve of the first seed, for models with a recorded one."""
     curves = {}
-    for row in comparison.rows if runs is not None else ():
-        artifact = _artifact(runs, row.model) if runs is not None else None
+    for row in comparison.rows:
+        artifact = _artifact(runs, row.model)
         points = [] if artifact is None else artifact.metrics.get("learning_curve") or []
         if points:
             curves[row.title] = Curve([point["examples"] for point in points], [point["auc"] for point in points])
     return curves
 
 
-def _with_attention(findings: Findings, dataset: Dataset, runs: Path) -> Findings:
-    artifact = _artifact(runs, findings.lifelong)
+def dataset_section(dataset: Dataset) -> Section:
+    """A table of sizes, lengths of histories, ties, splits, negatives and cut times."""
+    manifest, counts = dataset.manifest, dataset.manifest.counts
+    rows: list[list[Cell]] = [[name, counts[name]] for name in ("users", "items", "events") if name in counts]
+    length_U = np.diff(np.asarray(dataset.histories.offset_U))
+    for name, quantile in {"median": 0.5, "90% quantile": 0.9, "longest": 1.0}.items() if len(length_U) else ():
+        rows.append([f"events of a user, {name}", int(np.quantile(length_U, quantile))])
+    if isinstance(share := manifest.record.get("ties_share"), int | float):
+        rows.append(["events that share their time with the user's event before", Quantity(share, f"{share:.1%}")])
+    sizes = [f"{split}_{what}" for split in SPLITS for what in ("examples", "positives")]
+    rows += [[size.replace("_", " "), counts[size]] for size in sizes if size in counts]
+    rule = manifest.negatives
+    drawn = f"{NEGATIVES.get(rule.rule)}; {rule.ratio} per positive, seed {rule.seed}"
+    if rule.rule == "none":
+        drawn = "none drawn: the labels are logged"
+    elif rule.stored and rule.rule == "uniform":
+        drawn = f"{_FLIPPED}; seed {rule.seed}"
+    rows += [
+        ["item fields", ", ".join(dataset.schema.item_fields)],
+        ["user fields", ", ".join(dataset.schema.user_fields) or None],
+        ["negatives", drawn],
+        ["cut times", _cuts(dataset)],
+        ["data hash", manifest.data_hash],
+    ]
+    note = f"{manifest.name}, read as {manifest.source}, split by the protocol {manifest.protocol}."
+    return Section("The data set", [note], [Table(["what", "how much"], rows, name="dataset", words=True)])
+
+
+def _cuts(dataset: Dataset) -> str:
+    cuts = dataset.manifest.cut_times
+    if not cuts:
+        return "none: the split is given" if dataset.user_cuts is None else "each user's own"
+    if dataset.schema.time_unit != "seconds":
+        return ", ".join(str(cut) for cut in cuts)
+    return ", ".join(f"{datetime.datetime.fromtimestamp(cut, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC" for cut in cuts)
+
+
+def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
+    counts = first.counts
+    budget = comparison.equal_examples if comparison.equal_rows == comparison.rows else None
+    stop = (
+        "Each model was trained until its validation value stopped rising, or a limit was reached."
+        if budget is None
+        else f"Each model was trained on {budget:,} labelled examples."
+    )
+    note = (
+        f"{stop} GAUC leaves out {counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
+        "with targets that are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
+    )
+    known = any(value_of(row) is not None for row in comparison.rows)
+    drawn = [figures.metric_by_model(comparison.rows, folder)] if known else []
+    return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
+
+
+def _trade(
+    comparison: Comparison, costs: Mapping[str, float | None], folder: Path, name: str, cost: str
+) -> list[Figure]:
+    points = {
+        row.title: (x, value)
+        for row in comparison.rows
+        if (x := costs.get(row.model) or 0.0) > 0 and (value := value_of(row)) is not None
+    }
+    return [figures.quality_against(points, folder, name=name, cost=cost)] if points else []
+
+
+def _attention(
+    comparison: Comparison, dataset: Dataset | None, runs: Path | None, folder: Path, *, lifelong: str, title: str
+) -> tuple[list[Section], list[str]]:
+    """What the slots hold and the case studies; or a note that says why there are none."""
+    if dataset is None or runs is None:
+        return [], []
+    artifact, missing = _artifact(runs, lifelong), "The attention of its memory was not read"
     if artifact is None:
-        return replace(findings, why_not=f"there is no trained {findings.title}")
+        return [], [f"{missing}: there is no trained {title}"]
     try:
         read = read_attention(artifact, dataset, sampled_users(dataset.examples("test")))
     except LifelongError as error:
-        return replace(findings, why_not=str(error).rstrip("."))
-    contents = slot_contents(read, resamples=findings.comparison.resamples)
-    return replace(findings, read=read, contents=contents)
+        return [], [f"{missing}: {error}"]
+    contents = slot_contents(read, resamples=comparison.resamples)
+    return [slots_section(contents, folder, title=title), cases_section(read, dataset, folder, title=title)], []
 
 
 def _artifact(runs: Path, model: str) -> Artifact | None:

@@ -5,82 +5,97 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost, SweepPoint
-from lifelong.evaluation.results import Result, best_first
-from lifelong.reports.tables import BY_HISTORY, ITEMS, LABELS, Cell, Quantity, Table, own_metrics, p_text
+from lifelong.evaluation.results import Result, best_first, readable_duration
+from lifelong.reports.tables import BY_HISTORY, ITEMS, LABELS, Cell, Quantity, Table, milliseconds, own_metrics, p_text
 
 MARK = " †"
 """Follows the name of a model if a limit ended its training."""
-QUALITY = ("auc", "gauc", "log_loss", "normalised_entropy", "ece")
 TESTED = ("auc", "log_loss")
 """Metrics that are followed by their difference from the reference."""
 LATENCIES = (100, 1_000, 10_000)
-_LIMIT = (
-    "† A limit ended the training of this model while its validation value still rose: with more training it may "
-    "do better."
+_QUALITY = ("auc", "gauc", "log_loss", "normalised_entropy", "ece")
+_MEANS = (
+    "Means over seeds. Brackets: 95 % intervals, paired bootstrap over users and seeds; (all ...): p corrected for the "
+    "number of models (Westfall and Young)."
 )
+_PAPER = (
+    "Mann-Whitney U (scores of positives above those of negatives) and t test (losses against the reference) are the "
+    "HPMN paper's, of the first seed; they take the examples of one user for independent."
+)
+
+
+def comparison_table(
+    comparison: Comparison, rows: Sequence[ComparisonRow] = (), metrics: Sequence[str] = TESTED
+) -> Table:
+    """Models, best first, with metrics, also those of other packages, and differences from the reference.
+
+    Args:
+        comparison: the record.
+        rows: of the models; by default the main ones.
+        metrics: names.
+    """
+    given = best_first(rows or comparison.rows)
+    reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
+    own = own_metrics(row.metrics for row in given)
+    columns, cells = ["model", "seeds"], [list[Cell]([row.title, row.seeds]) for row in given]
+    for name in [*metrics, *own]:
+        label, tested = LABELS.get(name, name), name in (*TESTED, *own)
+        columns += [label, *([f"{label} against {reference}"] if tested else [])]
+        for row, of in zip(given, cells, strict=True):
+            of += [row.metrics.get(name), *([(row.differences or {}).get(name)] if tested else [])]
+    return Table(columns, cells, _MEANS)
 
 
 def main_table(comparison: Comparison) -> Table:
     """One row per model, best first: quality with intervals, differences to the reference, the paper's tests, cost."""
-    ordered = best_first(comparison.rows)
-    quality_columns, quality = _quality(comparison, ordered)
-    lengths = latency_lengths(comparison.costs.values())
-    columns = [*quality_columns, "parameters", "training time", "examples / s", "state, bytes a user"]
-    columns += [f"latency, {length:,} events" for length in lengths]
-    rows = [
-        [_name(row, comparison), *cells, *_cost(comparison.costs.get(row.model), lengths)]
-        for row, cells in zip(ordered, quality, strict=True)
-    ]
-    marked = any(cost.hit_limit for cost in comparison.costs.values())
-    latency = "Latency: median milliseconds of one request with 100 candidates, by events of the history."
-    caption = " ".join([_tests(comparison), *([latency] if lengths else []), *([_LIMIT] if marked else [])])
+    quality, costs = comparison_table(comparison, metrics=_QUALITY), comparison.costs
+    lengths = sorted({*LATENCIES, *_measured(costs.values())}) if _measured(costs.values()) else []
+    columns = [*quality.columns, "SD of AUC over seeds", "Mann-Whitney p", "t test p", "parameters", "training time"]
+    columns += ["examples / s", "state, bytes a user", *(f"latency, {length:,} events" for length in lengths)]
+    rows = list[list[Cell]]()
+    for row, cells in zip(best_first(comparison.rows), quality.rows, strict=True):
+        name = f"{row.title}{MARK if _limited(comparison, row) else ''}"
+        rows.append([name, *cells[1:], *_tests(row), *_cost(costs.get(row.model), lengths)])
+    caption = f"{_MEANS} {_PAPER}"
+    if lengths:
+        caption += " Latency: median of one request with 100 candidates, by events of the history."
+    if any(_limited(comparison, row) for row in comparison.rows):
+        caption += " † A limit ended the training while the validation value still rose: more may do better."
     return Table(columns, rows, caption, name="main")
 
 
-def equal_table(comparison: Comparison) -> Table | None:
-    """The same models after equally many labelled examples; None if there are no such runs."""
-    if not comparison.equal_rows:
-        return None
-    ordered = best_first(comparison.equal_rows)
-    columns, quality = _quality(comparison, ordered)
-    rows: list[list[Cell]] = [[row.title, *cells] for row, cells in zip(ordered, quality, strict=True)]
+def equal_table(comparison: Comparison) -> Table:
+    """The same models after equally many labelled examples."""
+    quality = comparison_table(comparison, comparison.equal_rows, _QUALITY)
     budget = "" if comparison.equal_examples is None else f" {comparison.equal_examples:,}"
-    caption = (
-        f"Each model after the same{budget} labelled examples; models that are fitted at once saw what they are "
-        f"fitted on. {_tests(comparison)}"
-    )
-    return Table(columns, rows, caption, name="equal-examples")
+    caption = f"Each model after the same{budget} labelled examples. {quality.caption}"
+    return Table(quality.columns, quality.rows, caption, name="equal-examples")
 
 
 def sweep_tables(comparison: Comparison) -> list[Table]:
     """AUC, and its difference from all events: one row per model, one column per number of most recent events."""
     if not comparison.sweep:
         return []
-    ticks = sweep_ticks(comparison)
     by_model: dict[str, dict[int | None, SweepPoint]] = {}
     for point in comparison.sweep:
         by_model.setdefault(point.title, {})[point.events] = point
-    examples, least = comparison.sweep[0].examples, comparison.sweep_at_least
+    ticks, least = sweep_ticks(comparison), comparison.sweep_at_least
     among = f", with at least {least:,} events before each" if least else ""
-    values: list[list[Cell]] = [
-        [title, *(points[tick].metrics.get("auc") if tick in points else None for tick in ticks)]
-        for title, points in by_model.items()
+    names = [f"last {events_name(tick)}" if tick is not None else "all" for tick in ticks]
+    auc: list[list[Cell]] = [
+        [title, *(of[tick].metrics.get("auc") if tick in of else None for tick in ticks)]
+        for title, of in by_model.items()
     ]
     gaps: list[list[Cell]] = [
-        [title, *(points[tick].difference if tick in points else None for tick in ticks if tick is not None)]
-        for title, points in by_model.items()
+        [title, *(of[tick].difference if tick in of else None for tick in ticks if tick is not None)]
+        for title, of in by_model.items()
     ]
-    names = [f"last {events_name(tick)}" if tick is not None else "all" for tick in ticks]
-    tables = [
-        Table(["model", *names], values, f"AUC on the same {examples:,} targets{among}.", name="sweep", folded=True)
-    ]
+    caption = f"AUC on the same {comparison.sweep[0].examples:,} targets{among}."
+    below = "AUC minus AUC with all events; below 0 says that all events are better. Paired over users."
+    tables = [Table(["model", *names], auc, caption, "sweep", folded=True)]
     if any(point.difference is not None for point in comparison.sweep):
-        caption = "AUC minus AUC with all events; below 0 says that all events are better. Paired over users."
-        tables.append(
-            Table(
-                ["model", *(name for name in names if name != "all")], gaps, caption, "sweep-differences", folded=True
-            )
-        )
+        shorter = [name for name in names if name != "all"]
+        tables.append(Table(["model", *shorter], gaps, below, "sweep-differences", folded=True))
     return tables
 
 
@@ -89,22 +104,13 @@ def sweep_ticks(comparison: Comparison) -> list[int | None]:
     return sorted({point.events for point in comparison.sweep}, key=lambda events: (events is None, events or 0))
 
 
-def usual_length(costs: Iterable[Cost]) -> int:
-    """The history length at which latencies are compared: the middle one of those measured."""
-    found = sorted({length for cost in costs for length in cost.latency_ms or {}}) or list(LATENCIES)
-    return found[len(found) // 2]
-
-
-def ablation_table(comparison: Comparison) -> Table | None:
-    """Variants and their base; None without ablations."""
-    if not comparison.ablations:
-        return None
+def ablation_table(comparison: Comparison) -> Table:
+    """Variants and their base."""
     rows: list[list[Cell]] = [
         [
             row.name,
-            "; ".join(f"{key} = {_setting(value)}" for key, value in row.settings.items()) or "the base",
-            row.metrics.get("auc"),
-            row.metrics.get("log_loss"),
+            "; ".join(f"{key} = {value}" for key, value in row.settings.items()) or "the base",
+            *(row.metrics.get(name) for name in TESTED),
             row.difference,
         ]
         for row in comparison.ablations
@@ -115,20 +121,15 @@ def ablation_table(comparison: Comparison) -> Table | None:
 
 def slices_by_model(results: Sequence[Result]) -> Table:
     """One row per model, one column per slice of history length, and of items: for many models."""
-    parts = [part for part in results[0].slices if part.examples]
-    items = {part.name: part for part in (*results[0].repeats, results[0].unseen)}
-    columns = ["model", *(f"{part.name} events" for part in parts), *(ITEMS[name] for name in items)]
-    rows: list[list[Cell]] = [["examples", *(part.examples for part in (*parts, *items.values()))]]
-    for result in best_first(results):
-        found = {part.name: part.metrics.get("auc") for part in (*result.slices, *result.repeats, result.unseen)}
-        rows.append([result.title, *(found.get(name) for name in (*(part.name for part in parts), *items))])
-    return Table(columns, rows, BY_HISTORY, name="history-length", folded=True, fixed=1)
-
-
-def latency_lengths(costs: Iterable[Cost]) -> list[int]:
-    """The usual history lengths and those at which a latency was measured, ascending; empty if none was measured."""
-    found = {length for cost in costs for length in cost.latency_ms or {}}
-    return sorted(found | set(LATENCIES)) if found else []
+    named = {part.name: f"{part.name} events" for part in results[0].slices if part.examples} | ITEMS
+    parts = [
+        {part.name: part for part in (*of.slices, *of.repeats, of.unseen)} for of in [results[0], *best_first(results)]
+    ]
+    named = {name: head for name, head in named.items() if name in parts[0]}
+    rows: list[list[Cell]] = [["examples", *(parts[0][name].examples for name in named)]]
+    for result, of in zip(best_first(results), parts[1:], strict=True):
+        rows.append([result.title, *(of[name].metrics.get("auc") if name in of else None for name in named)])
+    return Table(["model", *named.values()], rows, BY_HISTORY, name="history-length", folded=True, fixed=1)
 
 
 def events_name(events: int | None) -> str:
@@ -140,34 +141,24 @@ def events_name(events: int | None) -> str:
     return "all" if events is None else f"{events:,}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people read them.
-
-    >>> duration(750)
-    '12.5 min'
-    """
-    if seconds < 100:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+def usual_length(costs: Iterable[Cost]) -> int:
+    """The history length at which latencies are compared: the middle one of those measured."""
+    found = sorted(_measured(costs)) or list(LATENCIES)
+    return found[len(found) // 2]
 
 
-def _quality(comparison: Comparison, given: Sequence[ComparisonRow]) -> tuple[list[str], list[list[Cell]]]:
-    """Columns, the first of which names the model, and the cells after the name."""
-    reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
-    columns, own = ["model", "seeds"], own_metrics(row.metrics for row in given)
-    for name in [*QUALITY, *own]:
-        label = LABELS.get(name, name)
-        columns += [label, *([f"{label} against {reference}"] if name in (*TESTED, *own) else [])]
-    columns += ["SD of AUC over seeds", "Mann-Whitney p", "t test p"]
-    return columns, [_quality_cells(row, own) for row in given]
+def _measured(costs: Iterable[Cost]) -> set[int]:
+    return {length for cost in costs for length in cost.latency_ms or {}}
 
 
-def _quality_cells(row: ComparisonRow, own: Sequence[str]) -> list[Cell]:
-    spread, cells = row.spread.get("auc"), list[Cell]([row.seeds])
-    for name in [*QUALITY, *own]:
-        cells += [row.metrics.get(name), *([(row.differences or {}).get(name)] if name in (*TESTED, *own) else [])]
-    deviation = None if spread is None else spread.deviation
-    cells.append(None if deviation is None else Quantity(deviation, f"{deviation:.4f}"))
+def _limited(comparison: Comparison, row: ComparisonRow) -> bool:
+    cost = comparison.costs.get(row.model)
+    return cost is not None and cost.hit_limit
+
+
+def _tests(row: ComparisonRow) -> list[Cell]:
+    deviation = row.spread["auc"].deviation if "auc" in row.spread else None
+    cells: list[Cell] = [None if deviation is None else Quantity(deviation, f"{deviation:.4f}")]
     return [*cells, *(None if p is None else Quantity(p, p_text(p)) for p in (row.mann_whitney_p, row.t_p))]
 
 
@@ -177,37 +168,8 @@ def _cost(cost: Cost | None, lengths: Sequence[int]) -> list[Cell]:
     rate, latency = cost.examples_per_second, cost.latency_ms or {}
     return [
         cost.parameters,
-        Quantity(cost.train_seconds, duration(cost.train_seconds)),
+        Quantity(cost.train_seconds, readable_duration(cost.train_seconds)),
         None if rate is None else Quantity(rate, f"{rate:,.0f}"),
         cost.state_bytes,
         *(Quantity(latency[at], milliseconds(latency[at])) if at in latency else None for at in lengths),
     ]
-
-
-def _name(row: ComparisonRow, comparison: Comparison) -> str:
-    cost = comparison.costs.get(row.model)
-    return row.title + (MARK if cost is not None and cost.hit_limit else "")
-
-
-def _tests(comparison: Comparison) -> str:
-    return (
-        f"Means over seeds. Brackets: 95 % intervals, bootstrap over users and seeds ({comparison.resamples:,} "
-        "resamples); p of differences: paired on the same draws; (all ...): corrected for the number of models, by the "
-        "largest "
-        "deviation of any of them (Westfall and Young). Mann-Whitney U (scores of "
-        "positives above those of negatives) and t test (losses against the reference) are the HPMN paper's, of the "
-        "first seed; they take the examples of one user for independent."
-    )
-
-
-def _setting(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def milliseconds(value: float, digits: int = 3) -> str:
-    """A latency in a table or a sentence, never with an exponent.
-
-    >>> milliseconds(1.634), milliseconds(1063.2), milliseconds(1063.2, 2)
-    ('1.63 ms', '1,063 ms', '1,063 ms')
-    """
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.{digits}g} ms"

@@ -1,28 +1,24 @@
-"""What all figures share: colours, style, and writing an SVG that follows a light or dark page and a white PNG.
+"""What all figures share: colours, style, and writing them as an SVG that follows a light or dark page and a white PNG.
 
-A figure is drawn twice. For the SVG with placeholder colours, one per role, which then become CSS variables with a
-light and a dark value; for the PNG with the light values. The series colours are Okabe and Ito's, adjusted for
-contrast, which people with any common colour blindness can distinguish; markers differ too.
+A figure is drawn once, with the light colours; in the SVG they become CSS variables with a light and a dark value. The
+series colours are Okabe and Ito's, adjusted for contrast, which people with any common colour blindness can
+distinguish; markers differ too.
 """
 
 from __future__ import annotations
 
-import datetime
-import io
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from lifelong.dtypes import IntArray
 from lifelong.errors import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
-
-    from lifelong.evaluation.results import Estimate
 
 MARKERS = "osD^vPX*"
 TIP = "tip:"
@@ -46,9 +42,11 @@ class Theme:
     paper: str
     series: tuple[str, ...]
 
-    def colour(self, place: int) -> str:
-        """Colour of a series; they repeat after eight."""
-        return self.series[place % len(self.series)]
+    @property
+    def roles(self) -> dict[str, str]:
+        """Role -> colour; each is a CSS variable."""
+        series = {f"series-{place + 1}": colour for place, colour in enumerate(self.series)}
+        return {"ink": self.ink, "faint": self.faint, "paper": self.paper, **series}
 
 
 LIGHT = Theme(
@@ -63,7 +61,26 @@ DARK = Theme(
     "#161b21",
     ("#5bb4ee", "#ff8f3f", "#35cfa0", "#e79cc4", "#f0c244", "#9fb0ff", "#d0a47a", "#aab4bf"),
 )
-_PLACEHOLDERS = Theme("#0a0b01", "#0a0b02", "#0a0b03", tuple(f"#0a0b1{place}" for place in range(8)))
+_INK = ("axes.labelcolor", "axes.titlecolor", "text.color", "xtick.labelcolor", "ytick.labelcolor")
+_FAINT = ("axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
+_STYLE = {
+    **dict.fromkeys(_INK, LIGHT.ink),
+    **dict.fromkeys(_FAINT, LIGHT.faint),
+    "font.family": "sans-serif",
+    "font.size": 11.0,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "date.converter": "concise",
+    "legend.frameon": False,
+    # Names come from data; a dollar sign in one is a dollar sign.
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lifelong",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,103 +88,49 @@ class Figure:
     """A drawn figure.
 
     Args:
-        name: file stem.
-        svg: path of the SVG file.
-        png: path of the PNG file.
+        path: of the SVG file; a PNG file of the same name lies next to it.
         title: heading.
         caption: what it shows and how to read it.
-        alt: what a person who does not see it should know.
     """
 
-    name: str
-    svg: Path
-    png: Path
+    path: Path
     title: str
     caption: str
-    alt: str
 
 
-Draw = Callable[["Canvas", Theme], None]
-
-
-def save(name: str, draw: Draw, folder: Path, *, size: tuple[float, float], words: tuple[str, str, str]) -> Figure:
-    """Draw and write both files.
+@contextlib.contextmanager
+def drawn(path: Path, size: tuple[float, float]) -> Iterator[Canvas]:
+    """A canvas that is written as SVG and PNG when the block ends.
 
     Args:
-        name: file stem.
-        draw: fills a canvas.
-        folder: where to write.
+        path: of the SVG file.
         size: width and height, inches.
-        words: title, caption, alt text.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     require("matplotlib", extra="report", purpose="drawing figures")
-    folder.mkdir(parents=True, exist_ok=True)
-    svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-    buffer = io.StringIO()
-    metadata = {"Date": None, "Creator": "lifelong"}
-    _render(draw, _PLACEHOLDERS, size, buffer, format="svg", transparent=True, metadata=metadata)
-    svg.write_text(_themed(buffer.getvalue()))
-    _render(draw, LIGHT, size, png, format="png", dpi=160, facecolor=LIGHT.paper)
-    title, caption, alt = words
-    return Figure(name, svg, png, title, caption, alt)
-
-
-def _render(draw: Draw, theme: Theme, size: tuple[float, float], target: Any, **options: Any) -> None:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    with mpl.rc_context(cast(Any, _style(theme))):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(cast(Any, _STYLE)):
         canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(canvas)
-        draw(canvas, theme)
-        canvas.savefig(target, **options)
-
-
-def _style(theme: Theme) -> dict[str, Any]:
-    ink = ("axes.labelcolor", "axes.titlecolor", "text.color", "xtick.labelcolor", "ytick.labelcolor")
-    faint = ("axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-    return {
-        **dict.fromkeys(ink, theme.ink),
-        **dict.fromkeys(faint, theme.faint),
-        "font.family": "sans-serif",
-        "font.size": 11.0,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 11.0,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.facecolor": "none",
-        "figure.facecolor": "none",
-        "legend.frameon": False,
-        # Names come from data; a dollar sign in one is a dollar sign.
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "lifelong",
-    }
-
-
-def _roles(theme: Theme) -> dict[str, str]:
-    series = {f"series-{place + 1}": colour for place, colour in enumerate(theme.series)}
-    return {"ink": theme.ink, "faint": theme.faint, "paper": theme.paper, **series}
-
-
-def _themed(svg: str) -> str:
-    """Placeholder colours -> CSS variables; a standalone file follows the reader's light or dark setting."""
-    light = _roles(LIGHT)
-    for role, placeholder in _roles(_PLACEHOLDERS).items():
-        svg = svg.replace(placeholder, f"var(--{role}, {light[role]})")
+        yield canvas
+        canvas.savefig(path.with_suffix(".png"), dpi=160, facecolor=LIGHT.paper)
+        canvas.savefig(path, transparent=True, metadata={"Date": None, "Creator": "lifelong"})
+    svg = path.read_text()
+    for role, colour in LIGHT.roles.items():
+        svg = svg.replace(colour, f"var(--{role}, {colour})")
     svg = re.sub(r"(font: [^;\"]*?px) [^;\"]+", rf"\1 {FONTS}", svg)
-    return svg.replace("<defs>", f"<style>{css_variables('svg')}</style>\n <defs>", 1)
+    path.write_text(svg.replace("<defs>", f"<style>{css_variables('svg')}</style>\n <defs>", 1))
 
 
 def css_variables(selector: str) -> str:
     """CSS that gives the colours their light and dark values."""
-    light, dark = ("".join(f"--{role}:{value};" for role, value in _roles(theme).items()) for theme in (LIGHT, DARK))
+    light, dark = ("".join(f"--{role}:{of};" for role, of in theme.roles.items()) for theme in (LIGHT, DARK))
     return f"{selector}{{{light}}}@media (prefers-color-scheme: dark){{{selector}{{{dark}}}}}"
 
 
@@ -180,42 +143,18 @@ def tip(place: float, text: str) -> str:
     return f"{TIP}{place:.6g}:{text}"
 
 
-def interval_mark(
-    axes: Axes,
-    place: float,
-    value: Estimate,
-    name: str,
-    *,
-    colour: str,
-    paper: str,
-    marker: str = "o",
-    horizontal: bool = False,
-) -> None:
-    """A dot with its 95 % interval as a bar; a page shows its name and the numbers at the pointer."""
-    middle = value.value or 0.0
-    low, high = (middle if end is None else end for end in (value.low, value.high))
-    bar, dot = ([place, place], [low, high]), ([place], [middle])
-    axes.plot(*(bar[::-1] if horizontal else bar), color=colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
-    axes.plot(
-        *(dot[::-1] if horizontal else dot),
-        marker,
-        color=colour,
-        markersize=7,
-        markeredgecolor=paper,
-        markeredgewidth=0.7,
-        gid=tip(place, f"{name}: {f'{middle:.4f} [{low:.4f}, {high:.4f}]'.replace('-', '−')}"),
-    )
+def look(series: int) -> dict[str, Any]:
+    """Colour and marker of a series; they repeat after eight."""
+    return {"color": LIGHT.series[series % 8], "marker": MARKERS[series % 8]}
 
 
-def chance_line(axes: Axes, theme: Theme, *, vertical: bool) -> None:
+def chance_line(axes: Axes, *, vertical: bool) -> None:
     """A dashed line at 0.5; it is always visible, so that small differences look small."""
-    line = axes.axvline if vertical else axes.axhline
-    line(0.5, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
-    where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
+    (axes.axvline if vertical else axes.axhline)(0.5, color=LIGHT.ink, linewidth=1, linestyle=(0, (4, 3)))
     if vertical:
-        axes.annotate("chance", (0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -2), va="top", **where)
+        axes.text(0.5, 1, " chance", transform=axes.get_xaxis_transform(), fontsize=9, va="top")
     else:
-        axes.annotate("chance", (1, 0.5), xycoords=("axes fraction", "data"), xytext=(-2, 3), ha="right", **where)
+        axes.text(1, 0.5, "chance ", transform=axes.get_yaxis_transform(), fontsize=9, va="bottom", ha="right")
 
 
 def finish(axes: Axes, *, grid: Literal["x", "y", "both"] = "both", x: str = "", y: str = "") -> None:
@@ -226,64 +165,17 @@ def finish(axes: Axes, *, grid: Literal["x", "y", "both"] = "both", x: str = "",
     axes.set_ylabel(y)
 
 
-def name_rows(axes: Axes, names: Sequence[str], *, longest: int) -> None:
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Name the rows of axes, from bottom to top."""
-    axes.set_yticks(range(len(names)), [short(name, longest) for name in names])
+    axes.set_yticks(range(len(names)), [short(name, 34) for name in names])
     axes.set_ylim(-0.6, len(names) - 0.3)
     axes.spines["left"].set_visible(False)
 
 
-def legend(axes: Axes, entries: int) -> None:
+def legend(axes: Axes, most: int = 5) -> None:
     """A legend above the axes, where it covers no data."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, entries), handletextpad=0.4, columnspacing=1.4)
-
-
-def background(theme: Theme) -> dict[str, Any]:
-    """Style of lines behind the coloured ones."""
-    return {"color": theme.series[-1], "alpha": 0.4, "linewidth": 1.0}
-
-
-def log_axis(axes: Axes) -> None:
-    """A logarithmic x axis with plain numbers at 1, 2 and 5."""
-    from matplotlib import ticker
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-
-
-def marker(series: int) -> str:
-    """The marker of a series; they repeat after eight."""
-    return MARKERS[series % len(MARKERS)]
-
-
-def thousands(value: float, _: float) -> str:
-    """A number as a tick label.
-
-    >>> thousands(1_500_000, 0)
-    '1.5 M'
-    """
-    if value >= 1e6:
-        return f"{value / 1e6:g} M"
-    return f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
-
-
-def date_axis(axes: Axes) -> None:
-    """A few short date labels; which year and month they are of is for `date_span` to say."""
-    from matplotlib import dates
-
-    locator = dates.AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
-
-
-def date_span(time_L: IntArray) -> str:
-    """Axis label that names the first and the last day."""
-    if not len(time_L):
-        return "time (UTC)"
-    first, last = (datetime.datetime.fromtimestamp(int(t), datetime.UTC).date() for t in (time_L[0], time_L[-1]))
-    return f"time (UTC), {first} to {last}"
+    columns = min(most, len(axes.get_legend_handles_labels()[0]))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, handletextpad=0.4, columnspacing=1.4)
 
 
 def short(name: str, most: int) -> str:

@@ -1,4 +1,4 @@
-"""The figures of a report. Each function draws one and writes it as SVG and PNG (see `drawing`)."""
+"""The figures of a comparison. Each function draws one and writes it as SVG and PNG (see `drawing`)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lifelong.errors import UsageError
-from lifelong.evaluation.compare import ComparisonRow
+from lifelong.evaluation.attention import SlotContents
+from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, DifferenceEstimate
 from lifelong.evaluation.results import Estimate, Result
 from lifelong.reports import drawing
-from lifelong.reports.drawing import Figure, Theme
+from lifelong.reports.comparison_tables import events_name, sweep_ticks
+from lifelong.reports.drawing import LIGHT, Figure
+from lifelong.reports.tables import text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-
 
 CROWD = 8
 """With more series than this, only the best are coloured."""
 BEST = 6
 """Number of series that are coloured then."""
+_GREY = LIGHT.series[7]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,42 +33,29 @@ class Curve:
     value: Sequence[float]
 
 
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A value of a series, and what a page says of it at the pointer."""
+
+    x: float
+    of: Estimate | DifferenceEstimate
+    said: str
+
+
 def metric_by_model(results: Sequence[Result] | Sequence[ComparisonRow], folder: Path) -> Figure:
-    """AUC and 95 % interval of each model, best on top; of rows of a comparison the means over seeds.
-
-    Raises:
-        UsageError: no result has a value.
-    """
-    shown = [(result.title, result.metrics["auc"]) for result in results if result.metrics["auc"].value is not None]
-    if not shown:
-        raise UsageError("no result has an AUC", expected="at least one", fix="measure on examples of both labels")
-    shown.sort(key=lambda pair: pair[1].value or 0.0)
-    several = any(isinstance(of, ComparisonRow) and of.seeds > 1 for of in results)
-    dots, over = ("means over seeds", "users and seeds") if several else ("the value on all examples", "users")
-    crowded = len(shown) > CROWD
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
+    """AUC and 95 % interval of each model, best on top; of rows of a comparison the means over seeds."""
+    given = sorted((of.metrics["auc"].value, of.title, of.metrics["auc"]) for of in results if _known(of.metrics))
+    path = folder / "auc-by-model.svg"
+    with drawing.drawn(path, (9.1, 1.2 + 0.3 * len(given))) as canvas:
         axes = canvas.subplots()
-        for place, (name, value) in enumerate(shown):
-            drawing.interval_mark(axes, place, value, name, colour=theme.series[0], paper=theme.paper, horizontal=True)
-            # Where rows are close, the number is written next to the bar.
-            end = value.high if value.high is not None else value.value
-            at, where = ((end, place), (6, 0)) if crowded else ((value.value, place), (0, 7))
-            look: dict[str, Any] = {"ha": "left", "va": "center"} if crowded else {"ha": "center"}
-            axes.annotate(f"{value.value:.3f}", at, xytext=where, textcoords="offset points", **look)
-        drawing.name_rows(axes, [name for name, _ in shown], longest=28)
-        drawing.chance_line(axes, theme, vertical=True)
-        drawing.finish(axes, grid="x", x=f"AUC ({'mean' if several else 'value'} and 95 % interval over {over})")
-
-    spoken = "; ".join(_spoken(name, value) for name, value in reversed(shown))
-    words = (
-        "AUC of each model",
-        f"Dots are {dots}, bars the 95 % interval over {over}. Bars that overlap do not "
-        "mean that two models are equal: the paired difference decides.",
-        f"AUC per model. {spoken}.",
-    )
-    height = 1.2 + (0.27 if crowded else 0.5) * len(shown)
-    return drawing.save("auc-by-model", draw, folder, size=(9.1, height), words=words)
+        for place, (value, title, auc) in enumerate(given):
+            _mark(axes, _Point(place, auc, title), horizontal=True, color=LIGHT.series[0])
+            axes.annotate(f"{value:.3f}", (auc.high or value, place), (6, 0), textcoords="offset points", va="center")
+        drawing.name_rows(axes, [title for _, title, _ in given])
+        drawing.chance_line(axes, vertical=True)
+        drawing.finish(axes, grid="x", x="AUC (95 % interval)")
+    caption = "Bars that overlap do not mean that two models are equal: the paired difference decides."
+    return Figure(path, "AUC of each model", caption)
 
 
 def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collection[str] = ()) -> Figure:
@@ -79,107 +65,181 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         results: one per model.
         folder: where to write.
         always: titles of models that are coloured however good they are.
-
-    Raises:
-        UsageError: there is no result.
     """
-    if not results:
-        raise UsageError(
-            "no result to draw", expected="at least one", fix="give what evaluate(artifact, dataset) returns"
-        )
-    slices = [place for place, part in enumerate(results[0].slices) if part.examples]
+    places = [place for place, part in enumerate(results[0].slices) if part.examples]
+    lines = {
+        result.title: [
+            _Point(x, part.metrics["auc"], f"{result.title}, {part.name} events")
+            for x, part in enumerate(result.slices[place] for place in places)
+        ]
+        for result in results
+    }
     chosen = standing_out({result.title: result.metrics["auc"].value for result in results}, always)
-    front = [result for result in results if result.title in chosen]
-    back = [result for result in results if result.title not in chosen]
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
+    parts = [results[0].slices[place] for place in places]
+    path = folder / "auc-by-history.svg"
+    with drawing.drawn(path, (9.1, 4.5)) as canvas:
         axes = canvas.subplots()
-        step = min(0.16, 0.7 / len(front))
-        _grey_marks(axes, theme, [[result.slices[place].metrics["auc"].value for place in slices] for result in back])
-        for series, result in enumerate(front):
-            offset = (series - (len(front) - 1) / 2) * step
-            look: dict[str, Any] = {"colour": theme.colour(series), "marker": drawing.marker(series)}
-            for x, place in enumerate(slices):
-                part = result.slices[place]
-                value, name = part.metrics["auc"], f"{result.title}, {part.name} events"
-                if value.value is not None:
-                    drawing.interval_mark(axes, x + offset, value, name, paper=theme.paper, **look)
-            axes.plot([], [], look["marker"], color=look["colour"], markersize=7, label=result.title)
-        axes.plot([], [], label=others(back), **drawing.background(theme))
-        parts = [results[0].slices[place] for place in slices]
-        axes.set_xticks(range(len(slices)), [f"{part.name}\n{part.examples:,} examples" for part in parts])
-        axes.set_xlim(-0.6, len(slices) - 0.4)
-        drawing.chance_line(axes, theme, vertical=False)
+        _series(axes, lines, chosen, apart=0.08)
+        _classes(axes, [f"{part.name}\n{part.examples:,} examples" for part in parts])
+        drawing.chance_line(axes, vertical=False)
         drawing.finish(axes, grid="y", x="events of the user before the target", y="AUC")
-        drawing.legend(axes, len(front) + bool(back))
+    caption = "Where long memory pays, a model rises above the others to the right. Bars are 95 % intervals over users."
+    return Figure(path, "AUC by length of the history", caption)
 
-    spoken = "; ".join(f"{result.title}: {_spoken_slices(result, slices)}" for result in front)
-    words = (
-        "AUC by length of the history",
-        "Targets are sorted by how many events the user had before them. Where long memory pays, a model rises above "
-        f"the others to the right. Bars are 95 % intervals over users.{crowd_note(back)}",
-        f"AUC by events before the target. {spoken}.{crowd_note(back)}",
-    )
-    return drawing.save("auc-by-history", draw, folder, size=(9.1, 4.5), words=words)
+
+def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ()) -> Figure:
+    """AUC against the number of most recent events that a model sees, with 95 % intervals.
+
+    Args:
+        comparison: with a sweep.
+        folder: where to write.
+        always: titles of models that are coloured however good they are.
+    """
+    ticks, lines = sweep_ticks(comparison), dict[str, list[_Point]]()
+    for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
+        said = f"{point.title}, {events_name(point.events)} events"
+        lines.setdefault(point.title, []).append(_Point(ticks.index(point.events), point.metrics["auc"], said))
+    # Models are ranked by their last points, which are those of all events.
+    chosen = standing_out({title: of[-1].of.value for title, of in lines.items()}, always)
+    path = folder / "auc-by-events.svg"
+    with drawing.drawn(path, (9.1, 4.6)) as canvas:
+        axes = canvas.subplots()
+        _series(axes, lines, chosen, apart=0.06)
+        _classes(axes, [events_name(events) for events in ticks])
+        drawing.finish(axes, grid="y", x="most recent events given to the model", y="AUC")
+    caption = "Bars are 95 % intervals over users; steps are not to scale."
+    return Figure(path, "AUC against the number of most recent events", caption)
 
 
 def learning_curves(curves: Mapping[str, Curve], folder: Path, *, always: Collection[str] = ()) -> Figure:
-    """Validation AUC against training examples; the best check of each coloured model is marked.
+    """Validation AUC against training examples.
 
     Args:
-        curves: title -> curve.
+        curves: title -> curve with at least one point.
         folder: where to write.
         always: titles that are coloured however good they are.
-
-    Raises:
-        UsageError: no curve has a point.
     """
-    drawn = {name: curve for name, curve in curves.items() if len(curve.value)}
-    if not drawn:
-        raise UsageError(
-            "no learning curve to draw",
-            expected="at least one validation check",
-            fix="give the curves of models that are trained in steps: those fitted at once have none",
-        )
-    best = {name: int(np.nanargmax(np.asarray(curve.value, np.float64))) for name, curve in drawn.items()}
-    chosen = standing_out({name: drawn[name].value[at] for name, at in best.items()}, always)
-    back = [name for name in drawn if name not in chosen]
+    lines = {
+        title: [
+            _Point(examples, Estimate(value=value), f"{title}, {examples:,.0f} examples")
+            for examples, value in zip(curve.examples, curve.value, strict=True)
+        ]
+        for title, curve in curves.items()
+    }
+    chosen = standing_out({title: max(curve.value) for title, curve in curves.items()}, always)
+    path = folder / "learning-auc.svg"
+    with drawing.drawn(path, (9.1, 4.2)) as canvas:
+        from matplotlib.ticker import EngFormatter
 
-    def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        grey = drawing.background(theme)
-        for name in back:
-            axes.plot(drawn[name].examples, drawn[name].value, **grey)
-            _checks(axes, name, drawn[name], color=grey["color"], alpha=grey["alpha"])
-        for series, name in enumerate(name for name in drawn if name in chosen):
-            curve, colour, at = drawn[name], theme.colour(series), best[name]
-            axes.plot(curve.examples, curve.value, color=colour, linewidth=1.8)
-            _checks(axes, name, curve, color=colour)
-            kept = [curve.examples[at]], [curve.value[at]]
-            style: dict[str, Any] = {"color": colour, "markersize": 8, "markeredgecolor": theme.paper}
-            axes.plot(*kept, drawing.marker(series), label=name, **style)
-        axes.plot([], [], label=others(back), **grey)
-        axes.xaxis.set_major_formatter(drawing.thousands)
+        _series(axes, lines, chosen, size=4)
+        axes.xaxis.set_major_formatter(EngFormatter())
         drawing.finish(axes, x="training examples (positives and negatives)", y="AUC on validation")
-        drawing.legend(axes, len(chosen) + bool(back))
+    caption = "AUC on the validation split while training; the weights of the highest point are kept."
+    return Figure(path, "Learning curves", caption)
 
-    spoken = "; ".join(
-        f"{name}: best {curve.value[best[name]]:.3f} after {curve.examples[best[name]]:,.0f} examples"
-        for name, curve in drawn.items()
+
+def slots(contents: SlotContents, folder: Path) -> Figure:
+    """Mean attention to each slot, one line per slot, over the ages of the latest related event."""
+    classes = contents.classes
+    names = [slot_name(period) for period in contents.periods]
+    lines = {
+        name: [
+            _Point(x, Estimate(value=float(part.attention_S[slot])), f"{name}, age {part.name}")
+            for x, part in enumerate(classes)
+        ]
+        for slot, name in enumerate(names)
+    }
+    path = folder / "slots.svg"
+    with drawing.drawn(path, (9.1, 4.4)) as canvas:
+        axes = canvas.subplots()
+        _series(axes, lines, names)
+        _classes(axes, [f"{part.name}\n{part.examples:,} targets" for part in classes])
+        # Attention is compared with none.
+        axes.axhline(0, linewidth=0)
+        drawing.finish(axes, grid="y", x="age of the latest related event, in events", y="mean attention")
+    caption = (
+        "Each line is one slot. If slots hold time scales, the slow ones rise to the right and the fast ones fall."
     )
-    words = (
-        "Learning curves",
-        f"AUC on the validation split while training; the mark is the check with the kept weights.{crowd_note(back)}",
-        f"AUC on validation against training examples. {spoken}.",
+    return Figure(path, "Attention by slot", caption)
+
+
+def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
+    """The difference of each variant to the base, with its 95 % interval."""
+    given = [(row.name, row.difference) for row in rows if row.difference and row.difference.value is not None][::-1]
+    path = folder / "ablations.svg"
+    with drawing.drawn(path, (9.1, 1.2 + 0.42 * len(given))) as canvas:
+        axes = canvas.subplots()
+        axes.axvline(0, color=LIGHT.ink, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (name, gap) in enumerate(given):
+            # An interval that includes 0 is drawn in grey.
+            sure = gap.p_value is not None and gap.p_value < 0.05
+            _mark(axes, _Point(place, gap, name), horizontal=True, color=LIGHT.series[0] if sure else _GREY)
+        drawing.name_rows(axes, [name for name, _ in given])
+        drawing.finish(axes, grid="x", x="AUC of the variant minus AUC of the base (95 % interval over users)")
+    caption = (
+        "Each row changes what its name says and leaves the rest. Left of the dashed line a variant is worse than the "
+        "base; grey where p is not below 0.05."
     )
-    return drawing.save("learning-auc", draw, folder, size=(9.1, 4.0 + 0.2 * bool(back)), words=words)
+    return Figure(path, "Ablations", caption)
 
 
-def _checks(axes: Axes, name: str, curve: Curve, **look: Any) -> None:
-    """A small dot for each check of a learning curve, with its value for the page."""
-    for examples, value in zip(curve.examples, curve.value, strict=True):
-        said = f"{name}, {examples:,.0f} examples: {value:.4f}"
-        axes.plot([examples], [value], "o", markersize=3, markeredgewidth=0, gid=drawing.tip(examples, said), **look)
+def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str) -> Figure:
+    """AUC against a cost on a logarithmic axis, one labelled point per model; the best trades are joined.
+
+    Args:
+        points: title -> (cost, AUC); costs above 0.
+        folder: where to write.
+        name: file stem.
+        cost: name of the cost, with its unit.
+    """
+    front, path = best_trades(points), folder / f"{name}.svg"
+    with drawing.drawn(path, (9.1, 5.6)) as canvas:
+        from adjustText import adjust_text
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes = canvas.subplots()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.plot(*zip(*(points[title] for title in front), strict=True), color=LIGHT.series[0], lw=1.2, alpha=0.6)
+        for title, (x, y) in points.items():
+            colour, shape = (LIGHT.series[0], "o") if title in front else (_GREY, "s")
+            said = drawing.tip(x, f"{title}: {x:,.4g}, AUC {y:.4f}")
+            axes.plot([x], [y], shape, color=colour, markersize=7, markeredgecolor=LIGHT.paper, gid=said)
+        axes.margins(x=0.16, y=0.12)
+        drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
+        names = [
+            axes.text(x, y, drawing.short(title, 22), fontsize=9, weight="bold" if title in front else "normal")
+            for title, (x, y) in points.items()
+        ]
+        # Places are found in pixels: the layout must be final.
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
+        line = {"arrowstyle": "-", "color": LIGHT.ink, "alpha": 0.35, "lw": 0.6}
+        # Steps and no seconds: the same points give the same figure on a slow machine.
+        limits: dict[str, Any] = {"iter_lim": 500, "max_move": None, "min_arrow_len": 10}
+        force = (0.3, 0.6)
+        adjust_text(names, ax=axes, expand=(1.2, 1.8), force_text=force, force_static=force, arrowprops=line, **limits)
+    caption = (
+        "Further left is cheaper, further up is better. Round points, joined by the line, are the best trades: no "
+        "model is both cheaper and better. A model without this cost is not drawn."
+    )
+    return Figure(path, f"AUC against {cost}", caption)
+
+
+def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Titles of the points that no other point beats in both cost and quality, the cheapest first.
+
+    >>> best_trades({"a": (1.0, 0.6), "b": (2.0, 0.7), "c": (3.0, 0.65)})
+    ['a', 'b']
+    """
+    front: list[str] = []
+    for title, (_, quality) in sorted(points.items(), key=lambda of: (of[1][0], -of[1][1])):
+        if not front or quality > points[front[-1]][1]:
+            front.append(title)
+    return front
 
 
 def standing_out(values: Mapping[str, float | None], always: Collection[str] = ()) -> set[str]:
@@ -190,28 +250,58 @@ def standing_out(values: Mapping[str, float | None], always: Collection[str] = (
     return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
 
 
-def _grey_marks(axes: Axes, theme: Theme, value_MX: Sequence[Sequence[float | None]]) -> None:
-    """A short grey line per model and place."""
-    for values in value_MX:
-        for x, value in enumerate(values):
-            if value is not None:
-                axes.plot([x - 0.42, x + 0.42], [value, value], **drawing.background(theme))
+def slot_name(period: int) -> str:
+    """How often a slot is written, in words.
+
+    >>> slot_name(1), slot_name(4)
+    ('every event', 'every 4 events')
+    """
+    return "every event" if period == 1 else f"every {period} events"
 
 
-def others(rest: Sequence[object]) -> str:
-    """Legend of the models that are not coloured; none where all are."""
-    return f"{len(rest)} other model{'s' if len(rest) > 1 else ''}" if rest else "_nolegend_"
+def _known(metrics: Mapping[str, Estimate]) -> bool:
+    return metrics["auc"].value is not None
 
 
-def crowd_note(rest: Sequence[object]) -> str:
-    """A sentence on the models that are not coloured; empty if all are."""
-    return f" The best models are coloured, {others(rest)} drawn in grey; the tables name them." if rest else ""
+def _mark(axes: Axes, point: _Point, *, horizontal: bool = False, size: float = 7, color: str, **look: Any) -> None:
+    """A dot with its 95 % interval as a bar; a page shows its name and the numbers at the pointer."""
+    middle, low, high = point.of.value or 0.0, point.of.low, point.of.high
+    bar = None if low is None or high is None else [[middle - low], [high - middle]]
+    x, y, way = (middle, point.x, "xerr") if horizontal else (point.x, middle, "yerr")
+    dot: dict[str, Any] = {"marker": "o", "markersize": size, "markeredgecolor": LIGHT.paper, "markeredgewidth": 0.7}
+    dot |= {"color": color, "ecolor": (color, 0.55), "elinewidth": 2.4, "linestyle": "none", **look, way: bar}
+    axes.errorbar(x, y, **dot)[0].set_gid(drawing.tip(point.x, f"{point.said}: {text(point.of)}"))
 
 
-def _spoken(name: str, value: Estimate) -> str:
-    return f"{name}: not defined" if value.value is None else f"{name}: {value.value:.3f}"
+def _classes(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
 
 
-def _spoken_slices(result: Result, slices: Sequence[int]) -> str:
-    parts = [result.slices[place] for place in slices]
-    return ", ".join(_spoken(part.name, part.metrics["auc"]) for part in parts)
+def _series(
+    axes: Axes,
+    lines: Mapping[str, Sequence[_Point]],
+    chosen: Collection[str],
+    *,
+    apart: float = 0.0,
+    size: float = 7,
+) -> None:
+    """A line with marks for each chosen series, so far apart that marks do not cover each other; the rest in grey."""
+    known = {name: [point for point in of if point.of.value is not None] for name, of in lines.items()}
+    rest, grey = [name for name in known if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
+    for name in rest:
+        _line(axes, known[name], **grey)
+    for series, name in enumerate(name for name in known if name in chosen):
+        look, shift = drawing.look(series), apart * (series % 7 - 3)
+        moved = [_Point(at.x + shift, at.of, at.said) for at in known[name]]
+        _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
+        for at in moved:
+            _mark(axes, at, size=size, **look)
+        axes.plot([], [], label=name, linestyle="none", **look)
+    if rest:
+        _line(axes, [], label=f"{len(rest)} other model{'s' if len(rest) > 1 else ''}", **grey)
+    drawing.legend(axes)
+
+
+def _line(axes: Axes, points: Sequence[_Point], **look: Any) -> None:
+    axes.plot([at.x for at in points], [at.of.value or 0.0 for at in points], **look)

@@ -15,7 +15,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.notes import too_small_notes
 from lifelong.evaluation.compare import Comparison
 from lifelong.evaluation.results import best_first
-from lifelong.reports.sections import Section
+from lifelong.reports.page import Section
 from lifelong.reports.tables import Cell, Quantity, Table
 
 WHOLE = 0.95
@@ -130,7 +130,7 @@ def paper_sections(
         configs: settings of each model.
     """
     log = LOGS[name]
-    return [_held(name, comparison, dataset), _data(log, dataset), _differences(log, dataset, configs), _places()]
+    return [_held(name, comparison, dataset), _data(log, dataset), _differences(log, dataset, configs)]
 
 
 def verdict(name: str, dataset: Dataset) -> str:
@@ -161,18 +161,11 @@ def _held(name: str, comparison: Comparison, dataset: Dataset) -> Section:
         among = "yes" if row.model in COMPARED else "yes, the released code" if known else "no"
         rows.append([row.title, among, row.metrics["auc"], row.metrics["log_loss"], theirs, against])
     columns = ["model", "in the paper", "AUC here", "log loss here", "AUC in the paper", "here minus paper"]
-    limited = [row.title for row in comparison.rows if _ended_early(comparison, row.model)]
-    notes = [] if not limited else [f"A limit ended these trainings while validation rose: {', '.join(limited)}."]
     caption = (
         "The paper's AUC is known here for HPMN alone, and from a secondary note that was not checked against the "
         "paper. Where the files are not the paper's, nothing is subtracted."
     )
-    return Section("Against the paper", notes, [Table(columns, rows, caption, name="paper")])
-
-
-def _ended_early(comparison: Comparison, model: str) -> bool:
-    cost = comparison.costs.get(model)
-    return cost is not None and cost.hit_limit
+    return Section("Against the paper", [verdict(name, dataset)], [Table(columns, rows, caption, name="paper")])
 
 
 def _data(log: PaperLog, dataset: Dataset) -> Section:
@@ -211,15 +204,3 @@ def _lengths(log: PaperLog, configs: Mapping[str, RunConfig]) -> tuple[str, str,
         by_number.setdefault(here, []).append(name)
     here = "; ".join(f"{', '.join(some)}: {number}" for number, some in by_number.items())
     return "events that a model reads", f"the last {log.recent:,}", here
-
-
-def _places() -> Section:
-    rows: list[list[Cell]] = [
-        ["performance of all models", "All models"],
-        ["learning curves", "Training"],
-        ["AUC by length of the history", "By length of the history; By number of most recent events"],
-        ["what three users' memories are read for", "Case studies; What the slots hold"],
-        ["parts of HPMN left out or changed", "Ablations"],
-    ]
-    table = Table(["figure of the paper", "part of this page"], rows, name="paper-figures", words=True)
-    return Section("Where each figure is", tables=[table])

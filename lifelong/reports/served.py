@@ -10,10 +10,9 @@ import numpy as np
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
 from lifelong.dtypes import FloatArray, Int32Array
-from lifelong.reports.dataset import item_label
-from lifelong.reports.sections import Section
+from lifelong.reports.attention import UserAttention, attention_timeline, item_label
+from lifelong.reports.page import Section
 from lifelong.reports.tables import Cell, Table
-from lifelong.reports.timeline import UserAttention, attention_timeline
 from lifelong.scoring.explanation import Explanation
 from lifelong.scoring.replay import Replay
 
@@ -110,7 +109,7 @@ def attention_sections(artifact: Artifact, dataset: Dataset, explained: Explanat
         "As in HPMN, there is one slot per time scale: the first is written at every event, the last every so many. "
         "The first read of the memory says how much each slot counts for a candidate."
     )
-    drawn = [attention_timeline(attention, folder)]
+    drawn = [attention_timeline(attention, folder / "attention.svg")]
     return [Section("One user's attention over time scales", [words, explained.events_note], figures=drawn)]
 
 

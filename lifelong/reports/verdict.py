@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate
 from lifelong.evaluation.results import Result, best_first, value_of
 from lifelong.evaluation.significance import LEAST_SEEDS
-from lifelong.reports.answers import SURE, rivals, signed
-from lifelong.reports.comparison_tables import milliseconds, usual_length
-from lifelong.reports.tables import brief, first_seeds
+from lifelong.reports.comparison_tables import usual_length
+from lifelong.reports.tables import brief, first_seeds, milliseconds, text
 
+SURE = 0.05
+"""A difference with a smaller p-value is called a difference."""
 TREES = "gbdt"
 """LightGBM, which a reader will ask about."""
 SUBJECTS = ("tally", "hpmn")
@@ -43,6 +44,13 @@ def verdict(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | No
     shown = [mine, other, *(row for row in comparison.rows if row.model == TREES and row not in (mine, other))]
     said = [_claim(mine, other, pair, comparison), *_trees(comparison, shown), _cost(comparison, shown)]
     return [*filter(None, said), *_not_for(comparison, mine), *_without_learning(comparison, said_of=mine)]
+
+
+def rivals(comparison: Comparison, lifelong: str) -> tuple[ComparisonRow | None, ComparisonRow | None]:
+    """The lifelong model's row and that of the best other model; None where there is none with an AUC."""
+    ranked = [row for row in best_first(comparison.rows) if value_of(row) is not None]
+    mine = next((row for row in ranked if row.model == lifelong), None)
+    return mine, next((row for row in ranked if row.model != lifelong), None)
 
 
 def learned_nothing(row: ComparisonRow, comparison: Comparison) -> str:
@@ -92,12 +100,17 @@ def _claim(mine: ComparisonRow, other: ComparisonRow, pair: DifferenceEstimate |
         return f"No verdict: {first.title} is ahead of {second.title}, {values}, but their difference was not tested."
     if p >= SURE:
         return (
-            f"{mine.title} and {other.title}, the best other model, are level: {values}, difference {signed(pair)}. "
+            f"{mine.title} and {other.title}, the best other model, are level: {values}, difference {_signed(pair)}. "
             "Choose by cost."
         )
     best_other = ", the best other model" if mine is first else ""
-    gap = f"{mine.title} minus {other.title}: {signed(pair)}"
+    gap = f"{mine.title} minus {other.title}: {_signed(pair)}"
     return f"Use {first.title}: {values} for {second.title}{best_other}. {gap}."
+
+
+def _signed(pair: DifferenceEstimate) -> str:
+    """A difference with its interval and p-value, without the corrected one."""
+    return text(pair.model_copy(update={"family_p": None}))
 
 
 def _trees(comparison: Comparison, shown: Sequence[ComparisonRow]) -> list[str]:

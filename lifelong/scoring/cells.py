@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.data.vocabulary import FIRST_BUCKET, Vocabulary
@@ -15,7 +14,7 @@ from lifelong.scoring.counted import bounds_of, met_of
 from lifelong.scoring.explanation import HIGH, LOW
 from lifelong.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision
-from lifelong.tally.spec import KEYS, WORD
+from lifelong.tally.spec import KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,6 @@ class MemoryCells:
     known_user: Annotated[bool, Field(description="false: nothing is kept of her")]
     count: Annotated[int, Field(description="events in her memory")]
     fields: Annotated[list[FieldCells], Field(description="one per item field; empty for a memory without counters")]
-    faded: Annotated[
-        float | None,
-        Field(description="share of the bits that are set for values that lost their cell; null without counters"),
-    ]
     artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
 
 
@@ -73,14 +68,12 @@ def cells_of(scorer: Scorer, user: str) -> MemoryCells:
     count = int(states.count_B[0])
     counting = scorer.runtime.counting
     if counting is None:
-        return MemoryCells(user, known[0], count, [], None, artifact.id)
+        return MemoryCells(user, known[0], count, [], artifact.id)
     found = [
         _field_cells(name, field, counting, states, artifact.vocabularies[name])
         for field, name in enumerate(scorer.schema.item_fields)
     ]
-    words_W = states.fields["faded"][0].astype(np.int64)
-    is_set = sum(int(word).bit_count() for word in words_W & (1 << WORD) - 1)
-    return MemoryCells(user, known[0], count, found, is_set / counting.plan.bits, artifact.id)
+    return MemoryCells(user, known[0], count, found, artifact.id)
 
 
 def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:

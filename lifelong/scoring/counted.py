@@ -27,7 +27,7 @@ from lifelong.scoring.answer import Score, ScoreRequest
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
-from lifelong.tally.spec import NO_KEY, WORD, faded_bits, key_of
+from lifelong.tally.spec import NO_KEY, key_of
 
 
 def counted_of(
@@ -145,10 +145,10 @@ class _Parts:
         if key_of(number) == NO_KEY:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
         bounds = bounds_of(number, self.scorer.artifact.vocabularies[name])
-        if kind > 1:
+        if kind > 0:
             return CountedValue(name, text, "counted", *met_of(int(met_X[0]), int(met_X[1])), effect, *bounds)
-        # Of a new value the memory says nothing: a difference between the scores is a rounding error.
-        return CountedValue(name, text, *(("faded", *NEVER, effect) if kind else ("new", *NEVER, 0.0)), *bounds)
+        # Of a value without a cell the memory says nothing: a difference between the scores is a rounding error.
+        return CountedValue(name, text, "new", *NEVER, 0.0, *bounds)
 
     def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
         """Scores of the candidates without the cells of each field, the sums of each, and slots: `[C, X]`."""
@@ -162,7 +162,6 @@ class _Parts:
             for field in range(fields):
                 place = candidate * variants + field
                 states.fields["cell"][place, self.cells_F[field]] = 0
-                self._clear(states.fields["faded"][place], field, key_of(int(number_CF[candidate, field])))
             for place, part in enumerate(self.sums_G, candidate * variants + fields):
                 states.fields["sums"][place, :, part] = 0
             if self.has_slots:
@@ -178,8 +177,3 @@ class _Parts:
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)
-
-    def _clear(self, faded_W: npt.NDArray[Any], field: int, key: int) -> None:
-        if key != NO_KEY:
-            for bit in faded_bits(key, field, self.plan.bits):
-                faded_W[bit // WORD] &= ~(1 << bit % WORD)

@@ -67,8 +67,11 @@ class CountedValue:
     field: Annotated[str, Field(description="its item field")]
     value: Annotated[str | None, Field(description="null where it is not known")]
     state: Annotated[
-        Literal["counted", "faded", "new", "unknown"],
-        Field(description="has a cell; had one, by all signs; never seen; a value that is not counted"),
+        Literal["counted", "new", "unknown"],
+        Field(
+            description="has a cell; has none: never seen, or so long ago that other values took its place; a value "
+            "that is not counted"
+        ),
     ]
     times: Annotated[
         int,

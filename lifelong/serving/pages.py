@@ -1,6 +1,7 @@
 """The pages for people: `/` to look into memories, `/docs` to read and try the endpoints, `/report` of a comparison.
 
-They load nothing from elsewhere. Scripts and styles are built from `page/` of the repository (`make page`).
+They load nothing from elsewhere. Scripts and styles are built from `page/` of the repository (`make page`); those of
+`/docs` are Swagger UI's, from the package `fastapi-swagger`.
 """
 
 from __future__ import annotations
@@ -19,11 +20,19 @@ from fastapi.responses import HTMLResponse, Response
 
 from lifelong.errors import UsageError
 from lifelong.serving.addresses import ExactRoute
-from lifelong.serving.api_page import api_page
 from lifelong.serving.errors import NotFoundError
 
-_FILES = {"page.js": "text/javascript", "docs.js": "text/javascript", "page.css": "text/css"}
-"""Files of the page next to its HTML, and what they are."""
+_OURS, _VIEWER = ("lifelong.serving", "page/page"), ("fastapi_swagger", "resources")
+_FILES = {
+    **dict.fromkeys(("page.js", "page.css", "docs.js"), _OURS),
+    **dict.fromkeys(("swagger-ui-bundle.js", "swagger-ui.css"), _VIEWER),
+}
+"""Files of the pages -> the package and folder that have them."""
+_DOCS = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>
+<title>lifelong: endpoints</title><link rel=icon href='data:,'><link rel=stylesheet href='page/swagger-ui.css'>
+<noscript>This page needs JavaScript. The endpoints as a document: <a href='openapi.json'>openapi.json</a></noscript>
+<div id=endpoints></div><script src='page/swagger-ui-bundle.js'></script><script src='page/docs.js'></script></html>
+"""
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """What a page may load and where it may send: nothing, but what each adds."""
 _OWN = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
@@ -35,18 +44,20 @@ pages: APIRouter = APIRouter(tags=["operations"], include_in_schema=False, route
 @pages.get("/")
 async def index() -> HTMLResponse:
     """The page for people."""
-    return HTMLResponse(_file("index.html"), headers=_headers(_OWN))
+    return HTMLResponse(_file("lifelong.serving", "page", "index.html"), headers=_headers(_OWN))
 
 
 @pages.get("/page/{name}")
-async def part(name: str, request: Request) -> Response:
-    """A file of the page, in a third of its bytes for a client that takes gzip."""
+def part(name: str, request: Request) -> Response:
+    """A file of the pages, in a third of its bytes for a client that takes gzip."""
+    # Not a coroutine: packing the viewer takes a tenth of a second of a thread, once.
     if name not in _FILES:
         raise NotFoundError(f"the page has no file {name!r}", expected=", ".join(_FILES), fix="open / for the page")
+    place, kind = (*_FILES[name], name), "text/css" if name.endswith(".css") else "text/javascript"
     headers = {**_headers(), "vary": "accept-encoding"}
     if not _takes_gzip(request.headers.get("accept-encoding", "")):
-        return Response(_file(f"page/{name}"), media_type=_FILES[name], headers=headers)
-    return Response(_packed(f"page/{name}"), media_type=_FILES[name], headers={**headers, "content-encoding": "gzip"})
+        return Response(_file(*place), media_type=kind, headers=headers)
+    return Response(_packed(*place), media_type=kind, headers={**headers, "content-encoding": "gzip"})
 
 
 @pages.get("/report")
@@ -59,10 +70,9 @@ async def report(request: Request) -> HTMLResponse:
 
 
 @pages.get("/docs")
-async def endpoints(request: Request) -> HTMLResponse:
+async def endpoints() -> HTMLResponse:
     """The endpoints as a page."""
-    text = await asyncio.to_thread(lambda: api_page(request.app.openapi()))
-    return HTMLResponse(text, headers=_headers(_OWN))
+    return HTMLResponse(_DOCS, headers=_headers(_OWN))
 
 
 @pages.get("/openapi.json")
@@ -114,13 +124,13 @@ class Report:
 
 
 @cache
-def _file(name: str) -> str:
-    return (resources.files("lifelong.serving") / "page" / name).read_text(encoding="utf-8")
+def _file(package: str, *path: str) -> bytes:
+    return resources.files(package).joinpath(*path).read_bytes()
 
 
 @cache
-def _packed(name: str) -> bytes:
-    return gzip.compress(_file(name).encode(), mtime=0)
+def _packed(package: str, *path: str) -> bytes:
+    return gzip.compress(_file(package, *path), mtime=0)
 
 
 def _takes_gzip(accepted: str) -> bool:

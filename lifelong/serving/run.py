@@ -214,7 +214,7 @@ def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI
 
 def _favour_requests() -> None:
     # A thread that folds events hands over after a millisecond, not after five: a score waits for it at each of its
-    # steps. After a tenth of one the two change so often that both take longer (docs/history/speed.md).
+    # steps. After a tenth of one the two change so often that both take longer.
     sys.setswitchinterval(SWITCH_SECONDS)
     # What was loaded until now stays: searching all of it for garbage would hold up requests for tens of milliseconds.
     gc.collect()

@@ -2,7 +2,7 @@
 
     parent --starts it, and again if it ends--> process that owns the store <--socket in a folder-- worker, worker ...
 
-What one worker has acknowledged, every worker knows (docs/decisions/0034-several-workers-on-an-embedded-store.md).
+What one worker has acknowledged, every worker knows (docs/decisions/0030-a-process-that-writes.md).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from lifelong.background import Background
 from lifelong.errors import StoreError, StoreUnavailableError, UsageError
 from lifelong.serving.writer import Writer, WriterProcess
 from lifelong.serving.writer_process import CHANGES, WriterTask
-from lifelong.store.messages import Calls, Channel
-from lifelong.store.owner import ChangeCount
+from lifelong.store.messages import Calls, ChangeCount, Channel
 from lifelong.store.protocol import Reader
 
 _SOCKET, _BACKLOG = "writer", 128

@@ -28,8 +28,7 @@ from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied
 from lifelong.serving.writer_process import WriterTask
-from lifelong.store.messages import Channel
-from lifelong.store.owner import ChangeCount
+from lifelong.store.messages import ChangeCount, Channel
 from lifelong.store.protocol import Held
 from lifelong.store.remote import RemoteStore
 

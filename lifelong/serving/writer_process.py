@@ -2,6 +2,7 @@
 
     bodies of events --parsed--> wait here for their turn --folded in--> one commit --> disk
     reads of what the service has not in RAM, and its other writes ------------------> the store
+    <--what each commit has written, in the order of the commits--------------------------'
 
 It ends when the service does: at once where that was killed, as nothing is acknowledged any more. A service of several
 workers has one of these: each worker connects to its socket.
@@ -9,7 +10,9 @@ workers has one of these: each worker connects to its socket.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -18,26 +21,25 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import StoreUnavailableError
+from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.launch import INTERRUPTED
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Updater
 from lifelong.memory.writer import MemoryWriter
 from lifelong.serving.event_bodies import table_of
 from lifelong.serving.logs import LogFormat, log_as
-from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import ITEMS, MemoryStore
 from lifelong.store.folder import act_for
-from lifelong.store.messages import Channel, Functions, answer_calls
+from lifelong.store.messages import ChangeCount, Channel, Functions, answer_calls, packed
 from lifelong.store.opening import open_store
-from lifelong.store.owner import ChangeCount, Notices, functions_of
-from lifelong.store.protocol import Connection, Hold
-from lifelong.store.record_cache import Listenable
+from lifelong.store.protocol import Connection, Hold, Owner
+from lifelong.store.record_cache import Listenable, Notice, Written
 
 logger: logging.Logger = logging.getLogger(__name__)
 _READERS = 4
@@ -52,6 +54,13 @@ _UNREAD_SECONDS = 2
 """Seconds after which a worker that reads nothing holds up the others no longer."""
 Part = int | Sequence[dict[str, Any]]
 """The events of a request: the number of the call that parsed them, or rows that were checked."""
+
+
+_PLAIN = (
+    "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
+    "purge", "check_writes", "logs", "close",
+)  # fmt: skip
+"""Methods that are passed on to the owner's store unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +137,64 @@ class EventFolder:
         """Open an artifact that will be on the store's list, so that no write waits for it."""
         opened = Artifact.open(artifact, verify="sizes")
         self.updater.artifacts.give(MemoryWriter(opened, codec, self.updater.store))
+
+
+class Notices(Owner[Channel]):
+    """Announces the changes of a store to its readers, in the order of the commits."""
+
+    def __init__(self, count: ChangeCount | None = None) -> None:
+        super().__init__(count)
+        self._saying = threading.Lock()
+
+    def say(self, what: Notice, written: Written) -> None:
+        """Announce a change; see `Listener`."""
+        # Parts of a store change at the same time, and each reader gets whole changes in the order of their numbers.
+        with self._saying:
+            for message in self.changed(what, written):
+                text = packed(message)
+                for channel in list(self.readers):
+                    try:
+                        channel.send_packed(text)
+                    except OSError:
+                        # It has ended, or does not read: it joins again when it does.
+                        channel.hang_up()
+
+
+def functions_of(
+    store: MemoryStore, channel: Channel, connection: Connection, threads: Executor, notices: Notices
+) -> Functions:
+    """The functions by which the owner of a store serves a `RemoteStore`.
+
+    Args:
+        store: open for writing; `notices` listen to it.
+        channel: to the other process.
+        connection: to it, too.
+        threads: that read and write.
+        notices: of the store's changes.
+    """
+
+    def join() -> tuple[int, bool]:
+        # It is told of changes before anything is read for it.
+        number, no_items = notices.join(channel), False
+        # A store that answers nothing until its writes are checked must not keep out whoever checks them.
+        with contextlib.suppress(StoreError):
+            no_items = next(iter(store.scan(ITEMS)), None) is None
+        return number, no_items
+
+    def rows(number: int, most: int) -> list[tuple[str, bytes]]:
+        return list(itertools.islice(connection.held[number], most))
+
+    functions: dict[str, Callable[..., Any]] = {name: getattr(store, name) for name in _PLAIN}
+    functions |= {
+        "read_many": lambda names, space: store.read_many(names, space=space),
+        "seen": lambda event_ids, now: store.seen(event_ids, now=now),
+        "events": lambda user, last: store.events(user, last=last),
+        "figures": getattr(store, "figures", dict),
+        "join": join,
+        "scan": lambda space: Hold(store.scan(space), None),
+        "rows": rows,
+    }
+    return {name: (function, threads) for name, function in functions.items()}
 
 
 def run_writer(descriptor: int, listening: int | None = None) -> None:

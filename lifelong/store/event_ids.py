@@ -1,24 +1,98 @@
-"""Client event ids in RocksDB: buckets of a day that go whole, and the clock by which they expire.
+"""Client event ids in RocksDB: buckets of a day that go whole; and the clocks by which ids expire, in every store.
 
     n bucket (4) length of user (4) user event id   expiry (8); the bucket is the day of the expiry
     mclock                                          the second by which they expire
 
 No commit looks for old ids: when the day of a bucket is over, it goes as one range of keys. Time is how long the store
-was open, from the second when it was made (docs/decisions/0023-event-ids-by-day.md).
+was open, from the second when it was made (docs/decisions/0023-event-ids-by-day.md): the system's clock can be set,
+forwards or back, and these clocks are not.
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-
-from lifelong.store.elapsed import Elapsed
 
 DAY = 86_400
 """Seconds of a bucket."""
 _CLOCK = b"mclock"
 _NUMBER, _LENGTH = struct.Struct(">q"), struct.Struct(">I")
+
+
+class Elapsed:
+    """UTC seconds at the start, and the seconds that have passed since.
+
+    Args:
+        start: UTC seconds now; the system's if None.
+        passed: a clock in seconds that nobody sets.
+
+    Example:
+        >>> moment = [5.0]
+        >>> clock = Elapsed(1_700_000_000, passed=lambda: moment[0])
+        >>> moment[0] += 90
+        >>> clock.now() - 1_700_000_000
+        90
+    """
+
+    def __init__(self, start: int | None = None, *, passed: Callable[[], float] = time.monotonic) -> None:
+        self._start = int(time.time()) if start is None else start
+        self._passed, self._begun = passed, passed()
+
+    def now(self) -> int:
+        """The second now."""
+        return self._start + int(self._passed() - self._begun)
+
+
+class SharedSeconds:
+    """A count of seconds that several processes keep in one place and advance together, never faster than time passes.
+
+    Whoever has seen the same count for a while adds that while, unless another process was faster. A process that was
+    idle for a day may thus add more than has passed since another one wrote, so it adds `MOST` at most. That happens
+    once: whoever adds next has seen the count after that. While no process looks, the count stands still.
+
+    Args:
+        exchange: puts its second argument in the place of its first one, if that is the count; gives the count.
+        passed: a clock in seconds that nobody sets.
+
+    Example:
+        >>> place, moment = [100], [5.0]
+        >>> def exchange(seen: int, later: int) -> int:
+        ...     place[0] = later if place[0] == seen else place[0]
+        ...     return place[0]
+        >>> one, other = (SharedSeconds(exchange, passed=lambda: moment[0]) for _ in range(2))
+        >>> one.now(), other.now()
+        (100, 100)
+        >>> moment[0] += 90
+        >>> one.now(), other.now(), place
+        (190, 190, [190])
+    """
+
+    TURN = 60
+    """Seconds for which a count is taken to be the present one; each look at it costs a trip to a server."""
+    MOST = 1800
+    """Seconds that are added at once, at most."""
+
+    def __init__(self, exchange: Callable[[int, int], int], *, passed: Callable[[], float] = time.monotonic) -> None:
+        self._exchange, self._passed = exchange, passed
+        # One pair, so that no thread takes the count of one moment for that of another.
+        self._seen = self._look(0, 0)
+
+    def _look(self, seen: int, later: int) -> tuple[int, float]:
+        # The moment after the answer: the count may have been put there just before it.
+        return self._exchange(seen, later), self._passed()
+
+    def now(self) -> int:
+        """The count now, as far as a look at it in the last `TURN` seconds tells."""
+        count, since = self._seen
+        passed = int(self._passed() - since)
+        if passed < self.TURN:
+            return count
+        found = self._look(count, count + min(passed, self.MOST))
+        # One who may not advance it goes on seeing the same count.
+        self._seen = (count, since) if found[0] == count else found
+        return self._seen[0]
 
 
 class EventIds:

@@ -10,6 +10,7 @@ one user, and nobody else has the socket. While a caller waits it holds no lock 
 from __future__ import annotations
 
 import contextlib
+import mmap
 import pickle
 import socket
 import struct
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lifelong.store.protocol import Ask, Call, Connection, Held, Reader, Steps
@@ -102,6 +104,38 @@ class Channel:
         self._socket.close()
         # A thread that receives has got the end, and leaves it.
         self._reading.close()
+
+
+class ChangeCount:
+    """How many changes of a store its owner has announced, in a file that processes map into their memory.
+
+    Args:
+        path: the file; made if it is not there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     of_owner, of_reader = ChangeCount(Path(folder, "count")), ChangeCount(Path(folder, "count"))
+        ...     of_owner.value += 1
+        ...     of_reader.value
+        1
+    """
+
+    def __init__(self, path: Path) -> None:
+        with contextlib.suppress(FileExistsError), path.open("xb") as file:
+            file.write(bytes(8))
+        with path.open("r+b") as file:
+            # Eight bytes at the start of a page are written and read as one.
+            self._number = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return self._number[0]
+
+    @value.setter
+    def value(self, number: int) -> None:
+        self._number[0] = number
 
 
 def packed(message: object) -> bytes:

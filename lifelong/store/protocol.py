@@ -28,8 +28,7 @@ from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from lifelong.store.artifact_list import ArtifactList
 from lifelong.store.contract import ITEMS
-from lifelong.store.record_cache import Notice, RecordCaches, Written
-from lifelong.store.record_copies import PackedRecords, RecordCopies, pieces_of
+from lifelong.store.record_cache import Notice, PackedRecords, RecordCaches, RecordCopies, Written, pieces_of
 
 T = TypeVar("T")
 V = TypeVar("V")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from lifelong.errors import StoreError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.store.contract import ITEMS, Commit, check_bases, check_reached, check_values, conflict, refuse_write
-from lifelong.store.elapsed import Elapsed
+from lifelong.store.event_ids import Elapsed
 
 
 class InMemoryStore:

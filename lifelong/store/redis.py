@@ -34,8 +34,8 @@ Whoever opens the store notes its tokens. Every script compares the one of its g
 same trip: on a server that was emptied, came back empty or is another one, where by now another artifact may keep its
 memories, nothing is written and nothing is read.
 
-No event id expires by a clock that can be set, neither the server's nor a client's: see `lifelong.store.elapsed`. Each
-commit with event ids removes those of some users whose last one has expired.
+No event id expires by a clock that can be set, neither the server's nor a client's: see `lifelong.store.event_ids`.
+Each commit with event ids removes those of some users whose last one has expired.
 
 A commit has a name. The script notes it, so that one that is sent again, because the answer to it was lost, changes
 nothing.
@@ -66,7 +66,7 @@ from typing import Any
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.store.contract import ITEMS, SOURCES, Commit, check_values, conflict, refuse_write
-from lifelong.store.elapsed import SharedSeconds
+from lifelong.store.event_ids import SharedSeconds
 from lifelong.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
 from lifelong.store.replicas import Replicas
 

@@ -18,8 +18,7 @@ from typing import Any, Protocol, TypeVar, cast
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import Commit
-from lifelong.store.messages import Calls, Channel
-from lifelong.store.owner import ChangeCount
+from lifelong.store.messages import Calls, ChangeCount, Channel
 from lifelong.store.protocol import Held, Reader, Steps
 
 V = TypeVar("V")

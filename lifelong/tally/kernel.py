@@ -7,7 +7,7 @@
 The first four steps work on the same arrays: a replay is writes from an empty memory on. Cells of a field are sorted by
 key, empty ones last, so that a key is found by halving, and nothing has to be sorted when it is stored.
 
-Shapes: N records, events or targets; B users; F fields; K cells; W words of faded bits; J levels of the clock; D
+Shapes: N records, events or targets; B users; F fields; K cells; J levels of the clock; D
 numbers of all factors; G fields with factors; Y known numbers; U of them of the user; L events of a history.
 """
 
@@ -36,7 +36,6 @@ from lifelong.tally.spec import (
     SHORTEST,
     SIZES,
     STEPS,
-    WORD,
 )
 
 _COUNTS, _AGES, _BONUSES = (np.array(values, np.int64) for values in (spec.COUNTS, spec.AGES, spec.BONUSES))
@@ -45,7 +44,7 @@ _WAITS = np.array(spec.WAITS, np.int64) - 1
 # What follows from a level or a step alone is looked up: logarithms, decays in events, the first kind of a count.
 _LOG_COUNTS, _LOG_AGES = (np.array([math.log1p(one) for one in values]) for values in (spec.COUNTS, spec.AGES))
 _DECAYS = np.array([[2.0 ** (-age / half_life) for half_life in spec.HALF_LIVES] for age in spec.AGES])
-_FIRST_KINDS = np.array([2 + (sum(one >= first for first in spec.TIMES) - 1) * SIZES * STEPS for one in spec.COUNTS])
+_FIRST_KINDS = np.array([1 + (sum(one >= first for first in spec.TIMES) - 1) * SIZES * STEPS for one in spec.COUNTS])
 _RATES = -math.log(2) / (DAY / HOUR * np.array(spec.DAYS))
 """Of the decays in hours."""
 _LEVEL = 256
@@ -59,7 +58,6 @@ class Memory(NamedTuple):
     """Memories of users; the parts that a plan lacks have no numbers."""
 
     cell_BKX: Array
-    faded_BW: Array
     clock_BJX: Array
     repeats_BX: Array
     sums_BXD: Array
@@ -96,7 +94,6 @@ class Rules(NamedTuple):
     """Where the factor of each field ends."""
     keep_X: Array
     """What of both sums is kept at an event, in their type."""
-    bits: int
 
 
 def rules_of(plan: Plan, dtype: Any = np.float32) -> Rules:
@@ -106,7 +103,6 @@ def rules_of(plan: Plan, dtype: Any = np.float32) -> Rules:
         np.log(np.array(plan.sizes_F, np.float64)),
         np.cumsum(plan.widths_G, dtype=np.int64),
         np.array([1.0, 2.0 ** (-1 / spec.HALF_LIFE)]).astype(np.float32).astype(dtype),
-        plan.bits,
     )
 
 
@@ -114,7 +110,6 @@ def empty(plan: Plan, users: int, dtype: Any = np.float32) -> Memory:
     """Memories of users without events."""
     return Memory(
         np.zeros((users, sum(plan.cells_F), 2), np.int16),
-        np.zeros((users, plan.words), np.int16),
         np.zeros((users, plan.levels, 2), np.int32),
         np.zeros((users, 2 * plan.repeats), np.int32),
         np.zeros((users, 2, sum(plan.widths_G)), dtype),
@@ -171,34 +166,6 @@ def _place(cell_BKX: Array, b: Any, first: Any, end: Any, kept: Any) -> Any:
 
 
 @_inlined
-def _bit(key: Any, field: Any, which: Any, bits: Any) -> Any:
-    """One of `spec.faded_bits`."""
-    code = np.int64(key) + field * KEYS
-    return code * 40_503 % 1_000_003 % bits if which == 0 else code * 30_011 % 999_983 % bits
-
-
-@_inlined
-def _is_faded(faded_BW: Array, b: Any, key: Any, field: Any, bits: Any) -> Any:
-    """1 if both bits of a key are set, else 0."""
-    if bits == 0:
-        return np.int64(0)
-    one, other = _bit(key, field, 0, bits), _bit(key, field, 1, bits)
-    return np.int64(faded_BW[b, one // WORD]) >> one % WORD & np.int64(faded_BW[b, other // WORD]) >> other % WORD & 1
-
-
-@_inlined
-def _fade(faded_W: Array, gone: Any, field: Any, count: Any, bits: Any) -> None:
-    """Clear one bit in turn, and set the two of a key that lost its cell."""
-    if bits == 0:
-        return
-    turn = (count + field * 101) * 7_919 % bits
-    faded_W[turn // WORD] &= ~(1 << turn % WORD)
-    for which in range(2):
-        bit = _bit(gone, field, which, bits)
-        faded_W[bit // WORD] |= 1 << bit % WORD
-
-
-@_inlined
 def _age(cell_BKX: Array, b: Any, first: Any, end: Any, due: Any) -> None:
     """One event more for the cells with a step below `due`; none of them is empty."""
     # Both numbers of a cell as one, the second in the upper half, and places from 0 on: then one instruction of the
@@ -222,7 +189,7 @@ def _stalest(cell_KX: Array, first: Any, end: Any) -> Any:
 
 
 @_inlined
-def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F: Array, bits: Any) -> Any:
+def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F: Array) -> Any:
     """Count the event with this number, from 1. 1 if its item was met before, else 0."""
     cell_BKX, met = memory.cell_BKX, np.int64(0)
     cell_KX = cell_BKX[b]
@@ -238,16 +205,14 @@ def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F
             continue
         at = _place(cell_BKX, b, first, free, kept)
         known = at < free and _rank(cell_BKX, b, at) == kept
-        if f == 0 and (known or _is_faded(memory.faded_BW, b, key, f, bits)):
-            met = np.int64(1)
         if known:
+            met = np.int64(1) if f == 0 else met
             level = np.int64(cell_KX[at, 1]) >> 8
             cell_KX[at, 1] = (level + (_WAITS[level] & count == 0)) * _LEVEL
             continue
         # The place that becomes free: the first empty cell, or that of the key that gives way.
         if free == end:
             free = _stalest(cell_KX, first, end)
-            _fade(memory.faded_BW[b], np.int64(cell_KX[free, 0]) + KEYS // 2, f, count, bits)
         # All cells between it and the place of the new key move by one.
         while free > at:
             cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free - 1, 0], cell_KX[free - 1, 1]
@@ -265,7 +230,7 @@ def _write(
 ) -> None:
     """Fold one event of one user in; `spec.Memory.write`."""
     clock_JX, sums_XD = memory.clock_BJX[b], memory.sums_BXD[b]
-    met = _count(memory, b, number_NF, n, count, rules.start_F, rules.bits)
+    met = _count(memory, b, number_NF, n, count, rules.start_F)
     now = min(clock_JX[0, 0] + gap, LONGEST)
     for j in range(min(len(clock_JX), _lowest(count) + 1)):
         clock_JX[j, 1], clock_JX[j, 0] = clock_JX[j, 0], now
@@ -332,7 +297,7 @@ def _of_user(memory: Memory, b: Any, count: Any, user_U: Array) -> None:
 
 @_inlined
 def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, number_NFX: Array, n: Any) -> Any:
-    """Fill the numbers of a field's value; its cell's second number, or 1 if it is faded, or 0."""
+    """Fill the numbers of a field's value; its cell's second number, or 0."""
     first, end, kept = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
     number_NFX[n, f, 0] = number_NFX[n, f, 1] = number_NFX[n, f, 2] = 0.0
     number_NFX[n, f, 3] = max(key, 0)
@@ -340,7 +305,7 @@ def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, nu
         return np.int64(0)
     at = _place(memory.cell_BKX, b, first, end, kept)
     if at == end or _rank(memory.cell_BKX, b, at) != kept:
-        return _is_faded(memory.faded_BW, b, key, f, rules.bits)
+        return np.int64(0)
     packed = np.int64(memory.cell_BKX[b, at, 1])
     level, step = packed >> 8, packed & (_LEVEL - 1)
     number_NFX[n, f, 0], number_NFX[n, f, 1] = _COUNTS[level], _AGES[step]
@@ -359,21 +324,21 @@ def _of_target(memory: Memory, b: Any, count: Any, targets: Targets, n: Any, rul
         packed = _look(memory, b, count, f, key, rules, found.number_NFX, n)
         level, step, hours = packed >> 8, packed & (_LEVEL - 1), found.number_NFX[n, f, 2]
         # Of level 0 there is no cell.
-        found.kind_NF[n, f] = f * KINDS + (_FIRST_KINDS[level] + step if level else packed)
+        found.kind_NF[n, f] = f * KINDS + (_FIRST_KINDS[level] + step if level else 0)
         log_times = _LOG_COUNTS[level]
         for x in range(FEATURES):
             known_NY[n, at + x] = 0
-        known_NY[n, at + 1], known_NY[n, at + 5] = packed == 1, math.log1p(np.float64(max(key, 0))) / log_size
+        known_NY[n, at + 4] = math.log1p(np.float64(max(key, 0))) / log_size
         known_NY[n, fields * FEATURES + f] = (popularity + log_size) / 3
         known_NY[n, fields * (FEATURES + 1) + f] = log_times - math.log1p(math.exp(popularity) * count)
         if level == 0:
             continue
-        known_NY[n, at], known_NY[n, at + 2] = 1, log_times
-        known_NY[n, at + 3], known_NY[n, at + 4] = _LOG_AGES[step] / 4, math.log1p(hours) / 4
+        known_NY[n, at], known_NY[n, at + 1] = 1, log_times
+        known_NY[n, at + 2], known_NY[n, at + 3] = _LOG_AGES[step] / 4, math.log1p(hours) / 4
         for x in range(events):
-            known_NY[n, at + 6 + x] = log_times * _DECAYS[step, x]
+            known_NY[n, at + 5 + x] = log_times * _DECAYS[step, x]
         for x in range(len(_RATES)):
-            known_NY[n, at + 6 + events + x] = log_times * math.exp(hours * _RATES[x])
+            known_NY[n, at + 5 + events + x] = log_times * math.exp(hours * _RATES[x])
     _fit(memory.sums_BXD, b, targets.factor_ND, n, rules.end_G, found)
 
 
@@ -425,8 +390,6 @@ def _copy(memory: Memory, b: Any, to: Memory, n: Any) -> None:
             to.clock_BJX[n, j, x] = memory.clock_BJX[b, j, x]
         for d in range(memory.sums_BXD.shape[2]):
             to.sums_BXD[n, x, d] = memory.sums_BXD[b, x, d]
-    for w in range(memory.faded_BW.shape[1]):
-        to.faded_BW[n, w] = memory.faded_BW[b, w]
     for x in range(memory.repeats_BX.shape[1]):
         to.repeats_BX[n, x] = memory.repeats_BX[b, x]
 

@@ -1,6 +1,6 @@
 """How Tally's memory is laid out in a given number of bytes.
 
-    state = slots, sums, clock, repeats (4 bytes a number) + faded bits (2 bytes a word) + cells (`CellPacking`)
+    state = slots, sums, clock, repeats (4 bytes a number) + cells (`CellPacking`)
 
 Training, graphs, stores and services all take the plan of a model's settings from here.
 """
@@ -15,14 +15,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lifelong.dtypes import IntArray
-from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, NO_KEY, WORD
+from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, NO_KEY
 
 LEVEL_BITS, STEP_BITS = 4, 5
 """Bits of a cell's count and of its age."""
 CELL_BITS = LEVEL_BITS + STEP_BITS
 EXACT = 8
 """Counts up to this one are exact."""
-NUMBER_BYTES, WORD_BYTES = 4, 2
+NUMBER_BYTES = 4
 SUMS = 2
 CLOCK_LEVELS = 17
 """Levels of the clock; the highest has a mark every 65,536 events."""
@@ -36,7 +36,6 @@ class Parts:
     """What Tally has besides its settings; a benchmark may change `PARTS` to see what a part is worth.
 
     Args:
-        faded: share of the counting bytes that are bits of keys without a cell; 0 for none.
         clock: whether the times of events are kept.
         repeats: whether repeated items are counted.
         factors: widths of the fixed factors of the first item fields; () for no sums.
@@ -45,7 +44,6 @@ class Parts:
         steady: weight of the second head; None to choose it on validation.
     """
 
-    faded: float = 0.25
     clock: bool = True
     repeats: bool = True
     factors: tuple[int, ...] = (32, 16)
@@ -119,29 +117,22 @@ class Plan:
     Args:
         sizes_F: how many numbers each item field has.
         cells_F: cells of each field.
-        words: words of faded bits; 0 for none.
         levels: J of the clock; 1 where times are not known.
         widths_G: numbers of the factors of the first item fields.
         slots: S and the width of a slot; 0 of them for none.
         repeats: whether repeated items are counted.
 
-    >>> plan = Plan(sizes_F=(9, 4), cells_F=(5, 2), words=2)
+    >>> plan = Plan(sizes_F=(9, 4), cells_F=(5, 2))
     >>> [part.name for part in plan.layout], plan.known
-    (['clock', 'cell', 'faded'], 30)
+    (['clock', 'cell'], 28)
     """
 
     sizes_F: tuple[int, ...]
     cells_F: tuple[int, ...]
-    words: int = 0
     levels: int = 1
     widths_G: tuple[int, ...] = ()
     slots: tuple[int, int] = (0, 0)
     repeats: bool = False
-
-    @property
-    def bits(self) -> int:
-        """Number of faded bits."""
-        return self.words * WORD
 
     @property
     def user(self) -> int:
@@ -167,7 +158,6 @@ class Plan:
             Part("clock", (self.levels, 2), "int32"),
             Part("repeats", (2 * self.repeats,), "int32"),
             Part("cell", (sum(self.cells_F), 2), "int16"),
-            Part("faded", (self.words,), "int16"),
         )
         return tuple(part for part in parts if all(part.shape))
 
@@ -192,10 +182,8 @@ def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -
     slots = len(settings["periods"] or ()), settings["width"]
     levels, repeats = CLOCK_LEVELS if timed and PARTS.clock else 1, PARTS.repeats
     numbers = slots[0] * slots[1] + SUMS * sum(widths) + 2 * (levels + repeats)
-    total = state - NUMBER_BYTES * numbers
-    words = max(1, int(total * PARTS.faded) // WORD_BYTES) if PARTS.faded else 0
-    cells = _cells(total - words * WORD_BYTES, sizes, shares(len(sizes), state))
-    return Plan(tuple(sizes), cells, words, levels, widths, slots, repeats)
+    cells = _cells(state - NUMBER_BYTES * numbers, sizes, shares(len(sizes), state))
+    return Plan(tuple(sizes), cells, levels, widths, slots, repeats)
 
 
 def _cells(left: int, sizes: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 For each item field (the item itself, its category ...) a memory has cells: a key, how often the user met it, how many
 events ago. Next to the cells there are small parts:
 
-    faded     two bits for each key that lost its cell (Bloom, CACM 1970)
     clock     the time of every 2^j-th event, so that "n events ago" becomes "so many hours ago"
     repeats   how many of all and of the last events repeated an item
     sums      of fixed unit vectors of the events' values, with which a target's vector is compared
@@ -15,7 +14,7 @@ events ago. Next to the cells there are small parts:
 Counts, ages and times are whole numbers: every path to a memory gives the same bits. This module is plain and slow;
 `lifelong.tally.kernel` is the same in compiled loops, and a test holds one to the other.
 
-Shapes: F item fields, K cells, W words of faded bits, J levels of the clock, D numbers of all factors, S slots, Y
+Shapes: F item fields, K cells, J levels of the clock, D numbers of all factors, S slots, Y
 known numbers, P features of a field, E width of a vector.
 """
 
@@ -56,15 +55,6 @@ AGES = (0, *(age for size in range(SIZES) for age in (2 ** (size + 1) - 1, 3 * 2
 """The smallest age, in events, of each step."""
 PATIENCE = 400  # for how many events more a cell keeps its place when its count doubles
 BONUSES = tuple(round(PATIENCE * math.log2(max(count, 1))) for count in COUNTS)
-WORD = 15  # bits of a stored word of the bits of keys that lost their cell
-
-
-def faded_bits(key: int, field: int, bits: int) -> tuple[int, int]:
-    """The two bits of a key: keys that share one by these two hashes rarely share both."""
-    code = key + field * KEYS
-    return code * 40_503 % 1_000_003 % bits, code * 30_011 % 999_983 % bits
-
-
 # Times. A model knows the gap between two events as a bucket, whose ends are a factor of two apart.
 LONGEST = 2**31 - 1  # seconds at which the clock stops: 68 years
 GAPS = (0, *(29 * 2**key // 20 for key in range(33)))
@@ -75,11 +65,11 @@ HALF_LIFE = 100.0  # in events: by how much an event weighs less in the second s
 SHORTEST = 1e-6  # length that a sum is treated as at least
 # What a target's value is described by.
 HALF_LIVES, DAYS = (10.0, 50.0, 250.0, 1250.0), (7.0, 60.0)  # half-lives of a decayed count, in events and in days
-FEATURES = 6 + len(HALF_LIVES) + len(DAYS)
-"""Has a cell, is faded, logarithms of count, age in events, age in hours and rank; then the decayed counts."""
+FEATURES = 5 + len(HALF_LIVES) + len(DAYS)
+"""Has a cell, logarithms of count, age in events, age in hours and rank; then the decayed counts."""
 TIMES = (1, 2, 3, 4, 6, 9, 14, 25, 60)
 """Where ranges of counts begin: each with each step of the ages is a kind of cell, which has an embedding."""
-KINDS = 2 + len(TIMES) * SIZES * STEPS  # kinds of a field: no cell, none but faded, and the pairs
+KINDS = 1 + len(TIMES) * SIZES * STEPS  # kinds of a field: no cell, and the pairs
 
 
 @dataclass
@@ -96,27 +86,24 @@ class Look(NamedTuple):
     times: int
     events: int
     hours: float
-    faded: bool
     kind: int
 
 
 class Memory:
     """One user's memory, before her first event.
 
-    Args: cells of each field, faded bits, levels of the clock (1 where times are not known), and D.
-    >>> memory = Memory((2, 1), bits=15, levels=17, width=0)
+    Args: cells of each field, levels of the clock (1 where times are not known), and D.
+    >>> memory = Memory((2, 1), levels=17, width=0)
     >>> for keys in ([5, 0], [6, 0], [5, 0], [7, 0]):
     ...     memory.write(keys, gap=3_600)
-    >>> [memory.look(0, key).times for key in (5, 6, 7)], memory.look(0, 6).faded, memory.look(1, 0).times
-    ([2, 0, 1], True, 4)
+    >>> [memory.look(0, key).times for key in (5, 6, 7)], memory.look(1, 0).times
+    ([2, 0, 1], 4)
     """
 
-    def __init__(self, cells_F: Sequence[int], bits: int, levels: int, width: int) -> None:
+    def __init__(self, cells_F: Sequence[int], levels: int, width: int) -> None:
         self.cells_F: Sequence[int] = cells_F
-        self.bits: int = bits
         self.count: int = 0
         self.cells: list[dict[int, Cell]] = [{} for _ in cells_F]
-        self.faded: set[int] = set()
         self.clock: list[tuple[int, int]] = [(0, 0)] * levels
         self.repeats: tuple[int, int] = 0, 0
         self.sums_XD: npt.NDArray[Any] = np.zeros((2, width), np.float32)
@@ -124,7 +111,7 @@ class Memory:
     def write(self, keys: Sequence[int], gap: int, factor_D: FloatArray | None = None) -> None:
         """Fold one event in: its keys, seconds since the user's event before, and its factors."""
         self.count += 1
-        met = self._known(0, keys[0])
+        met = keys[0] in self.cells[0]
         for field, key in enumerate(keys):
             for cell in self.cells[field].values():
                 if self.count % 2 ** (cell.step // STEPS) == 0:
@@ -139,12 +126,6 @@ class Memory:
             keep_X1 = np.array([[1.0], [2 ** (-1 / HALF_LIFE)]], np.float32)
             self.sums_XD = self.sums_XD * keep_X1 + factor_D
 
-    def _known(self, field: int, key: int) -> bool:
-        """Whether a key has a cell, or both of its bits are set: by chance, other keys' bits may be."""
-        if key == NO_KEY or key in self.cells[field]:
-            return key != NO_KEY
-        return self.bits > 0 and {*faded_bits(key, field, self.bits)} <= self.faded
-
     def _count(self, field: int, key: int) -> None:
         cells = self.cells[field]
         if key in cells:
@@ -153,23 +134,17 @@ class Memory:
             return
         if len(cells) == self.cells_F[field]:
             # The stalest gives way; of equals the lowest key.
-            gone = min(cells, key=lambda other: (BONUSES[cells[other].level] - AGES[cells[other].step], other))
-            del cells[gone]
-            if self.bits:
-                # One bit is cleared in turn, so that they never fill up.
-                self.faded -= {(self.count + field * 101) * 7_919 % self.bits}
-                self.faded |= {*faded_bits(gone, field, self.bits)}
+            del cells[min(cells, key=lambda other: (BONUSES[cells[other].level] - AGES[cells[other].step], other))]
         cells[key] = Cell()
 
     def look(self, field: int, key: int) -> Look:
         """What is known of a key."""
         cell = self.cells[field].get(key)
         if cell is None:
-            faded = self._known(field, key)
-            return Look(0, 0, 0.0, faded, int(faded))
+            return Look(0, 0, 0.0, 0)
         times, events = COUNTS[cell.level], AGES[cell.step]
-        kind = 2 + (sum(times >= first for first in TIMES) - 1) * SIZES * STEPS + cell.step
-        return Look(times, events, self._seconds(events) / HOUR, False, kind)
+        kind = 1 + (sum(times >= first for first in TIMES) - 1) * SIZES * STEPS + cell.step
+        return Look(times, events, self._seconds(events) / HOUR, kind)
 
     def _seconds(self, ago: int) -> float:
         """From the event so many events ago to the last one, on the line between the nearest marks."""
@@ -190,9 +165,8 @@ class Memory:
             for place, key in enumerate(sorted(cells), first):
                 cell_KX[place] = key - KEYS // 2, 256 * cells[key].level + cells[key].step
             first += size
-        faded_W = [sum(1 << bit % WORD for bit in self.faded if bit // WORD == w) for w in range(self.bits // WORD)]
         whole = {name: np.array(marks, np.int32) for name, marks in (("clock", self.clock), ("repeats", self.repeats))}
-        return whole | {"sums": self.sums_XD, "cell": cell_KX, "faded": np.array(faded_W, np.int16)}
+        return whole | {"sums": self.sums_XD, "cell": cell_KX}
 
     def known(
         self, keys: Sequence[int], sizes: Sequence[int], popularity_F: FloatArray, factors: Sequence[FloatArray]
@@ -202,7 +176,7 @@ class Memory:
         for field, (key, size, popularity) in enumerate(zip(keys, sizes, popularity_F, strict=True)):
             look, log_size = self.look(field, key), math.log(size)
             times = math.log1p(look.times)
-            features += [float(look.times > 0), float(look.faded), times, math.log1p(look.events) / 4]
+            features += [float(look.times > 0), times, math.log1p(look.events) / 4]
             features += [math.log1p(look.hours) / 4, math.log1p(max(key, 0)) / log_size]
             features += [times * 2.0 ** (-look.events / half_life) for half_life in HALF_LIVES]
             features += [times * 2.0 ** (-look.hours / (24 * days)) for days in DAYS]

@@ -6,10 +6,12 @@ Loop --every batch--> stepped     --every validation--> validated     before and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lifelong.plugins import named_in_errors
 from lifelong.training.checkpoint import CurvePoint
 
 
@@ -36,6 +38,9 @@ class Callback:
     An error in a callback ends the run. With several processes for one model, only the first one calls.
     """
 
+    registered: str | None = None
+    """The name that it was asked for by, if any."""
+
     def begun(self, run: RunInfo) -> None:
         """A run begins, or goes on after an interruption."""
 
@@ -59,25 +64,35 @@ class Callbacks(Callback):
         """A run begins."""
         for one in self._callbacks:
             self._open.append(one)
-            one.begun(run)
+            with _named(one, "a run began"):
+                one.begun(run)
 
     def stepped(self, examples: int, speed: float, loss: float) -> None:
         """A batch was trained on."""
         for one in self._callbacks:
-            one.stepped(examples, speed, loss)
+            with _named(one, "a batch was trained on"):
+                one.stepped(examples, speed, loss)
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
         """A validation."""
         for one in self._callbacks:
-            one.validated(point, best=best)
+            with _named(one, "a validation ended"):
+                one.validated(point, best=best)
 
     def ended(self, measured: Mapping[str, float] | None) -> None:
         """The run has ended."""
         while self._open:
-            self._open.pop(0).ended(measured)
+            one = self._open.pop(0)
+            with _named(one, "a run ended"):
+                one.ended(measured)
 
     def __enter__(self) -> Callbacks:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.ended(None)
+
+
+def _named(callback: Callback, doing: str) -> AbstractContextManager[None]:
+    """Errors of a callback of another package say its name."""
+    return named_in_errors("callbacks", lambda: callback.registered, doing)

@@ -26,7 +26,7 @@ from lifelong.config import Record
 from lifelong.errors import ConfigError, DataError, UsageError, require
 from lifelong.evaluation.processes import Processes
 
-_FREE = {"threads", "prefetch", "max_minutes", "answer_minutes"}
+_FREE = {"threads", "max_minutes", "answer_minutes"}
 """Settings that may differ when a run is resumed: the numbers do not depend on them."""
 
 

@@ -47,7 +47,7 @@ from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.losses import Loss
 from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate, use_sparse_tables
-from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
+from lifelong.training.stopping import has_fallen, impatient, validation_due
 
 MEAN = "mean"
 """Stands in for a task in `train.select_task`: the mean over all tasks."""
@@ -105,7 +105,7 @@ class Loop:
         self.progress, self.stopped_by = Progress(), ""
         self.total: int = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best = model.to(compute.device), dict[str, Tensor]()
-        self._late = self._long_ago = False
+        self._late = False
         self.processes.spread(model.state_dict().values())
         use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
@@ -153,8 +153,8 @@ class Loop:
         return self._best
 
     def _run_epoch(self, interrupted: Callable[[], bool]) -> None:
-        settings, progress = self.settings, self.progress
-        stream = training_batches(self.batches, epoch=progress.epoch, first=progress.batch, prefetch=settings.prefetch)
+        progress = self.progress
+        stream = training_batches(self.batches, epoch=progress.epoch, first=progress.batch)
         plan = self.batches.epoch(progress.epoch)
         while True:
             with timed(self.progress.seconds, "wait"):
@@ -189,10 +189,10 @@ class Loop:
         passes = self._gradients.passes
         before = replace(passes)
         with model_named_in_errors(self._model, "a batch was trained on"):
-            step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue(), self._validation_late()))
+            step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue()))
         progress.spend("forward", passes.forward - before.forward)
         progress.spend("backward", passes.backward - before.backward)
-        asked, self._late, self._long_ago = step.answers
+        asked, self._late = step.answers
         start = time.perf_counter()
         if settings.clip:
             clip_gradients(self._model.parameters(), settings.clip)
@@ -262,11 +262,7 @@ class Loop:
             self.checkpoint.save(state)
 
     def _due(self) -> bool:
-        return self._long_ago or validation_due(self.progress, self.settings, self.batches.examples_per_epoch)
-
-    def _validation_late(self) -> bool:
-        """Whether the first process's clock says that the last validation is too long ago."""
-        return self.processes.first and validation_late(self.progress, self.settings)
+        return validation_due(self.progress, self.settings, self.batches.examples_per_epoch)
 
     def _overdue(self) -> bool:
         """Whether the first process's clock says that the time is over."""

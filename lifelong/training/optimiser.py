@@ -129,14 +129,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
 def learning_rate(settings: TrainSettings, examples: int, total: int) -> float:
     """The learning rate after this many labelled examples of a run of `total`.
 
-    >>> settings = TrainSettings(learning_rate=0.01, warmup=9)
-    >>> [round(learning_rate(settings, examples, 100), 4) for examples in (0, 4, 50)]
-    [0.001, 0.005, 0.01]
+    >>> settings = TrainSettings(learning_rate=0.01, schedule="cosine")
+    >>> [round(learning_rate(settings, examples, 100), 4) for examples in (0, 50, 100)]
+    [0.01, 0.005, 0.0001]
     """
-    rate = settings.learning_rate
-    if examples < settings.warmup:
-        return rate * (examples + 1) / (settings.warmup + 1)
-    if settings.schedule == "cosine":
-        done = min(1.0, (examples - settings.warmup) / max(1, total - settings.warmup))
-        return rate * (_LAST + (1 - _LAST) * 0.5 * (1 + math.cos(math.pi * done)))
-    return rate
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = min(1.0, examples / max(1, total))
+    return settings.learning_rate * (_LAST + (1 - _LAST) * 0.5 * (1 + math.cos(math.pi * done)))

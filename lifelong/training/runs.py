@@ -36,7 +36,7 @@ from lifelong.training import trainer
 from lifelong.training.callbacks import Callback
 from lifelong.training.settings import with_recipe
 
-FREE = ("threads", "prefetch", "answer_minutes")
+FREE = ("threads", "answer_minutes")
 """Settings that a finished run does not depend on."""
 
 

@@ -36,7 +36,7 @@ SMALLEST = 512
 """Targets of a batch, negatives included, below which batches do not get smaller."""
 APART = 2
 """First item fields with initial embeddings for each group of users: their many values are what her own events say most
-about, and others gained nothing (decision 29)."""
+about, and others gained nothing (docs/decisions/0026-factors-of-other-users.md)."""
 _ENDS = frozenset({"max_epochs", "max_examples", "max_minutes"})
 _BATCHES = frozenset({"batch_events", "batch_targets"})
 _SCALED_BY = 50_000

@@ -1,6 +1,6 @@
 """When a run validates, and when its validations show that continuing is of no use.
 
-    due?        a share of an epoch, a number of examples, or minutes since the last validation
+    due?        a share of an epoch, or a number of examples, since the last validation
     impatient   `patience` validations in a row without a new best, after `min_steps` batches
     fallen      `fall_patience` validations in a row that have clearly lost what was learnt, at any time
 
@@ -31,19 +31,6 @@ def validation_due(progress: Progress, settings: TrainSettings, per_epoch: int) 
     """
     every = settings.validate_every
     return progress.loss_examples >= (every * per_epoch if every <= 1 else every)
-
-
-def validation_late(progress: Progress, settings: TrainSettings) -> bool:
-    """Whether the last validation, or the start of the run, is `validate_minutes` ago.
-
-    >>> progress = Progress(seconds={"train": 61.0})
-    >>> validation_late(progress, TrainSettings(validate_minutes=1)), validation_late(progress, TrainSettings())
-    (True, False)
-    """
-    if settings.validate_minutes is None:
-        return False
-    last = progress.curve[-1].seconds if progress.curve else 0.0
-    return progress.elapsed - last >= 60 * settings.validate_minutes
 
 
 def impatient(progress: Progress, settings: TrainSettings) -> bool:

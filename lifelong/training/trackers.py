@@ -70,34 +70,8 @@ def _made(name: str) -> Callback:
             expected=_CALLBACK,
             fix="return Watch() from it, where Watch is a subclass of lifelong.Callback",
         )
-    return found if name in _OWN else _Named(name, found)
-
-
-class _Named(Callback):
-    """A callback of another package, whose errors say its name."""
-
-    def __init__(self, name: str, callback: Callback) -> None:
-        self._name, self._callback = name, callback
-
-    def begun(self, run: RunInfo) -> None:
-        """Pass it on."""
-        with named_in_errors("callbacks", self._name, "a run began"):
-            self._callback.begun(run)
-
-    def stepped(self, examples: int, speed: float, loss: float) -> None:
-        """Pass it on."""
-        with named_in_errors("callbacks", self._name, "a batch was trained on"):
-            self._callback.stepped(examples, speed, loss)
-
-    def validated(self, point: CurvePoint, *, best: bool) -> None:
-        """Pass it on."""
-        with named_in_errors("callbacks", self._name, "a validation ended"):
-            self._callback.validated(point, best=best)
-
-    def ended(self, measured: Mapping[str, float] | None) -> None:
-        """Pass it on."""
-        with named_in_errors("callbacks", self._name, "a run ended"):
-            self._callback.ended(measured)
+    found.registered = name
+    return found
 
 
 def _expected() -> str:
@@ -205,6 +179,5 @@ def _warned() -> Iterator[None]:
         logger.warning("MLflow: numbers are not written: %s", error)
 
 
-_OWN: dict[str, Callable[[], Callback]] = {"tensorboard": TensorBoard, "mlflow": MlFlow}
-TRACKERS: Registry[Callable[[], Callback]] = Registry("callbacks", _OWN)
+TRACKERS: Registry[Callable[[], Callback]] = Registry("callbacks", {"tensorboard": TensorBoard, "mlflow": MlFlow})
 """Name -> what makes the callback; also those of other packages, see `lifelong.plugins`."""

@@ -63,6 +63,7 @@ def train(
     start: Artifact | Path | str | None = None,
     users_from: Dataset | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: bool | Callable[[str], None] = True,
     callbacks: Sequence[Callback | str] = (),
     name: str | None = None,
@@ -83,7 +84,8 @@ def train(
     out, config = Path(out), config or RunConfig()
     if launch().first:
         # Before hours of training, not after.
-        check_replaceable(out)
+        # A run that goes on was allowed to write there when it began.
+        check_replaceable(out, overwrite=overwrite or resume or launch().restarts > 0)
         check_writable(out)
     begin = None
     if start is not None:
@@ -206,7 +208,7 @@ class _Run:
 
     def _check_same(self) -> None:
         """Refuse processes that do not all train the same model on the same data with the same settings."""
-        dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads", "prefetch"})
+        dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads"})
         self.processes.check_same(
             {
                 "the dataset's hash": dataset.data_hash[:12],

@@ -194,7 +194,7 @@ export function Why({ explanation, candidate, most = largestEffect([candidate]) 
 
 function met({ state, times, precision }: CountedValue): string {
   if (state === "counted") return times === 1 ? "once" : times === 2 ? "twice" : `${counted(times, precision)} times`;
-  return { faded: "long ago", new: "never", unknown: "not counted" }[state];
+  return { new: "never or long ago", unknown: "not counted" }[state];
 }
 
 function SlotAttention({ explanation, candidate }: { explanation: Explanation; candidate: Candidate }) {

@@ -14,7 +14,6 @@ export function Memory({ explanation, cells, candidate, name = "" }: {
     <>
       {!fields.length && !explanation?.slots.length ? <p class="soft">No part of this memory can be shown.</p> : null}
       {fields.map((field) => <Counters key={field.field} field={field} candidate={candidate} name={name} />)}
-      {cells?.faded != null ? <p class="small soft">Values that lost their cell: {percent(cells.faded)} of the bits that remember them are set.</p> : null}
       {explanation?.slots.length ? <Slots explanation={explanation} candidate={candidate} name={name} /> : null}
     </>
   );

@@ -83,7 +83,6 @@ export interface MemoryCells {
   known_user: boolean;
   count: number;
   fields: FieldCells[];
-  faded: number | null;
 }
 
 export interface ListedItem {
@@ -117,7 +116,7 @@ export type Precision = "exact" | "about" | "at_least";
 export interface CountedValue {
   field: string;
   value: string | null;
-  state: "counted" | "faded" | "new" | "unknown";
+  state: "counted" | "new" | "unknown";
   times: number;
   events_ago: number | null;
   precision: Precision;

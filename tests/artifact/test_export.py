@@ -16,6 +16,7 @@ import torch
 from support.artifacts import SETTINGS, tiny_artifact
 from torch import nn
 
+import lifelong
 from lifelong import atomic as folders
 from lifelong.artifact import graphs
 from lifelong.artifact.export import check_replaceable, load_model, write_artifact
@@ -180,13 +181,28 @@ def test_an_artifact_that_is_served_is_not_replaced(hpmn, dataset, tmp_path, cap
     folder = shutil.copytree(hpmn.path, tmp_path / "artifact")
     with contextlib.closing(open_store(f"rocksdb://{tmp_path}/store")) as store:
         app = create_app(Artifact.open(folder), store)
-        train = ["train", str(dataset.folder), "--model", "hpmn", "--out", str(folder)]
+        train = ["train", str(dataset.folder), "--model", "hpmn", "--out", str(folder), "--overwrite"]
         assert run(train) == 2
         said = capsys.readouterr().err
         assert "is the artifact of a service that runs" in said and "lifelong switch" in said
         assert Artifact.open(folder).id == hpmn.id
         app.state.service.close()
-    check_replaceable(folder)
+    check_replaceable(folder, overwrite=True)
+
+
+def test_an_artifact_is_only_replaced_if_the_user_says_so(hpmn, dataset, tmp_path, capsys):
+    from lifelong.cli.program import run
+
+    folder = shutil.copytree(hpmn.path, tmp_path / "artifact")
+    train = ["train", str(dataset.folder), "--model", "popularity", "--out", str(folder)]
+    assert run(train) == 2
+    assert "already holds an artifact" in (said := capsys.readouterr().err) and "--overwrite" in said
+    with pytest.raises(UsageError, match="already holds an artifact"):
+        lifelong.train(dataset, "popularity", folder, progress=False)
+    assert Artifact.open(folder).id == hpmn.id
+    assert run([*train, "--overwrite"]) == 0
+    assert Artifact.open(folder).config.model == "popularity"
+    assert lifelong.train(dataset, "popularity", folder, overwrite=True, progress=False).path == folder
 
 
 def test_anything_else_is_not_replaced(dataset, tmp_path):

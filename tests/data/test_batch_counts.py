@@ -7,9 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 from test_counts import naive_row
 
 from lifelong.config import TrainSettings
@@ -19,8 +16,6 @@ from lifelong.data.counts import NEVER, count_input_names
 from lifelong.data.dataset import Dataset
 from lifelong.data.recent import recent_parts
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 
 from lifelong.config import TrainSettings
@@ -22,8 +19,6 @@ from lifelong.data.examples import Examples
 from lifelong.data.passes import pack, plan_passes, recent_passes
 from lifelong.errors import ConfigError
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 PLAIN = TrainSettings(hide_items=0, hide_fields=0)
 
@@ -337,7 +332,7 @@ def test_target_of_a_user_without_earlier_events_has_an_empty_history(dataset: D
 
 
 def test_prefetch_keeps_the_order() -> None:
-    assert list(prefetched(iter(range(20)), 3)) == list(range(20))
+    assert list(prefetched(iter(range(20)))) == list(range(20))
 
 
 def test_error_of_the_thread_is_raised_where_items_are_used() -> None:
@@ -345,7 +340,7 @@ def test_error_of_the_thread_is_raised_where_items_are_used() -> None:
         yield 1
         raise ValueError("no more")
 
-    items = prefetched(broken(), 2)
+    items = prefetched(broken())
     assert next(items) == 1
     with pytest.raises(ValueError, match="no more"):
         next(items)
@@ -353,7 +348,7 @@ def test_error_of_the_thread_is_raised_where_items_are_used() -> None:
 
 def test_thread_ends_when_the_batches_are_left_early() -> None:
     before = threading.active_count()
-    items = prefetched(iter(range(1000)), 2)
+    items = prefetched(iter(range(1000)))
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before

@@ -1,13 +1,16 @@
 """The pages of the models are made from the models."""
 
+import inspect
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 pytest.importorskip("torch")
-from support.model_pages import entries, models_table, pages, write
+from support.model_pages import BASELINES, address, entries, models_table, pages, write
 
 from lifelong.models import MODELS, PRESETS
+from lifelong.tally.spec import Memory
 
 pytestmark = pytest.mark.torch
 FOLDER = Path(__file__).parents[2] / "docs" / "models"
@@ -23,29 +26,43 @@ def test_the_table_has_a_row_for_each_model_and_preset_of_its_own_class() -> Non
     names = list(MODELS)
     names.insert(names.index("hpmn") + 1, "hpmn_authors")
     names.insert(names.index("fpmc") + 1, "fpmc_users")
-    assert rows == [f"[`{name}`]({name}.md)" for name in names]
+    assert rows == [f"[`{name}`]({address(name)})" for name in names]
+
+
+def test_baselines_share_a_page_with_a_heading_for_each() -> None:
+    page = pages()["baselines.md"]
+    assert all(f"(`{name}`) {{ #{name} }}" in page for name in BASELINES)
+    assert {*BASELINES} <= {name for name, _ in entries()}
 
 
 def test_a_page_says_what_can_be_set_and_whether_a_service_can_run_it() -> None:
-    page = pages()["mf.md"]
-    for text in ("# MF (`mf`)", "no: its user vectors are trained", "| `factors` |", "## Settings"):
-        assert text in page
-    assert "| can a service run it? | yes |" in pages()["tally.md"]
+    assert "`factors` (16)" in pages()["baselines.md"]
+    assert "It cannot be served: its memory depends on the target" in pages()["hpmn_authors.md"]
+    assert "cannot be served" not in pages()["sim.md"]
+    for text in ("# SIM (`sim`)", "| `hits` |", "## Settings"):
+        assert text in pages()["sim.md"]
 
 
-def test_every_preset_is_on_the_page_of_its_model() -> None:
+def test_every_preset_is_on_the_page_of_its_model_or_of_the_names() -> None:
     for name, preset in PRESETS.items():
-        assert f"`{name}`" in pages()[f"{preset.model}.md"]
+        assert f"`{name}`" in pages()["index.md"]
+        if preset.model not in BASELINES:
+            assert f"`{name}`" in pages()[f"{preset.model}.md"]
 
 
-def test_a_page_names_the_shared_settings_that_the_model_can_have() -> None:
-    assert "any model can have](index.md#what-any-model-can-have): `head`, `context`, `counts`" in pages()["hpmn.md"]
-    assert "any model can have](index.md#what-any-model-can-have): `context`." in pages()["tally.md"]
-    assert "any model can have" not in pages()["gbdt.md"]
+def test_a_page_names_the_usual_settings_that_the_model_can_have() -> None:
+    usual = "the [usual ones](index.md#settings): `embedding`, `dropout`"
+    assert f"{usual}, `head`, `context`, `counts`." in pages()["hpmn.md"]
+    assert f"{usual}, `context`." in pages()["tally.md"]
+
+
+def test_the_page_of_tally_quotes_its_specification() -> None:
+    page = pages()["tally.md"]
+    assert all(dedent(inspect.getsource(part)) in page for part in (Memory.write, Memory._count))
 
 
 def test_pages_of_models_that_are_gone_are_removed(tmp_path: Path) -> None:
     (tmp_path / "gone.md").write_text("# Gone\n")
     write(tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.md")} >= {name for name, _ in entries()}
+    assert {path.stem for path in tmp_path.glob("*.md")} >= {name for name, _ in entries()} - {*BASELINES}
     assert not (tmp_path / "gone.md").exists()

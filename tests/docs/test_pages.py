@@ -15,13 +15,12 @@ import lifelong
 from lifelong import errors, nn
 
 ROOT = Path(__file__).parents[2]
-# History says what was measured with files that may be gone since.
 MODULES = import_graph()
 TESTS = {
     str(path.relative_to(ROOT)): set(re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text(), flags=re.MULTILINE))
     for path in (ROOT / "tests").rglob("test_*.py")
 }
-PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "history" not in path.parts)]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,16 +1,11 @@
 import numpy as np
 import pytest
+from support.comparisons import made_study
 
-torch = pytest.importorskip("torch")
-
-from support.comparisons import made_study  # noqa: E402
-
-from lifelong.errors import DataError, UsageError  # noqa: E402
-from lifelong.evaluation import metrics  # noqa: E402
-from lifelong.evaluation.compare import Comparison, Runs, cautions, compare  # noqa: E402
-from lifelong.evaluation.metrics import Sample  # noqa: E402
-
-pytestmark = pytest.mark.torch
+from lifelong.errors import DataError, UsageError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.compare import Comparison, Runs, cautions, compare
+from lifelong.evaluation.metrics import Sample
 
 
 def runs_of(strength, *, seeds=1, title="Model"):

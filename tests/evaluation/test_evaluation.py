@@ -3,18 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from lifelong.artifact.export import write_artifact  # noqa: E402
-from lifelong.artifact.folder import check_fits  # noqa: E402
-from lifelong.data.dataset import Dataset, write_manifest  # noqa: E402
-from lifelong.data.examples import Examples  # noqa: E402
-from lifelong.data.vocabulary import Vocabulary  # noqa: E402
-from lifelong.errors import DataError, MismatchError, UsageError  # noqa: E402
-from lifelong.evaluation import metrics  # noqa: E402
-from lifelong.evaluation.calibration import fit_calibrator  # noqa: E402
-from lifelong.evaluation.evaluate import (  # noqa: E402
+from lifelong.artifact.export import write_artifact
+from lifelong.artifact.folder import check_fits
+from lifelong.data.dataset import Dataset, write_manifest
+from lifelong.data.examples import Examples
+from lifelong.data.vocabulary import Vocabulary
+from lifelong.errors import DataError, MismatchError, UsageError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.calibration import fit_calibrator
+from lifelong.evaluation.evaluate import (
     Scored,
     delayed,
     evaluate,
@@ -23,12 +22,10 @@ from lifelong.evaluation.evaluate import (  # noqa: E402
     record,
     unseen_targets,
 )
-from lifelong.evaluation.ranking import had_before  # noqa: E402
-from lifelong.models import build  # noqa: E402
-from lifelong.models.base import FittedModel  # noqa: E402
-from lifelong.testing.datasets import tiny_dataset  # noqa: E402
-
-pytestmark = pytest.mark.torch
+from lifelong.evaluation.ranking import had_before
+from lifelong.models import build
+from lifelong.models.base import FittedModel
+from lifelong.testing.datasets import tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +58,6 @@ class Positions(FittedModel):
 
     def predict(self, dataset, examples):
         return np.asarray(examples.position_N, float)[:, None]
-
-    def save(self, folder):
-        pass
-
-    @classmethod
-    def load(cls, folder):
-        raise NotImplementedError
 
 
 def changed(dataset, tmp_path, **update):

@@ -1,12 +1,8 @@
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.evaluation.facts import facts_of, in_words
 from lifelong.models import build
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 
 def test_a_new_dynamic_model_writes_at_its_periods(tmp_path) -> None:

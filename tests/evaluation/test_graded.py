@@ -7,14 +7,11 @@ import copy
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from lifelong.data.examples import Examples
 from lifelong.evaluation.graded import graded_metrics
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 
 def rated(rating_N: list[float]) -> Examples:

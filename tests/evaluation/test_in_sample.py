@@ -6,9 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 from support.artifacts import tiny_artifact
 from support.variants import moved
 
@@ -21,8 +18,6 @@ from lifelong.evaluation.in_sample import check_in_sample
 from lifelong.models import build
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.runs import Run
-
-pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
 pytest.importorskip("ibis")
 import pyarrow as pa
 from support.artifacts import tiny_artifact
@@ -37,7 +36,6 @@ from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 from lifelong.training.trainer import train
 
-pytestmark = pytest.mark.torch
 START = 1_700_000_000
 BASKETS, CANDIDATES = 400, 30
 ORDER = ListOrder(

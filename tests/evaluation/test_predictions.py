@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pandas")
-pytest.importorskip("torch")
 from lifelong.artifact.export import load_model
 from lifelong.evaluation import evaluate
 from lifelong.evaluation.predictions import predict
 from lifelong.evaluation.results import Result
-
-pytestmark = pytest.mark.torch
 
 
 def test_predictions_are_those_that_evaluate_measures(artifact, dataset) -> None:

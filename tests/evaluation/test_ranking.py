@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
@@ -27,7 +25,6 @@ from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.trainer import train
 from tests.support.results import made_result
 
-pytestmark = pytest.mark.torch
 CUTOFFS = (3, 10)
 
 

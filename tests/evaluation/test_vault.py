@@ -7,9 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-
 from support.artifacts import tiny_artifact
 
 from lifelong.artifact.export import load_model
@@ -26,8 +23,6 @@ from lifelong.evaluation.vault import Opening, claim, openings, stored_result
 from lifelong.preparation.prepare import prepare
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.trainer import train
-
-pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")

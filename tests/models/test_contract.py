@@ -1,14 +1,15 @@
 """Every registered model, in every mode, against the whole contract."""
 
-import pytest
+from dataclasses import replace
 
-pytest.importorskip("torch")
+import pytest
 import torch
+from torch import nn
 
 from lifelong.models import MODELS
+from lifelong.models.gru4rec import Gru4Rec
+from lifelong.testing import model_contract
 from lifelong.testing.model_contract import NOT_APPLICABLE, Check, ModelCase, checks_for
-
-pytestmark = pytest.mark.torch
 
 CASES = [
     *(ModelCase(name) for name in MODELS),
@@ -27,11 +28,6 @@ CASES = [
 PAIRS = [pytest.param(case, check, id=f"{case}-{check.__name__}") for case in CASES for check in checks_for(case)]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.mark.parametrize(("case", "check"), PAIRS)
 def test_model_keeps_the_contract(case: ModelCase, check: Check) -> None:
     check(case)
@@ -43,3 +39,21 @@ def test_every_exception_from_the_contract_names_a_case_a_check_and_a_reason() -
         assert case in names
         assert check.startswith("check_")
         assert reason
+
+
+class Peeks(Gru4Rec):
+    """It sees the labels, and has to learn that."""
+
+    def __init__(self, inputs, config):
+        super().__init__(inputs, config)
+        self.trust = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        output = super().forward(batch)
+        return replace(output, logit_BCT=output.logit_BCT + self.trust * batch.label_BCT)
+
+
+def test_a_model_that_sees_labels_breaks_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "peeks", Peeks)
+    with pytest.raises(AssertionError, match="AUC"):
+        model_contract.check_learns_nothing_from_noise(ModelCase("peeks"))

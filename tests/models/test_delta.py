@@ -3,23 +3,14 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
 from lifelong.models.delta import GatedDelta, GatedDeltaConfig, GatedDeltaMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
-
 LENGTHS = (9, 0, 1, 4)
 WIDTH, HEADS = 4, 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(chunk: int = 4) -> GatedDelta:

@@ -4,8 +4,6 @@ The meta device holds no numbers, but refuses, as a GPU does, to compute with a 
 """
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch.fx.experimental import _config as tracing
 
@@ -14,7 +12,6 @@ from lifelong.models.base import Model
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training.losses import loss_of
 
-pytestmark = pytest.mark.torch
 CASES = {
     **{name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)},
     **{name: (name, {}) for name, preset in PRESETS.items() if preset.selects},

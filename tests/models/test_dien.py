@@ -1,23 +1,13 @@
 """DIEN against a naive transcription: loops over users, targets and events, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events
 from torch import Tensor, nn
 
 from lifelong.models.base import Query, Window
 from lifelong.models.dien import Dien, DienConfig
-from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:
@@ -29,13 +19,13 @@ def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:
     )
 
 
-def extract(gru: nn.GRU, events: list[Tensor]) -> list[Tensor]:
-    """h_1, h_2, ... of the interest extractor layer."""
+def extract(gru: nn.GRU, events: list[Tensor], weights: list[Tensor] | None = None) -> list[Tensor]:
+    """h_1, h_2, ... of the interest extractor layer, or with weights of the interest evolving layer."""
     (w_r, w_z, w_n), (u_r, u_z, u_n) = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
     (b_r, b_z, b_n), (c_r, c_z, c_n) = gru.bias_ih_l0.chunk(3), gru.bias_hh_l0.chunk(3)
     h, states = torch.zeros(gru.hidden_size, dtype=torch.float64), []
-    for e in events:
-        u = 1 - torch.sigmoid(w_z @ e + b_z + u_z @ h + c_z)
+    for e, a in zip(events, weights or [1.0] * len(events), strict=True):
+        u = a * (1 - torch.sigmoid(w_z @ e + b_z + u_z @ h + c_z))
         r = torch.sigmoid(w_r @ e + b_r + u_r @ h + c_r)
         h = (1 - u) * h + u * torch.tanh(w_n @ e + b_n + r * (u_n @ h + c_n))
         states.append(h)
@@ -46,37 +36,13 @@ def naive(model: Dien, window: Window, query: Query, user: int, target: int) -> 
     events = [window.vector_BLE[user, place] for place in last_events(model, query, user, target)]
     hidden = extract(model.extractor, events)
     fit = [torch.exp(h @ (model.attention.weight @ query.vector_BCE[user, target])) for h in hidden]
-    (w_r, w_u, w_n), (b_r, b_u, b_n) = model.augru.input.weight.chunk(3), model.augru.input.bias.chunk(3)
-    u_r, u_u, u_n = model.augru.recurrent.weight.chunk(3)
-    state = torch.zeros(5, dtype=torch.float64)
-    for h, e in zip(hidden, fit, strict=True):
-        a = e / sum(fit)
-        u = a * torch.sigmoid(w_u @ h + b_u + u_u @ state)
-        r = torch.sigmoid(w_r @ h + b_r + u_r @ state)
-        state = (1 - u) * state + u * torch.tanh(w_n @ h + b_n + r * (u_n @ state))
-    return state
+    return extract(model.augru, hidden, [e / sum(fit) for e in fit])[-1] if hidden else torch.zeros(5).double()
 
 
 @pytest.mark.parametrize("recent", [1000, 9, 4, 1])
 def test_interest_is_that_of_the_papers_two_layers_over_the_last_events(recent: int) -> None:
     model = make(recent=recent)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
-
-
-@pytest.mark.parametrize("recent", [1000, 4])
-def test_few_targets_at_a_time_give_the_same(recent: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(recent=recent)
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
-
-
-def test_events_older_than_recent_change_nothing() -> None:
-    model = make(recent=3)
-    window, query = inputs_of(model, (8,), targets=2)
-    changed = window.vector_BLE.detach().clone()
-    changed[:, :5] += 1.0
-    last = model.find(window, query).interest_BCD[:, -1]
-    torch.testing.assert_close(model.find(window._replace(vector_BLE=changed), query).interest_BCD[:, -1], last)
 
 
 @pytest.mark.parametrize("recent", [1000, 3])

@@ -1,23 +1,13 @@
 """DIN against a naive transcription of the paper's sum, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
 from lifelong.models.din import Din, DinConfig
-from lifelong.nn import pairs
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, normalise: bool = False, recent: int = 4) -> Din:
@@ -48,13 +38,6 @@ def naive(model: Din, window: Window, query: Query, user: int, target: int) -> T
 @pytest.mark.parametrize("recent", [4, 1000])
 def test_interest_is_the_papers_sum_over_the_visible_events(normalise: bool, recent: int) -> None:
     model = make(normalise=normalise, recent=recent)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
-
-
-@pytest.mark.parametrize("normalise", [False, True])
-def test_one_target_at_a_time_gives_the_same(normalise: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(normalise=normalise)
-    monkeypatch.setitem(pairs.NUMBERS_AT_ONCE, "cpu", 1)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
 
 

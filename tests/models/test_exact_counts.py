@@ -2,10 +2,8 @@
 
 from dataclasses import replace
 
-import pytest
-
-pytest.importorskip("torch")
 import numpy as np
+import pytest
 import torch
 
 from lifelong.errors import ConfigError, UsageError
@@ -22,8 +20,6 @@ from lifelong.models import (
 from lifelong.models.base import Model
 from lifelong.nn.counted import CountScale, TargetPopularity
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
 
 ALL = [name for name in all_names() if issubclass(model_class(name, {}), Model)]
 TAKES = [name for name in ALL if model_class(name, {}).common_head]

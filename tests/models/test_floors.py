@@ -4,8 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
@@ -13,8 +11,6 @@ from lifelong.models.counts import Counts, CountsConfig
 from lifelong.models.popularity import Popularity, PopularityConfig
 from lifelong.nn.logistic import fit_logistic
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ import itertools
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -13,13 +11,7 @@ from lifelong.data.batch import Batch
 from lifelong.models.fm import Fm, FmConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 K = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(seed: int = 0) -> Fm:

@@ -3,22 +3,15 @@
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
+from finding import assert_logits_agree
 from torch import Tensor
 
 from lifelong.data.batch import Batch
-from lifelong.models.fpmc import BasketMemory, Fpmc, FpmcConfig, FpmcMemory
+from lifelong.models.fpmc import Fpmc, FpmcConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 K = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(seed: int = 0) -> Fpmc:
@@ -58,15 +51,7 @@ def with_baskets(batch: Batch) -> Batch:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
     model, batch = make(seed), with_baskets(random_batch([7, 0, 1, 4], targets=4, seed=seed))
-    naive = torch.stack([torch.stack([naive_logit(model, batch, user, c) for c in range(4)]) for user in range(4)])
-    logit_BC = model(batch).logit_BCT[..., 0]
-    torch.testing.assert_close(logit_BC, naive, rtol=0, atol=1e-12)
-    weight_BC = torch.rand(4, 4, dtype=torch.float64)
-    gradients = [
-        torch.autograd.grad((weight_BC * value).sum(), list(model.parameters())) for value in (logit_BC, naive)
-    ]
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+    assert_logits_agree(model, batch, lambda *cell: (naive_logit(model, batch, *cell), torch.zeros(())))
 
 
 def test_only_the_last_basket_counts() -> None:
@@ -104,19 +89,12 @@ def test_baskets_are_folded_in_as_they_are_encoded() -> None:
         whole = model.encode_vector(event_BLE, batch.length_B, torch.full((2, 1), place + 1))
         for folded, encoded in zip(memory, whole, strict=True):
             torch.testing.assert_close(folded, encoded.squeeze(1))
-    assert isinstance(memory, BasketMemory)
     assert memory.size_B1.max() > 1
 
 
-def test_without_baskets_or_times_one_event_is_the_basket() -> None:
-    batch = with_baskets(random_batch([6], targets=1))
-    for model in (
-        Fpmc(INPUTS, FpmcConfig(factors=K, basket=False)),
-        Fpmc(replace(INPUTS, event={"event_type": 4}), FpmcConfig(factors=K)),
-    ):
-        model = model.eval()
-        number_BLF = batch.history_BLF[..., : len(model.history_fields)]
-        event_BLE = model.embed(number_BLF, model.history_fields)
-        found = model.encode_vector(event_BLE, batch.length_B, batch.length_B.unsqueeze(1))
-        assert isinstance(found, FpmcMemory)
-        torch.testing.assert_close(found.last_BD[0, 0], model._factors_of(event_BLE[0, 5]))
+def test_without_times_one_event_is_the_basket() -> None:
+    model = Fpmc(replace(INPUTS, event={"event_type": 4}), FpmcConfig(factors=K)).eval()
+    batch = random_batch([6], targets=1, inputs=model.inputs)
+    event_BLE = model.embed(batch.history_BLF, model.history_fields)
+    found = model.encode_vector(event_BLE, batch.length_B, batch.length_B.unsqueeze(1))
+    torch.testing.assert_close(found.last_BD[0, 0], model._factors_of(event_BLE[0, 5]))

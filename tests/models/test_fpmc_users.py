@@ -1,8 +1,6 @@
 """FPMC with the user's factors against a naive transcription: loops over users, targets and factors."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -11,13 +9,7 @@ from lifelong.models import build
 from lifelong.models.fpmc_users import FpmcUsers, FpmcUsersConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 K, DECAY = 3, 0.7
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(seed: int = 0) -> FpmcUsers:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from support.rows import Make, make
 
-pytest.importorskip("torch")
 pytest.importorskip("lightgbm")
 
 from lifelong.data.catalogue import FIRST_ROW
@@ -17,8 +16,6 @@ from lifelong.models.gbdt import Gbdt, GbdtConfig
 from lifelong.testing.datasets import tiny_dataset
 
 __all__ = ["make"]
-pytestmark = pytest.mark.torch
-
 SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}
 
 

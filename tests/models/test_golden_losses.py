@@ -1,14 +1,9 @@
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-
 from support.golden import STEPS, first_losses, golden_cases, read_losses
 
 from lifelong.testing.datasets import tiny_dataset
-
-pytestmark = pytest.mark.torch
 
 FILE = Path(__file__).parents[1] / "assets" / "golden_losses.txt"
 

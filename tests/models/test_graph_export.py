@@ -1,16 +1,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("onnxruntime")
+from lifelong.artifact.graphs import write_graphs
+from lifelong.models import MODELS, SERVED, build, require_served
+from lifelong.models.base import HistoryModel, MemoryModel
+from lifelong.testing.worlds import INPUTS
 
-from lifelong.artifact.graphs import write_graphs  # noqa: E402
-from lifelong.models import MODELS, SERVED, build, require_served  # noqa: E402
-from lifelong.models.base import HistoryModel, MemoryModel  # noqa: E402
-from lifelong.testing.worlds import INPUTS  # noqa: E402
-
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if issubclass(entry, SERVED)])

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +13,6 @@ from lifelong.models.hpmn import Hpmn, HpmnConfig
 from lifelong.nn.hpmn import Slots
 from lifelong.nn.slots import slot_covariance
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, periods: tuple[int, ...] = (1, 2, 4), hops: int = 3, width: int = 5, seed: int = 0) -> Hpmn:

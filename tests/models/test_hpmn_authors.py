@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -15,8 +13,6 @@ from lifelong.errors import UsageError
 from lifelong.models import build, require_served
 from lifelong.models.hpmn_authors import HpmnAuthors, HpmnAuthorsConfig, memory_loss, sequences
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
 
 GOLDEN = Path(__file__).parents[1] / "assets" / "hpmn_authors_golden.npz"
 

@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
@@ -12,16 +10,9 @@ from lifelong.models.hpmn import Hpmn, HpmnConfig
 from lifelong.models.hpmn_dynamic import HpmnDynamic, HpmnDynamicConfig, HpmnDynamicMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
-
 LENGTHS = (40, 0, 1, 17)
 WIDTH, PERIODS = 5, (1, 2, 6)
 FIELDS = ("slot_BSD", "rate_BS", "age_BS", "waited_BS")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, learned: bool = True, **settings: object) -> HpmnDynamic:

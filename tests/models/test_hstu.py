@@ -1,8 +1,6 @@
 """HSTU against a naive transcription: loops over users, layers, heads and pairs of events, in float64."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -11,13 +9,6 @@ from lifelong.models.base import Query, Window
 from lifelong.models.hstu import GAPS, Hstu, HstuConfig, gap_bucket
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, recent: int = 7, layers: int = 2, heads: int = 2) -> Hstu:

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from support.artifacts import tiny_artifact
 from torch import Tensor
@@ -17,13 +15,6 @@ from lifelong.models.base import Event, MemoryModel, Target
 from lifelong.models.lr import Lr, LrConfig
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(inputs: InputSpec = INPUTS, seed: int = 0) -> Lr:

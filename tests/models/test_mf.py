@@ -1,8 +1,6 @@
 """MF against naive transcriptions of equations 4 and 5: loops over users, targets and factors."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -10,13 +8,7 @@ from lifelong.data.batch import Batch
 from lifelong.models.mf import Mf, MfConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 K, DECAY = 3, 0.7
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(seed: int = 0, decay: float = DECAY) -> Mf:

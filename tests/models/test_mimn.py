@@ -3,23 +3,14 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
 from lifelong.models.mimn import Mimn, MimnConfig, MimnMemory
 from lifelong.testing.worlds import INPUTS
 
-pytestmark = pytest.mark.torch
-
 LENGTHS = (9, 0, 1, 4)
 WIDTH, SLOTS = 5, 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, channels: int = 2, utilisation: float = 0.5) -> Mimn:

@@ -3,22 +3,13 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
 from lifelong.models.mingru import MinGru, MinGruConfig
 from lifelong.testing.worlds import INPUTS
 
-pytestmark = pytest.mark.torch
-
 LENGTHS = (7, 0, 1, 4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(layers: int) -> MinGru:

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.artifact.graphs import write_graphs
@@ -13,7 +11,6 @@ from lifelong.models.base import HistoryModel
 from lifelong.testing.worlds import INPUTS, random_batch
 from tests.models.finding import inputs_of, last_events
 
-pytestmark = pytest.mark.torch
 NAMES = ("din", "dien")
 
 

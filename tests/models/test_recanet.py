@@ -8,8 +8,6 @@ from math import log2
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -20,13 +18,6 @@ from lifelong.evaluation.metrics import auc
 from lifelong.models.recanet import Recanet, RecanetConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(window: int = 3) -> Recanet:

@@ -3,9 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
-
 from support.imports import NOT_MODELS
 
 from lifelong.artifact.graphs import memory_layout
@@ -24,8 +21,6 @@ from lifelong.models import (
 from lifelong.models.hpmn import Hpmn, HpmnConfig
 from lifelong.models.hpmn_authors import HpmnAuthors
 from lifelong.testing.worlds import INPUTS
-
-pytestmark = pytest.mark.torch
 
 NAMES = [
     "popularity",

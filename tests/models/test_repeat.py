@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.data.baskets import basket_weights
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.cooccurrence import training_lengths
@@ -24,7 +22,6 @@ from lifelong.models.topfreq import TopFreq, TopFreqConfig
 from lifelong.models.upcf import Upcf, UpcfConfig
 from lifelong.testing.datasets import tiny_dataset
 
-pytestmark = pytest.mark.torch
 A, B, C, D = range(FIRST_ROW, FIRST_ROW + 4)
 
 

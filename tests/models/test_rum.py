@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -12,15 +10,8 @@ from lifelong.models.rum_feature import RumFeature
 from lifelong.models.rum_item import RumItem
 from lifelong.testing.worlds import INPUTS
 
-pytestmark = pytest.mark.torch
-
 LENGTHS = (9, 0, 1, 3)
 WIDTH, SLOTS, STRENGTH = 5, 3, 0.7
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(kind: type[RumItem] | type[RumFeature]) -> RumItem | RumFeature:

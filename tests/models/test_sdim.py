@@ -1,8 +1,5 @@
 """SDIM against a naive transcription: loops over users, targets, events and groups, in float64."""
 
-import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,13 +8,6 @@ from torch import Tensor
 from lifelong.models.base import History, MemoryModel, Target
 from lifelong.models.sdim import Sdim, SdimConfig, mean_direction
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, groups: int = 3, bits: int = 2, seed: int = 0) -> Sdim:

@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.artifact.graphs import write_graphs
@@ -16,7 +14,6 @@ from lifelong.testing.model_contract import ModelCase, check_encode_equals_folde
 from lifelong.testing.worlds import INPUTS, random_batch
 from tests.models.finding import inputs_of
 
-pytestmark = pytest.mark.torch
 SEARCHING = ("sim", "sim_soft", "sim_cluster", "eta", "twin")
 
 

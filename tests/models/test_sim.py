@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
@@ -12,16 +10,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Query, Window
 from lifelong.models.sim import Buckets, Search, Sim, SimConfig
-from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 MANY = (40, 0, 1, 25)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(search: Search, *, hits: int = 3, recent: int = 30, inputs: InputSpec = INPUTS) -> Sim:
@@ -74,13 +65,6 @@ def naive(model: Sim, window: Window, query: Query, user: int, target: int) -> T
 @pytest.mark.parametrize("hits", [3, 64])
 def test_interest_is_attention_over_the_events_found(search: Search, hits: int) -> None:
     model = make(search, hits=hits)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
-
-
-@pytest.mark.parametrize("search", ["hard", "soft", "cluster"])
-def test_few_targets_at_a_time_give_the_same(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(search)
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
 
 

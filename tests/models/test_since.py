@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.data.batch import Batch
@@ -14,7 +12,6 @@ from lifelong.models import build
 from lifelong.models.base import HistoryModel
 from lifelong.testing.worlds import CLOCK_INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 CONTEXT = ["since.item", "hour", "since.category"]
 LENGTHS = (40, 3, 0)
 

@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
@@ -12,13 +10,7 @@ from lifelong.data.batch import Batch
 from lifelong.models.svdpp import Svdpp, SvdppConfig, SvdppMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
-pytestmark = pytest.mark.torch
 K = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(seed: int = 0) -> Svdpp:

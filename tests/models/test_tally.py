@@ -67,7 +67,7 @@ def specified(model: Tally, events: list[list[int]], target: list[int], context:
     """The logit by the specification, event after event."""
     weights = {name: value.numpy() for name, value in model.state_dict().items()}
     config, plan, dim = model.config, model.plan, model.config.embedding
-    memory = spec.Memory(plan.cells_F, plan.bits, plan.levels, sum(plan.widths_G))
+    memory = spec.Memory(plan.cells_F, plan.levels, sum(plan.widths_G))
     memory.sums_XD, slot_SD = memory.sums_XD.astype(float), np.zeros((len(config.periods), config.width))
     factors = [factor_VD.numpy() for factor_VD in model.embed.factors.values()]
     fields = len(model.item_fields)
@@ -261,7 +261,6 @@ def test_more_values_than_cells_still_obey_the_law() -> None:
         memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
     encoded = model.encode(history, torch.tensor([[500]]))
     assert torch.equal(memory.cell_BKX, encoded.cell_BKX[:, 0])
-    assert torch.equal(memory.faded_BW, encoded.faded_BW[:, 0])
     whole = model.encode(history, batch.position_BC)
     logit, _ = model.respond(whole, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
     assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-10)

@@ -3,24 +3,15 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
 from lifelong.models.ubr4ctr import Ubr4Ctr, Ubr4CtrConfig, relevance
-from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
-pytestmark = pytest.mark.torch
 MANY = (40, 0, 1, 25)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make(*, hits: int = 3, recent: int = 30) -> Ubr4Ctr:
@@ -56,12 +47,6 @@ def naive(model: Ubr4Ctr, window: Window, query: Query, user: int, target: int) 
 @pytest.mark.parametrize("hits", [3, 64])
 def test_interest_is_attention_over_the_events_of_the_best_scores(hits: int) -> None:
     model = make(hits=hits)
-    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
-
-
-def test_few_targets_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make()
-    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, MANY, size=45))
 
 

@@ -1,6 +1,4 @@
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import nn
 
@@ -10,8 +8,6 @@ from lifelong.nn.head import Head
 from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
 from lifelong.nn.periods import check_periods
 from lifelong.nn.recurrent import gru_pass, gru_step, states_at
-
-pytestmark = pytest.mark.torch
 
 
 def test_length_mask_is_true_where_real() -> None:

@@ -1,21 +1,12 @@
 """Gated steps and boundaries: the compiled forms against loops, values and gradients."""
 
-import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, gated_gru_pass, gated_gru_step, straight_through
-
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, straight_through
+from lifelong.nn.recurrent import gated_gru_pass, gated_gru_step
 
 
 def loop(gru: nn.GRU, value_BLE: Tensor, write_BL: Tensor) -> Tensor:

@@ -1,13 +1,9 @@
 """Fixed codes together with trained embeddings."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.nn.embeddings import CODES, FieldEmbedding, code_table
-
-pytestmark = pytest.mark.torch
 
 
 def test_each_number_of_a_small_field_has_a_place_but_padding_and_unknown() -> None:

@@ -3,8 +3,6 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +10,7 @@ from torch import Tensor
 
 from lifelong.nn.delta_rule import Change, delta_chunks, reads_after, states_after
 
-pytestmark = pytest.mark.torch
-
 HEADS, KEY, VALUE = 2, 3, 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def random_change(users: int, events: int, seed: int) -> Change:

@@ -1,15 +1,11 @@
 """The fold that keeps states at positions alone, against a stack of all states."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
 from lifelong.nn import fold
 from lifelong.nn.fold import State, fold_at
-
-pytestmark = pytest.mark.torch
 
 WEIGHT = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

@@ -1,13 +1,9 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.nn.hashing import LARGEST_PLANE, bucket_ids, hyperplanes, shared_bits, signature
-
-pytestmark = pytest.mark.torch
 
 
 def planes(bits: int, width: int, *, seed: int = 0) -> torch.Tensor:

@@ -1,11 +1,7 @@
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.nn.hits import best_events, over_events, take_events
-
-pytestmark = pytest.mark.torch
 
 
 def test_best_events_stand_in_the_order_of_their_scores() -> None:

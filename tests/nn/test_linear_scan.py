@@ -1,16 +1,12 @@
 """The scan against the recurrence, step by step."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from lifelong.nn.linear_scan import linear_scan
-
-pytestmark = pytest.mark.torch
 
 
 def recurrence(factor_BLD: Tensor, input_BLD: Tensor) -> Tensor:

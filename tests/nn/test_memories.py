@@ -2,9 +2,6 @@
 
 import math
 
-import pytest
-
-pytest.importorskip("torch")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,17 +9,10 @@ from torch import Tensor, nn
 
 from lifelong.nn import HpmnMemory
 
-pytestmark = pytest.mark.torch
-
 nested = st.lists(st.integers(2, 4), max_size=3).map(
     lambda ratios: tuple(math.prod(ratios[:size]) for size in range(len(ratios) + 1))
 )
 lengths = st.lists(st.integers(0, 30), min_size=1, max_size=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def make_hpmn(periods: tuple[int, ...] = (1, 2, 4), *, hops: int = 3, query_size: int | None = 4) -> HpmnMemory:

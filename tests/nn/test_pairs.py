@@ -1,15 +1,11 @@
 """Scores by blocks of pairs against the MLP of all pairs."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.nn import pairs
 from lifelong.nn.attention import PairScore
 from lifelong.nn.pairs import visible_scores
-
-pytestmark = pytest.mark.torch
 
 
 @pytest.mark.parametrize("numbers", [1, 2_000, 2**19])

@@ -1,16 +1,11 @@
 """Ties and time gaps."""
 
 import numpy as np
-import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.data.events import gap_numbers
-from lifelong.nn.query import TargetQuery
-from lifelong.nn.retrieval import gaps_since, later_of_equal
-
-pytestmark = pytest.mark.torch
+from lifelong.nn.attention import TargetQuery
+from lifelong.nn.hits import gaps_since, later_of_equal
 
 
 def test_of_equal_scores_the_later_event_is_better() -> None:

@@ -1,12 +1,9 @@
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.data.scales import SINCE, TIME_OF_DAY
 from lifelong.nn.embeddings import FieldEmbedding
 
-pytestmark = pytest.mark.torch
 SCALES = {"since_event": SINCE, "time_of_day": TIME_OF_DAY}
 
 

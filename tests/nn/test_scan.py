@@ -1,19 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from lifelong.nn import scan  # noqa: E402
-from lifelong.nn.masks import clear_padding, length_mask  # noqa: E402
-from lifelong.nn.recurrent import gru_pass, gru_step  # noqa: E402
-from lifelong.nn.scan import gru_scan  # noqa: E402
-
-pytestmark = pytest.mark.torch
+from lifelong.nn import scan
+from lifelong.nn.masks import clear_padding, length_mask
+from lifelong.nn.recurrent import gru_pass, gru_step
+from lifelong.nn.scan import gru_scan
 
 
 def _layer(inputs: int, width: int) -> nn.GRU:
@@ -67,19 +62,12 @@ def test_scan_equals_folded_steps_in_value_and_gradient(
 
 def test_gradient_is_that_of_finite_differences() -> None:
     gru, length_B = _layer(3, 4).double(), torch.tensor([2, 5, 0])
-    input_BLE, start_BD = (torch.randn(3, *size, dtype=torch.float64, requires_grad=True) for size in ((5, 3), (4,)))
+    input_BLE = torch.randn(3, 5, 3, dtype=torch.float64, requires_grad=True)
     weights = [weight.detach().requires_grad_() for weight in gru.all_weights[0]]
     for write_BL in (None, torch.rand(3, 5, dtype=torch.float64, requires_grad=True)):
         assert torch.autograd.gradcheck(
-            lambda value, *others: scan._Scan.apply(value, length_B, *others), (input_BLE, start_BD, write_BL, *weights)
+            lambda value, *others: scan._Scan.apply(value, length_B, *others), (input_BLE, write_BL, *weights)
         )
-
-
-def test_a_pass_from_a_state_is_the_rest_of_a_longer_pass() -> None:
-    gru, input_BLE = _layer(3, 4), torch.randn(2, 9, 3)
-    whole_BLD = gru_scan(gru, input_BLE, torch.tensor([9, 6]))
-    rest_BLD = gru_scan(gru, input_BLE[:, 4:], torch.tensor([5, 2]), whole_BLD[:, 3])
-    torch.testing.assert_close(rest_BLD, whole_BLD[:, 4:], rtol=0, atol=1e-6)
 
 
 def test_strided_input_and_input_without_gradient() -> None:

@@ -1,8 +1,6 @@
 """Heads of several tasks against transcriptions of their equations, one example at a time."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +9,6 @@ from lifelong.models import build, check_config
 from lifelong.models.base import Model
 from lifelong.nn.tasks import HEADS, Esmm, Mmoe, Ple, both
 from lifelong.testing.worlds import INPUTS, random_batch
-
-pytestmark = pytest.mark.torch
 
 TASKS = 3
 INPUTS_2 = INPUTS.__class__(INPUTS.item, INPUTS.event, INPUTS.context, INPUTS.users, ("any", "buy"))

@@ -1,16 +1,12 @@
 """Windows of recent events, their means, and computing in chunks."""
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
 from lifelong.nn import chunks
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.windows import recent_events, recent_mean, recent_places
-
-pytestmark = pytest.mark.torch
 
 
 def test_windows_end_right_before_each_position_and_start_with_zeros() -> None:

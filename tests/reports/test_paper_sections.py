@@ -76,10 +76,3 @@ def test_what_differs_follows_the_dataset_and_the_settings() -> None:
 def test_what_is_too_small_to_conclude_from_is_said() -> None:
     small = _dataset(0.5, record={"settings": {"ties": "seen"}, "too_small": {"test": "15 examples"}})
     assert "test, 15 examples" in _sections(small)["How far these are the paper's data"].paragraphs[1]
-
-
-def test_an_ended_training_is_named() -> None:
-    study = made_study(models=9)
-    limited = [row.title for row in study.rows if study.costs[row.model].hit_limit]
-    part = paper_sections("taobao", study, _dataset(1.0), {})[0]
-    assert limited and limited[0] in part.paragraphs[0]

@@ -12,7 +12,7 @@ from support.comparisons import made_study
 from lifelong.reports import figures
 from lifelong.reports.comparison import write_comparison
 from lifelong.reports.figures import Curve
-from lifelong.reports.sections import Section
+from lifelong.reports.page import Section
 from lifelong.reports.tables import Table
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
@@ -74,7 +74,7 @@ def test_estimates_sort_by_their_values_and_counts_of_examples_stay_on_top(page,
 
 def test_a_curve_says_its_value_at_the_pointer(page, address):
     page.goto(address)
-    mark = page.locator("svg[aria-label^='AUC on validation'] [id*='tip-']").first
+    mark = page.locator("svg[aria-label^='Learning curves'] [id*='tip-']").first
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] / 2 - 5)

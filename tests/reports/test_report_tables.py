@@ -7,7 +7,8 @@ from support.results import made_comparison, made_result
 from lifelong.evaluation.compare import DifferenceEstimate
 from lifelong.evaluation.results import Estimate
 from lifelong.reports import comparison_tables, tables
-from lifelong.reports.tables import Table
+from lifelong.reports.page import write_table
+from lifelong.reports.tables import Quantity, Table
 
 ESTIMATE = Estimate(value=0.66912, low=0.6618, high=0.6759)
 DIFFERENCE = DifferenceEstimate(value=-0.0123, low=-0.02, high=-0.0041, p_value=0.004)
@@ -32,29 +33,46 @@ def test_a_cell_reads_like_a_sentence_of_numbers(cell, text):
     assert tables.text(cell) == text
 
 
-def test_markdown_keeps_bars_of_names_inside_their_cell():
-    lines = TABLE.to_markdown().splitlines()
-    assert lines[0] == "| model | examples | AUC | gain |"
-    assert lines[1] == "| --- | ---: | ---: | ---: |"
-    assert lines[2].startswith("| A & B \\| <C> | 1,234 | 0.6691 [0.6618, 0.6759] | −0.0123")
-    assert lines[-1] == "100 % sure."
+def written(table, folder, kind):
+    write_table(table, folder / "x")
+    return (folder / f"x.{kind}").read_text()
 
 
-def test_csv_has_full_numbers_in_columns_of_their_own():
-    head, row = csv.reader(io.StringIO(TABLE.to_csv()))
-    assert head == [
-        "model",
-        "examples",
-        "AUC",
-        "AUC low",
-        "AUC high",
-        "gain",
-        "gain low",
-        "gain high",
-        "gain p",
-        "gain p all",
-    ]
+def test_markdown_keeps_bars_of_names_inside_their_cell(tmp_path):
+    head, rule, row, *rest = written(TABLE, tmp_path, "md").splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["model", "examples", "AUC", "gain"]
+    assert [cell.strip("-") for cell in rule.split("|")[1:-1]] == [":", *[":"] * 3] and rule.endswith("-:|")
+    assert row.startswith("| A & B \\| <C> |") and "1,234 | 0.6691 [0.6618, 0.6759] | −0.0123" in row
+    assert rest == ["", "100 % sure."]
+
+
+def test_csv_has_full_numbers_in_columns_of_their_own(tmp_path):
+    head, row = csv.reader(io.StringIO(written(TABLE, tmp_path, "csv")))
+    assert ",".join(head) == "model,examples,AUC,AUC low,AUC high,gain,gain low,gain high,gain p,gain p all"
     assert row == ["A & B | <C>", "1234", "0.66912", "0.6618", "0.6759", "-0.0123", "-0.02", "-0.0041", "0.004", ""]
+
+
+def test_a_column_of_the_csv_stays_in_its_place_where_the_first_row_has_no_estimate(tmp_path):
+    table = Table(["model", "time", "gain"], [["a", Quantity(750.25, "12.5 min"), None], ["b", 3, DIFFERENCE]])
+    assert written(table, tmp_path, "csv").splitlines() == [
+        "model,time,gain,gain low,gain high,gain p,gain p all",
+        "a,750.25,,,,,",
+        "b,3,-0.0123,-0.02,-0.0041,0.004,",
+    ]
+
+
+def test_latex_escapes_what_latex_reads_as_commands(tmp_path):
+    text = written(TABLE, tmp_path, "tex")
+    assert r"A \& B | \textless{}C\textgreater{} & 1,234 &" in text
+    assert r"\caption{100 \% sure.}" in text
+    assert "$-$0.0123" in text
+    assert r"\begin{tabular}{lrrr}" in text and "resizebox" not in text
+
+
+def test_a_wide_table_is_scaled_to_the_page_in_latex(tmp_path):
+    text = written(Table([f"c{place}" for place in range(9)], [[*"abcdefghi"]]), tmp_path, "tex")
+    assert text.index(r"\resizebox{\textwidth}{!}{%") < text.index(r"\begin{tabular}")
+    assert r"\end{tabular}}" in text
 
 
 def test_a_metric_of_another_package_is_in_the_row_of_a_result_and_of_each_task():
@@ -64,19 +82,6 @@ def test_a_metric_of_another_package_is_in_the_row_of_a_result_and_of_each_task(
     )
     for table in (tables.metrics_table(result), tables.tasks_table(result)):
         assert table.columns[-1] == "brier" and all(row[-1] == ESTIMATE for row in table.rows)
-
-
-def test_latex_escapes_what_latex_reads_as_commands():
-    text = TABLE.to_latex()
-    assert r"A \& B | \textless{}C\textgreater{} & 1,234 &" in text
-    assert r"\caption{100 \% sure.}" in text
-    assert "$-$0.0123" in text
-    assert r"\begin{tabular}{lrrr}" in text
-
-
-def test_html_escapes_names():
-    assert "A &amp; B | &lt;C&gt;" in TABLE.to_html()
-    assert "<C>" not in TABLE.to_html()
 
 
 def test_the_metrics_table_has_all_metrics_in_one_row():
@@ -130,7 +135,7 @@ def test_the_calibration_table_has_raw_and_calibrated_rows():
 
 
 def test_the_comparison_table_shows_differences_to_the_reference():
-    table = tables.comparison_table(made_comparison())
-    assert table.columns[-2:] == ["AUC against Target counts", "log loss against Target counts"]
-    assert [tables.text(cell) for cell in table.rows[0][-2:]] == ["–", "–"]
+    table = comparison_tables.comparison_table(made_comparison())
+    assert table.columns[2:] == ["AUC", "AUC against Target counts", "log loss", "log loss against Target counts"]
+    assert [tables.text(cell) for cell in table.rows[0][3::2]] == ["–", "–"]
     assert table.rows[1][-1].p_value == 0.004

@@ -84,15 +84,6 @@ def keep(store, scorer, change):
     store.commit(Commit(records={0: {"u": scorer.runtime.encode(states)[0]}}))
 
 
-def test_a_value_whose_bits_are_set_is_faded_unless_it_has_a_cell(tally, store, scorer):
-    fold(tally, store, ["i1"])
-    keep(store, scorer, lambda fields: fields["faded"].fill(2**15 - 1))
-    value = values_of(scorer, "i5")["item"]
-    assert (value.state, value.times, value.events_ago) == ("faded", 0, None)
-    assert value.effect != 0
-    assert values_of(scorer, "i1")["item"].state == "counted"
-
-
 def test_an_effect_is_the_score_less_that_of_a_memory_without_the_fields_cells(tally, store, scorer):
     fold(tally, store, ["i1", "i2", "i1"])
     score = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score

@@ -172,7 +172,6 @@ def test_the_counters_of_a_memory_are_named(shop):
         {"value": "salami", "times": 1, "events_ago": 2, "precision": "exact", "low": None, "high": None},
     ]
     assert [cell["value"] for cell in fields["category"]["cells"]] == ["dairy", "meat"]
-    assert found["faded"] == 0
 
 
 def test_a_full_field_says_so_and_what_was_displaced_has_left_its_mark(shop, shop_artifact):
@@ -185,7 +184,7 @@ def test_a_full_field_says_so_and_what_was_displaced_has_left_its_mark(shop, sho
 def test_a_memory_without_counters_has_no_fields(client):
     write(client, "ann", ["i1"])
     found = client.get("/v1/users/ann/cells").json()
-    assert (found["fields"], found["faded"], found["count"]) == ([], None, 1)
+    assert (found["fields"], found["count"]) == ([], 1)
 
 
 def test_no_counter_of_a_user_who_is_not_known_is_in_use(shop):

@@ -187,7 +187,7 @@ def reads(names: int) -> Iterator[Asked]:
         yield Asked("GET", path, path)
     for path in ("/docs", "/openapi.json"):
         yield Asked("GET", path, path, before=Service.forget_document)
-    for name in ("page.js", "docs.js", "page.css"):
+    for name in ("page.js", "docs.js", "page.css", "swagger-ui-bundle.js", "swagger-ui.css"):
         yield Asked("GET", "/page/{name}", f"/page/{name}")
 
 

@@ -30,13 +30,12 @@ from lifelong.serving.bodies import LARGE
 from lifelong.serving.run import shared_folder
 from lifelong.serving.shared_writer import SharedWriterProcess
 from lifelong.serving.writer import WriterProcess
-from lifelong.serving.writer_process import EventFolder, WriterTask, _Writing
+from lifelong.serving.writer_process import EventFolder, Notices, WriterTask, _Writing
 from lifelong.store import folder
 from lifelong.store.contract import Commit
 from lifelong.store.folder import OWNER, named_owner
 from lifelong.store.messages import Calls, Channel
 from lifelong.store.opening import open_store
-from lifelong.store.owner import Notices
 from lifelong.store.protocol import Connection, Reader
 from lifelong.store.ram import InMemoryStore
 

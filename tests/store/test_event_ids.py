@@ -14,7 +14,7 @@ pytest.importorskip("rocksdict")
 from lifelong.errors import StoreUnavailableError
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.store.contract import Commit
-from lifelong.store.elapsed import Elapsed
+from lifelong.store.event_ids import Elapsed
 from lifelong.store.opening import open_store
 from lifelong.store.rocksdb import RocksDbStore
 from lifelong.store.sharded import ShardedStore

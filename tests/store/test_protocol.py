@@ -18,22 +18,21 @@ from support.simulated_owner import OwnerProcess, Parts
 from support.simulation import SEEDS, assert_no_world_breaks, first_broken, seeds
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.store import record_copies
+from lifelong.serving.writer_process import Notices, functions_of
+from lifelong.store import record_cache
 from lifelong.store.contract import ITEMS
 from lifelong.store.messages import Channel
-from lifelong.store.owner import Notices, functions_of
 from lifelong.store.protocol import Ask, Connection, Owner, Reader
 from lifelong.store.ram import InMemoryStore
-from lifelong.store.record_cache import RecordCache
-from lifelong.store.record_copies import PackedRecords
+from lifelong.store.record_cache import PackedRecords, RecordCache
 from lifelong.store.remote import RemoteStore
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """A commit of two users has two pieces, of which each is kept as one."""
-    monkeypatch.setattr(record_copies, "PIECE", 1)
-    monkeypatch.setattr(record_copies, "_SMALL", 1)
+    monkeypatch.setattr(record_cache, "PIECE", 1)
+    monkeypatch.setattr(record_cache, "_SMALL", 1)
 
 
 def test_nothing_breaks_in_any_world():

@@ -10,7 +10,7 @@ from support.valkey import Server, free_port
 
 from lifelong.memory.updater import REMEMBER, Updater, UserEvent
 from lifelong.store.contract import Commit
-from lifelong.store.elapsed import SharedSeconds
+from lifelong.store.event_ids import SharedSeconds
 from lifelong.store.opening import open_store
 
 HOUR, DAY, YEAR, START = 3_600, 86_400, 365 * 86_400, 1_700_000_000

@@ -78,7 +78,7 @@ EVENTS = ("soap", "tea", "rice", "tea", "figs", "tea", "rice", "tea")
 
 def counting() -> str:
     """Three cells over eight events by `lifelong.tally.spec`, and what is then found of four candidates."""
-    memory, columns = Memory((3,), bits=960, levels=1, width=0), list[int]()
+    memory, columns = Memory((3,), levels=1, width=0), list[int]()
     parts = [_text(10, 16, "event", "small"), _text(96, 16, "the three cells after it: value, count, age", "small")]
     for place, value in enumerate(EVENTS, start=1):
         memory.write([VALUES.index(value)], 0)
@@ -99,8 +99,7 @@ def counting() -> str:
     parts.append(_text(96, y, "what a request finds", "small"))
     for row, value in enumerate(("tea", "rice", "soap", "salt")):
         look = memory.look(0, VALUES.index(value))
-        said = f"met {look.times} times, {_ago(look.events)}" if look.times else "never met"
-        said = "met before; its cell is gone" if look.faded else said
+        said = f"met {look.times} times, {_ago(look.events)}" if look.times else "no cell: never met, or gave way"
         parts += [_text(10, y + 22 + 20 * row, value), _text(96, y + 22 + 20 * row, said)]
     return _picture("A table of three cells over eight events", y + 92, parts)
 

@@ -40,7 +40,7 @@ def go_fast(speed: float, begin: float, zero: float) -> FastClock:
     time.time = clock.now
 
     from lifelong.serving import writer
-    from lifelong.store.elapsed import Elapsed
+    from lifelong.store.event_ids import Elapsed
 
     defaults = Elapsed.__init__.__kwdefaults__
     assert defaults is not None

@@ -1,47 +1,50 @@
-"""Writes the pages of `docs/models`: one for each model, one for each thing that any model can have, and an index.
+"""Writes the pages of `docs/models`: an index, one page for the baselines, one for each other model.
 
 PYTHONPATH=tests python -m support.model_pages docs/models      writes them anew, and removes those that are no more
 """
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import reduce
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
 from lifelong.data.events import USUAL_CONTEXT
-from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings, exact_counts
+from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings
 from lifelong.models.registry import Entry
 from lifelong.models.shared import shared_names
-from lifelong.nn import tasks
 from lifelong.nn.tasks import HEADS
 from lifelong.tally import spec
 from lifelong.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 
-SHARED_PAGES = {
-    "several-tasks": "Several tasks",
-    "exact-counts": "Exact counts for any model",
-    "initial-embeddings": "Initial embeddings",
-}
-"""Page -> title: what any model can have."""
+WRITTEN = Path(__file__).parent / "pages"
+"""Pages with a text of their own, in which settings and quotes are filled in."""
+BASELINES = (
+    *("popularity", "topfreq", "upcf", "tifu_knn", "recanet", "counts", "gbdt", "lr", "fm", "mf", "fpmc", "fpmc_users"),
+    *("dnn", "svdpp", "gru4rec", "lstm"),
+)
+"""Models that share a page."""
+USUAL = ("embedding", "dropout")
+"""Settings that nearly every model has, and that the index explains."""
+KEPT = ("Differs", "Adapted", "Implemented: pointwise", "Inputs of", "* hard")
+"""How paragraphs of a docstring begin that a page shows, besides its drawings and its first two."""
+NUMBERS = {"TWICE": TWICE, "ENOUGH": ENOUGH, "EPOCHS": EPOCHS, "STEPS": STEPS, "SMALLEST": SMALLEST}
 
 
 def pages() -> dict[str, str]:
     """File -> text."""
-    shared = {
-        "several-tasks": _several_tasks(),
-        "exact-counts": _exact_counts(),
-        "initial-embeddings": _initial_embeddings(),
-    }
     return {
         "index.md": _index(),
-        **{f"{page}.md": "\n".join([f"# {SHARED_PAGES[page]}\n", *parts]) for page, parts in shared.items()},
-        **{f"{name}.md": _page(name, entry) for name, entry in entries()},
+        "baselines.md": _baselines(),
+        **{f"{name}.md": _page(name, entry) for name, entry in entries() if name not in BASELINES},
     }
 
 
@@ -57,46 +60,31 @@ def entries() -> Iterator[tuple[str, Entry]]:
 def models_table() -> str:
     """The models as a table."""
     rows = [
-        f"| [`{name}`]({name}.md) | {entry.title} | {entry.source} | {entry.state} | {_served(entry)} |"
+        f"| [`{name}`]({address(name)}) | {entry.title} | {entry.source} | {entry.state} | {_served(entry)} |"
         for name, entry in entries()
     ]
     return _table("name", "model", "source", "state of a user", "served", rows=rows)
 
 
+def address(name: str) -> str:
+    """Where a model is described."""
+    return f"baselines.md#{name}" if name in BASELINES else f"{name}.md"
+
+
 def settings_table(config: type[Any]) -> str:
     """The settings of a dataclass as a table."""
-    rows = [f"| `{one.name}` | `{json.dumps(one.default)}` | {one.metadata['help']} |" for one in fields(config)]
+    shown = [one for one in fields(config) if one.name not in USUAL]
+    rows = [f"| `{one.name}` | `{json.dumps(one.default)}` | {one.metadata['help']} |" for one in shown]
     return _table("setting", "default", "meaning", rows=rows)
 
 
 def _index() -> str:
     """All models, and what any of them can have."""
-    shared = "\n".join(f"* [{title}]({page}.md)" for page, title in SHARED_PAGES.items())
-    return "\n".join(
-        [
-            "# Models\n",
-            models_table(),
-            "Bytes of a state on the models' pages are those of the `fp32` codec, without the 24 of a record's header. "
-            "Which one to take: [by question, data, state and latency](../choosing.md).\n",
-            "## Names\n",
-            "A preset is a model with some settings chosen; it is trained and compared under its own name. Every name "
-            "may be followed by the endings below.\n",
-            _names(),
-            "## What any model can have\n",
-            f"{shared}\n",
-            settings_table(SharedSettings),
-            "Set them in `[model]`, with the model's own settings. Models that are fitted at once (`popularity`, "
-            "`counts`, `gbdt`) have none of them.\n",
-            "## Context\n",
-            "Every model that is trained by gradient, except `hpmn_authors`, reads the context of a request in its "
-            f"head: {_code(USUAL_CONTEXT)}, or the fields that are listed in `model.context` instead; see "
-            "[context](../context.md).\n",
-            "## A model of your own\n",
-            "One file in `lifelong/models`, with a frozen dataclass of its settings and a class that has them as "
-            "`Config`, and one line in `lifelong/models/registry.py`. The contract tests (`lifelong.testing`), the "
-            "commands, the comparison and these pages pick it up from there.\n",
-        ]
-    )
+    random = _code(name for name, entry in MODELS.items() if not getattr(entry, "vector_spread", 1.0))
+    template = (WRITTEN / "index.md").read_text()
+    settings = settings_table(SharedSettings)
+    texts = {"models": models_table(), "names": _names(), "settings": settings, "random": random}
+    return _filled(template, {**texts, "heads": "|".join(HEADS), "context": _code(USUAL_CONTEXT)})
 
 
 def _names() -> str:
@@ -107,50 +95,61 @@ def _names() -> str:
     return _table("name", "what it is", rows=[*presets, *endings])
 
 
-def _page(name: str, entry: Entry) -> str:
-    """The page of one model."""
-    facts = [
-        f"| source | {entry.source} |",
-        f"| state of a user | {entry.state} |",
-        f"| can a service run it? | {_served(entry)} |",
-    ]
-    parts = [
-        f"# {entry.title} (`{name}`)\n",
-        _table("property", "value", rows=facts),
-        *_described(sys.modules[entry.__module__]),
-    ]
-    parts += ["## Settings\n", settings_table(entry.Config)]
-    if shared := [one.name for one in fields(SharedSettings) if one.name in _possible(entry)]:
-        parts.append(f"And of those that [any model can have](index.md#what-any-model-can-have): {_code(shared)}.\n")
-    if recipe := getattr(entry, "recipe", {}):
-        parts.append(f"{_trained(entry, recipe)}\n")
-    presets = [
-        f"| [`{other}`]({other}.md) | {_assignments(preset.settings)} |"
-        if preset.selects
-        else f"| `{other}` | {_assignments(preset.settings)} |"
-        for other, preset in PRESETS.items()
-        if preset.model == name
-    ]
-    if presets:
-        parts += ["## Presets\n", _table("name", "settings", rows=presets)]
-    if name == "tally":
-        source = Path(spec.__file__).read_text()
-        parts += [
-            "## The definition\n",
-            f"`lifelong/tally/spec.py`, which the compiled form equals bit for bit:\n\n```python\n{source}```\n",
-        ]
+def _baselines() -> str:
+    """The page of simple and classical models."""
+    parts = ["# Baselines\n", "Simple and classical models that a comparison should include.\n"]
+    for name, entry in entries():
+        if name in BASELINES:
+            parts += [f"## {entry.title} (`{name}`) {{ #{name} }}\n", *_described(entry, short=True)]
+            own = [one for one in fields(entry.Config) if one.name not in USUAL]
+            listed = "; ".join(f"`{one.name}` ({json.dumps(one.default)})" for one in own)
+            parts += [f"Settings: {listed}.\n"] if listed else []
     return "\n".join(parts)
 
 
-def _trained(entry: Any, recipe: Mapping[str, Any]) -> str:
-    """What it is trained with where nobody names it."""
-    text = f"Where nothing else is named, it is trained with these settings of `[train]`: {_assignments(recipe)}"
-    epochs = (
-        f"; and for two epochs, one if an epoch has more than {TWICE:,} examples, or as many as {ENOUGH:,} examples "
-        f"take, {EPOCHS} at most. Where a run would have fewer than {STEPS:,} steps, its batches are smaller, down to "
-        f"{SMALLEST} targets"
-    )
-    return f"{text}{epochs if entry.few_epochs else ''}."
+def _page(name: str, entry: Entry) -> str:
+    """The page of one model."""
+    if (written := WRITTEN / f"{name}.md").exists():
+        return _filled(written.read_text(), {"settings": _settings(entry), "trained": _trained(entry)})
+    served = "" if not entry.not_served else f" It cannot be served: {entry.not_served}."
+    parts = [f"# {entry.title} (`{name}`)\n", *_described(entry)]
+    parts += [f"State of a user: {entry.state}.{served}\n", "## Settings\n", _settings(entry)]
+    presets = [(other, preset) for other, preset in PRESETS.items() if preset.model == name]
+    listed = [
+        f"[`{other}`]({address(other)})" if preset.selects else f"`{other}` with {_assignments(preset.settings)}"
+        for other, preset in presets
+    ]
+    parts += [f"Presets: {', '.join(listed)}.\n"] if listed else []
+    path = f"lifelong/{Path(inspect.getfile(sys.modules[entry.__module__])).parent.name}/{_file(entry)}"
+    return "\n".join([*parts, f"More, and the code: `{path}`.\n"])
+
+
+def _file(entry: Entry) -> str:
+    return Path(inspect.getfile(sys.modules[entry.__module__])).name
+
+
+def _settings(entry: Entry) -> str:
+    shared = [one.name for one in fields(SharedSettings) if one.name in _possible(entry)]
+    usual = [one.name for one in fields(entry.Config) if one.name in USUAL]
+    also = [f"the [usual ones](index.md#settings): {_code([*usual, *shared])}"] if usual or shared else []
+    return "\n".join([settings_table(entry.Config), *(f"And {one}.\n" for one in also)])
+
+
+def _trained(entry: Any) -> str:
+    """What it is trained with unless something else is named."""
+    return f"Unless you name others, it is trained with these settings of `[train]`: {_assignments(entry.recipe)}."
+
+
+def _filled(template: str, texts: Mapping[str, str]) -> str:
+    """A page with its `<<names>>` replaced: by these texts, by numbers of the code, or by quotes of Tally's law."""
+    values = {**texts, **{name: f"{number:,}" for name, number in NUMBERS.items()}}
+    text = re.sub(r"<<spec ([\w.]+)>>", lambda found: _quoted(found[1]), template)
+    return re.sub(r"<<(\w+)>>", lambda found: values[found[1]].rstrip("\n"), text)
+
+
+def _quoted(name: str) -> str:
+    """A function of `lifelong.tally.spec` as it stands there."""
+    return f"```python\n{dedent(inspect.getsource(reduce(getattr, name.split('.'), spec)))}```"
 
 
 def _possible(entry: Any) -> set[str]:
@@ -161,58 +160,18 @@ def _possible(entry: Any) -> set[str]:
     return possible
 
 
-def _several_tasks() -> list[str]:
-    return [
-        *_described(tasks),
-        f"Chosen with `--set model.head={'|'.join(HEADS)}`, for data that was prepared with several tasks "
-        "(`prepare --tasks`, or several logged labels; see [several tasks](../tasks.md)); of every model that has the "
-        "common head.\n",
-    ]
-
-
-def _exact_counts() -> list[str]:
-    return [
-        *_described(exact_counts),
-        "`NAME_counts` is a model or preset with counts, as a row of its own: `lifelong compare DATA --models "
-        "tally,hpmn,hpmn_counts,sim_soft_counts`. It takes the settings of `[NAME]`, and those of `[NAME_counts]`.\n",
-    ]
-
-
-def _initial_embeddings() -> list[str]:
-    random = _code(name for name, entry in MODELS.items() if not getattr(entry, "vector_spread", 1.0))
-    return [
-        "Positives and popularity negatives differ only in how the target fits the history, and that reaches the loss "
-        "through products of trained embeddings. While these are random, a model stays at AUC .50 for a million "
-        'examples or more. So by default (`train.initial_vectors = "cooccurrence"`) the embeddings of item fields are '
-        "initialised by factorisation of which users had which values in the training events: for each field a "
-        "truncated singular value decomposition of the matrix of users and values (`lifelong.data.cooccurrence`). "
-        "Values that the same users have then have similar embeddings before the first step, and "
-        "[a model leaves the plateau soon](../history/initialisation.md#both-initialisations). Of each user only the "
-        "events up to the last training target are read; numbers without training events keep random embeddings, as "
-        "do event fields and context.\n",
-        "Every model with an interest and a head that read embeddings starts in this way, so that a comparison with "
-        "default settings gives all of them the same ([decision 38](../decisions/0038-factorised-by-default.md)); with "
-        "`--set train.initial_vectors=random` they start at random. "
-        f"{random} always start at random: their embeddings are weights or factors of a sum. Training updates them "
-        "like any other.\n",
-        "A user's training targets are among these events: a target lies nearer to her history in training than later "
-        "on, and a model that trusts this becomes worse the longer it is trained. With `crossfitted` each of four "
-        "groups of users is trained with embeddings of the first two item fields that the others' events have "
-        "initialised ([decision 29](../decisions/0029-embeddings-without-her-own-events.md)). `tally` does so where "
-        "nothing else is named. For other models it is worth a try in long runs: what gives targets away also helps a "
-        "model to leave the plateau ([both, measured]"
-        "(../decisions/0029-embeddings-without-her-own-events.md#other-models)).\n",
-    ]
-
-
 def _served(entry: Entry) -> str:
     return f"no: {entry.not_served}" if entry.not_served else "yes"
 
 
-def _described(module: ModuleType) -> list[str]:
-    """The paragraphs of a module's docstring, but for its shapes."""
-    paragraphs = (module.__doc__ or "").strip().split("\n\n")
-    return [_markdown(paragraph) for paragraph in paragraphs if not paragraph.startswith("Shapes:")]
+def _described(entry: Entry, *, short: bool = False) -> list[str]:
+    """Of the paragraphs of a module's docstring: the first ones, drawings, what differs from the paper, the state."""
+    module: ModuleType = sys.modules[entry.__module__]
+    first, *more = (module.__doc__ or "").strip().split("\n\n")
+    kept = [part for part in more if part.startswith((" ", KEPT[3]) if short else (" ", *KEPT))]
+    cited = ([f"{entry.source}."] if entry.source != "baseline" else []) if short else more[:1]
+    # A list that follows is not shown, so neither is the sentence that announces it.
+    return [_markdown(re.sub(r"\s*[^.]*:$", "", part)) for part in dict.fromkeys([first, *cited, *kept])]
 
 
 def _markdown(paragraph: str) -> str:

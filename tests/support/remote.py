@@ -8,10 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lifelong.errors import StoreUnavailableError
+from lifelong.serving.writer_process import Notices, functions_of
 from lifelong.store.contract import MemoryStore
-from lifelong.store.messages import Channel, answer_calls
+from lifelong.store.messages import ChangeCount, Channel, answer_calls
 from lifelong.store.opening import open_store
-from lifelong.store.owner import ChangeCount, Notices, functions_of
 from lifelong.store.protocol import Connection
 from lifelong.store.record_cache import Listenable
 from lifelong.store.remote import RemoteStore

@@ -16,8 +16,7 @@ from lifelong.serving.settings import ServiceConfig
 STOPPING = """
 ## When a run stops
 
-A run validates after each `validate_every`, an epoch's share or a number of examples, and also by the clock if
-`validate_minutes` is given. It ends
+A run validates after each `validate_every`, an epoch's share or a number of examples. It ends
 
 * after `max_epochs`, `max_examples` or `max_minutes`, whichever comes first;
 * after `patience` validations in a row without a new best, once it has made `min_steps` steps: before that, long

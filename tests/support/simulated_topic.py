@@ -2,20 +2,20 @@
 
     topic --FakeConsumer--> Stream --apply: one commit--> store      kills, rebalances, errors, losses
 
-Each process is a thread that runs only when it has its turn, from one call of the consumer or the store to the next.
+Each process is a greenlet that runs only when it has its turn, from one call of the consumer or the store to the next.
 `apply` is a model of `Updater.apply_table`, since the real one takes longer than all else; some worlds have that one.
 """
 
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from greenlet import getcurrent, greenlet
 
 from lifelong.data.events import Schema
 from lifelong.errors import StoreBehindError, StoreConflictError, StoreError, StoreUnavailableError
@@ -175,17 +175,15 @@ class Member:
     """
 
     def __init__(self, world: World) -> None:
-        self.world, self.go, self.killed, self.over = world, threading.Semaphore(0), False, False
+        self.world, self.killed, self.over = world, False, False
         self.problem: BaseException | None = None
         self.client = FakeConsumer(world)
         settings = kafka.StreamSettings(on_bad="skip", patience=0, batch=5)
         apply = world.apply(world.store)
         self.stream = kafka.Stream(KafkaAddress(("h",), "t"), world.store, apply, world.schema, settings=settings)
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
+        self.process = greenlet(self._run, world.scheduler)
 
     def _run(self) -> None:
-        self.go.acquire()
         try:
             if not self.killed:
                 self.stream.run()
@@ -194,7 +192,6 @@ class Member:
         except BaseException as problem:
             self.problem = problem
         self.over = True
-        self.world.back.release()
 
 
 class World:
@@ -208,7 +205,7 @@ class World:
 
     def __init__(self, seed: int, apply: Callable[[Any], Apply], schema: Schema) -> None:
         self.chance, self.apply, self.schema = random.Random(seed), apply, schema
-        self.now, self.back, self.trouble, self.lost = 0.0, threading.Semaphore(0), True, False
+        self.now, self.scheduler, self.trouble, self.lost = 0.0, getcurrent(), True, False
         self.committed = dict[int, int]()
         self.log: list[list[Message]] = [[] for _ in range(PARTITIONS)]
         shared = self.chance.random() < 0.7
@@ -229,8 +226,7 @@ class World:
         """Let others go on; called by a process."""
         member = self.running
         assert member is not None
-        self.back.release()
-        member.go.acquire()
+        self.scheduler.switch()
         if member.killed:
             raise KilledError
 
@@ -238,8 +234,7 @@ class World:
         """Let a process go on until its next turn."""
         self.running = member
         self.now += 0.1
-        member.go.release()
-        self.back.acquire()
+        member.process.switch()
         if member.problem is not None:
             raise member.problem
         if member.over:
@@ -274,8 +269,7 @@ class World:
         finally:
             for member in self.members:
                 member.killed = True
-                member.go.release()
-                member.thread.join()
+                member.process.switch()
 
     def send(self, partition: int) -> None:
         """Send a few messages, of which some are no events."""

@@ -44,7 +44,11 @@ class Clock:
 
     def after(self, seconds: float, what: Callable[[], object]) -> None:
         """Do something later."""
-        heapq.heappush(self._next, (self.now + seconds, next(self._order), what))
+        self.at(self.now + seconds, what)
+
+    def at(self, moment: float, what: Callable[[], object]) -> None:
+        """Do something at a moment; what was asked for first comes first."""
+        heapq.heappush(self._next, (moment, next(self._order), what))
 
     def run(self, most: int = 20_000) -> None:
         """Do all that is to be done, and what comes of it.
@@ -94,11 +98,12 @@ class Link:
         if self.broken:
             raise OSError
         self._on_way[end] += 1
-        self._clock.after(self._arrival(end), lambda: self._arrive(end, message))
+        self._clock.at(self._arrival(end), lambda: self._arrive(end, message))
 
     def _arrival(self, end: int) -> float:
+        # The moment itself: as a time from now on it would be rounded, and one message could overtake another.
         self._free[end] = max(self._free[end], self._clock.now + self._chance.random() * 0.01)
-        return self._free[end] - self._clock.now
+        return self._free[end]
 
     def _arrive(self, end: int, message: object) -> None:
         self._on_way[end] -= 1
@@ -116,7 +121,7 @@ class Link:
         self.broken = True
         for end in (0, 1):
             self._lost[end] = self._chance.random() < 0.5
-            self._clock.after(self._arrival(end), lambda end=end: self._ended[end](self))  # type: ignore[misc]
+            self._clock.at(self._arrival(end), lambda end=end: self._ended[end](self))  # type: ignore[misc]
 
 
 class Disk:

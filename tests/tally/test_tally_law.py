@@ -17,7 +17,7 @@ from lifelong.memory.state import States
 from lifelong.tally import kernel, spec
 from lifelong.tally.plan import CellPacking, Plan, keys_of, seconds_of
 
-PLAN = Plan((32, 8, 10), (5, 3, 8), words=3, levels=17, widths_G=(5, 3), repeats=True)
+PLAN = Plan((32, 8, 10), (5, 3, 8), levels=17, widths_G=(5, 3), repeats=True)
 """Far more keys than cells, a few more, and as many."""
 NUMBERS = (32, 8, 10)
 
@@ -43,7 +43,7 @@ class History:
 
 
 def specified(plan: Plan, history: History) -> spec.Memory:
-    memory = spec.Memory(plan.cells_F, plan.bits, plan.levels, sum(plan.widths_G))
+    memory = spec.Memory(plan.cells_F, plan.levels, sum(plan.widths_G))
     for key_F, gap, factor_D in zip(
         keys_of(history.number_LF).tolist(), history.gap_L.tolist(), history.factor_LD, strict=True
     ):
@@ -114,8 +114,7 @@ def check_known(plan: Plan, memory: spec.Memory, asked: kernel.Targets, found: k
 
 
 plans = st.builds(
-    lambda words, levels, repeats, widths: replace(PLAN, words=words, levels=levels, repeats=repeats, widths_G=widths),
-    words=st.sampled_from([0, 1, 3]),
+    lambda levels, repeats, widths: replace(PLAN, levels=levels, repeats=repeats, widths_G=widths),
     levels=st.sampled_from([1, 4, 17]),
     repeats=st.booleans(),
     widths=st.sampled_from([(), (5, 3)]),
@@ -179,8 +178,8 @@ def test_events_of_several_users_in_any_order_change_their_own_memory_alone() ->
 @pytest.mark.parametrize("count", [2**12, 2**15 - 3, 2**16, 2**20, 2**20 + 2**19])
 def test_the_oldest_cells_age_as_specified(count: int) -> None:
     """Cells of all ages and counts, at numbers of events at which steps of many sizes are due."""
-    rng, plan = np.random.default_rng(count), Plan((2**16 + 2, 14), (256, 3), words=2, levels=17)
-    wanted = spec.Memory(plan.cells_F, plan.bits, plan.levels, 0)
+    rng, plan = np.random.default_rng(count), Plan((2**16 + 2, 14), (256, 3), levels=17)
+    wanted = spec.Memory(plan.cells_F, plan.levels, 0)
     wanted.count = count - 1
     wanted.clock = [tuple(mark) for mark in np.sort(rng.integers(0, 10**8, (17, 2)))[::-1, ::-1].tolist()]
     for field, keys in enumerate((np.sort(rng.permutation(65_536)[:256]), np.array([3, 7, 9]))):
@@ -198,7 +197,7 @@ def test_the_oldest_cells_age_as_specified(count: int) -> None:
 
 @pytest.mark.parametrize("new", [5, 15, 25, 35])
 def test_of_equally_stale_cells_the_lowest_key_gives_way_wherever_the_new_one_goes(new: int) -> None:
-    plan, wanted = Plan((50,), (3,), words=1), spec.Memory((3,), 15, 1, 0)
+    plan, wanted = Plan((50,), (3,)), spec.Memory((3,), 1, 0)
     wanted.count, wanted.cells[0] = 99, {key: spec.Cell(1, 9) for key in (20, 10, 30)}
     memory = compiled(plan, wanted)
     wanted.write([new], 0)
@@ -211,7 +210,7 @@ def test_of_equally_stale_cells_the_lowest_key_gives_way_wherever_the_new_one_go
 def test_counts_are_right_on_average_above_those_that_are_exact() -> None:
     found = []
     for start in range(64):
-        memory = spec.Memory((1,), 0, 1, 0)
+        memory = spec.Memory((1,), 1, 0)
         memory.count = start
         for _ in range(24):
             memory.write([7], 0)
@@ -220,10 +219,10 @@ def test_counts_are_right_on_average_above_those_that_are_exact() -> None:
 
 
 def test_equal_popularity_adds_nothing_and_unknown_values_are_never_known() -> None:
-    memory = spec.Memory((2,), 15, 1, 0)
+    memory = spec.Memory((2,), 1, 0)
     memory.write([spec.NO_KEY], 0)
     known_Y = memory.known([spec.NO_KEY], [9], [-np.log(9)], [])
-    assert known_Y[:5].tolist() == [0] * 5 and known_Y[spec.FEATURES] == 0
+    assert known_Y[:4].tolist() == [0] * 4 and known_Y[spec.FEATURES] == 0
 
 
 def test_numbers_of_gaps_stand_for_seconds_between_the_ends_of_their_bucket() -> None:

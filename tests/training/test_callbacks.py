@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+import lifelong
+from lifelong.errors import UsageError
+from lifelong.training import runs
+from lifelong.training.trackers import MlFlow, TensorBoard
 
-import lifelong  # noqa: E402
-from lifelong.errors import UsageError  # noqa: E402
-from lifelong.training import runs  # noqa: E402
-from lifelong.training.trackers import MlFlow, TensorBoard  # noqa: E402
-
-pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
+pytestmark = pytest.mark.usefixtures("no_graphs")
 QUICK = {"epochs": 2, "threads": 1, "max_targets": 10, "validate_every": 0.5, "progress": False}
 
 

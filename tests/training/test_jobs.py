@@ -8,9 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 from safetensors import safe_open
 from support.processes import children, until, wait_until_gone
 
@@ -21,7 +18,6 @@ from lifelong.training import trainer
 from lifelong.training.jobs import Pace, run_jobs
 from lifelong.training.runs import Run
 
-pytestmark = pytest.mark.torch
 QUICK = TrainSettings(threads=1, max_examples=300, validate_every=100, batch_targets=64)
 
 

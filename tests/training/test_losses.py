@@ -3,15 +3,11 @@
 import math
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.models.base import Output
 from lifelong.testing.worlds import random_batch
 from lifelong.training.losses import loss_of, masked_cross_entropy
-
-pytestmark = pytest.mark.torch
 
 
 def test_mean_over_real_targets_and_tasks() -> None:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 
 from lifelong.data.batch import Batch
@@ -14,8 +12,6 @@ from lifelong.models.base import Model
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training.losses import loss_of
 from lifelong.training.parallel import ParallelGradients, parallel_gradients, split
-
-pytestmark = pytest.mark.torch
 
 
 @contextmanager

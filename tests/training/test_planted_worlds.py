@@ -7,15 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-
 from support.planted import CHECKED, Cell, cells, measure, prepare_world
 
 from lifelong.data.dataset import Dataset
 from lifelong.preparation.sources.worlds import WorldSettings
-
-pytestmark = pytest.mark.torch
 
 Prepared = Callable[[WorldSettings], Dataset]
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 from safetensors.torch import load_file
 from support import several
 from support.artifacts import empty_graphs
@@ -29,7 +27,7 @@ from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.display import Display
 from lifelong.training.trainer import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 SCRIPT = str(Path(several.__file__))
 TOLERANCE = 1e-5
 """Of losses and metrics between one process and two: float32 sums in another order, over a dozen steps."""

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.config import load_config
 from lifelong.data.cooccurrence import aligned_vectors, cooccurrence_vectors
 from lifelong.data.dataset import Dataset, NegativeRule
@@ -18,8 +16,6 @@ from lifelong.models import MODELS, check_config
 from lifelong.models.base import Model
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.settings import build_model, initialised, largest_period, with_recipe
-
-pytestmark = pytest.mark.torch
 
 
 @pytest.fixture

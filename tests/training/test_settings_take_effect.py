@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
 
@@ -21,7 +19,7 @@ from lifelong.training.optimiser import learning_rate
 from lifelong.training.settings import batches_for
 from lifelong.training.trainer import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
+pytestmark = pytest.mark.usefixtures("no_graphs")
 
 
 def learned(dataset: Dataset, out: Path, *, model: dict[str, Any] | None = None, **settings: Any) -> torch.Tensor:
@@ -42,7 +40,6 @@ def test_two_runs_with_the_same_settings_learn_the_same(dataset: Dataset, tmp_pa
     [
         ("clip", 1e-7),
         ("schedule", "cosine"),
-        ("warmup", 100),
         ("weight_decay", 0.5),
         ("learning_rate", 0.1),
         ("negatives", 3),

@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from support.artifacts import empty_graphs
 from torch import nn
@@ -25,7 +23,6 @@ from lifelong.training.gradients import Gradients
 from lifelong.training.optimiser import Optimiser, build_optimiser, clip_gradients, use_sparse_tables
 from lifelong.training.trainer import train
 
-pytestmark = pytest.mark.torch
 TRAINED = [name for name, entry in MODELS.items() if issubclass(entry, Model)]
 
 

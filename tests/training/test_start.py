@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
-pytest.importorskip("torch")
 import pyarrow as pa
+import pytest
 import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
@@ -29,8 +27,6 @@ from lifelong.preparation.prepare import prepare
 from lifelong.training.display import Display
 from lifelong.training.start import Start
 from lifelong.training.trainer import train
-
-pytestmark = pytest.mark.torch
 
 QUICK = {"seed": 1, "threads": 1, "max_examples": 400, "min_steps": 0, "validate_every": 200, "batch_targets": 200}
 DAY = 86_400
@@ -174,7 +170,7 @@ def test_an_artifact_of_a_larger_vocabulary_is_taken(new: Dataset, tmp_path: Pat
 
 def test_the_artifact_can_be_replaced_by_the_one_that_goes_on(first: Artifact, new: Dataset) -> None:
     before = first.id
-    second = run(new, first.path, None, start=first.path)
+    second = run(new, first.path, None, start=first.path, overwrite=True)
     assert second.config.run["start"] == {"artifact": before, "family": before}
     assert Artifact.open(first.path).id == second.id != before
 

@@ -1,25 +1,21 @@
 """When a run validates and when it ends, on made-up validations and with a made-up clock."""
 
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.config import RunConfig, TrainSettings, load_config
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.training import checkpoint, loop
+from lifelong.training import loop
 from lifelong.training.checkpoint import CurvePoint, Progress
 from lifelong.training.settings import with_recipe
-from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
+from lifelong.training.stopping import has_fallen, impatient, validation_due
 from lifelong.training.trainer import train
 
-pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
+pytestmark = pytest.mark.usefixtures("no_graphs")
 
 IGNORANT = 0.6931
 LEARNT_BY_HEART = (0.352, 0.349, 0.3505, 0.3605, 0.3613, 0.3605, 0.3668, 0.3668, 0.3724, 0.3740)
@@ -78,39 +74,6 @@ def test_a_validation_is_due_after_a_share_of_an_epoch_or_a_number_of_examples(
 ) -> None:
     progress = Progress(loss_examples=examples)
     assert validation_due(progress, TrainSettings(validate_every=every), per_epoch=100) is due
-
-
-def test_a_validation_is_late_by_the_time_since_the_one_before() -> None:
-    progress = after([0.6, 0.5], seconds=100.0)
-    settings = TrainSettings(validate_minutes=1)
-    assert not validation_late(progress, settings)
-    progress.seconds["train"] += 59
-    assert not validation_late(progress, settings)
-    progress.seconds["wait"] = 1.0
-    assert validation_late(progress, settings)
-    assert not validation_late(progress, TrainSettings())
-
-
-def test_a_run_validates_by_the_clock_too(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Each look at the clock finds it a second later.
-    seconds = count()
-    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
-    settings = {"threads": 1, "max_epochs": 2, "max_targets": 5, "batch_targets": 20, "validate_every": 10**6}
-    made = {
-        minutes: train(
-            dataset,
-            "dnn",
-            tmp_path / str(minutes),
-            config=RunConfig(train=TrainSettings.model_validate({**settings, "validate_minutes": minutes})),
-            progress=False,
-        ).metrics["learning_curve"]
-        for minutes in (None, 0.5)
-    }
-    assert len(made[None]) == 1
-    assert len(made[0.5]) > 3
-    apart = np.diff([point["seconds"] for point in made[0.5]])[:-1]
-    # A step is seen only after it has ended, and the validation itself counts.
-    assert ((apart >= 30) & (apart < 40)).all()
 
 
 def test_a_run_ends_by_a_fall_and_keeps_the_best_weights(

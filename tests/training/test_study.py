@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.negatives import labelled_training_examples
 from lifelong.errors import UsageError
@@ -20,7 +18,6 @@ from lifelong.training.runs import gather
 from lifelong.training.settings import with_recipe
 from lifelong.training.study import RunsFailedError, Study, equal_budget, plan, run_study
 
-pytestmark = pytest.mark.torch
 TRAIN = TrainSettings(threads=1, max_examples=200, validate_every=100, batch_targets=64)
 
 

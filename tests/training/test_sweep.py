@@ -4,20 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from lifelong.artifact.export import write_artifact
+from lifelong.data.batches import evaluation_batches
+from lifelong.data.recent import recent_parts
+from lifelong.errors import UsageError
+from lifelong.evaluation import evaluate, metrics
+from lifelong.models import build
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.runs import Run
+from lifelong.training.sweep import SweepTask, choose, parse_steps, sweep
 
-from lifelong.artifact.export import write_artifact  # noqa: E402
-from lifelong.data.batches import evaluation_batches  # noqa: E402
-from lifelong.data.recent import recent_parts  # noqa: E402
-from lifelong.errors import UsageError  # noqa: E402
-from lifelong.evaluation import evaluate, metrics  # noqa: E402
-from lifelong.models import build  # noqa: E402
-from lifelong.testing.datasets import tiny_dataset  # noqa: E402
-from lifelong.training.runs import Run  # noqa: E402
-from lifelong.training.sweep import SweepTask, choose, parse_steps, sweep  # noqa: E402
-
-pytestmark = pytest.mark.torch
 SMALL = {
     "hpmn": {"embedding": 3, "width": 4, "periods": [1, 2, 4]},
     "gru4rec": {"embedding": 3, "width": 4},

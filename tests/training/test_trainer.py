@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
@@ -42,8 +40,6 @@ from lifelong.training.loop import (
 )
 from lifelong.training.trainer import train
 
-pytestmark = pytest.mark.torch
-
 SMALL = {
     "min_steps": 0,
     "seed": 3,
@@ -72,13 +68,14 @@ def run(
     out: Path,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     model: str = "dnn",
     dropout: float | None = None,
     **train_settings: Any,
 ) -> Any:
     own = {} if dropout is None else {"dropout": dropout}
     config = RunConfig(train=TrainSettings.model_validate({**SMALL, **train_settings}), model=own)
-    return train(dataset, model, out, config=config, resume=resume, progress=False)
+    return train(dataset, model, out, config=config, resume=resume, overwrite=overwrite, progress=False)
 
 
 def weights(artifact: Any) -> dict[str, torch.Tensor]:
@@ -374,9 +371,9 @@ def test_foreign_folder_is_refused_before_training(dataset: Dataset, tmp_path: P
         run(dataset, tmp_path / "out")
 
 
-def test_older_artifact_is_replaced(dataset: Dataset, tmp_path: Path) -> None:
+def test_older_artifact_is_replaced_if_the_user_says_so(dataset: Dataset, tmp_path: Path) -> None:
     first = run(dataset, tmp_path / "out", model="popularity")
-    assert run(dataset, tmp_path / "out", model="counts").id != first.id
+    assert run(dataset, tmp_path / "out", model="counts", overwrite=True).id != first.id
 
 
 def test_nan_loss_ends_the_run_with_advice(dataset: Dataset, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from functools import partial
 
 import pytest
 
-pytest.importorskip("torch")
 pytest.importorskip("optuna")
 
 import optuna
@@ -24,7 +23,6 @@ from lifelong.training.space import apply, defaults, space_of
 from lifelong.training.trainer import train
 from lifelong.training.tuning import Search, tune
 
-pytestmark = pytest.mark.torch
 CONFIG = RunConfig(train=TrainSettings(threads=1, batch_targets=64))
 
 
