@@ -92,7 +92,7 @@ def test_a_longer_id_is_refused_everywhere_in_the_same_words(make_client, artifa
     commands = [
         ("forget", user, *opened),
         ("score", str(artifact.path), *opened, "--user", user, "--items", "i1"),
-        ("explain", str(artifact.path), *opened, "--user", user, "--items", "i1"),
+        ("score", str(artifact.path), *opened, "--user", user, "--items", "i1", "--explain"),
     ]
     for words in commands:
         assert main(list(words)) != 0
