@@ -95,7 +95,7 @@ def test_an_error_is_printed_in_its_three_parts(capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ["forget", "a", "\udcff", "--service", "http://127.0.0.1:1"],
+        ["forget", "a", "\udcff", "--store", "http://127.0.0.1:1"],
         ["export", "--user", "\udcff", "--store", "memory://"],
         ["score", ".", "--store", "memory://", "--user", "u", "--items", "i1,\udcff"],
     ],

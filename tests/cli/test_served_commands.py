@@ -475,16 +475,16 @@ def test_the_list_of_artifacts_is_for_people_too(run, artifact, newer, filled):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--store", "memory://", "--service", "http://x"], ["--store", "memory://", "--back", "--drop", "x"]],
+    [[], ["--store", "memory://", "--back", "--drop", "x"]],
 )
 def test_a_switch_that_says_too_little_or_too_much_is_bad_usage(run, words):
     assert run("switch", *words, "--json").code == 2
 
 
 def test_a_service_that_does_not_answer_is_named(run):
-    outcome = run("switch", "--service", "http://127.0.0.1:9", "--json")
+    outcome = run("switch", "--store", "http://127.0.0.1:9", "--json")
     assert outcome.code == 1 and "does not answer" in outcome.error["found"]
-    assert run("switch", "--service", "nonsense", "--json").code == 2
+    assert run("switch", "--store", "nonsense", "--json").code == 2
 
 
 # forget, export
@@ -517,7 +517,7 @@ def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path
     assert run("export", "--user", "", "--store", filled, "--json").error["found"] == "--user is empty"
     below = run("export", "--events", out / "more.csv", "--store", filled, "--json")
     assert (below.code, below.error["found"]) == (2, f"{out} is a file")
-    away = ("export", "--service", "http://127.0.0.1:1", "--user", "u1", "--json")
+    away = ("export", "--store", "http://127.0.0.1:1", "--user", "u1", "--json")
     assert run(*away).error["found"] == "http://127.0.0.1:1 does not answer: Connection refused"
     assert (
         run(*away, "--key-file", "none").error["found"] == "cannot read the API keys: none: No such file or directory"
@@ -560,11 +560,11 @@ def test_a_store_that_is_owned_is_refused_with_the_way_out(run, artifact, filled
         ),
         (
             ("switch", "--back", "--store", "STORE"),
-            "stop that process; or, if it is a service, ask it: lifelong switch ... --service URL",
+            "stop that process; or, if it is a service, ask it: lifelong switch ... --store http://HOST:PORT",
         ),
         (
             ("forget", "u1", "--store", "STORE"),
-            "stop that process; or, if it is a service, ask it: lifelong forget ... --service URL",
+            "stop that process; or, if it is a service, ask it: lifelong forget ... --store http://HOST:PORT",
         ),
         (("serve", "ARTIFACT", "--store", "STORE", "--port", "0"), "stop that process"),
     ],
@@ -577,8 +577,8 @@ def test_the_way_to_an_owned_store_is_one_that_the_command_has(run, artifact, fi
     finally:
         owner.close()
     assert (outcome.code, outcome.error["type"], outcome.error["fix"]) == (1, "StoreLockedError", fix)
-    takes_service = "--service" in run(words[0], "--help").stdout
-    assert takes_service == ("--service" in fix)
+    takes_service = "--key-file" in run(words[0], "--help").stdout
+    assert takes_service == ("--store http://" in fix)
 
 
 def test_these_commands_run_without_torch(artifact, events, tmp_path):

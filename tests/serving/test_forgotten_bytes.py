@@ -214,8 +214,8 @@ def test_by_request_to_one_of_several_workers(artifact, tmp_path):
 
 @pytest.mark.parametrize("option", ["--impressions-log", "--dead-letter"])
 def test_files_of_a_service_are_left_to_the_service(tmp_path, capsys, option):
-    assert main(["forget", "u", "--service", "http://127.0.0.1:9", option, str(tmp_path)]) == 2
-    assert f"{option} with --service" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["forget", "u", "--store", "http://127.0.0.1:9", option, str(tmp_path)]) == 2
+    assert f"{option} with a service" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_topic_is_left_to_its_brokers(capsys):

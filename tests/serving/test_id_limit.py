@@ -107,7 +107,7 @@ def test_a_command_erases_users_with_the_longest_ids_in_a_running_service(artifa
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             address = json.loads(process.stdout.readline())["address"]
-            assert main(["forget", *LONGEST, "--service", address, "--json"]) == 0
+            assert main(["forget", *LONGEST, "--store", address, "--json"]) == 0
             assert json.loads(capsys.readouterr().out)["erased"] == len(LONGEST)
         finally:
             process.terminate()
