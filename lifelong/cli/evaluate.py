@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, DataPath, Threads, names
+from lifelong.cli.options import ArtifactPath, DataPath, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 
@@ -32,8 +32,6 @@ def evaluate(
     ] = False,
     delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the users for the 95 % intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
-    threads: Threads = None,
     in_sample: Annotated[
         bool,
         typer.Option("--in-sample", help="Allow a test period that the model was trained on, and mark the result."),
@@ -94,8 +92,6 @@ def evaluate(
             split=split,
             delays=delays,
             bootstrap=bootstrap,
-            seed=seed,
-            threads=threads,
             in_sample=in_sample,
             ranking=Ranking(places, ranking_users or USERS, ranking_minutes, ranking_popular) if places else None,
         )

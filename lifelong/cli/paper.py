@@ -19,7 +19,7 @@ from lifelong.cli.compare import command_line, foreseen, outcome_reply, seed_cou
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.errors import MismatchError, UsageError
+from lifelong.errors import MismatchError
 
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
@@ -33,6 +33,8 @@ SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong"
 MODELS = "dnn,svdpp,gru4rec,caser,dien,rum_item,lstm,shan,hpmn,hpmn_authors"
 _LEFT_OUT = "authors-mode"
 """An ablation that is a model of its own here."""
+_MINUTES = 180.0
+"""Limit of one training; `--set train.max_minutes=5` sets a shorter one."""
 _SEEDS = 20
 """Of coin flips, at most."""
 
@@ -47,10 +49,6 @@ def paper(
         str, typer.Option(help="Names; by default the paper's nine, and HPMN as its authors released it.")
     ] = MODELS,
     seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
-    max_minutes: Annotated[float, typer.Option(help="Time limit of one training.")] = 180.0,
-    max_examples: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of labelled examples per training, for a quick run.")
-    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(help="Numbers of most recent events given to each model; none skips the sweep. Default: by LOG."),
@@ -72,21 +70,15 @@ def paper(
     from lifelong.training.study import Study, plan, run_study
     from lifelong.training.sweep import parse_steps
 
-    if max_minutes <= 0:
-        raise UsageError(
-            f"--max-minutes {max_minutes:g}",
-            expected="a number above 0",
-            fix="give a limit such as --max-minutes 60, or leave it out",
-        )
     steps = sweep or SWEEPS[log]
-    configs = authors_configs(log, names(models), config, changes, threads, max_examples)
+    configs = authors_configs(log, names(models), config, changes, threads)
     usual, own = seed_counts(seeds)
     study = Study(
         configs=configs,
         seeds=range(usual),
         own_seeds={model: range(count) for model, count in own.items()},
         reference=FLAGSHIP if FLAGSHIP in configs else None,
-        max_minutes=max_minutes,
+        max_minutes=_MINUTES,
         ablations=FLAGSHIP if FLAGSHIP in configs and ablations != "none" else None,
         variants=ablations_of(ablations, configs),
         sweep=() if steps == "none" else parse_steps(steps),
@@ -123,16 +115,14 @@ def authors_configs(
     config: Sequence[Path],
     changes: Sequence[str],
     threads: int | None,
-    max_examples: int | None = None,
 ) -> dict[str, RunConfig]:
     """The settings of each model: the authors' for this data set, then those of files, then those of changes.
 
     Raises:
         UsageError, ConfigError: see `lifelong.cli.model_settings.model_configs`.
     """
-    limit = [] if max_examples is None else [f"train.max_examples={max_examples}"]
     with as_file(files("lifelong.cli").joinpath("hpmn_paper", f"{log}.toml")) as authors:
-        return model_configs(models, [authors, *config], [*limit, *changes], threads)
+        return model_configs(models, [authors, *config], changes, threads)
 
 
 def ablations_of(ablations: str, configs: Mapping[str, RunConfig]) -> list[str] | None:
