@@ -24,6 +24,7 @@ from lifelong.errors import MismatchError
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
     from lifelong.data.dataset import Dataset
+    from lifelong.training.study import Study
 
 FLAGSHIP = "hpmn"
 """The model of the paper: the reference, and the one that the page is about."""
@@ -65,9 +66,9 @@ def paper(
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
     command = command_line("paper", locals(), places=("log", "paths"))
-    from lifelong.reports.comparison import check_drawing, write_comparison
-    from lifelong.reports.paper import LOGS, paper_sections, verdict
-    from lifelong.training.study import Study, plan, run_study
+    from lifelong.reports.comparison import check_drawing
+    from lifelong.reports.paper import verdict
+    from lifelong.training.study import Study, plan
     from lifelong.training.sweep import parse_steps
 
     steps = sweep or SWEEPS[log]
@@ -94,6 +95,17 @@ def paper(
     foretold = foreseen(terminal, dataset, study, out)
     if estimate:
         return Reply({"verdict": said, **foretold}, [f"To begin: the same command without --estimate; into {out}"])
+    reply = _repeated(terminal, log, study, dataset, out, command)
+    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foretold}
+    return Reply(document, [*reply.summary, said], reply.exit_code)
+
+
+def _repeated(terminal: Terminal, log: Log, study: Study, dataset: Dataset, out: Path, command: str) -> Reply:
+    """Run what is missing, and write the report with what the paper says."""
+    from lifelong.reports.comparison import write_comparison
+    from lifelong.reports.paper import LOGS, paper_sections
+    from lifelong.training.study import run_study
+
     outcome = run_study(dataset, out, study, command=command, progress=terminal.say)
     page = write_comparison(
         out,
@@ -102,11 +114,9 @@ def paper(
         dataset=dataset,
         runs=out / "runs",
         title=f"The HPMN paper on {LOGS[log].title}",
-        opening=paper_sections(log, outcome.comparison, dataset, configs),
+        opening=paper_sections(log, outcome.comparison, dataset, study.configs),
     )
-    reply = outcome_reply(outcome, page)
-    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foretold}
-    return Reply(document, [*reply.summary, said], reply.exit_code)
+    return outcome_reply(outcome, page)
 
 
 def authors_configs(
