@@ -17,7 +17,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
@@ -28,6 +28,9 @@ class Record(BaseModel):
     """Values that are checked and then stay as they are; unknown names are refused."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+
+
+R = TypeVar("R", bound=Record)
 
 
 class TrainSettings(Record):
@@ -223,7 +226,7 @@ def load_config(
     tables = _read(path, problems)
     for override in overrides:
         _apply(tables, override, problems)
-    settings = _check_train(tables.pop("train", {}), problems)
+    settings = _checked(TrainSettings, tables.pop("train", {}), problems, "train")
     model = tables.pop("model", {})
     # The record of a search by `lifelong tune`; it has no settings of this run.
     tables.pop("tuned", None)
@@ -321,23 +324,52 @@ def _value(text: str) -> Any:
         return text
 
 
-def _check_train(table: Any, problems: list[str]) -> TrainSettings:
+def load_record(kind: type[R], path: Path | str | None, overrides: Sequence[str], *, fix: str) -> R:
+    """Read a TOML file without sections, apply overrides, check.
+
+    Args:
+        kind: what the file holds.
+        path: TOML file, or None for defaults.
+        overrides: `key=value`, see `load_config`.
+        fix: where all settings are listed.
+
+    Raises:
+        ConfigError: names every problem.
+
+    >>> load_record(TrainSettings, None, ["seed=3"], fix="").seed
+    3
+    """
+    problems: list[str] = []
+    values = _read(path, problems)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            problems.append(f"{override!r} is not of the form key=value")
+        values[key.strip()] = _value(text.strip())
+    record = kind() if problems else _checked(kind, values, problems)
+    if problems:
+        raise ConfigError(problems, fix=fix)
+    return record
+
+
+def _checked(kind: type[R], table: Any, problems: list[str], section: str = "") -> R:
     if not isinstance(table, dict):
-        problems.append(f"train = {table!r} is not a table")
-        return TrainSettings()
+        problems.append(f"{section} = {table!r} is not a table")
+        return kind()
     try:
-        return TrainSettings.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
-        problems += [train_problem(detail) for detail in error.errors()]
-        return TrainSettings()
+        problems += [setting_problem(kind, detail, section) for detail in error.errors()]
+        return kind()
 
 
-def train_problem(detail: Any) -> str:
-    """What is wrong with a setting of `[train]`, from an error of pydantic."""
+def setting_problem(kind: type[Record], detail: Any, section: str = "") -> str:
+    """What is wrong with a setting, from an error of pydantic."""
     name = str(detail["loc"][0])
+    shown = f"{section}.{name}" if section else name
     if detail["type"] == "extra_forbidden":
-        return f"train.{name}: there is no such setting{suggestion(name, TrainSettings.model_fields)}"
-    return f"train.{name}: {plain(detail['msg'])} (found {detail['input']!r})"
+        return f"{shown}: there is no such setting{suggestion(name, kind.model_fields)}"
+    return f"{shown}: {plain(detail['msg'])} (found {detail['input']!r})"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -198,7 +198,7 @@ class StoreLockedError(StoreError):
 
     Causes, and what to do:
         * a service, `ingest` or `backfill` has the folder open -> stop it; or leave a service running and ask it:
-          `backfill`, `switch`, `forget` and `export` take `--service URL`, and events go to `POST /v1/events`
+          `backfill`, `switch`, `forget` and `export` take its address as `--store`, and events go to `POST /v1/events`
         * two services are to share memories -> use a Redis or Valkey store, which takes any number of processes
     """
 
@@ -291,7 +291,7 @@ class RequestError(LifelongError):
     Causes, and what to do:
         * a field, value or time of a request that the model does not know or the service does not accept -> the message
           names the place; nothing of the request was kept
-        * an event lies too far ahead of the clock -> fix its time (UTC seconds), or raise `--max-ahead`
+        * an event lies too far ahead of the clock -> fix its time (UTC seconds), or raise `max_ahead`
     """
 
 

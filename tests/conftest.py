@@ -185,7 +185,7 @@ def durable_client(request, artifact, tmp_path) -> Callable[[], contextlib.Abstr
     from support.client import Client
 
     from lifelong.serving.app import create_app
-    from lifelong.serving.service import ServiceSettings
+    from lifelong.serving.settings import ServiceSettings
 
     @contextlib.contextmanager
     def opened() -> Iterator[Client]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.opening import lasting, open_pair
-from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, ServiceUrl, StoreOrNone, Until, one_of
+from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, StoreOrService, Until, is_service
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import LifelongError, UsageError
@@ -34,8 +34,7 @@ def backfill(
         ),
     ] = None,
     *,
-    store: StoreOrNone = None,
-    service: ServiceUrl = None,
+    store: StoreOrService,
     key_file: KeyFile = None,
     until: Until = None,
     event_log: Annotated[
@@ -44,11 +43,10 @@ def backfill(
     codec: NewCodec = None,
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
-    one_of(store=store, service=service)
-    if service is not None:
-        return _remote(terminal, artifact, data, service, key_file, codec)
+    if is_service(store):
+        return _remote(terminal, artifact, data, store, key_file, codec)
 
-    with open_pair(artifact, lasting(store or ""), read_only=False) as (opened, memories):
+    with open_pair(artifact, lasting(store), read_only=False) as (opened, memories):
         artifact_list = memories.artifact_list()
         stored = artifact_list.find(opened.id)
         if artifact_list.artifacts and (stored is None or not stored.ready):
@@ -59,7 +57,7 @@ def backfill(
                 expected="a dataset: the store has no events of its own to build from",
                 fix="give the dataset: lifelong backfill ARTIFACT DATA --store URL",
             )
-        return _batch(terminal, opened, memories, data, store or "", until=until, codec=codec, event_log=event_log)
+        return _batch(terminal, opened, memories, data, store, until=until, codec=codec, event_log=event_log)
 
 
 def _batch(
@@ -125,7 +123,7 @@ def _remote(
             time.sleep(_LOOK)
             found = remote.ask("GET", "/v1/admin/artifacts")
     return _reply(
-        {"artifact": wanted, "users": state["built"]}, [f"Serve it with: lifelong switch {wanted[:12]} --service ..."]
+        {"artifact": wanted, "users": state["built"]}, [f"Serve it with: lifelong switch {wanted[:12]} --store ..."]
     )
 
 

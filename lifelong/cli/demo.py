@@ -295,8 +295,8 @@ def _commands(online: Online, explained: Explanation, upcoming: _Upcoming, out: 
         f"lifelong serve {artifact} --store {store} --port 8000",
         f"curl -s http://127.0.0.1:8000/v1/score -H 'content-type: application/json' -d '{body}'",
         f"lifelong score {artifact} --store {store} --user {user} --items {items} {at}",
-        f"lifelong explain {artifact} --store {store} --user {user} --items {upcoming.bought[0]} {at}"
-        f" --data {out / 'data'}",
+        f"lifelong score {artifact} --store {store} --user {user} --items {upcoming.bought[0]} {at}"
+        f" --explain --data {out / 'data'}",
     ]
 
 

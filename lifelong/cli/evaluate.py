@@ -8,15 +8,33 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, DataPath, Threads, names
+from lifelong.cli.options import ArtifactPath, DataPath, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+    from lifelong.evaluation.ranking import Ranking
     from lifelong.evaluation.results import Result
 
 Split = Literal["train", "validation", "test", "vault"]
+RankingUsers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Rank the baskets of this many users, drawn at random (100)."),
+]
+RankingPopular = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Rank only the N most popular items and those that the user had before, which takes a fraction of the "
+        "time; other items count as not found.",
+    ),
+]
+RankingMinutes = Annotated[
+    float, typer.Option(min=0, help="Give up a ranking early if it would take longer than this.")
+]
 
 
 def evaluate(
@@ -32,8 +50,6 @@ def evaluate(
     ] = False,
     delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the users for the 95 % intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
-    threads: Threads = None,
     in_sample: Annotated[
         bool,
         typer.Option("--in-sample", help="Allow a test period that the model was trained on, and mark the result."),
@@ -42,22 +58,9 @@ def evaluate(
         str,
         typer.Option(metavar="PLACES", help="Also rank all items for each basket, with these cut-offs, as in 10,20."),
     ] = "",
-    ranking_users: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Rank the baskets of this many users, sampled with the seed (100)."),
-    ] = None,
-    ranking_popular: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Rank only the N most popular items and those that the user had before, which takes a fraction of the "
-            "time; other items count as not found.",
-        ),
-    ] = None,
-    ranking_minutes: Annotated[
-        float, typer.Option(min=0, help="Give up a ranking early if it would take longer than this.")
-    ] = 60.0,
+    ranking_users: RankingUsers = None,
+    ranking_popular: RankingPopular = None,
+    ranking_minutes: RankingMinutes = 60.0,
     out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result record here.")] = None,
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
@@ -66,19 +69,12 @@ def evaluate(
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import VAULT
     from lifelong.evaluation import evaluate as evaluation
-    from lifelong.evaluation.ranking import USERS, Ranking
     from lifelong.evaluation.results import parse_duration
-    from lifelong.evaluation.vault import openings, stored_result
+    from lifelong.evaluation.vault import stored_result
     from lifelong.launch import launch
 
-    delays, places = [parse_duration(part) for part in names(delay)], _places(ranking)
-    for option, value in (("--ranking-users", ranking_users), ("--ranking-popular", ranking_popular)):
-        if value is not None and not places:
-            raise UsageError(
-                f"{option} without --ranking",
-                expected="--ranking PLACES, as in --ranking 10,20",
-                fix=f"add --ranking 10,20, or leave out {option}",
-            )
+    delays = [parse_duration(part) for part in names(delay)]
+    asked = _ranking(ranking, ranking_users, ranking_popular, ranking_minutes)
     if out is not None:
         check_file(out)
     opened, dataset = Artifact.open(artifact), Dataset(data)
@@ -94,16 +90,21 @@ def evaluate(
             split=split,
             delays=delays,
             bootstrap=bootstrap,
-            seed=seed,
-            threads=threads,
             in_sample=in_sample,
-            ranking=Ranking(places, ranking_users or USERS, ranking_minutes, ranking_popular) if places else None,
+            ranking=asked,
         )
     if out is not None and launch().first:
         result.save(out)
-    read = [one.in_words() for one in openings(dataset)] if split == VAULT else []
-    lines = [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
-    return Reply(result.model_dump(mode="json"), [*_summary(result), *lines, *_next(opened, data, split)])
+    vault = _opened(dataset) if split == VAULT else []
+    return Reply(result.model_dump(mode="json"), [*_summary(result), *vault, *_next(opened, data, split)])
+
+
+def _opened(dataset: Dataset) -> list[str]:
+    """Who has opened the vault of a dataset."""
+    from lifelong.evaluation.vault import openings
+
+    read = [one.in_words() for one in openings(dataset)]
+    return [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
 
 
 def _next(artifact: Artifact, data: Path, split: str) -> list[str]:
@@ -111,6 +112,25 @@ def _next(artifact: Artifact, data: Path, split: str) -> list[str]:
     if split != "test" or artifact.config.memory is None:
         return []
     return [f"Next: lifelong backfill {quote(str(artifact.path))} {quote(str(data))} --store rocksdb://store"]
+
+
+def _ranking(text: str, users: int | None, popular: int | None, minutes: float) -> Ranking | None:
+    """The ranking that is asked for.
+
+    Raises:
+        UsageError: its places are none, or options of a ranking are given without them.
+    """
+    from lifelong.evaluation.ranking import USERS, Ranking
+
+    places = _places(text)
+    for option, value in (("--ranking-users", users), ("--ranking-popular", popular)):
+        if value is not None and not places:
+            raise UsageError(
+                f"{option} without --ranking",
+                expected="--ranking PLACES, as in --ranking 10,20",
+                fix=f"add --ranking 10,20, or leave out {option}",
+            )
+    return Ranking(places, users or USERS, minutes, popular) if places else None
 
 
 def _places(text: str) -> list[int]:

@@ -1,31 +1,17 @@
-"""`lifelong explain`: attention over time scales or events, and the events behind a score."""
+"""What `lifelong score --explain` shows: attention over time scales or events, and the events behind a score."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from lifelong.cli.opening import open_scorer
-from lifelong.cli.options import (
-    ArtifactPath,
-    BaseRate,
-    OneItem,
-    ProfileOption,
-    StoreUrl,
-    base_rate_of,
-    check_request,
-    names,
-    profile_of,
-)
-from lifelong.cli.terminal import Reply, Terminal, columns
-from lifelong.errors import UsageError
+from lifelong.cli.terminal import Reply, columns
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from lifelong.scoring.answer import ScoreRequest
     from lifelong.scoring.explanation import (
         CandidateExplanation,
         Counted,
@@ -34,41 +20,21 @@ if TYPE_CHECKING:
         PastEvent,
         RelatedEvent,
     )
+    from lifelong.scoring.scorer import Scorer
 
 _BAR = 24
 
 
-def explain(
-    terminal: Terminal,
-    artifact: ArtifactPath,
-    *,
-    store: StoreUrl,
-    user: Annotated[str, typer.Option(help="Id of the user.")],
-    items: Annotated[str, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = "",
-    item: OneItem = [],  # noqa: B006
-    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset that holds the user's events.")] = None,
-    time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
-    profile: ProfileOption = None,
-    base_rate: BaseRate = None,
-) -> Reply:
-    """Explain a score: which time scales and which past events are behind it."""
+def explanation_reply(scorer: Scorer, request: ScoreRequest, data: Path | None) -> Reply:
+    """Which time scales and which past events are behind a score."""
     from pydantic import TypeAdapter
 
     from lifelong.data.dataset import Dataset
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.explain import explain as explained
+    from lifelong.scoring.explain import explain
     from lifelong.scoring.explanation import Explanation
 
-    candidates = [*names(items), *item]
-    if not candidates:
-        raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2, or --item ID")
-    dataset = None if data is None else Dataset(data)
-    request = ScoreRequest(user, candidates, time, profile=profile_of(profile))
-    with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
-        check_request(user, time, time_unit=scorer.schema.time_unit)
-        explanation = explained(scorer, request, dataset=dataset)
-    document = TypeAdapter(Explanation).dump_python(explanation, mode="json")
-    return Reply(document, _summary(explanation))
+    explanation = explain(scorer, request, dataset=None if data is None else Dataset(data))
+    return Reply(TypeAdapter(Explanation).dump_python(explanation, mode="json"), _summary(explanation))
 
 
 def _summary(explanation: Explanation) -> list[Any]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import typer
 
-from lifelong.cli.options import KeyFile, ServiceUrl, StoreOrNone, one_of
+from lifelong.cli.options import KeyFile, StoreOrService, is_service
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
@@ -26,8 +26,7 @@ _USERS = 1_000
 def export(
     terminal: Terminal,
     *,
-    store: StoreOrNone = None,
-    service: ServiceUrl = None,
+    store: StoreOrService,
     key_file: KeyFile = None,
     user: Annotated[str | None, typer.Option(help="Export everything kept about this user, as JSON.")] = None,
     events: Annotated[
@@ -36,7 +35,6 @@ def export(
     ] = None,
 ) -> Reply:
     """Export everything about one user as JSON, or all events as a log that `prepare` reads."""
-    one_of(store=store, service=service)
     if user == "":
         raise UsageError("--user is empty", expected="the id of a user", fix="--user ID")
     if (user is None) == (events is None):
@@ -45,16 +43,16 @@ def export(
             expected="--user USER, or --events FILE",
             fix="name a user for her record, or a file for the whole event log",
         )
-    if service is not None:
+    if is_service(store):
         if user is None:
             raise UsageError(
-                "--events with --service", fix="name the store: --store URL reads it while the service runs"
+                "--events with a service", fix="name the store itself, which can be read while the service runs"
             )
-        found = Remote.of(service, key_file).ask("GET", f"/v1/admin/users/{quote(user, safe='')}")
+        found = Remote.of(store, key_file).ask("GET", f"/v1/admin/users/{quote(user, safe='')}")
         return Reply(found, [json.dumps(found, indent=2)])
     from lifelong.store.opening import open_store
 
-    with contextlib.closing(open_store(store or "", read_only=True)) as opened:
+    with contextlib.closing(open_store(store, read_only=True)) as opened:
         if user is not None:
             from lifelong.memory.forgetting import export as everything
 

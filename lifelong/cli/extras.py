@@ -42,7 +42,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "switch": ("serve",),
     "ingest": ("serve",),
     "score": ("serve",),
-    "explain": ("serve",),
     "verify": ("serve",),
     "serve": ("serve",),
     "forget": ("serve",),

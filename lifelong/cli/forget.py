@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from lifelong.cli.options import KeyFile, ServiceUrl, StoreOrNone, one_of
+from lifelong.cli.options import KeyFile, StoreOrService, is_service
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
@@ -23,8 +23,7 @@ def forget(
     terminal: Terminal,
     users: Annotated[list[str], typer.Argument(metavar="USER...", help="Ids of users.")] = [],  # noqa: B006
     *,
-    store: StoreOrNone = None,
-    service: ServiceUrl = None,
+    store: StoreOrService,
     key_file: KeyFile = None,
     impressions_log: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also delete them from these files.")
@@ -40,7 +39,6 @@ def forget(
     """Erase users from the store, and from impressions and dead letters if given; then rewrite the store's files."""
     from lifelong.memory.event import check_user
 
-    one_of(store=store, service=service)
     if bool(users) == (inactive is not None):
         raise UsageError(
             "found neither users nor --inactive" if not users else "found users and --inactive",
@@ -51,22 +49,22 @@ def forget(
         check_user(user)
     if dead_letter is not None and str(dead_letter).startswith("kafka:"):
         raise UsageError(f"--dead-letter {dead_letter}", expected="a file", fix="let the topic's retention remove them")
-    if service is not None:
+    if is_service(store):
         if impressions_log is not None or dead_letter is not None:
             option = "--dead-letter" if impressions_log is None else "--impressions-log"
             raise UsageError(
-                f"{option} with --service",
+                f"{option} with a service",
                 fix="leave it out: the service takes them out of its own impressions and dead letters",
             )
         if inactive is not None:
-            raise UsageError("--inactive with --service", fix="start the service with --forget-after DAYS")
-        return _reply(_asked(service, key_file, users))
+            raise UsageError("--inactive with a service", fix="start the service with --set forget_after=DAYS")
+        return _reply(_asked(store, key_file, users))
     from lifelong.store.opening import open_store
 
     outside = _Outside(impressions_log, dead_letter)
-    with contextlib.closing(open_store(store or "")) as opened:
+    with contextlib.closing(open_store(store)) as opened:
         document = _named(opened, users, outside) if inactive is None else _inactive(opened, inactive, outside)
-    return _reply(document, _left_copies(store or ""))
+    return _reply(document, _left_copies(store))
 
 
 def _left_copies(store: str) -> list[Path]:

@@ -23,14 +23,15 @@ OneItem = Annotated[
     list[str],
     typer.Option("--item", metavar="ID", help="One candidate, also with a comma in its id; repeatable."),
 ]
-ServiceUrl = Annotated[
-    str | None,
+StoreOrService = Annotated[
+    str,
     typer.Option(
-        "--service", metavar="URL", help="Address of the service that owns the store, as in http://127.0.0.1:8000."
+        "--store",
+        metavar="URL",
+        help="The store; or the service that owns it, as in http://127.0.0.1:8000.",
     ),
 ]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the service's admin key.")]
-StoreOrNone = Annotated[str | None, typer.Option("--store", metavar="URL", help="The store, if no service owns it.")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the admin key of that service.")]
 Track = Annotated[
     list[str],
     typer.Option(
@@ -186,18 +187,13 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def one_of(*, store: str | None, service: str | None) -> None:
-    """Check that exactly one of a store and a service is given.
+def is_service(url: str) -> bool:
+    """Whether a URL names a service, and not a store.
 
-    Raises:
-        UsageError: neither or both are given.
+    >>> is_service("http://127.0.0.1:8000"), is_service("rocksdb://store")
+    (True, False)
     """
-    if (store is None) == (service is None):
-        raise UsageError(
-            "found neither --store nor --service" if store is None else "found both --store and --service",
-            expected="--store URL, or --service URL where a service owns the store",
-            fix="add one of the two",
-        )
+    return url.startswith(("http://", "https://"))
 
 
 def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:

@@ -19,11 +19,12 @@ from lifelong.cli.compare import command_line, foreseen, outcome_reply, seed_cou
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.errors import MismatchError, UsageError
+from lifelong.errors import MismatchError
 
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
     from lifelong.data.dataset import Dataset
+    from lifelong.training.study import Study
 
 FLAGSHIP = "hpmn"
 """The model of the paper: the reference, and the one that the page is about."""
@@ -33,6 +34,8 @@ SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong"
 MODELS = "dnn,svdpp,gru4rec,caser,dien,rum_item,lstm,shan,hpmn,hpmn_authors"
 _LEFT_OUT = "authors-mode"
 """An ablation that is a model of its own here."""
+_MINUTES = 180.0
+"""Limit of one training; `--set train.max_minutes=5` sets a shorter one."""
 _SEEDS = 20
 """Of coin flips, at most."""
 
@@ -47,10 +50,6 @@ def paper(
         str, typer.Option(help="Names; by default the paper's nine, and HPMN as its authors released it.")
     ] = MODELS,
     seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
-    max_minutes: Annotated[float, typer.Option(help="Time limit of one training.")] = 180.0,
-    max_examples: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of labelled examples per training, for a quick run.")
-    ] = None,
     sweep: Annotated[
         str | None,
         typer.Option(help="Numbers of most recent events given to each model; none skips the sweep. Default: by LOG."),
@@ -67,26 +66,20 @@ def paper(
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
     command = command_line("paper", locals(), places=("log", "paths"))
-    from lifelong.reports.comparison import check_drawing, write_comparison
-    from lifelong.reports.paper import LOGS, paper_sections, verdict
-    from lifelong.training.study import Study, plan, run_study
+    from lifelong.reports.comparison import check_drawing
+    from lifelong.reports.paper import verdict
+    from lifelong.training.study import Study, plan
     from lifelong.training.sweep import parse_steps
 
-    if max_minutes <= 0:
-        raise UsageError(
-            f"--max-minutes {max_minutes:g}",
-            expected="a number above 0",
-            fix="give a limit such as --max-minutes 60, or leave it out",
-        )
     steps = sweep or SWEEPS[log]
-    configs = authors_configs(log, names(models), config, changes, threads, max_examples)
+    configs = authors_configs(log, names(models), config, changes, threads)
     usual, own = seed_counts(seeds)
     study = Study(
         configs=configs,
         seeds=range(usual),
         own_seeds={model: range(count) for model, count in own.items()},
         reference=FLAGSHIP if FLAGSHIP in configs else None,
-        max_minutes=max_minutes,
+        max_minutes=_MINUTES,
         ablations=FLAGSHIP if FLAGSHIP in configs and ablations != "none" else None,
         variants=ablations_of(ablations, configs),
         sweep=() if steps == "none" else parse_steps(steps),
@@ -102,6 +95,17 @@ def paper(
     foretold = foreseen(terminal, dataset, study, out)
     if estimate:
         return Reply({"verdict": said, **foretold}, [f"To begin: the same command without --estimate; into {out}"])
+    reply = _repeated(terminal, log, study, dataset, out, command)
+    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foretold}
+    return Reply(document, [*reply.summary, said], reply.exit_code)
+
+
+def _repeated(terminal: Terminal, log: Log, study: Study, dataset: Dataset, out: Path, command: str) -> Reply:
+    """Run what is missing, and write the report with what the paper says."""
+    from lifelong.reports.comparison import write_comparison
+    from lifelong.reports.paper import LOGS, paper_sections
+    from lifelong.training.study import run_study
+
     outcome = run_study(dataset, out, study, command=command, progress=terminal.say)
     page = write_comparison(
         out,
@@ -110,11 +114,9 @@ def paper(
         dataset=dataset,
         runs=out / "runs",
         title=f"The HPMN paper on {LOGS[log].title}",
-        opening=paper_sections(log, outcome.comparison, dataset, configs),
+        opening=paper_sections(log, outcome.comparison, dataset, study.configs),
     )
-    reply = outcome_reply(outcome, page)
-    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foretold}
-    return Reply(document, [*reply.summary, said], reply.exit_code)
+    return outcome_reply(outcome, page)
 
 
 def authors_configs(
@@ -123,16 +125,14 @@ def authors_configs(
     config: Sequence[Path],
     changes: Sequence[str],
     threads: int | None,
-    max_examples: int | None = None,
 ) -> dict[str, RunConfig]:
     """The settings of each model: the authors' for this data set, then those of files, then those of changes.
 
     Raises:
         UsageError, ConfigError: see `lifelong.cli.model_settings.model_configs`.
     """
-    limit = [] if max_examples is None else [f"train.max_examples={max_examples}"]
     with as_file(files("lifelong.cli").joinpath("hpmn_paper", f"{log}.toml")) as authors:
-        return model_configs(models, [authors, *config], [*limit, *changes], threads)
+        return model_configs(models, [authors, *config], changes, threads)
 
 
 def ablations_of(ablations: str, configs: Mapping[str, RunConfig]) -> list[str] | None:

@@ -121,8 +121,8 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
 
 def _way_to_owned(command: str, options: Collection[str]) -> str:
     """What to do where another process owns the store, by what a command can do."""
-    if "service" in options:
-        return f"stop that process; or, if it is a service, ask it: lifelong {command} ... --service URL"
+    if "key_file" in options:
+        return f"stop that process; or, if it is a service, ask it: lifelong {command} ... --store http://HOST:PORT"
     if command == "ingest":
         return "stop that process; or, if it is a service, send it the events: POST /v1/events"
     return "stop that process"

@@ -78,7 +78,7 @@ class Remote:
             raise LifelongError(
                 f"{self.address} does not answer: {_reason(error)}",
                 expected="a running `lifelong serve`",
-                fix="check the address; where no service runs, name the store with --store",
+                fix="check the address; where no service runs, name the store itself",
             ) from error
 
 

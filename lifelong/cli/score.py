@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lifelong.cli.explain import explanation_reply
 from lifelong.cli.opening import open_scorer
 from lifelong.cli.options import (
     ArtifactPath,
@@ -27,7 +28,7 @@ from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.scoring.answer import Answer, Score, TaskScore
+    from lifelong.scoring.answer import Answer, Score, ScoreRequest, TaskScore
     from lifelong.scoring.scorer import Scorer
 
 
@@ -44,15 +45,34 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Scores: csv, jsonl or parquet.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show which time scales and which past events are behind each score.")
+    ] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="With --explain: dataset that holds the user's events.")
+    ] = None,
 ) -> Reply:
-    """Score candidates from the memories in a store."""
+    """Score candidates from the memories in a store; explain the scores."""
     candidates = [*names(items or ""), *item]
     _check(user=user, items=items if not item else "given", source=source, out=out)
+    if (explain and source is not None) or (data is not None and not explain):
+        raise UsageError(
+            "--data without --explain" if not explain else "--explain with --from",
+            expected="--explain with --user U --items I1,I2",
+            fix="ask for the explanation of one user's candidates",
+        )
+    from lifelong.scoring.answer import ScoreRequest
 
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
-        return _one(scorer, user or "", candidates, time, profile_of(profile), text=items or "")
+        if not candidates:
+            raise UsageError(
+                "no candidate is given", expected="at least one item id", fix="--items I1,I2, or --item ID"
+            )
+        check_request(user or "", time, time_unit=scorer.schema.time_unit)
+        request = ScoreRequest(user or "", candidates, time, profile=profile_of(profile))
+        return explanation_reply(scorer, request, data) if explain else _one(scorer, request, text=items or "")
 
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
@@ -70,21 +90,8 @@ def _check(*, user: str | None, items: str | None, source: Path | None, out: Pat
     )
 
 
-def _one(
-    scorer: Scorer,
-    user: str,
-    items: list[str],
-    time: int | None,
-    profile: Mapping[str, str | None] | None,
-    *,
-    text: str,
-) -> Reply:
-    from lifelong.scoring.answer import ScoreRequest
-
-    if not items:
-        raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2, or --item ID")
-    check_request(user, time, time_unit=scorer.schema.time_unit)
-    answer = scorer.answer([ScoreRequest(user, items, time, profile=profile)])[0]
+def _one(scorer: Scorer, request: ScoreRequest, *, text: str) -> Reply:
+    answer = scorer.answer([request])[0]
     several = list(answer.scores[0].tasks or {})
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
     rows = [
@@ -95,7 +102,9 @@ def _one(
     notes = [f"No probability{f' of {task}' if task else ''}: {_how(task, reason)}" for task, reason in sorted(reasons)]
     if unknown := [one.item for one in answer.scores if not one.known_item]:
         notes.append(f"Not met in training, scored as unknown items: {', '.join(unknown)}")
-        notes += [f"{one!r} is one item: give it by --item {quote(one)}" for one in _taken_apart(scorer, user, text)]
+        notes += [
+            f"{one!r} is one item: give it by --item {quote(one)}" for one in _taken_apart(scorer, request.user, text)
+        ]
     return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
 
 

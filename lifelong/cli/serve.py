@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,21 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lifelong.cli.opening import open_letters, open_pair
-from lifelong.cli.options import (
-    ArtifactPath,
-    BaseRate,
-    Column,
-    DeadLetter,
-    Late,
-    MappingFile,
-    MaxAhead,
-    OnBad,
-    OnGap,
-    StoreUrl,
-    base_rate_of,
-    columns_of,
-)
+from lifelong.cli.options import ArtifactPath, Settings, StoreUrl, columns_of
 from lifelong.cli.terminal import Reply, Terminal
+from lifelong.config import load_record
 from lifelong.errors import LifelongError, UsageError, require
 
 if TYPE_CHECKING:
@@ -38,13 +27,22 @@ if TYPE_CHECKING:
     from lifelong.ingestion.kafka_client import KafkaAddress
     from lifelong.serving.keys import KeyFile
     from lifelong.serving.logs import LogFormat
-    from lifelong.serving.service import ServiceSettings
+    from lifelong.serving.settings import ServiceConfig, ServiceSettings
     from lifelong.serving.writer import Writer
     from lifelong.serving.writer_process import WriterTask
     from lifelong.store.contract import MemoryStore
 
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+
+def _print_config(wanted: bool) -> None:
+    if wanted:
+        require("fastapi", extra="serve", purpose="serving")
+        from lifelong.serving.settings import service_toml
+
+        sys.stdout.write(service_toml())
+        raise typer.Exit
 
 
 def serve(
@@ -64,115 +62,76 @@ def serve(
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Accept requests from other machines without a key.")
     ] = False,
-    allowed_host: Annotated[
-        list[str],
-        typer.Option(
-            metavar="NAME",
-            help="Host name that requests may use, next to localhost and addresses; repeatable. With API keys: any.",
-        ),
-    ] = [],  # noqa: B006
-    trusted_proxy: Annotated[
-        list[str],
-        typer.Option(
-            metavar="ADDRESS",
-            help="Address or network of a proxy that is trusted to name the client in X-Forwarded-For; repeatable.",
-        ),
-    ] = [],  # noqa: B006
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Maximum requests per second from one caller.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Maximum number of seconds to answer a request.")] = 30.0,
-    head_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Maximum number of seconds to receive the head of a request.")
-    ] = 10.0,
-    max_wait: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may wait under overload.")] = 0.25,
-    max_connections: Annotated[
-        int,
-        typer.Option(min=1, help="Maximum open connections per process; at most half of its file descriptors."),
-    ] = 10_000,
-    log: Annotated[
-        Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
-    ] = "text",
-    log_users: Annotated[bool, typer.Option("--log-users", help="Write user ids to the log.")] = False,
-    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset for explanations.")] = None,
-    late: Annotated[Late, typer.Option(help="What to do with an event older than the user's last one.")] = "apply",
-    max_ahead: MaxAhead = 1.0,
-    base_rate: BaseRate = None,
     place: Annotated[
         str | None,
         typer.Option(
             "--from", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
         ),
     ] = None,
-    mapping: MappingFile = None,
-    column: Column = [],  # noqa: B006
-    on_bad: OnBad = "stop",
-    dead_letter: DeadLetter = None,
-    on_gap: OnGap = "stop",
-    report: Annotated[
-        Path | None, typer.Option(metavar="REPORT", help="Show the report of a comparison at /report.")
+    log: Annotated[
+        Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
+    ] = "text",
+    config: Annotated[
+        Path | None, typer.Option(metavar="SERVICE.toml", help="Limits, tuning and privacy; see --print-config.")
     ] = None,
-    impressions_log: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write every scored request to this folder, as parquet.")
-    ] = None,
-    forget_after: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Forget users without an event for this many days.")
-    ] = None,
-    keep_events: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Delete older events from the event log.")
-    ] = None,
+    changes: Settings = [],  # noqa: B006
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config",
+            help="Print a SERVICE.toml with every setting, its meaning and default, and exit.",
+            is_eager=True,
+            callback=_print_config,
+        ),
+    ] = False,
 ) -> Reply:
     """Serve scores and accept events over HTTP, and from a topic if one is given, until stopped."""
-    from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure, check_proxies
-    from lifelong.serving.run import check_workers, run, run_workers
-    from lifelong.store.redis_client import without_password
+    from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure
+    from lifelong.serving.run import check_workers
 
     check_workers(workers, store, topic=place is not None)
     check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
     keys = None if api_key_file is None else KeyFile(api_key_file)
     admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
-    from lifelong.serving.service import ServiceSettings
+    from lifelong.serving.settings import ServiceConfig
 
-    columns = columns_of(mapping, column)
-    following = None if place is None else _following(place, columns, on_bad, on_gap, dead_letter, max_ahead)
-    settings = ServiceSettings(
-        late=late,
-        max_ahead=max_ahead,
-        base_rate=base_rate_of(base_rate),
-        forget_after=forget_after,
-        keep_events=keep_events,
-        impressions_log=impressions_log,
-        timeout=timeout,
-        rate=rate,
-        trusted_proxies=check_proxies(trusted_proxy),
-        head_timeout=head_timeout,
-        max_wait=max_wait,
-        max_connections=max_connections,
-        log_users=log_users,
-    ).of_one(workers)
-    hosts = allowed_hosts(host, allowed_host, keys=keys is not None)
-    make_app = partial(_open_app, artifact, store, keys, admin_keys, hosts, data, report, settings, following, log)
-    embedded = workers > 1 and store.startswith("rocksdb://")
-    shown = {"store": without_password(store), "keys": keys is not None}
+    fix = "`lifelong serve --print-config` prints all settings"
+    settings = load_record(ServiceConfig, config, changes, fix=fix).of_one(workers)
+    hosts = allowed_hosts(host, settings.allowed_hosts, keys=keys is not None)
+    following = None if place is None else _following(place, settings)
+    plan = _Plan(artifact, store, settings, keys, admin_keys, hosts, following, log)
+    with _failures_in(log, terminal):
+        _serve(terminal, plan, workers, host, port)
+    return Reply(None, [] if log == "json" else ["Stopped; every accepted event is in the store."])
+
+
+def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, in this process or in several."""
+    from lifelong.serving.run import run, run_workers
+    from lifelong.store.redis_client import without_password
+
+    shown = {"store": without_password(plan.store), "keys": plan.keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
-        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, log)
+        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, plan.log)
 
-    with _failures_in(log, terminal), contextlib.ExitStack() as around:
-        if embedded:
+    with contextlib.ExitStack() as around:
+        if workers > 1 and plan.store.startswith("rocksdb://"):
             # One process owns the store; all workers find it in this folder.
-            folder = around.enter_context(_writer_for_workers(artifact, store, settings, log))
-            make_app = partial(make_app, folder=folder)
-        with make_app() as app:
+            folder = around.enter_context(_writer_for_workers(plan.artifact, plan.store, plan.settings, plan.log))
+            plan = replace(plan, folder=folder)
+        with _open_app(plan) as app:
             # With several workers, this process only finds out what is wrong with the artifact or the store.
             served = app.state.service.artifact
-            if served.path.resolve() != artifact.resolve():
-                _say(terminal, f"The store was switched to {served.path}: that artifact is served.", log)
+            if served.path.resolve() != plan.artifact.resolve():
+                _say(terminal, f"The store was switched to {served.path}: that artifact is served.", plan.log)
             announce = partial(ready, served.id)
             if workers == 1:
                 run(app, host=host, port=port, ready=announce)
         if workers > 1:
-            run_workers(make_app, settings, workers=workers, host=host, port=port, ready=announce)
-    return Reply(None, [] if log == "json" else ["Stopped; every accepted event is in the store."])
+            make_app = partial(_open_app, plan)
+            run_workers(make_app, plan.settings, workers=workers, host=host, port=port, ready=announce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,44 +143,48 @@ class _Following:
     dead_letter: str | None
 
 
-def _following(
-    place: str, columns: dict[str, str], on_bad: str, on_gap: str, dead_letter: str | None, max_ahead: float
-) -> _Following:
+def _following(place: str, config: ServiceConfig) -> _Following:
     """The topic that a URL names."""
     from lifelong.ingestion.kafka import StreamSettings
     from lifelong.ingestion.kafka_client import EXPECTED, is_kafka, parse
 
     if not is_kafka(place):
         raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
-    return _Following(parse(place), StreamSettings(None, columns, on_bad, on_gap, max_ahead=max_ahead), dead_letter)
+    columns = columns_of(config.mapping, [f"{ours}={theirs}" for ours, theirs in config.columns.items()])
+    settings = StreamSettings(None, columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead)
+    return _Following(parse(place), settings, config.dead_letter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What each process of a service opens; `folder` names the writer of several."""
+
+    artifact: Path
+    store: str
+    settings: ServiceConfig
+    keys: KeyFile | None
+    admin_keys: KeyFile | None
+    hosts: list[str] | None
+    following: _Following | None
+    log: LogFormat
+    folder: Path | None = None
 
 
 @contextlib.contextmanager
-def _open_app(
-    artifact: Path,
-    store: str,
-    keys: KeyFile | None,
-    admin_keys: KeyFile | None,
-    hosts: list[str] | None,
-    data: Path | None,
-    report: Path | None,
-    settings: ServiceSettings,
-    following: _Following | None,
-    log: LogFormat,
-    folder: Path | None = None,
-) -> Iterator[FastAPI]:
-    """The app of one process, with the store open as long as the context; `folder` names the writer of several."""
+def _open_app(plan: _Plan) -> Iterator[FastAPI]:
+    """The app of one process, with the store open as long as the context."""
     from lifelong.data.dataset import Dataset
     from lifelong.serving.logs import log_as
 
-    log_as(log)
-    dataset = None if data is None else Dataset(data)
-    if folder is not None:
-        pair = _opened_for_all(artifact, folder)
-    elif not store.startswith("rocksdb://"):
-        pair = _opened_here(artifact, store)
+    log_as(plan.log)
+    settings, following = plan.settings, plan.following
+    dataset = None if settings.data is None else Dataset(settings.data)
+    if plan.folder is not None:
+        pair = _opened_for_all(plan.artifact, plan.folder)
+    elif not plan.store.startswith("rocksdb://"):
+        pair = _opened_here(plan.artifact, plan.store)
     else:
-        pair = _opened_by_a_writer(artifact, store, settings, log)
+        pair = _opened_by_a_writer(plan.artifact, plan.store, settings, plan.log)
     with (
         pair as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
@@ -231,11 +194,11 @@ def _open_app(
         app = create_app(
             opened,
             memories,
-            api_keys=keys,
-            admin_keys=admin_keys,
-            allowed_hosts=hosts,
+            api_keys=plan.keys,
+            admin_keys=plan.admin_keys,
+            allowed_hosts=plan.hosts,
             dataset=dataset,
-            report=report,
+            report=settings.report,
             settings=settings,
             writer=writer,
         )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from lifelong.cli.options import KeyFile, ServiceUrl, StoreOrNone, one_of
+from lifelong.cli.options import KeyFile, StoreOrService, is_service
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import UsageError
@@ -22,8 +22,7 @@ def switch(
         typer.Argument(metavar="ARTIFACT", help="Artifact to serve: its folder, its id, or the start of its id."),
     ] = None,
     *,
-    store: StoreOrNone = None,
-    service: ServiceUrl = None,
+    store: StoreOrService,
     key_file: KeyFile = None,
     back: Annotated[bool, typer.Option("--back", help="Serve the artifact that was served before.")] = False,
     drop: Annotated[
@@ -31,16 +30,15 @@ def switch(
     ] = None,
 ) -> Reply:
     """Serve another artifact, once `backfill` has built its memories; go back; drop memories; or list the artifacts."""
-    one_of(store=store, service=service)
     if (artifact is not None) + back + (drop is not None) > 1:
         raise UsageError(
             "found more than one action",
             expected="one of ARTIFACT, --back and --drop ARTIFACT, or none",
             fix="do one after the other",
         )
-    if service is not None:
-        return shown(_remote(Remote.of(service, key_file), artifact, back=back, drop=drop))
-    return shown(_local(store or "", artifact, back=back, drop=drop))
+    if is_service(store):
+        return shown(_remote(Remote.of(store, key_file), artifact, back=back, drop=drop))
+    return shown(_local(store, artifact, back=back, drop=drop))
 
 
 def _remote(remote: Remote, artifact: str | None, *, back: bool, drop: str | None) -> dict[str, Any]:

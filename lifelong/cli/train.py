@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import DataPath, Settings, Threads, Track
+from lifelong.cli.options import DataPath, Settings, Track
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ def train(
     changes: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
-    threads: Threads = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, batches, negatives and dropout.")] = None,
     track: Track = [],  # noqa: B006
 ) -> Reply:
     """Train a model, select it on validation, fit the calibrator, and write the artifact."""
@@ -58,11 +56,9 @@ def train(
         )
 
     callbacks = checked_callbacks(track)
-    own = {"train.threads": threads, "train.seed": seed}
-    overrides = [*changes, *(f"{key}={value}" for key, value in own.items() if value is not None)]
     # With --from the trainer compares the settings with the artifact's.
     check = functools.partial(check_config, model) if model is not None and start is None else None
-    settings = load_config(config, overrides, check_model=check)
+    settings = load_config(config, changes, check_model=check)
     try:
         artifact = trainer.train(
             Dataset(data),

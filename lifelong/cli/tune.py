@@ -29,7 +29,6 @@ def tune(
     examples: Annotated[int, typer.Option(min=2, help="Maximum number of labelled examples per trial.")] = 1_000_000,
     config: Annotated[Path | None, typer.Option(help="Fixed settings in TOML; they are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     threads: Threads = None,
     track: Track = [],  # noqa: B006
 ) -> Reply:
@@ -48,7 +47,6 @@ def tune(
         model=model,
         trials=trials,
         examples=examples,
-        seed=seed,
         fixed=named_settings(config, changes),
         command=command,
         callbacks=checked_callbacks(track),

@@ -32,7 +32,6 @@ def verify(
     users: Annotated[
         int | None, typer.Option(min=1, help="Number of users to check, drawn at random; by default all.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
 ) -> Reply:
     """Replay each user's events one by one, and compare memories and scores with those of the store."""
     from lifelong.data.dataset import Dataset
@@ -45,7 +44,6 @@ def verify(
             memories,
             until=until,
             users=users,
-            seed=seed,
             progress=advance,
         )
     document = {**asdict(report), "equal": report.equal}

@@ -146,7 +146,7 @@ def _whole_of_text(text: str) -> int:
 
 def ahead_problem(time: int, latest: int) -> tuple[str, str, str]:
     """`event_problem` of a time that is too far ahead."""
-    return "time", f"is {time}, too far ahead of this machine's clock", f"at most {latest}, as --max-ahead allows"
+    return "time", f"is {time}, too far ahead of this machine's clock", f"at most {latest}, as max_ahead allows"
 
 
 def latest_time(time_unit: str, max_ahead: float, now: float) -> int:

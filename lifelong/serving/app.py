@@ -33,7 +33,8 @@ from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
 from lifelong.serving.pages import Report, pages
 from lifelong.serving.routes import api, busy, operations
-from lifelong.serving.service import Service, ServiceSettings
+from lifelong.serving.service import Service
+from lifelong.serving.settings import ServiceSettings
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
 from lifelong.serving.writer import Writer

@@ -113,7 +113,7 @@ class HostGate:
                 return ForbiddenError(
                     f"the request is for the host {_name(host)!r}",
                     expected="localhost, an address, or a name of this service",
-                    fix="if the service has this name, start it with --allowed-host NAME",
+                    fix="if the service has this name, start it with --set 'allowed_hosts=[\"NAME\"]'",
                 )
         if not scope["path"].startswith(self._prefix):
             return None
@@ -123,7 +123,7 @@ class HostGate:
         return ForbiddenError(
             f"the request comes from a page of {origin!r}",
             expected="a page of this service, or no page",
-            fix="if the service has this name, start it with --allowed-host NAME",
+            fix="if the service has this name, start it with --set 'allowed_hosts=[\"NAME\"]'",
         )
 
     def _ours(self, host: str) -> bool:

@@ -37,8 +37,8 @@ def check_clock(store: MemoryStore, max_ahead: float, now: float) -> None:
     if behind > max_ahead:
         raise StoreUnavailableError(
             f"this machine's clock is {behind:,.1f} days behind that of the store, so events of today are refused",
-            expected=f"a clock that is behind by {max_ahead:g} days at most, as --max-ahead allows",
-            fix="set the clock; if it is right, it was ahead when the store was made: start with a larger --max-ahead",
+            expected=f"a clock that is behind by {max_ahead:g} days at most, as max_ahead allows",
+            fix="set the clock; if it is right, it was ahead when the store was made: start with a larger max_ahead",
         )
 
 

@@ -65,7 +65,7 @@ async def report(request: Request) -> HTMLResponse:
     """The report of a comparison."""
     found: Report | None = request.app.state.report
     if found is None:
-        raise NotFoundError("this service shows no report", fix="lifelong serve ... --report REPORT")
+        raise NotFoundError("this service shows no report", fix="lifelong serve ... --set report=REPORT")
     return HTMLResponse(found.text, headers=_headers(found.policy))
 
 

@@ -28,7 +28,7 @@ from lifelong.store.descriptors import raise_descriptor_limit
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from lifelong.serving.service import ServiceSettings
+    from lifelong.serving.settings import ServiceSettings
 
 ANSWER_SECONDS = 30
 """Seconds without an answer after which a worker is taken for hung and replaced; it gives none until it has started."""

@@ -17,8 +17,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, Field, with_config
 
@@ -27,7 +26,6 @@ from lifelong.background import running
 from lifelong.data.events import NO_TIME
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
-from lifelong.memory.event import MAX_AHEAD
 from lifelong.memory.forgetting import export, forget
 from lifelong.memory.updater import Updater
 from lifelong.scoring.answer import Answer, ScoreRequest
@@ -37,10 +35,11 @@ from lifelong.scoring.features import FeatureTable, feature_table
 from lifelong.scoring.online_items import Fields, OnlineItems
 from lifelong.scoring.scorer import Scorer
 from lifelong.serving.batching import Reads, Writes
-from lifelong.serving.errors import NotFoundError, TooLargeError
+from lifelong.serving.errors import NotFoundError
 from lifelong.serving.health import WriteHealth, check_clock
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Queue
+from lifelong.serving.settings import ServiceSettings
 from lifelong.serving.views import Views
 from lifelong.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.store.contract import ITEMS
@@ -60,100 +59,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 READY_SECONDS = 5.0
 """Seconds after which a store that does not answer makes the service not ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
-    """What the service allows and how it runs.
-
-    Args:
-        max_body: bytes of a request's body.
-        max_events: events in one request.
-        max_users: users in one request.
-        max_candidates: candidates in one request, over all its users.
-        max_items: items in one request.
-        max_explained: candidates that one request may have explained: each makes a reply some kilobytes longer.
-        max_values: features in one reply, over all its candidates.
-        threads: readers at the same time.
-        at_once: up to this many candidates of one user are scored by the event loop's own thread, since the way to
-            another thread and back would take as long as the scores.
-        late: what happens to an event that is older than the user's last one: "apply" or "refuse".
-        max_ahead: days that an event may be ahead of the clock.
-        event_log: whether the store keeps the events, for explanations.
-        base_rate: share of positives in production, for probabilities: of the first task, or task -> share.
-        keep_events: days after which an event is removed from the event log; None for never.
-        impressions_log: folder for what was scored; None to keep nothing.
-        forget_after: days without an event after which a user is forgotten; None for never.
-        timeout: seconds until a request must be answered.
-        rate: requests per second that one caller may make; None for no limit.
-        trusted_proxies: addresses and networks trusted to name the client in `X-Forwarded-For`; no others are.
-        max_connections: open connections of clients, of one process; never more than half of the descriptors that the
-            process may have.
-        max_head: bytes of a request's head.
-        head_timeout: seconds until a request's head is complete.
-        max_wait: seconds that a request may wait for its turn where others wait, too; one that has waited longer is
-            refused and not computed.
-        max_waiting: requests that may wait for the readers, and for the writer.
-        max_bodies: bytes of all large bodies together that are read or worked on at the same time.
-        log_users: whether the log may name users.
-    """
-
-    max_body: int = 8 * 2**20
-    max_events: int = 10_000
-    max_users: int = 1_000
-    max_candidates: int = 20_000
-    max_items: int = 10_000
-    max_explained: int = 100
-    max_values: int = 200_000
-    threads: int = 2
-    at_once: int = 128
-    late: Literal["apply", "refuse"] = "apply"
-    max_ahead: float = MAX_AHEAD
-    event_log: bool = True
-    base_rate: float | Mapping[str, float] | None = None
-    forget_after: float | None = None
-    keep_events: float | None = None
-    impressions_log: Path | None = None
-    timeout: float = 30.0
-    rate: float | None = None
-    trusted_proxies: Sequence[str] = ()
-    max_connections: int = 10_000
-    max_head: int = 65_536
-    head_timeout: float = 10.0
-    max_bodies: int = 64 * 2**20
-    max_wait: float = 0.25
-    max_waiting: int = 1_000
-    log_users: bool = False
-
-    def of_one(self, workers: int) -> ServiceSettings:
-        """The settings of one of several processes, so that all together allow no caller more.
-
-        >>> ServiceSettings(rate=10.0).of_one(4).rate
-        2.5
-
-        Args:
-            workers: how many processes there are.
-        """
-        return self if self.rate is None else replace(self, rate=self.rate / workers)
-
-    def allow(self, kind: str, number: int) -> None:
-        """Refuse a request that is too large.
-
-        >>> ServiceSettings(max_users=10).allow("users", 10)
-
-        Args:
-            kind: events, users, candidates, items, explained or values.
-            number: how many of them the request has.
-
-        Raises:
-            TooLargeError: more than allowed.
-        """
-        most = int(getattr(self, f"max_{kind}"))
-        if number > most:
-            words = {"explained": "candidates to explain", "values": "features"}.get(kind, kind)
-            raise TooLargeError(
-                f"{number:,} {words} in one request", expected=f"at most {most:,}", fix="send several requests"
-            )
 
 
 @with_config(ConfigDict(extra="forbid"))

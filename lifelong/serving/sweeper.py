@@ -44,7 +44,7 @@ class Sweeper:
         self._background = Background(
             self._pass, name="sweep", failure="what is old could not be forgotten", longest=EVERY
         )
-        limits = {"--forget-after": self.days, "--keep-events": self.kept}
+        limits = {"forget_after": self.days, "keep_events": self.kept}
         given = {option: days for option, days in limits.items() if days is not None}
         for days in given.values():
             moment_before(days)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lifelong.config import RunConfig, TrainSettings, load_config, train_problem
+from lifelong.config import RunConfig, TrainSettings, load_config, setting_problem
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models import SharedSettings, check_config, model_class
 
@@ -110,5 +110,5 @@ def _checked_train(base: TrainSettings, changes: Mapping[str, Any], problems: li
         # What nobody has named stays so: the model's recipe decides it.
         return TrainSettings.model_validate({**base.model_dump(exclude_unset=True), **changes})
     except ValidationError as error:
-        problems += [train_problem(detail) for detail in error.errors()]
+        problems += [setting_problem(TrainSettings, detail, "train") for detail in error.errors()]
         return base

@@ -67,7 +67,7 @@ export function cellWords({ value, low, high }: Counted): string {
   return low === null ? shown(value) : range(low, high);
 }
 
-// A candidate's own value, as `lifelong explain` prints it.
+// A candidate's own value, as `lifelong score --explain` prints it.
 export function ownWords(one: Counted): string {
   return one.low === null ? shown(one.value) : `${shown(one.value)} (counted as ${cellWords(one)})`;
 }

@@ -14,7 +14,7 @@ from lifelong.models import check_config
 from lifelong.reports.paper import COMPARED
 
 pytestmark = pytest.mark.torch
-QUICK = ("--max-examples", "60", "--threads", "1", "--set", "train.batch_targets=16")
+QUICK = ("--set", "train.max_examples=60", "--threads", "1", "--set", "train.batch_targets=16")
 
 
 def test_the_paper_is_repeated_and_goes_on_where_it_stopped(run, tmp_path):
@@ -109,7 +109,7 @@ def test_coins_that_all_fall_alike_are_flipped_again_and_it_is_said(run, tmp_pat
     [
         (["movielens", "x.csv"], "movielens"),
         (["amazon", "x.json", "--models", "hpnm"], "hpnm"),
-        (["amazon", "x.json", "--max-minutes", "0"], "--max-minutes 0"),
+        (["amazon", "x.json", "--set", "train.max_minutes=0"], "max_minutes"),
         (["amazon", "x.json", "--ablations", "hops-9"], "hops-9"),
     ],
 )

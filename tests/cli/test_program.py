@@ -69,7 +69,6 @@ def test_an_unknown_option_is_bad_usage_also_for_machines(run):
         (["backfill", "artifact", "data"], "--store"),
         (["ingest", "artifact", "--store", "memory://"], "--from"),
         (["score", "artifact"], "--store"),
-        (["explain", "artifact", "--store", "memory://"], "--user"),
         (["verify", "artifact", "data"], "--store"),
         (["serve", "artifact"], "--store"),
     ],
@@ -96,10 +95,9 @@ def test_an_error_is_printed_in_its_three_parts(capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        ["forget", "a", "\udcff", "--service", "http://127.0.0.1:1"],
+        ["forget", "a", "\udcff", "--store", "http://127.0.0.1:1"],
         ["export", "--user", "\udcff", "--store", "memory://"],
         ["score", ".", "--store", "memory://", "--user", "u", "--items", "i1,\udcff"],
-        ["explain", ".", "--store", "memory://", "--user", "\udcff", "--items", "i1"],
     ],
     ids=lambda words: words[0],
 )

@@ -1,4 +1,4 @@
-"""`ingest`, `score`, `explain`, `verify`, `serve`: the commands that need no torch."""
+"""`ingest`, `score`, `verify`, `serve`: the commands that need no torch."""
 
 import csv
 import json
@@ -109,13 +109,13 @@ def test_score_names_candidates_that_training_did_not_know(run, artifact, filled
     assert "unknown items" not in run("score", artifact, *words, "i1,i2").stdout
 
 
-@pytest.mark.parametrize("command", ["score", "explain"])
+@pytest.mark.parametrize("more", [[], ["--explain"]])
 @pytest.mark.parametrize(
     ("user", "time", "said"), [("", TIME, "user is ''"), ("u1", "1700000000000", "--time 1700000000000")]
 )
-def test_a_request_that_nobody_can_mean_is_bad_usage(run, artifact, filled, command, user, time, said):
+def test_a_request_that_nobody_can_mean_is_bad_usage(run, artifact, filled, more, user, time, said):
     words = ["--store", filled, "--user", user, "--items", "i1", "--time", time, "--json"]
-    outcome = run(command, artifact, *words)
+    outcome = run("score", artifact, *words, *more)
     assert outcome.code == 2 and outcome.error["found"] == said
 
 
@@ -127,16 +127,16 @@ def test_what_is_where_an_artifact_was_expected_is_said(run, filled, events, dat
 
 def test_what_is_where_a_dataset_was_expected_is_said_and_nothing_is_to_be_written_into_it(run, artifact, filled):
     words = ["--store", filled, "--user", "u1", "--items", "i1", "--data", artifact, "--json"]
-    error = run("explain", artifact, *words).error
+    error = run("score", artifact, "--explain", *words).error
     assert "it is an artifact" in error["found"] and "--out" not in error["fix"]
 
 
 def test_an_id_with_a_comma_is_one_candidate(run, artifact, filled):
     words = ["--store", filled, "--user", "u1", "--items", "i1, i2", "--item", "oil, 1 l", "--json"]
-    for command, key in (("score", "scores"), ("explain", "candidates")):
-        found = run(command, artifact, *words).document[key]
+    for more, key in (([], "scores"), (["--explain"], "candidates")):
+        found = run("score", artifact, *words, *more).document[key]
         assert [row["item"] for row in found] == ["i1", "i2", "oil, 1 l"]
-    assert run("explain", artifact, "--store", filled, "--user", "u1", "--json").code == 2
+    assert run("score", artifact, "--explain", "--store", filled, "--user", "u1", "--json").code == 2
 
 
 def test_an_id_with_a_comma_that_was_taken_for_two_is_named(run, filled, tmp_path):
@@ -185,6 +185,8 @@ def test_score_reads_while_another_process_owns_the_store(run, artifact, filled)
         ["--from", "x.csv"],
         ["--user", "u1", "--items", "i1", "--out", "y.csv"],
         ["--user", "u1", "--items", ","],
+        ["--from", "x.csv", "--out", "y.csv", "--explain"],
+        ["--user", "u1", "--items", "i1", "--data", "data"],
     ],
 )
 def test_half_a_request_is_bad_usage(run, artifact, words):
@@ -305,7 +307,7 @@ def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
 
 
 def test_explain_shows_slots_and_events(run, artifact, filled):
-    outcome = run("explain", artifact, "--store", filled, "--user", "u1", "--items", "i1", "--time", TIME)
+    outcome = run("score", artifact, "--explain", "--store", filled, "--user", "u1", "--items", "i1", "--time", TIME)
     assert outcome.code == 0
     assert "every 2 events" in outcome.stdout and "every 4 events, empty" in outcome.stdout
     assert "i1 (same item, category, 1 day ago)" in outcome.stdout
@@ -313,7 +315,7 @@ def test_explain_shows_slots_and_events(run, artifact, filled):
 
 def test_explain_for_machines_is_what_the_service_answers(run, artifact, filled):
     words = ("--user", "u1", "--items", "i1,i2", "--time", TIME, "--json")
-    document = run("explain", artifact, "--store", filled, *words).document
+    document = run("score", artifact, "--explain", "--store", filled, *words).document
     assert [candidate["item"] for candidate in document["candidates"]] == ["i1", "i2"]
     assert [slot["window"] for slot in document["slots"]] == [[3, 3], [1, 2], None]
     assert document["events_from"] == "store"
@@ -326,7 +328,7 @@ def test_explain_names_the_events_that_a_history_model_attends_to(run, dataset, 
 
     folder = tiny_artifact(tmp_path / "sim", dataset, model="sim").path
     assert run("ingest", folder, "--store", url, "--from", events).code == 0
-    outcome = run("explain", folder, "--store", url, "--user", "u1", "--items", "i1,i5", "--time", TIME)
+    outcome = run("score", folder, "--explain", "--store", url, "--user", "u1", "--items", "i1,i5", "--time", TIME)
     assert "The weights of her last 3 events, which sum to 1" in outcome.stdout
     attended, nothing = outcome.stdout.split("i5: score")
     assert "1 day ago" in attended and "i11" in attended and "i2 " not in attended
@@ -335,7 +337,7 @@ def test_explain_names_the_events_that_a_history_model_attends_to(run, dataset, 
 
 def test_explain_takes_events_of_a_dataset(run, artifact, filled, dataset):
     words = ("--user", "u1", "--items", "i1", "--data", dataset.folder, "--json")
-    assert run("explain", artifact, "--store", filled, *words).document["events_from"] == "data and store"
+    assert run("score", artifact, "--explain", "--store", filled, *words).document["events_from"] == "data and store"
 
 
 # verify
@@ -473,16 +475,16 @@ def test_the_list_of_artifacts_is_for_people_too(run, artifact, newer, filled):
 
 @pytest.mark.parametrize(
     "words",
-    [[], ["--store", "memory://", "--service", "http://x"], ["--store", "memory://", "--back", "--drop", "x"]],
+    [[], ["--store", "memory://", "--back", "--drop", "x"]],
 )
 def test_a_switch_that_says_too_little_or_too_much_is_bad_usage(run, words):
     assert run("switch", *words, "--json").code == 2
 
 
 def test_a_service_that_does_not_answer_is_named(run):
-    outcome = run("switch", "--service", "http://127.0.0.1:9", "--json")
+    outcome = run("switch", "--store", "http://127.0.0.1:9", "--json")
     assert outcome.code == 1 and "does not answer" in outcome.error["found"]
-    assert run("switch", "--service", "nonsense", "--json").code == 2
+    assert run("switch", "--store", "nonsense", "--json").code == 2
 
 
 # forget, export
@@ -515,7 +517,7 @@ def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path
     assert run("export", "--user", "", "--store", filled, "--json").error["found"] == "--user is empty"
     below = run("export", "--events", out / "more.csv", "--store", filled, "--json")
     assert (below.code, below.error["found"]) == (2, f"{out} is a file")
-    away = ("export", "--service", "http://127.0.0.1:1", "--user", "u1", "--json")
+    away = ("export", "--store", "http://127.0.0.1:1", "--user", "u1", "--json")
     assert run(*away).error["found"] == "http://127.0.0.1:1 does not answer: Connection refused"
     assert (
         run(*away, "--key-file", "none").error["found"] == "cannot read the API keys: none: No such file or directory"
@@ -558,11 +560,11 @@ def test_a_store_that_is_owned_is_refused_with_the_way_out(run, artifact, filled
         ),
         (
             ("switch", "--back", "--store", "STORE"),
-            "stop that process; or, if it is a service, ask it: lifelong switch ... --service URL",
+            "stop that process; or, if it is a service, ask it: lifelong switch ... --store http://HOST:PORT",
         ),
         (
             ("forget", "u1", "--store", "STORE"),
-            "stop that process; or, if it is a service, ask it: lifelong forget ... --service URL",
+            "stop that process; or, if it is a service, ask it: lifelong forget ... --store http://HOST:PORT",
         ),
         (("serve", "ARTIFACT", "--store", "STORE", "--port", "0"), "stop that process"),
     ],
@@ -575,8 +577,8 @@ def test_the_way_to_an_owned_store_is_one_that_the_command_has(run, artifact, fi
     finally:
         owner.close()
     assert (outcome.code, outcome.error["type"], outcome.error["fix"]) == (1, "StoreLockedError", fix)
-    takes_service = "--service" in run(words[0], "--help").stdout
-    assert takes_service == ("--service" in fix)
+    takes_service = "--key-file" in run(words[0], "--help").stdout
+    assert takes_service == ("--store http://" in fix)
 
 
 def test_these_commands_run_without_torch(artifact, events, tmp_path):
@@ -588,7 +590,7 @@ def test_these_commands_run_without_torch(artifact, events, tmp_path):
         f"pair = [{str(artifact)!r}, '--store', 'rocksdb://{tmp_path}/store']",
         f"assert main(['ingest', *pair, '--from', {str(events)!r}]) == 0",
         "assert main(['score', *pair, '--user', 'u1', '--items', 'i1']) == 0",
-        "assert main(['explain', *pair, '--user', 'u1', '--items', 'i1']) == 0",
+        "assert main(['score', '--explain', *pair, '--user', 'u1', '--items', 'i1']) == 0",
         "assert main(['train', 'x', '--model', 'hpmn', '--out', 'y', '--json']) == 1",
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)

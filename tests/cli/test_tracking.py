@@ -20,7 +20,11 @@ from lifelong import plugins  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 SETTINGS = {"max_epochs": 3, "patience": 9, "max_targets": 10, "validate_every": 0.5, "validation_examples": 100}
-QUICK = (*(word for name, value in SETTINGS.items() for word in ("--set", f"train.{name}={value}")), "--threads", "1")
+QUICK = (
+    *(word for name, value in SETTINGS.items() for word in ("--set", f"train.{name}={value}")),
+    "--set",
+    "train.threads=1",
+)
 WATCH = '''
 """Notes how many validations TensorBoard's files hold at each validation."""
 
@@ -84,7 +88,18 @@ def test_each_trial_of_a_search_is_a_run_and_giving_up_is_no_failure(run, datase
 
     monkeypatch.setattr(tuning, "_PATIENT_TRIALS", 1)
     monkeypatch.setattr(tuning, "_PATIENT_VALIDATIONS", 0)
-    words = ("--trials", "6", "--examples", "200", "--threads", "1", "--track", "mlflow", "--track", "tensorboard")
+    words = (
+        "--trials",
+        "6",
+        "--examples",
+        "200",
+        "--set",
+        "train.threads=1",
+        "--track",
+        "mlflow",
+        "--track",
+        "tensorboard",
+    )
     outcome = run("tune", dataset.folder, "--model", "dnn", "--out", tmp_path / "t.toml", *words, "--json")
     states = [trial["state"] for trial in outcome.document["trials"]]
     assert "given up" in states

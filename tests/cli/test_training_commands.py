@@ -21,7 +21,7 @@ TAOBAO = "".join(
     for user in range(1, 6)
     for step in range(12)
 )
-QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=1.0", "--threads", "1")
+QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=1.0", "--set", "train.threads=1")
 SMALL = ("--set", "model.embedding=4", "--set", "model.width=8", "--set", "model.periods=[1,2]")
 
 
@@ -114,7 +114,9 @@ def trained(tmp_path_factory, dataset) -> Path:
 @pytest.mark.slow
 def test_train_backfill_verify_and_score_a_memory_model(run, dataset, tmp_path):
     out, url = tmp_path / "artifact", f"rocksdb://{tmp_path}/store"
-    outcome = run("train", dataset.folder, "--model", "hpmn", "--out", out, *QUICK, *SMALL, "--seed", "3", "--json")
+    outcome = run(
+        "train", dataset.folder, "--model", "hpmn", "--out", out, *QUICK, *SMALL, "--set", "train.seed=3", "--json"
+    )
     assert outcome.code == 0, outcome.stdout
     assert outcome.document["artifact"] == str(out)
     assert len(outcome.document["id"]) == 64
@@ -169,7 +171,7 @@ def test_all_wrong_settings_are_named_at_once(run, dataset, tmp_path):
 @pytest.mark.slow
 def test_training_goes_on_from_an_artifact_and_says_what_changed(run, log, tmp_path):
     """The daily refresh: newer rows, the numbers and the weights of the day before."""
-    small = ("--set", "model.embedding=4", "--set", "train.max_examples=40", "--threads", "1")
+    small = ("--set", "model.embedding=4", "--set", "train.max_examples=40", "--set", "train.threads=1")
     settings = ("--set", "min_count=1", "--set", "buckets=4")
     assert run("prepare", "taobao", log, "--out", tmp_path / "old", *settings).code == 0
     assert run("train", tmp_path / "old", "--model", "dnn", "--out", tmp_path / "monday", *small).code == 0

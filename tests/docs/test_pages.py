@@ -13,6 +13,7 @@ from support.rooms import draw
 
 import lifelong
 from lifelong import errors, nn
+from lifelong.cli.program import build
 
 ROOT = Path(__file__).parents[2]
 MODULES = import_graph()
@@ -36,6 +37,15 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
 def test_tests_that_a_page_names_exist(page: Path) -> None:
     for file, name in re.findall(r"`(?:(tests/[\w/]+\.py)::)?(test_\w+)`", page.read_text()):
         assert name in (TESTS[file] if file else set().union(*TESTS.values())), f"{file} {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_options_that_a_page_names_exist(page: Path) -> None:
+    commands = build().commands
+    called = r"(?:`|^ *)lifelong (?:--import \w+ )*([a-z]+)\b([^`#|\n]*)"
+    for name, rest in re.findall(called, page.read_text(), re.MULTILINE):
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {*re.findall(r"(?<![\w-])--[a-z][\w-]*", rest)} <= known | {"--help", "--json", "--debug"}, (name, rest)
 
 
 @pytest.mark.parametrize(

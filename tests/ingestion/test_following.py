@@ -149,10 +149,10 @@ def test_a_message_that_is_no_event_is_left_out_where_that_is_wanted(kafka, serv
     service = serve(
         f"rocksdb://{tmp_path / 'store'}",
         kafka.url("skip"),
-        "--on-bad",
-        "skip",
-        "--dead-letter",
-        str(tmp_path / "bad.jsonl"),
+        "--set",
+        "on_bad=skip",
+        "--set",
+        f"dead_letter={tmp_path / 'bad.jsonl'}",
     )
     until(lambda: count(service, "u") == 1)
     until(lambda: numbers(service).get('lifelong_stream_events_total{outcome="bad"}') == 1)

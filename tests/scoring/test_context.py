@@ -25,7 +25,7 @@ from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.replay import replay
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.tables import score_table
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.store.opening import open_store
 from lifelong.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset

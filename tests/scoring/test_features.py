@@ -17,7 +17,7 @@ from lifelong.memory.updater import Updater, UserEvent  # noqa: E402
 from lifelong.scoring import features as featuring  # noqa: E402
 from lifelong.scoring.features import export_features, features  # noqa: E402
 from lifelong.scoring.scorer import Scorer  # noqa: E402
-from lifelong.serving.service import ServiceSettings  # noqa: E402
+from lifelong.serving.settings import ServiceSettings  # noqa: E402
 from lifelong.store.ram import InMemoryStore  # noqa: E402
 
 pytestmark = pytest.mark.torch

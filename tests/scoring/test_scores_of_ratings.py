@@ -89,6 +89,6 @@ def test_the_command_shows_the_errors_of_ratings(
     made: tuple[Artifact, Dataset], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     artifact, dataset = made
-    assert main(["evaluate", str(artifact.path), str(dataset.folder), "--bootstrap", "20", "--threads", "1"]) == 0
+    assert main(["evaluate", str(artifact.path), str(dataset.folder), "--bootstrap", "20"]) == 0
     shown = capsys.readouterr().out
     assert "RMSE" in shown and "expected rating" in shown

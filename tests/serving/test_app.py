@@ -16,7 +16,7 @@ import pytest
 from lifelong.errors import StoreUnavailableError
 from lifelong.serving.bodies import LARGE
 from lifelong.serving.schemas import ManyReply
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.store.contract import Commit
 
 START = 1_700_000_000

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lifelong.serving import schemas
 from lifelong.serving.bodies import LARGE
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 
 PACKED, JSON = "application/msgpack", "application/json"
 EVENT = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": "one", "fields": {"category": "c1"}}

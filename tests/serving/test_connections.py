@@ -107,7 +107,7 @@ def test_unfinished_heads_take_no_descriptor_of_the_store_and_no_request(artifac
 
 @pytest.mark.parametrize("sent", [b"", HEAD, HEAD + b"\r\n", HEAD + b"Content-Length: 9\r\n\r\n{"])
 def test_what_is_not_finished_in_time_is_ended(artifact, tmp_path, sent):
-    options = ("--head-timeout", "1", "--timeout", "1")
+    options = ("--set", "head_timeout=1", "--set", "timeout=1")
     with served(artifact.path, tmp_path / "store", *options) as service, service.connect() as one:
         one.sendall(sent)
         said = to_the_end(one)
@@ -122,14 +122,14 @@ def test_what_is_not_finished_in_time_is_ended(artifact, tmp_path, sent):
 
 
 def test_a_body_for_the_administration_is_not_waited_for_either(artifact, tmp_path):
-    with served(artifact.path, tmp_path / "store", "--timeout", "1") as service, service.connect() as one:
+    with served(artifact.path, tmp_path / "store", "--set", "timeout=1") as service, service.connect() as one:
         one.sendall(HEAD.replace(b"/v1/score", b"/v1/admin/switch") + b"Content-Length: 9\r\n\r\n{")
         assert to_the_end(one) == b""
         assert "lifelong_expired_connections_total 1.0" in service.get("/metrics")
 
 
 def test_an_answer_that_is_not_read_holds_no_connection(artifact, tmp_path):
-    with served(artifact.path, tmp_path / "store", "--timeout", "1") as service, socket.socket() as one:
+    with served(artifact.path, tmp_path / "store", "--set", "timeout=1") as service, socket.socket() as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         one.settimeout(1)
         one.connect(("127.0.0.1", service.port))
@@ -146,7 +146,7 @@ def test_an_answer_that_is_not_read_holds_no_connection(artifact, tmp_path):
 
 
 def test_a_trickle_of_bytes_does_not_keep_a_head_open(artifact, tmp_path):
-    with served(artifact.path, tmp_path / "store", "--head-timeout", "1") as service, service.connect() as one:
+    with served(artifact.path, tmp_path / "store", "--set", "head_timeout=1") as service, service.connect() as one:
         one.sendall(HEAD)
         stop = threading.Event()
 
@@ -239,7 +239,7 @@ def test_what_has_no_certain_length_is_refused(artifact, tmp_path):
 
 
 def test_where_all_connections_are_busy_a_new_one_is_told_to_wait(artifact, tmp_path):
-    options = ("--max-connections", "4")
+    options = ("--set", "max_connections=4")
     with served(artifact.path, tmp_path / "store", *options) as service, ExitStack() as open_:
         for _ in range(4):
             one = open_.enter_context(service.connect())

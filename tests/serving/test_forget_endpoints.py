@@ -8,7 +8,7 @@ from support.processes import until
 
 from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.serving.app import create_app
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.serving.sweeper import Sweeper
 
 
@@ -85,7 +85,7 @@ def test_a_service_trims_at_its_start_and_the_days_must_be_a_number_of_days(make
 
 
 @pytest.mark.parametrize(
-    ("limit", "option"), [({"forget_after": 3}, "--forget-after"), ({"keep_events": 3}, "--keep-events")]
+    ("limit", "option"), [({"forget_after": 3}, "forget_after"), ({"keep_events": 3}, "keep_events")]
 )
 def test_a_sweep_needs_times(artifact, limit, option):
     schema = artifact.config.dataset_schema.model_copy(update={"time_unit": "ordinal"})

@@ -26,7 +26,7 @@ from lifelong.memory.forgetting import forget
 from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.writer import MemoryWriter
 from lifelong.serving.app import create_app, forget_letters_too
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.serving.sweeper import Sweeper
 from lifelong.store.contract import Commit
 from lifelong.store.opening import open_store
@@ -183,7 +183,7 @@ def asked(method: str, address: str, body: object = None):
 def test_by_request_to_one_of_several_workers(artifact, tmp_path):
     """Each holds scores that are in no file yet."""
     command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", f"rocksdb://{tmp_path}/store"]
-    command += ["--workers", "2", "--port", "0", "--json", "--impressions-log", str(tmp_path / "impressions")]
+    command += ["--workers", "2", "--port", "0", "--json", "--set", f"impressions_log={tmp_path}/impressions"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         address = json.loads(process.stdout.readline())["address"]
@@ -208,8 +208,8 @@ def test_by_request_to_one_of_several_workers(artifact, tmp_path):
 
 @pytest.mark.parametrize("option", ["--impressions-log", "--dead-letter"])
 def test_files_of_a_service_are_left_to_the_service(tmp_path, capsys, option):
-    assert main(["forget", "u", "--service", "http://127.0.0.1:9", option, str(tmp_path)]) == 2
-    assert f"{option} with --service" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["forget", "u", "--store", "http://127.0.0.1:9", option, str(tmp_path)]) == 2
+    assert f"{option} with a service" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_topic_is_left_to_its_brokers(capsys):

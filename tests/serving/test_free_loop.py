@@ -33,7 +33,7 @@ from lifelong.memory.writer import MemoryWriter
 from lifelong.serving.addresses import PARAMETERS
 from lifelong.serving.app import create_app
 from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.store.contract import Commit
 from lifelong.store.opening import open_store
 

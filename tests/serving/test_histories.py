@@ -366,7 +366,7 @@ class Field:
 
     def options(self, features: Features, folder: Path, topic: str) -> list[str]:
         """Options of services."""
-        found = ["--impressions-log", str(folder / "impressions")] if features.impressions else []
+        found = ["--set", f"impressions_log={folder / 'impressions'}"] if features.impressions else []
         found += ["--workers", "2"] if features.workers else []
         return found + (["--from", topic] if topic else [])
 

@@ -92,7 +92,7 @@ def test_a_longer_id_is_refused_everywhere_in_the_same_words(make_client, artifa
     commands = [
         ("forget", user, *opened),
         ("score", str(artifact.path), *opened, "--user", user, "--items", "i1"),
-        ("explain", str(artifact.path), *opened, "--user", user, "--items", "i1"),
+        ("score", str(artifact.path), *opened, "--user", user, "--items", "i1", "--explain"),
     ]
     for words in commands:
         assert main(list(words)) != 0
@@ -107,7 +107,7 @@ def test_a_command_erases_users_with_the_longest_ids_in_a_running_service(artifa
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             address = json.loads(process.stdout.readline())["address"]
-            assert main(["forget", *LONGEST, "--service", address, "--json"]) == 0
+            assert main(["forget", *LONGEST, "--store", address, "--json"]) == 0
             assert json.loads(capsys.readouterr().out)["erased"] == len(LONGEST)
         finally:
             process.terminate()

@@ -13,7 +13,8 @@ from support.processes import until
 
 from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.serving.impressions import ImpressionsLog, forget_impressions
-from lifelong.serving.service import Scored, ServiceSettings
+from lifelong.serving.service import Scored
+from lifelong.serving.settings import ServiceSettings
 
 pytestmark = pytest.mark.full
 
@@ -245,10 +246,10 @@ def test_served_impressions_train_the_next_model(logged, tmp_path):
     dataset = Dataset(data)
     assert dataset.manifest.base_rate == pytest.approx(0.25, abs=0.01)
     assert dataset.schema.item_fields == ("item", "category") and dataset.schema.event_types
-    small = ["--set", "model.embedding=4", "--set", "train.max_examples=40", "--threads", "1"]
+    small = ["--set", "model.embedding=4", "--set", "train.max_examples=40", "--set", "train.threads=1"]
     assert main(["train", str(data), "--model", "dnn", "--out", str(artifact), *small]) == 0
     out = tmp_path / "result.json"
-    assert main(["evaluate", str(artifact), str(data), "--bootstrap", "10", "--threads", "1", "--out", str(out)]) == 0
+    assert main(["evaluate", str(artifact), str(data), "--bootstrap", "10", "--out", str(out)]) == 0
     assert json.loads(out.read_text())
 
 

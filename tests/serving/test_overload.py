@@ -20,7 +20,7 @@ from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.errors import OverloadedError
 from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
 from lifelong.serving.run import _config, listen
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 
 START = 1_700_000_000
 

@@ -124,7 +124,7 @@ def test_a_report_is_shown_and_only_its_own_script_runs(make_client, tmp_path):
 
 def test_without_a_report_the_page_names_none(client):
     assert client.get("/v1/model").json()["report"] is False
-    assert client.get("/report").json()["error"]["fix"] == "lifelong serve ... --report REPORT"
+    assert client.get("/report").json()["error"]["fix"] == "lifelong serve ... --set report=REPORT"
 
 
 def test_a_report_that_is_none_or_comes_with_keys_is_refused(artifact, tmp_path):

@@ -14,7 +14,7 @@ from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.serving.app import create_app
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.store.opening import open_store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (lifelong[dev])")

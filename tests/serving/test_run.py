@@ -93,7 +93,7 @@ from pathlib import Path
 from lifelong.artifact.folder import Artifact
 from lifelong.serving import run
 from lifelong.serving.app import create_app
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.settings import ServiceSettings
 from lifelong.store.ram import InMemoryStore
 
 def make_app():

@@ -168,13 +168,13 @@ def assert_never_mixed(load, artifacts):
 def take_over(address, artifact, newer, load):
     """A whole takeover by the commands, with the way back, under load."""
     load.wait(30)
-    assert main(["backfill", str(newer.path), "--service", address]) == 0
+    assert main(["backfill", str(newer.path), "--store", address]) == 0
     load.wait(10)
-    assert main(["switch", str(newer.path), "--service", address]) == 0
+    assert main(["switch", str(newer.path), "--store", address]) == 0
     load.wait(30)
-    assert main(["switch", "--back", "--service", address]) == 0
+    assert main(["switch", "--back", "--store", address]) == 0
     load.wait(30)
-    assert main(["switch", newer.id[:10], "--service", address]) == 0
+    assert main(["switch", newer.id[:10], "--store", address]) == 0
     load.wait(10)
 
 

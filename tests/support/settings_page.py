@@ -10,7 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from lifelong.config import TrainSettings
+from lifelong.config import Record, TrainSettings
+from lifelong.serving.settings import ServiceConfig
 
 STOPPING = """
 ## When a run stops
@@ -43,14 +44,28 @@ def describe_settings() -> str:
         "",
         "## `[train]`",
         "",
-        "| setting | default | allowed | meaning |",
-        "| --- | --- | --- | --- |",
+        *_table(TrainSettings),
+        STOPPING,
+        "## `service.toml`",
+        "",
+        "Read by `lifelong serve --config service.toml`, changed by `--set key=value`, printed by `lifelong serve "
+        "--print-config`. From Python, `create_app` takes `ServiceSettings`: all of them but those from "
+        "`allowed_hosts` on. Made from `lifelong/serving/settings.py`.",
+        "",
+        *_table(ServiceConfig),
+        "",
     ]
-    schema = TrainSettings.model_json_schema()["properties"]
-    for name, setting in TrainSettings.model_fields.items():
+    return "\n".join(lines)
+
+
+def _table(kind: type[Record]) -> list[str]:
+    """One row for each setting."""
+    lines = ["| setting | default | allowed | meaning |", "| --- | --- | --- | --- |"]
+    schema = kind.model_json_schema()["properties"]
+    for name, setting in kind.model_fields.items():
         default = f"`{json.dumps(setting.default)}`"
         lines.append(f"| `{name}` | {default} | {_allowed(schema[name])} | {setting.description} |")
-    return "\n".join([*lines, STOPPING])
+    return lines
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
@@ -60,6 +75,7 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     words = {"integer": "whole number", "number": "number", "null": "null", "string": "text", "boolean": "true, false"}
+    words |= {"array": "list", "object": "table"}
     bounds = [
         f"{sign} {schema[key]:g}"
         for key, sign in (

@@ -126,7 +126,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_a_whole_artifact(tm
     dataset, out = tiny_dataset(tmp_path / "data", num_users=20), tmp_path / "out"
     settings = ("train.max_epochs=600", "train.validate_every=0.25", "train.patience=1000")
     words = [sys.executable, "-m", "lifelong", "train", str(dataset.folder), "--out", str(out), "--model", "dnn"]
-    words += [word for each in settings for word in ("--set", each)] + ["--threads", "1"]
+    words += [word for each in settings for word in ("--set", each)] + ["--set", "train.threads=1"]
     draw, kills = random.Random(0), 0
     for _ in range(40):
         resume = ["--resume"] if (tmp_path / "out.checkpoint" / "state.safetensors").exists() else []

@@ -37,7 +37,7 @@ SHOWN: dict[str, Kind] = {
 }
 OPTIONS = {"window": "3600", "clicks": ""}
 NEEDED = {
-    "impressions": "give the folder of serve --impressions-log",
+    "impressions": "give the folder that a service writes as impressions_log",
     "events": "write them with `lifelong export --store URL --events events.csv`",
 }
 """Role -> how to get such a file."""
