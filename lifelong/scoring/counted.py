@@ -56,11 +56,13 @@ def counted_of(
         return [None] * len(scores)
     parts = _Parts(scorer, counting, states)
     without_CX = parts.without(number_CF, request, time)
-    looked = zip(*(part[0] for part in counting.look(states, number_CF[None])), strict=True)
+    met_CFX, kind_CF, cosine_CGX = (part[0] for part in counting.look(states, number_CF[None]))
     texts = zip(*text_FC.values(), strict=True)
     return [
-        parts.counted(number_F, *look, text_F, [score.score - float(other) for other in without_X])
-        for number_F, look, text_F, score, without_X in zip(number_CF, looked, texts, scores, without_CX, strict=True)
+        parts.counted(number_F, met_FX, kind_F, cosine_GX, text_F, [score.score - float(other) for other in without_X])
+        for number_F, met_FX, kind_F, cosine_GX, text_F, score, without_X in zip(
+            number_CF, met_CFX, kind_CF, cosine_CGX, texts, scores, without_CX, strict=True
+        )
     ]
 
 
@@ -121,14 +123,14 @@ class _Parts:
                 for field, effect in enumerate(effect_X[:fields])
             ],
             affinities=[
-                self.affinity(field, *cosine_GX[field].tolist(), effect)
-                for field, effect in enumerate(effect_X[fields:last])
+                self.affinity(field, cosine_GX[field], effect) for field, effect in enumerate(effect_X[fields:last])
             ],
             slots_effect=effect_X[last] if self.has_slots else None,
         )
 
-    def affinity(self, field: int, cosine: float, lately: float, effect: float) -> Affinity:
+    def affinity(self, field: int, cosine_X: FloatArray, effect: float) -> Affinity:
         """How well a field's value fits the sums of its factors."""
+        cosine, lately = map(float, cosine_X)
         # Without a factor or a sum the memory says nothing: a difference between the scores is a rounding error.
         return Affinity(self.scorer.schema.item_fields[field], cosine, lately, effect if cosine or lately else 0.0)
 

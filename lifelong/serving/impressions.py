@@ -255,9 +255,7 @@ def forget_impressions(folder: Path, users: Collection[str]) -> int:
     """
     parquet = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
     if not folder.is_dir():
-        raise UsageError(
-            f"{folder} is not a folder", expected="a service's `impressions_log`", fix="check the path"
-        )
+        raise UsageError(f"{folder} is not a folder", expected="a service's `impressions_log`", fix="check the path")
     with _locked(folder, ".forgetting"):
         with _locked(folder, ".writing"):
             _leave_notice(folder, users)

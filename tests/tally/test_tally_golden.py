@@ -148,4 +148,5 @@ def test_constants_are_those_that_stored_memories_were_made_with() -> None:
     assert spec.GAPS[:6] == (0, 1, 2, 5, 11, 23) and spec.GAPS[-1] == 6227702579
     assert (spec.KEYS, spec.FIRST, spec.LONGEST, spec.RECENT) == (65_536, 2, 2**31 - 1, 64)
     assert (spec.HALF_LIFE, spec.HALF_LIVES, spec.DAYS) == (100.0, (10.0, 50.0, 250.0, 1250.0), (7.0, 60.0))
+    assert (spec.ONE, spec.SHORTEST, spec.HOUR, spec.DAY) == (65_536, 1e-6, 3_600.0, 86_400.0)
     assert spec.TIMES == (1, 2, 3, 4, 6, 9, 14, 25, 60) and spec.KINDS == 289
