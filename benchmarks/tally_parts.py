@@ -31,7 +31,6 @@ from lifelong.tally.plan import PARTS
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "whole": {},
-    "faded bits": {"faded": 0.0},
     "clock": {"clock": False},
     "repeats": {"repeats": False},
     "factors": {"factors": ()},
