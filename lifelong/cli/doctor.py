@@ -116,7 +116,7 @@ def distribution_of(module: str) -> str:
     ('ibis-framework', 'confluent-kafka')
     """
     others = {"ibis": "ibis-framework", "mlflow": "mlflow-skinny", "yaml": "pyyaml"}
-    return others.get(module, re.sub(r"[_.]", "-", module))
+    return others.get(module, re.sub(r"[_.]", "-", module).lower())
 
 
 def _version(module: str) -> str | None:

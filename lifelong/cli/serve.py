@@ -16,7 +16,6 @@ import typer
 from lifelong.cli.opening import open_letters, open_pair
 from lifelong.cli.options import ArtifactPath, Settings, StoreUrl, columns_of
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.config import load_record
 from lifelong.errors import LifelongError, UsageError, require
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ def serve(
     keys = None if api_key_file is None else KeyFile(api_key_file)
     admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
+    from lifelong.config import load_record
     from lifelong.serving.settings import ServiceConfig
 
     fix = "`lifelong serve --print-config` prints all settings"

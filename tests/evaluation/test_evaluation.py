@@ -117,7 +117,7 @@ def test_a_delay_hides_exactly_the_events_that_are_younger(dataset):
 
 def test_a_delay_reaches_the_model(dataset):
     examples = dataset.examples("test")
-    late = predict(Positions(dataset.inputs), dataset, examples, delay=5_000_000)
+    late = predict(Positions(dataset.inputs, None), dataset, examples, delay=5_000_000)
     assert np.all(late[:, 0] <= examples.position_N)
     assert late.sum() < examples.position_N.sum()
 
