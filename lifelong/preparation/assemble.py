@@ -19,7 +19,6 @@ from lifelong.data.vocabulary import IdIndex
 from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.preparation.engine import count, kth_smallest
-from lifelong.preparation.job import Job
 from lifelong.preparation.manifest_counts import (
     count_events,
     count_quirks,
@@ -49,7 +48,7 @@ from lifelong.preparation.protocols import (
     temporal,
     user_cuts,
 )
-from lifelong.preparation.settings import PrepareSettings, Protocol
+from lifelong.preparation.settings import Job, PrepareSettings, Protocol
 from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
 from lifelong.preparation.training_vocabulary import build_catalogue, field_vocabulary, not_numbers

@@ -23,7 +23,7 @@ from lifelong.data.vocabulary import UNKNOWN, IdIndex
 from lifelong.dtypes import IntArray
 from lifelong.errors import DataError
 from lifelong.preparation.engine import batches, count, materialise, scalars
-from lifelong.preparation.job import Job
+from lifelong.preparation.settings import Job
 from lifelong.preparation.sources import RawLog
 
 Columns = dict[str, npt.NDArray[Any]]

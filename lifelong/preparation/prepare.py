@@ -25,14 +25,11 @@ from lifelong.data.examples import VAULT
 from lifelong.errors import UsageError
 from lifelong.plugins import named_in_errors
 from lifelong.preparation.assemble import assemble
-from lifelong.preparation.earlier_dataset import EarlierDataset
 from lifelong.preparation.engine import clear_errors, open_engine
 from lifelong.preparation.given import files_of, settings_of
-from lifelong.preparation.job import Job
 from lifelong.preparation.ratings import label_ratings
-from lifelong.preparation.settings import PrepareSettings
+from lifelong.preparation.settings import Job, PrepareSettings
 from lifelong.preparation.sources import SOURCES, RawLog
-from lifelong.preparation.vault import assemble_vault, put_aside
 from lifelong.tables import expand
 
 __all__ = ["PrepareSettings", "expand", "prepare"]
@@ -105,7 +102,12 @@ def _prepare(
     """Prepare files; `columns` are settings of the mapping of a table."""
     _check_source(source)
     _check_out(out, settings.overwrite)
-    earlier = None if settings.start is None else EarlierDataset.open(settings.start)
+    earlier = None
+    if settings.start is not None:
+        # Loaded where it is asked for: it brings everything that opens artifacts.
+        from lifelong.preparation.earlier_dataset import EarlierDataset
+
+        earlier = EarlierDataset.open(settings.start)
     started = time.monotonic()
     for remains in remove_remains(out):
         tell(f"removed {remains}, which a killed run had left; starting over")
@@ -144,6 +146,8 @@ def _prepare(
 
 def _with_vault(job: Job) -> Manifest:
     """The dataset of the log without its last part, and that part in a dataset of its own."""
+    from lifelong.preparation.vault import assemble_vault, put_aside
+
     aside, rest = put_aside(job.connection, job.log, job.settings)
     manifest = assemble(replace(job, log=rest, cut_times=aside.cut_times[:2]))
     write_manifest(job.folder, manifest)

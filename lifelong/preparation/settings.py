@@ -1,13 +1,20 @@
-"""The settings of `prepare`."""
+"""The settings of `prepare`, and what every stage of it needs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
 from lifelong.config import Record
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import NegativeRule
+    from lifelong.preparation.earlier_dataset import EarlierDataset
+    from lifelong.preparation.sources import RawLog
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "windowed", "following"]
@@ -95,3 +102,40 @@ class PrepareSettings(Record):
         if self.buckets is None:
             return {}
         return {"item": self.buckets} if isinstance(self.buckets, int) else dict(self.buckets)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A log that is being prepared.
+
+    Args:
+        connection: Ibis backend that holds the log.
+        log: the opened raw log.
+        folder: of the dataset; its `work` folder is deleted at the end.
+        settings: how to prepare.
+        progress: called with plain words at every stage.
+        earlier: an earlier dataset or artifact, to keep its numbers; or None.
+        cut_times: where to cut, of a protocol that cuts by time; () = where the shares of the settings say.
+    """
+
+    connection: Any
+    log: RawLog
+    folder: Path
+    settings: PrepareSettings
+    progress: Callable[[str], None]
+    earlier: EarlierDataset | None = None
+    cut_times: tuple[int, ...] = ()
+
+    @property
+    def work(self) -> Path:
+        """Folder of files that are deleted at the end."""
+        return self.folder / "work"
+
+    @property
+    def type_code(self) -> Path | None:
+        """File with the codes of the event types, None if the log has no types."""
+        return self.work / "type_code.npy" if self.log.event_types else None
+
+    def tasks(self, rule: NegativeRule) -> tuple[str, ...]:
+        """Names of the labels: logged ones, or those of targets with drawn negatives."""
+        return self.log.tasks if rule.rule == "none" else self.settings.tasks or ("response",)

@@ -15,8 +15,8 @@ from lifelong.data.dataset import NegativeRule
 from lifelong.data.examples import COLUMNS, SPLITS, Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.data.negatives import NegativeSampler, end_of, row_counts, with_negatives
-from lifelong.preparation.job import Job
 from lifelong.preparation.protocols import PERIODS, Plan
+from lifelong.preparation.settings import Job
 
 
 def write_examples(

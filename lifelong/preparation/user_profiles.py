@@ -23,9 +23,9 @@ from lifelong.data.vocabulary import UNKNOWN
 from lifelong.dtypes import IntArray
 from lifelong.errors import DataError
 from lifelong.preparation.engine import count, materialise
-from lifelong.preparation.job import Job
 from lifelong.preparation.numbering import Numbered
 from lifelong.preparation.protocols import Plan
+from lifelong.preparation.settings import Job
 from lifelong.preparation.training_vocabulary import field_codes, field_vocabulary
 
 

@@ -37,7 +37,6 @@ from lifelong.preparation.assemble import (
 )
 from lifelong.preparation.earlier_dataset import EarlierDataset
 from lifelong.preparation.engine import stage
-from lifelong.preparation.job import Job
 from lifelong.preparation.manifest_counts import too_small
 from lifelong.preparation.numbering import Numbered, id_index, number_ids
 from lifelong.preparation.protocol_choice import choose_protocol
@@ -50,7 +49,7 @@ from lifelong.preparation.protocols import (
     of_users,
     temporal,
 )
-from lifelong.preparation.settings import PrepareSettings
+from lifelong.preparation.settings import Job, PrepareSettings
 from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
 from lifelong.preparation.user_profiles import save_profiles
