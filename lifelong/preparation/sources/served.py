@@ -23,8 +23,9 @@ import ibis
 
 from lifelong.errors import ConfigError
 from lifelong.preparation.engine import count
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
 from lifelong.preparation.sources.parquet import Kind, ParquetFile, is_parquet, scan
+from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Column, Layout, header_names, staged
 
 SHOWN: dict[str, Kind] = {

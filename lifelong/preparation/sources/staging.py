@@ -10,7 +10,7 @@ import ibis
 
 from lifelong.errors import ConfigError, SourceError
 from lifelong.preparation.engine import count, scalars
-from lifelong.preparation.sources import RawLog
+from lifelong.preparation.sources.rawlog import RawLog
 
 T = TypeVar("T")
 

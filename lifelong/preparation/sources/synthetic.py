@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from lifelong.errors import ConfigError, UsageError
 from lifelong.preparation.engine import stage
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
+from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.worlds import BLOCK, KNOWN_BY, WorldSettings, best_auc, blocks, categories
 
 OPTIONS = None

@@ -19,9 +19,10 @@ import ibis
 
 from lifelong.errors import ConfigError
 from lifelong.preparation.engine import quoted
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
 from lifelong.preparation.sources.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
 from lifelong.preparation.sources.queries import LOG, Tables, columns_of, files_of
+from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.table_checks import check_times, numbers, times, usable
 from lifelong.preparation.sources.table_rows import Opened, is_checked_later, open_log, open_rows, wanted_of
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from lifelong.errors import ConfigError
 from lifelong.preparation.engine import count
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
+from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Column, Layout, staged
 
 OPTIONS = {"window": "2017-11-25..2017-12-03", "targets": ""}

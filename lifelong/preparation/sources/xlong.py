@@ -24,7 +24,8 @@ import pyarrow as pa
 
 from lifelong.errors import SourceError
 from lifelong.preparation.engine import materialise, scalars, stage
-from lifelong.preparation.sources import RawLog, staging
+from lifelong.preparation.sources import staging
+from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Column, Layout, Places, open_text, rows
 
 OPTIONS = {"train": "", "test": ""}
