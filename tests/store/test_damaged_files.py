@@ -239,7 +239,7 @@ def test_the_stated_way_back_brings_all_events_back(artifact, tmp_path, capsys, 
     with pytest.raises(StoreCorruptError) as raised:
         open_store(f"rocksdb://{folder}")
     move, restore, again = commands_of(raised.value)[:3]
-    assert (move[0], restore[:2], again[:2]) == ("mv", ["lifelong", "restore"], ["lifelong", "ingest"])
+    assert (move[0], restore[:3], again[:2]) == ("mv", ["lifelong", "backup", "--restore"], ["lifelong", "ingest"])
     shutil.move(*move[1:])
     names = {"BACKUP": str(tmp_path / "my backup"), "ARTIFACT": str(artifact.path), "SOURCE": str(source)}
     if with_backup:
