@@ -54,7 +54,7 @@ class Counts(FittedModel):
             fit_logistic(value_NK, label_N, l2=self.config.l2) for label_N in np.asarray(examples.label_NT, float).T
         ]
         weight_TK, bias_T = np.stack([weight for weight, _ in fits]), np.array([bias for _, bias in fits])
-        self.learned = {"mean": mean_K, "scale": scale_K, "weight": weight_TK, "bias": bias_T}
+        self.learned.update({"mean": mean_K, "scale": scale_K, "weight": weight_TK, "bias": bias_T})
 
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""

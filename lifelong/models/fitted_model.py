@@ -43,7 +43,8 @@ class FittedModel(ABC):
     """Why a fit cannot continue from an earlier one."""
 
     def __init__(self, inputs: InputSpec, config: Any) -> None:
-        self.inputs, self.config = inputs, config
+        self.inputs: InputSpec = inputs
+        self.config = config
         self.learned: dict[str, npt.NDArray[Any]] = {}
         """What a fit has found, as named arrays."""
         self.shared: MutableMapping[Any, Any] | None = None

@@ -178,8 +178,8 @@ class Gbdt(FittedModel):
     def save(self, folder: Path) -> None:
         """Also write the trees, in LightGBM's own text form, `trees-<task>.txt`."""
         fields = list(self.inputs.item)
-        self.learned = {f"popularity-{place}": value_V for place, value_V in enumerate(self.popularity_F)}
-        self.learned |= {f"vectors-{fields.index(field)}": vector_VD for field, vector_VD in self.vectors.items()}
+        self.learned.update({f"popularity-{place}": value_V for place, value_V in enumerate(self.popularity_F)})
+        self.learned.update({f"vectors-{fields.index(field)}": vector_VD for field, vector_VD in self.vectors.items()})
         super().save(folder)
         for task, trees in enumerate(self.trees_T):
             trees.save_model(folder / f"trees-{task}.txt")

@@ -45,7 +45,7 @@ class ScoredModel(FittedModel):
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Learn, then fit the logit."""
-        self.learned = self.learn(dataset, seed=seed)
+        self.learned.update(self.learn(dataset, seed=seed))
         examples = labelled_training_examples(dataset, seed=seed, limit=_EXAMPLES)
         value_N1 = self._logs(dataset, examples)[:, None]
         fits = [fit_logistic(value_N1, label_N, l2=1.0) for label_N in np.asarray(examples.label_NT, np.float64).T]
