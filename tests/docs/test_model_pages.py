@@ -1,6 +1,7 @@
 """The pages of the models are made from the models."""
 
 import inspect
+import re
 from pathlib import Path
 from textwrap import dedent
 
@@ -9,7 +10,9 @@ import pytest
 pytest.importorskip("torch")
 from support.model_pages import BASELINES, address, entries, models_table, pages, write
 
-from lifelong.models import MODELS, PRESETS
+from lifelong.data.events import InputSpec
+from lifelong.models import MODELS, PRESETS, all_names, build
+from lifelong.models.base import Model
 from lifelong.tally.spec import Memory
 
 pytestmark = pytest.mark.torch
@@ -27,6 +30,17 @@ def test_the_table_has_a_row_for_each_model_and_preset_of_its_own_class() -> Non
     names.insert(names.index("hpmn") + 1, "hpmn_authors")
     names.insert(names.index("fpmc") + 1, "fpmc_users")
     assert rows == [f"[`{name}`]({address(name)})" for name in names]
+
+
+def test_the_page_on_privacy_names_the_models_with_a_trained_vector_per_user() -> None:
+    users = 777  # a size that nothing else has
+    inputs = InputSpec(
+        {"item": 30, "kind": 9}, {"event_type": 6, "gap": 36}, {"gap": 36, "hour": 26, "weekday": 9}, users
+    )
+    models = {name: model for name in all_names() if isinstance(model := build(name, inputs, {}), Model)}
+    found = {name for name, model in models.items() if any(users in one.shape for one in model.state_dict().values())}
+    (row,) = re.findall(r"trained vectors per user \((.*?)\)", (FOLDER.parent / "privacy.md").read_text())
+    assert {*re.findall(r"`(\w+)`", row)} == found
 
 
 def test_baselines_share_a_page_with_a_heading_for_each() -> None:
