@@ -1,6 +1,6 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
+request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
         -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
 """
 
@@ -33,6 +33,7 @@ from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
 from lifelong.serving.pages import Report, pages
 from lifelong.serving.routes import api, busy, operations
+from lifelong.serving.rush import Rush, Shed
 from lifelong.serving.service import Service
 from lifelong.serving.settings import ServiceSettings
 from lifelong.serving.sweeper import Sweeper
@@ -115,6 +116,8 @@ def create_app(
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
     app.add_middleware(AccessLog, users=settings.log_users)
     app.add_middleware(Measure, metrics=service.metrics)
+    app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
+    app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=keys)
     return app
 
@@ -193,7 +196,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             keeper.start()
             running.callback(keeper.close)
         # The server gives this to its connections.
-        yield {"queue_of": app.state.service.queue_of, "metrics": app.state.service.metrics}
+        yield {"rush": app.state.rush, "metrics": app.state.service.metrics}
         if app.state.service.writer is not None:
             # What ends now waits for it.
             app.state.service.writer.end_soon()

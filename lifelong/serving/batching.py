@@ -17,13 +17,11 @@ from typing import Any, Generic, TypeVar
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Updater
 from lifelong.serving.errors import OverloadedError
-from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
+from lifelong.serving.queues import FEW, FEW_EVENTS, UNDER_WAY, Queue
 from lifelong.serving.writer import ParsedEvents, Rows
 
 _TURN, _LEAST = 0.1, 200
 """Seconds that one commit of several requests should take, and events that it takes in any case."""
-_EVENTS_UNDER_WAY, _LEAST_UNDER_WAY = 2_500, 32
-"""Events under way, and requests however many events they have, beyond which more are refused."""
 _TOGETHER = 1_024
 """Candidates of several requests that are scored by one call, at most: meanwhile nothing else is begun."""
 A = TypeVar("A")
@@ -170,10 +168,8 @@ class Writes(Queue):
         others = len(self._came) - len(self._batches)
         return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
 
-    @property
-    def most_under_way(self) -> float:
-        """Requests under way, at most: as many events as one commit takes in a short time."""
-        return max(_LEAST_UNDER_WAY, _EVENTS_UNDER_WAY / self._request_events)
+    def _few(self) -> float:
+        return max(UNDER_WAY, FEW_EVENTS / self._request_events)
 
     async def fold(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold the events of a request in; the answer comes when they are on the disk.
@@ -191,7 +187,7 @@ class Writes(Queue):
         self._came.append(batch.came)
         self._batches.append(batch)
         self._events_in += len(rows)
-        self._request_events += (len(rows) - self._request_events) / _LEAST_UNDER_WAY
+        self._request_events += (len(rows) - self._request_events) / UNDER_WAY
         # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
         self._pool.submit(self._fold_waiting)
         return await asyncio.wrap_future(batch.outcome)

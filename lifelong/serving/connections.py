@@ -4,7 +4,6 @@
          |                               |
          | too old: 408, closed          | body unfinished, or answer unread, for too long: cut
          | too many: the oldest is cut   | too many, and all are busy: 503 for the new one
-                                         | too many requests under way: 503, nothing of it is read
 
 uvicorn has none of these limits where httptools parses. A client that opens connections and says nothing could take all
 descriptors of the process, those that the store needs for its files among them.
@@ -14,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -30,9 +28,14 @@ from lifelong.serving.errors import (
     OverloadedError,
     error_response,
 )
-from lifelong.serving.queues import Queue, overloaded
+from lifelong.serving.queues import Pace
+from lifelong.serving.rush import Rush
 
 _CLOSE = b"connection", b"close"
+_NOT_PLAIN = b"transfer-encoding", b"connection:", b"expect:", b"upgrade:"
+"""What in a head changes how a request ends, or what is done with the connection."""
+_SHORT_HEAD = 1_024
+"""Bytes of a head that is remembered."""
 _SWEEP = 1.0
 """Seconds between two looks for connections that are too old."""
 
@@ -118,8 +121,10 @@ class Connection(HttpToolsProtocol):
         self._fault: LifelongError | None = None
         self._unread_since: float | None = None
         # Where its request is counted, once its body is complete.
-        self._queue: Queue | None = None
+        self._pace: Pace | None = None
         self._counted = False
+        # Whether what comes next is a new request, and whether it has been let in before it was parsed.
+        self._between, self._asked = True, False
 
     @property
     def busy(self) -> bool:
@@ -147,6 +152,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and refuse a head that gets too large."""
         if self.transport.is_closing():
+            return
+        if self._refused_whole(data):
             return
         self._moved, self._chunk = False, len(data)
         self._feed(data)
@@ -188,7 +195,8 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a head."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head, self._between = True, False
+        self.scope["state"]["connections"] = self._connections
 
     def on_headers_complete(self) -> None:
         """End a head, and begin the request."""
@@ -207,25 +215,41 @@ class Connection(HttpToolsProtocol):
             raise ValueError("a fragment")
         if self._asks_for_another:
             return
-        if not self.busy and self._refused():
+        if not self.busy and self._rushed():
             self.cycle = _REFUSED
         else:
             super().on_headers_complete()
         self._connections.step(self)
 
-    def _refused(self) -> bool:
+    def _refused_whole(self, data: bytes) -> bool:
+        """Refuse a whole request without parsing it, while requests are refused: parsing takes longer than the rest.
+
+        What has any but the plainest form is parsed, and refused then.
+        """
+        rush: Rush | None = self.app_state.get("rush")
+        if rush is None or not rush.refusing or not self._between or self.busy or not (path := _plain_path(data)):
+            return False
+        if not rush.refuses(path):
+            self._asked = True
+            return False
+        self._unset_keepalive_if_required()
+        self.transport.write(_refusal(rush.refusal, stays=True))
+        self._connections.step(self)
+        return True
+
+    def _rushed(self) -> bool:
         """Refuse a request that could not be served in time; it costs no task, and the connection stays."""
-        queue_of: Callable[[str], Queue | None] = self.app_state.get("queue_of", lambda path: None)
-        queue = queue_of(self.url.partition(b"?")[0].decode("latin-1"))
-        if queue is None or self.parser.get_method() == b"HEAD":
+        rush: Rush | None = self.app_state.get("rush")
+        path = self.url.partition(b"?")[0].decode("latin-1")
+        if rush is None or self.parser.get_method() == b"HEAD":
             return False
-        if not queue.closed:
+        asked, self._asked = self._asked, False
+        if asked or not rush.refuses(path):
             # A client that does not read its answers keeps nobody out by the requests that wait for it.
-            self._queue = None if self.transport.get_write_buffer_size() else queue
+            self._pace = None if self.transport.get_write_buffer_size() else rush.pace_of(path)
             return False
-        queue.on_shed()
         stays = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        self.transport.write(_refusal(stays))
+        self.transport.write(_refusal(rush.refusal, stays))
         if not stays:
             self.transport.close()
         return True
@@ -235,14 +259,15 @@ class Connection(HttpToolsProtocol):
         if self._asks_for_another:
             return
         super().on_message_complete()
-        if self._queue is not None and not self._counted:
+        self._between = True
+        if self._pace is not None and not self._counted:
             self._counted = True
-            self._queue.under_way += 1
+            self._pace.begin()
 
     def _uncount(self) -> None:
-        if self._queue is not None and self._counted:
-            self._queue.under_way -= 1
-        self._queue, self._counted = None, False
+        if self._pace is not None and self._counted:
+            self._pace.end()
+        self._pace, self._counted = None, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what follows a body in pieces is left out."""
@@ -317,10 +342,40 @@ def _raw(response: Response, *more: tuple[bytes, bytes]) -> bytes:
     return b"\r\n".join([*head, b"", bytes(response.body)])
 
 
-@functools.cache
-def _refusal(stays: bool) -> bytes:
+def _plain_path(data: bytes) -> str:
+    r"""The address of one whole POST with a body of a stated length and a connection that stays; else "".
+
+    >>> _plain_path(b"POST /v1/score?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}")
+    '/v1/score'
+    >>> _plain_path(b"POST /v1/score HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n{}")
+    ''
+    """
+    size = data.find(b"\r\n\r\n")
+    if size < 0:
+        return ""
+    # A client's requests mostly have one head, for each length of a body.
+    path, length = (_plain_head if size <= _SHORT_HEAD else _plain_head.__wrapped__)(data[:size])
+    return path if length == len(data) - size - 4 else ""
+
+
+@functools.lru_cache(maxsize=1_024)
+def _plain_head(head: bytes) -> tuple[str, int]:
+    """The address in a head of the plainest form, and the length of the body; "" if it has another form."""
+    first, _, headers = head.partition(b"\r\n")
+    if not first.startswith(b"POST /") or not first.endswith(b" HTTP/1.1"):
+        return "", 0
+    headers = b"\r\n" + headers.lower()
+    length = headers.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]
+    if not length.isdigit() or len(length) > 12 or headers.count(b"content-length") > 1:
+        return "", 0
+    if any(word in headers for word in _NOT_PLAIN):
+        return "", 0
+    return first[5:-9].partition(b"?")[0].decode("latin-1"), int(length)
+
+
+@functools.lru_cache(maxsize=8)
+def _refusal(response: Response, stays: bool) -> bytes:
     """What is sent to all who are refused, made once."""
-    response = error_response(overloaded("too many requests are under way"))
     return _raw(response) if stays else _raw(response, _CLOSE)
 
 

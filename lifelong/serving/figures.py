@@ -44,7 +44,7 @@ class ServiceCollector(Collector):
         epoch = service.updater.artifacts.epoch
         yield GaugeMetricFamily("lifelong_artifact_list_epoch", "Changes of the store's list of artifacts", value=epoch)
         queues = [(["reads"], service.reads), (["writes"], service.writes)]
-        waiting, under_way = ([(of, len(one)) for of, one in queues], [(of, one.under_way) for of, one in queues])
+        waiting, under_way = ([(of, len(one)) for of, one in queues], [(of, one.pace.under_way) for of, one in queues])
         yield _gauge("lifelong_waiting_requests", "Requests that wait for a thread", ["queue"], waiting)
         yield _gauge("lifelong_under_way_requests", "Requests that came and are not answered", ["queue"], under_way)
         yield from self._of_connections()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -22,11 +23,73 @@ from lifelong.serving.errors import OverloadedError
 
 FEW = 8
 """With fewer works that wait, none has waited too long: then the machine is slow, and the service has not too many."""
-UNDER_WAY = 128
-"""Requests under way at the same time, waiting or not: they take about a tenth of a second together."""
+UNDER_WAY = 32
+"""The same of those that are under way, waiting or not."""
 FEW_EVENTS = 1_000
 """The same for events: one commit takes them all."""
+_WINDOW, _BUSY = 0.1, 8
+"""Seconds over which the rate of answers is measured, and requests under way without which it says nothing."""
 T = TypeVar("T")
+
+
+class Pace:
+    """How many requests are under way, and how many may be if each is to be answered in time.
+
+    By Little's law those under way are answers a second times the seconds of each. So when requests take longer than
+    they should, fewer are let in; where they take less, more may be.
+
+    >>> second = 0.0
+    >>> pace = Pace(0.5, few=lambda: 2.0, now=lambda: second)
+    >>> for _ in range(20):
+    ...     pace.begin()
+    >>> for _ in range(10):
+    ...     pace.end()
+    >>> pace.full
+    False
+    >>> second = 1.0  # ten answers a second, so five in half of one, and ten are under way
+    >>> pace.full
+    True
+
+    Args:
+        seconds: from a complete request to its answer.
+        few: this many are let in however long they take.
+        now: a clock, in seconds.
+    """
+
+    seconds: float
+    under_way: int
+
+    def __init__(self, seconds: float, few: Callable[[], float], now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.under_way = seconds, 0
+        self._few, self._now, self._most = few, now, math.inf
+        self._answered, self._since = 0, 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether a further request would be answered too late."""
+        if self.under_way <= self._few():
+            return False
+        self._measure()
+        return self.under_way > self._most
+
+    def begin(self) -> None:
+        """A request has come, its body too: what is still on its way to us says nothing about our work."""
+        self.under_way += 1
+        if self.under_way == _BUSY:
+            self._answered, self._since = 0, self._now()
+
+    def end(self) -> None:
+        """It was answered, or nobody waits for it any more."""
+        self._answered += 1
+        self._measure()
+        self.under_way -= 1
+
+    def _measure(self) -> None:
+        now = self._now()
+        took = now - self._since
+        if self.under_way >= _BUSY and took >= _WINDOW:
+            self._most = self.seconds * self._answered / took
+            self._answered, self._since = 0, now
 
 
 class Queue:
@@ -60,8 +123,8 @@ class Queue:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lifelong-{name}")
         # When each of those that wait came; threads take them from the left.
         self._came: deque[float] = deque()
-        self.under_way: int = 0
-        """Requests whose bodies have come and that are not answered, as the server counts them."""
+        # Half of the time is for what becomes of it later: other work continues meanwhile.
+        self.pace: Pace = Pace(patience / 2, self._few, now)
 
     def __len__(self) -> int:
         """How many wait."""
@@ -84,18 +147,9 @@ class Queue:
         """Whether so much waits that a long wait means too much work, and not a slow machine."""
         return len(self._came) >= FEW
 
-    @property
-    def most_under_way(self) -> float:
-        """Requests under way, at most."""
+    def _few(self) -> float:
+        """Requests under way that are never too many."""
         return UNDER_WAY
-
-    @property
-    def closed(self) -> bool:
-        """Whether a request is refused as soon as its head has come.
-
-        What was let in is not yet in the queue when the heads of others come, so it is counted.
-        """
-        return self.under_way >= self.most_under_way or self.full
 
     def _late(self, came: float) -> bool:
         return self._now() - came > self.patience and self.crowded

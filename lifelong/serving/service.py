@@ -38,7 +38,7 @@ from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.errors import NotFoundError
 from lifelong.serving.health import WriteHealth, check_clock
 from lifelong.serving.metrics import Metrics
-from lifelong.serving.queues import Queue
+from lifelong.serving.queues import Pace, Queue
 from lifelong.serving.settings import ServiceSettings
 from lifelong.serving.views import Views
 from lifelong.serving.writer import ParsedEvents, Rows, Writer
@@ -247,10 +247,18 @@ class Service:
                 f"the store has not answered within {READY_SECONDS:g} seconds", fix="check its disk or its server"
             ) from error
 
-    def queue_of(self, path: str) -> Queue | None:
-        """Where requests to an address wait; None for those that are never refused."""
-        if not path.startswith("/v1/") or path.startswith("/v1/admin/"):
-            return None
+    def full(self, path: str) -> bool:
+        """Whether a request to an address is refused before it is read, since too many wait."""
+        queue = self._queue_of(path)
+        if full := queue.full or queue.pace.full:
+            queue.on_shed()
+        return full
+
+    def pace_of(self, path: str) -> Pace:
+        """Where requests to an address are counted that are under way."""
+        return self._queue_of(path).pace
+
+    def _queue_of(self, path: str) -> Queue:
         return self.writes if path in ("/v1/events", "/v1/items") else self.reads
 
     def give(self, writer: MemoryWriter) -> None:

@@ -17,9 +17,11 @@ import uvicorn
 from lifelong.errors import StoreUnavailableError
 from lifelong.memory.updater import Updater
 from lifelong.serving.batching import Reads, Writes
+from lifelong.serving.connections import _plain_path
 from lifelong.serving.errors import OverloadedError
 from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
 from lifelong.serving.run import _config, listen
+from lifelong.serving.rush import Rush, Shed
 from lifelong.serving.settings import ServiceSettings
 
 START = 1_700_000_000
@@ -400,6 +402,65 @@ def test_the_service_answers_503_with_retry_after_where_a_queue_is_full(make_cli
     assert 'lifelong_waiting_requests{queue="writes"} 0.0' in text
 
 
+def test_requests_that_the_loop_begins_too_late_are_refused_and_the_next_turn_serves_again():
+    served, statuses, shed = [], [], []
+
+    async def slow(scope, receive, send):
+        served.append(1)
+        time.sleep(0.002)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    app = Shed(slow, Rush(lambda path: False, 0.2, lambda: shed.append(1)))
+    scope = {"type": "http", "method": "POST", "path": "/v1/score", "headers": []}
+
+    async def call(path="/v1/score"):
+        async def send(message):
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        await app({**scope, "path": path}, None, send)
+
+    async def run():
+        # All are due in one turn of the loop, which would take two seconds.
+        await asyncio.gather(*(call() for _ in range(1_000)))
+        assert 32 <= len(served) < 400
+        assert statuses.count(503) == len(shed) == 1_000 - len(served)
+        await call("/healthz")
+        await asyncio.sleep(0.1)
+        await asyncio.gather(*(call() for _ in range(5)))
+        assert statuses[-5:] == [200] * 5
+
+    asyncio.run(run())
+
+
+def test_a_turn_of_a_loop_that_was_closed_is_over(client):
+    """Each request of this client has a loop of its own."""
+    for _ in range(40):
+        client.get("/v1/users/u/memory")
+    time.sleep(0.4)
+    assert [client.get("/v1/users/u/memory").status_code for _ in range(3)] == [404] * 3
+
+
+def test_few_slow_requests_are_served_however_late_the_loop_is():
+    async def slow(scope, receive, send):
+        time.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    statuses = []
+
+    async def run():
+        app = Shed(slow, Rush(lambda path: False, 0.01))
+
+        async def send(message):
+            statuses.append(message["status"])
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/score", "headers": []}
+        await asyncio.gather(*(app(scope, None, send) for _ in range(30)))
+
+    asyncio.run(run())
+    assert statuses == [200] * 30
+
+
 @contextlib.contextmanager
 def running(app):
     """An app on our own server, in a thread; gives the port."""
@@ -414,14 +475,9 @@ def running(app):
             thread.join()
 
 
-def full(queue, monkeypatch):
-    """Let a queue have as many requests under way as it may have."""
-    monkeypatch.setattr(queue, "under_way", 1_000_000)
-
-
 def test_a_rush_is_refused_when_heads_have_come_and_the_connections_stay(app, monkeypatch):
-    begun = []
-    full(app.state.service.reads, monkeypatch)
+    full, begun = [True], []
+    monkeypatch.setattr(app.state.rush, "full", lambda path: full[0])
     answer = app.state.service.answer
     monkeypatch.setattr(app.state.service, "answer", lambda *given: begun.append(1) or answer(*given))
     body, head = b'{"user": "u", "items": ["i1"]}', {"Content-Type": "application/json"}
@@ -441,13 +497,42 @@ def test_a_rush_is_refused_when_heads_have_come_and_the_connections_stay(app, mo
         client.request("GET", "/healthz")
         assert client.getresponse().read() == b'{"status":"alive"}'
         assert begun == []
-        monkeypatch.undo()
+        full[0] = False
         assert post()[0].status == 200
-        assert client.sock is first
-        full(app.state.service.reads, monkeypatch)
+        assert (client.sock is first, begun) == (True, [1])
+        full[0] = True
         assert post(Connection="close")[0].status == 503
         # The service has hung up, as it was asked to.
         assert client.sock is None or client.sock.recv(1) == b""
+
+
+def test_after_a_long_turn_so_many_are_let_in_as_can_be_done_in_time():
+    second, shed = [0.0], []
+    rush = Rush(lambda path: False, 0.2, lambda: shed.append(1), now=lambda: second[0])
+
+    def let_in(number):
+        return [rush.refuses("/v1/score") for _ in range(number)].count(False)
+
+    async def turns(number):
+        for _ in range(number):
+            await asyncio.sleep(0)
+
+    async def run():
+        assert let_in(1_000) == 1_000
+        for _ in range(100):
+            assert not rush.came_too_late()
+        second[0] = 0.5
+        await turns(3)
+        # A hundred took half a second, and a quarter is the time for a turn.
+        assert let_in(1_000) == 50
+        assert rush.refuses("/healthz") is False
+        await turns(3)
+        # That turn took no time.
+        assert let_in(1_000) == 1_000
+
+    asyncio.run(run())
+    assert len(shed) == 950
+    assert rush.refusal.status_code == 503
 
 
 @pytest.mark.parametrize("pauses_every", [1, 2, 3, 40])
@@ -459,8 +544,8 @@ def test_who_waits_for_each_answer_is_never_refused_whatever_pauses(app, monkeyp
         return float(next(calls) // pauses_every)
 
     service = app.state.service
-    for queue in (service.reads, service.writes):
-        monkeypatch.setattr(queue, "_now", now)
+    for part in (app.state.rush, service.reads, service.writes, service.reads.pace, service.writes.pace):
+        monkeypatch.setattr(part, "_now", now)
     score = raw(b'{"user": "u", "items": ["i1"]}', path="/v1/score")
     with running(app) as port, connected(port, 1) as (client,):
         for request in [score] * 100 + [raw()] * 10 + [score, raw()] * 10:
@@ -482,6 +567,17 @@ def test_a_request_of_many_events_that_waits_alone_is_never_refused(artifact, st
 
     asyncio.run(run())
     writes.close()
+
+
+def test_a_head_that_has_come_before_is_still_of_one_whole_request_or_parsed():
+    head = b"POST /v1/score?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: %s\r\n\r\n"
+    for _ in range(2):
+        assert _plain_path(head % b"2" + b"{}") == "/v1/score"
+        assert _plain_path(head % b"2" + b"{") == _plain_path(head % b"2" + b"{} ") == ""
+        assert _plain_path(head % b"02" + b"{}") == "/v1/score"
+        assert _plain_path(head % (b"9" * 5_000) + b"{}") == ""
+        assert _plain_path(head % b"2\r\nX: %s" % (b"x" * 5_000) + b"{}") == "/v1/score"
+        assert _plain_path((head % b"2")[:-4] + b"{}") == ""
 
 
 BODY = json.dumps({"events": [row()]}).encode()
@@ -519,22 +615,23 @@ def until(true):
         time.sleep(0.01)
 
 
-def test_no_more_events_are_let_in_than_may_be_under_way_and_all_that_were_are_kept(app, monkeypatch):
+def test_no_more_events_are_let_in_than_are_answered_in_time_and_all_that_were_are_kept(app, monkeypatch):
     service = app.state.service
-    held, writes = Held(service.store, monkeypatch), service.writes
-    monkeypatch.setattr(type(writes), "most_under_way", 10)
+    held, pace = Held(service.store, monkeypatch), service.writes.pace
+    monkeypatch.setattr(service.writes.pace, "_few", lambda: 9)
     with running(app) as port, connected(port, 12) as clients:
         for client in clients[:10]:
             client.sendall(raw())
-        until(lambda: writes.under_way == 10)
-        # The queue itself has room.
+        until(lambda: pace.under_way == 10)
+        # Nothing is answered in the time in which the rate is measured, and no queue is full.
+        time.sleep(0.2)
         assert not service.writes.full
         for client in clients[10:]:
             client.sendall(raw() * 2)
             assert statuses_of(client, 2) == [503, 503]
         held.go_on.set()
         assert [statuses_of(client, 1) for client in clients[:10]] == [[200]] * 10
-        until(lambda: writes.under_way == 0)
+        until(lambda: pace.under_way == 0)
         assert len(service.store.events("u")) == 10
         clients[10].sendall(raw())
         assert statuses_of(clients[10], 1) == [200]
@@ -542,14 +639,14 @@ def test_no_more_events_are_let_in_than_may_be_under_way_and_all_that_were_are_k
 
 def test_bodies_that_do_not_come_and_clients_who_hang_up_are_no_requests_under_way(app, monkeypatch):
     service = app.state.service
-    held, writes = Held(service.store, monkeypatch), service.writes
+    held, pace = Held(service.store, monkeypatch), service.writes.pace
     with running(app) as port:
         with connected(port, 12) as clients:
             for client in clients[:10]:
                 client.sendall(raw()[:-1])
             clients[10].sendall(raw())
-            until(lambda: writes.under_way == 1)
-        until(lambda: writes.under_way == 0)
+            until(lambda: pace.under_way == 1)
+        until(lambda: pace.under_way == 0)
         held.go_on.set()
 
 
@@ -568,24 +665,32 @@ def test_bodies_that_do_not_come_and_clients_who_hang_up_are_no_requests_under_w
     ids=["whole", "head in two", "body in two", "three at once", "one and a half", "chunks", "expect", "odd header"],
 )
 def test_refused_requests_of_any_form_end_where_they_end(app, monkeypatch, pieces, answers):
-    full(app.state.service.writes, monkeypatch)
+    full = [True]
+    monkeypatch.setattr(app.state.rush, "full", lambda path: full[0])
     with running(app) as port, connected(port, 1) as (client,):
-        for piece in pieces:
-            client.sendall(piece)
-            time.sleep(0.02)
-        assert statuses_of(client, answers) == [503] * answers
-        monkeypatch.undo()
+        # Twice: what is refused first is parsed, and the next one need not be.
+        for _ in range(2):
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(0.02)
+            assert statuses_of(client, answers) == [503] * answers
+        full[0] = False
         client.sendall(raw())
         assert statuses_of(client, 1) == [200]
     assert len(app.state.service.store.events("u")) == 1
 
 
-def test_with_more_events_in_each_fewer_requests_are_let_in(artifact, store):
-    writes = Writes(Updater(artifact, store), most_events=1, most=1, patience=30.0)
-    assert writes.most_under_way == 2_500
-    for _ in range(300):
+def test_a_slow_disk_under_few_events_is_no_rush(artifact, store):
+    second = [0.0]
+    writes = Writes(Updater(artifact, store), most_events=1, most=1, patience=0.5, now=lambda: second[0])
+    for _ in range(1_000):
+        writes.pace.begin()
+    second[0] = 60.0
+    assert not writes.pace.full
+    # With more events in a request there are soon more than a few.
+    for _ in range(200):
         asyncio.run(writes.fold([row(f"u{number}") for number in range(20)]))
-    assert writes.most_under_way == pytest.approx(125, rel=0.01)
+    assert writes.pace.full
     writes.close()
 
 
