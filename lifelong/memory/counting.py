@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact
 from lifelong.artifact.manifest import AGAIN
-from lifelong.dtypes import FloatArray, IntArray
+from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.state import States
 from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
@@ -124,10 +124,13 @@ class Counting:
 
         self.plan, self._kernel, self._rules, self._gap = plan, kernel, kernel.rules_of(plan), gap
         self.names = tuple(part.name for part in plan.layout if part.name in _PARTS)
-        at = dim + FEATURES
-        self._popularity = [np.ascontiguousarray(table[:, at]) for table in tables.values()]
-        with_factors = [*tables.values()][: len(plan.widths_G)]
-        self._factors = [np.ascontiguousarray(table[:, at + 1 :]) for table in with_factors]
+        self._tables = [*tables.values()]
+        # What a number embeds to ends in its popularity and, of the first fields, its factor.
+        ends = np.cumsum([table.shape[1] for table in self._tables])
+        self._popularities = np.append(0, ends[:-1]) + dim + FEATURES
+        pairs = zip(self._popularities.tolist(), ends.tolist(), strict=True)
+        self._factors = [slice(first + 1, end) for first, end in pairs][: len(plan.widths_G)]
+        self._with_factors = [table[:, dim + FEATURES + 1 :] for table in self._tables[: len(plan.widths_G)]]
 
     @classmethod
     def of(cls, artifact: Artifact, tables: Mapping[str, npt.NDArray[np.float32]]) -> Counting | None:
@@ -177,15 +180,16 @@ class Counting:
         self._kernel.write(memory, user_N, np.ascontiguousarray(number_NF), gap_N, factor_ND, count_N, self._rules)
         return {name: states.fields[name] for name in self.names}
 
-    def find(self, states: States, chosen: slice, number_BCF: IntArray) -> Fields:
+    def find(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Fields:
         """What memories know of candidates: inputs of the read graph.
 
         Args:
             states: memories, as a codec gives them.
             chosen: B of them.
             number_BCF: numbers of the candidates' item fields.
+            target_BCE: what they embed to.
         """
-        found = self._found(states, chosen, number_BCF)
+        found = self._found(states, chosen, number_BCF, target_BCE)
         known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self._rules.known)
         return {"known": known_BCY, "kind": found.kind_NF.reshape(number_BCF.shape)}
 
@@ -196,7 +200,8 @@ class Counting:
             states: memories of B users, as a codec gives them.
             number_BCF: numbers of the candidates' item fields.
         """
-        found, shape = self._found(states, slice(0, len(states)), number_BCF), number_BCF.shape
+        target = np.concatenate([table[number_BCF[..., at]] for at, table in enumerate(self._tables)], axis=-1)
+        found, shape = self._found(states, slice(0, len(states)), number_BCF, target), number_BCF.shape
         last, fields = self._rules.known - self.plan.affinities, len(self.plan.widths_G)
         affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
         return Looked(
@@ -215,18 +220,20 @@ class Counting:
         used = level_X > 0
         return kept_X[used] + KEYS // 2, np.array(COUNTS)[level_X[used]], np.array(AGES)[step_X[used]]
 
-    def _found(self, states: States, chosen: slice, number_BCF: IntArray) -> Any:
+    def _found(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Any:
         users, candidates, fields = number_BCF.shape
         number_NF, row_N = number_BCF.reshape(-1, fields), np.repeat(np.arange(users), candidates)
-        popularity = [column_V[number_NF[:, field]] for field, column_V in enumerate(self._popularity)]
-        given = np.ascontiguousarray(number_NF), np.stack(popularity, axis=-1), self._of_factors(number_NF)
-        targets = self._kernel.Targets(row_N, *given)
+        target_NE = target_BCE.reshape(-1, target_BCE.shape[-1])
+        parts = [target_NE[:, part] for part in self._factors]
+        factor_ND = np.concatenate(parts, axis=1) if parts else target_NE[:, :0].copy()
+        number_NF, popularity_NF = np.ascontiguousarray(number_NF), target_NE.take(self._popularities, axis=1)
+        targets = self._kernel.Targets(row_N, number_NF, popularity_NF, factor_ND)
         found = self._kernel.unknown(self._rules, len(row_N))
         self._kernel.read(self._memory(states, chosen), states.count_B[chosen], targets, self._rules, found)
         return found
 
     def _of_factors(self, number_NF: IntArray) -> npt.NDArray[np.float32]:
-        parts = [table_VD[number_NF[:, field]] for field, table_VD in enumerate(self._factors)]
+        parts = [table_VD[number_NF[:, field]] for field, table_VD in enumerate(self._with_factors)]
         return np.concatenate(parts, axis=1) if parts else np.zeros((len(number_NF), 0), np.float32)
 
     def _memory(self, states: States, chosen: slice) -> Any:
@@ -250,7 +257,7 @@ def compile_reads(*, backwards: bool = False) -> None:
     no_record, cell_BKX, nobody = np.zeros((0, packed.size), np.uint8), states.fields["cell"], np.zeros(0, np.int64)
     steps: list[Callable[[], object]] = [
         lambda: packed.take(no_record, 0, cell_BKX, nobody),
-        lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
+        lambda: counting.look(states, np.zeros((1, 1, 1), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:
         step()

@@ -345,10 +345,10 @@ class Runtime:
         rows = []
         for chosen in _slices(users, max(1, cells_at_once // wide)):
             memory = self._readable(states, chosen, time_B, size)
-            cells = []
-            for some in _slices(candidates, wide):
-                found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF[chosen, some])
-                cells.append(self._score(memory | found, number_BCF[chosen, some], context_BCF[chosen], asked))
+            cells = [
+                self._score(states, chosen, memory, number_BCF[chosen, some], context_BCF[chosen], asked)
+                for some in _slices(candidates, wide)
+            ]
             rows.append([_joined(part, axis=1) for part in zip(*cells, strict=True)])
         if not rows or not candidates:
             return self._nothing(users, candidates, asked)
@@ -368,11 +368,8 @@ class Runtime:
         for chosen in _slices(len(states), min(_CELLS, self._cells_at_once(states))):
             memory = self._readable(states, chosen, time_B, 1)
             number_BCF = number_BF[chosen, None]
-            found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF)
             target = self._embed(number_BCF, self._item)
-            (interest,) = self._run(
-                "read", ["interest"], memory | found | {"target": target, "target_number": number_BCF}
-            )
+            (interest,) = self._run("read", ["interest"], memory | self._asked(states, chosen, number_BCF, target))
             feed = {"interest": interest, "target": target}
             if self.context_fields:
                 feed["context"] = self._embed(context_BF[chosen, None], self.context_fields)
@@ -381,26 +378,37 @@ class Runtime:
         return Read(np.concatenate(logits), np.concatenate(readouts))
 
     def _score(
-        self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray, asked: list[str]
+        self,
+        states: States,
+        chosen: slice,
+        memory: dict[str, Any],
+        number_BCF: IntArray,
+        context_BCF: IntArray,
+        asked: list[str],
     ) -> list[Float32Array]:
         """Logits, and what the read graph is asked for besides the interest."""
         target = self._embed(number_BCF, self._item)
-        interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
+        interest, *attention = self._run("read", asked, memory | self._asked(states, chosen, number_BCF, target))
         feed = {"interest": interest, "target": target}
         if self.context_fields:
             context = self._embed(context_BCF, self.context_fields)
-            # A head that does not take one context for all candidates is given it for each of them.
-            size = 1 if self._one_context else number_BCF.shape[1]
-            feed["context"] = np.broadcast_to(context, (len(context), size, context.shape[2]))
+            if not self._one_context:
+                context = np.repeat(context, number_BCF.shape[1], axis=1)
+            feed["context"] = context
         (logit,) = self._run("head", ["logit"], feed)
         return [logit.reshape(*target.shape[:2], -1), *attention]
+
+    def _asked(self, states: States, chosen: slice, number_BCF: IntArray, target: Float32Array) -> dict[str, Any]:
+        """What the read graph is given of targets, and of what memories counted of them."""
+        found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF, target)
+        return {"target": target, "target_number": number_BCF, **found}
 
     def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[Float32Array, Float32Array | None]:
         """The answer where there is nothing to score: the axes that the graphs would give."""
         nobody, first, number_BCF = self.empty(1), slice(0, 1), np.zeros((1, 1, len(self._item)), np.int64)
         memory = self._readable(nobody, first, np.zeros(1, np.int64), 1)
-        found = {} if self.counting is None else self.counting.find(nobody, first, number_BCF)
-        one = self._score(memory | found, number_BCF, np.zeros((1, 1, len(self.context_fields)), np.int64), asked)
+        no_context = np.zeros((1, 1, len(self.context_fields)), np.int64)
+        one = self._score(nobody, first, memory, number_BCF, no_context, asked)
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
         return empty[0], empty[1] if len(asked) > 1 else None
 

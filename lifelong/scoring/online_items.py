@@ -59,7 +59,7 @@ class OnlineItems:
 
         def attempt(refused: frozenset[str] | None) -> int:
             before = dict(zip(items, self.store.read_many(list(items), space=ITEMS), strict=True))
-            merged = {item: {**(_decode(before[item]) or {}), **fields} for item, fields in items.items()}
+            merged = {item: {**_decode(before[item] or b"{}"), **fields} for item, fields in items.items()}
             values = {item: json.dumps(fields).encode() for item, fields in merged.items()}
             self.store.commit(Commit(records={ITEMS: values}, bases={ITEMS: before}))
             return len(values)
@@ -94,7 +94,7 @@ class OnlineItems:
 
     def _online(self, items: Sequence[str]) -> list[Fields | None]:
         """Fields that were put online, for each item; None if there are none."""
-        return [_decode(value) for value in self.store.read_many(items, space=ITEMS)]
+        return [None if value is None else _decode(value) for value in self.store.read_many(items, space=ITEMS)]
 
     def check(self, fields: Iterable[str]) -> None:
         """Refuse fields that an item cannot be given.
@@ -155,11 +155,10 @@ class OnlineItems:
         return self.catalogue.texts(field, items, number_N, own)
 
 
-def _decode(value: bytes | None) -> Fields | None:
+def _decode(value: bytes) -> Fields:
     """The fields of a stored value; many items have the same ones."""
-    if value is None:
-        return None
-    return _decode_short(value) if len(value) <= _SHORT else json.loads(value)
+    fields: Fields = _decode_short(value) if len(value) <= _SHORT else json.loads(value)
+    return fields
 
 
 @lru_cache(maxsize=4_096)

@@ -82,6 +82,8 @@ class Found(NamedTuple):
     """Lengths of the sums of the user that was looked at last."""
     number_NFX: Array
     """Of each value its count, its age in events and in hours, and its rank; the first three are 0 without a cell."""
+    hours_SX: Array
+    """Of the user that was looked at last, for each step: hours, and what follows from them; NaN if not yet needed."""
 
 
 class Rules(NamedTuple):
@@ -123,7 +125,8 @@ def unknown(rules: Rules, targets: int, dtype: Any = np.float32) -> Found:
     """Room for what is known of targets."""
     fields = len(rules.log_size_F)
     known_NY, number_NFX = np.empty((targets, rules.known), dtype), np.empty((targets, fields, 4))
-    return Found(known_NY, np.empty((targets, fields), np.int64), np.empty((len(rules.end_G), 2)), number_NFX)
+    kind_NF, length_GX = np.empty((targets, fields), np.int64), np.empty((len(rules.end_G), 2))
+    return Found(known_NY, kind_NF, length_GX, number_NFX, np.empty((len(_AGES), 2 + len(_RATES))))
 
 
 def _count_zeros(typing: Any, value: Any) -> Any:
@@ -299,9 +302,10 @@ def _of_user(memory: Memory, b: Any, count: Any, user_U: Array) -> None:
 
 
 @_inlined
-def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, number_NFX: Array, n: Any) -> Any:
+def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, found: Found, n: Any) -> Any:
     """Fill the numbers of a field's value; its cell's second number, or 0."""
     first, end, kept = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
+    number_NFX, hours_SX = found.number_NFX, found.hours_SX
     number_NFX[n, f, 0] = number_NFX[n, f, 1] = number_NFX[n, f, 2] = 0.0
     number_NFX[n, f, 3] = max(key, 0)
     if key < 0:
@@ -312,7 +316,13 @@ def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, nu
     packed = np.int64(memory.cell_BKX[b, at, 1])
     level, step = packed >> 8, packed & (_LEVEL - 1)
     number_NFX[n, f, 0], number_NFX[n, f, 1] = _COUNTS[level], _AGES[step]
-    number_NFX[n, f, 2] = _elapsed(memory.clock_BJX, b, count, _AGES[step]) / HOUR
+    # Cells of one user share few steps, and logarithms and powers take longest here.
+    if math.isnan(hours_SX[step, 0]):
+        hours = _elapsed(memory.clock_BJX, b, count, _AGES[step]) / HOUR
+        hours_SX[step, 0], hours_SX[step, 1] = hours, math.log1p(hours) / 4
+        for x in range(len(_RATES)):
+            hours_SX[step, 2 + x] = math.exp(hours * _RATES[x])
+    number_NFX[n, f, 2] = hours_SX[step, 0]
     return packed
 
 
@@ -324,8 +334,8 @@ def _of_target(memory: Memory, b: Any, count: Any, targets: Targets, n: Any, rul
     for f in range(fields):
         at, key, log_size = f * FEATURES, _key(targets.number_NF[n, f]), rules.log_size_F[f]
         popularity = np.float64(targets.popularity_NF[n, f])
-        packed = _look(memory, b, count, f, key, rules, found.number_NFX, n)
-        level, step, hours = packed >> 8, packed & (_LEVEL - 1), found.number_NFX[n, f, 2]
+        packed = _look(memory, b, count, f, key, rules, found, n)
+        level, step = packed >> 8, packed & (_LEVEL - 1)
         # Of level 0 there is no cell.
         found.kind_NF[n, f] = f * KINDS + (_FIRST_KINDS[level] + step if level else 0)
         log_times = _LOG_COUNTS[level]
@@ -337,11 +347,11 @@ def _of_target(memory: Memory, b: Any, count: Any, targets: Targets, n: Any, rul
         if level == 0:
             continue
         known_NY[n, at], known_NY[n, at + 1] = 1, log_times
-        known_NY[n, at + 2], known_NY[n, at + 3] = _LOG_AGES[step] / 4, math.log1p(hours) / 4
+        known_NY[n, at + 2], known_NY[n, at + 3] = _LOG_AGES[step] / 4, found.hours_SX[step, 1]
         for x in range(events):
             known_NY[n, at + 5 + x] = log_times * _DECAYS[step, x]
         for x in range(len(_RATES)):
-            known_NY[n, at + 5 + events + x] = log_times * math.exp(hours * _RATES[x])
+            known_NY[n, at + 5 + events + x] = log_times * found.hours_SX[step, 2 + x]
     _fit(memory.sums_BXD, b, targets.factor_ND, n, rules.end_G, found)
 
 
@@ -364,8 +374,11 @@ def _fit(sums_BXD: Array, b: Any, factor_ND: Array, n: Any, end_G: Array, found:
 
 
 @_inlined
-def _lengths(sums_XD: Array, end_G: Array, length_GX: Array) -> None:
-    """Fill the lengths of each field's sums."""
+def _begin(sums_XD: Array, end_G: Array, found: Found) -> None:
+    """Fill the lengths of each field's sums; no hours are known yet."""
+    length_GX = found.length_GX
+    for step in range(len(found.hours_SX)):
+        found.hours_SX[step, 0] = math.nan
     for x in range(2):
         first = np.int64(0)
         for g in range(len(end_G)):
@@ -408,7 +421,7 @@ def read(memory: Memory, count_B: Array, targets: Targets, rules: Rules, found: 
             _repeat(found.known_NY, n - 1, n, begin, end)
         else:
             _of_user(memory, b, count_B[b], found.known_NY[n, begin:end])
-            _lengths(memory.sums_BXD[b], rules.end_G, found.length_GX)
+            _begin(memory.sums_BXD[b], rules.end_G, found)
         _of_target(memory, b, count_B[b], targets, n, rules, found)
 
 
@@ -460,7 +473,7 @@ def replay(
                 _repeat(found.known_NY, last, n, begin, end)
             else:
                 _of_user(one, 0, count, found.known_NY[n, begin:end])
-                _lengths(one.sums_BXD[0], rules.end_G, found.length_GX)
+                _begin(one.sums_BXD[0], rules.end_G, found)
             _of_target(one, 0, count, targets, n, rules, found)
             last = n
 

@@ -98,7 +98,9 @@ def test_of_no_candidates_nothing_is_found(compiled: Artifact) -> None:
     runtime = Runtime(compiled)
     assert runtime.counting is not None
     for users in (0, 3):
-        found = runtime.counting.find(runtime.empty(users), slice(0, users), np.zeros((users, 0, 2), np.int64))
+        width, number_BCF = sum(table.shape[1] for table in compiled.tables.values()), np.zeros((users, 0, 2), np.int64)
+        target_BCE = np.zeros((users, 0, width), np.float32)
+        found = runtime.counting.find(runtime.empty(users), slice(0, users), number_BCF, target_BCE)
         assert {name: part.shape[:2] for name, part in found.items()} == dict.fromkeys(found, (users, 0))
 
 
