@@ -44,8 +44,8 @@ EXAMPLES = {"completejourney": 600_000, "films": 200_000, "flights": 400_000, "c
 
 def prepared(log: str, folder: Path, repositories: list[Path]) -> Dataset:
     """The dataset of a log, made once."""
-    if (folder / "data" / "manifest.json").exists():
-        return Dataset.open(folder / "data")
+    if (folder / "data" / "dataset.json").exists():
+        return Dataset(folder / "data")
     folder.mkdir(parents=True, exist_ok=True)
     if log == "completejourney":
         return prepare(log, out=folder / "data")
