@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 
 folder = Path(os.environ["LIFELONG_WAYS"])
 package = str(Path(__file__).parents[3] / "lifelong") + os.sep
@@ -17,20 +18,20 @@ first: dict[str, int] = {}
 noting = False
 
 
-def note(frame, event, argument):
+def note(frame: FrameType, event: str, argument: object) -> None:
     name = frame.f_code.co_filename
     if noting and event == "call" and name.startswith(package) and frame.f_code.co_name != "<module>":
         # The clock is one for all processes.
         first.setdefault(name.removeprefix(package), time.monotonic_ns())
 
 
-def write():
+def write() -> None:
     if first:
         (folder / f"{os.getpid()}.json").write_text(json.dumps(first))
         first.clear()
 
 
-def poll():
+def poll() -> None:
     global noting
     while True:
         if noting != (folder / "on").exists():
