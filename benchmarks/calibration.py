@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
-from lifelong.evaluation.calibration import fit_calibrator
-from lifelong.evaluation.evaluate import predict
-from lifelong.evaluation.metrics import Sample, all_metrics
-from lifelong.evaluation.significance import bootstrap, interval
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.evaluation.calibration import fit_calibrator
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.evaluation.metrics import Sample, all_metrics
+from lifelong.offline.evaluation.significance import bootstrap, interval
+from lifelong.offline.export.saving import load_model
 
 METRICS = ("ece", "log_loss")
 

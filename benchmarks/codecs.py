@@ -25,22 +25,22 @@ import torch
 
 from lifelong.artifact.folder import Artifact
 from lifelong.config import load_config
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples, Split
-from lifelong.data.histories import Histories
-from lifelong.evaluation.compare import Runs
-from lifelong.evaluation.compare import compare as compare_runs
-from lifelong.evaluation.metrics import Sample, auc
-from lifelong.evaluation.significance import bootstrap, interval
-from lifelong.memory.codec import CODECS
-from lifelong.memory.updater import Updater
-from lifelong.memory.verify import VerifyReport, verify
-from lifelong.preparation.prepare import prepare
-from lifelong.preparation.settings import PrepareSettings
-from lifelong.scoring.replay import replay, user_events
-from lifelong.store.rocksdb import RocksDbStore
-from lifelong.training.backfill import backfill
-from lifelong.training.trainer import train
+from lifelong.dataset.examples import Examples, Split
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.histories import Histories
+from lifelong.filling import backfill
+from lifelong.offline.evaluation.compare import Runs
+from lifelong.offline.evaluation.compare import compare as compare_runs
+from lifelong.offline.evaluation.metrics import Sample, auc
+from lifelong.offline.evaluation.significance import bootstrap, interval
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.preparation.settings import PrepareSettings
+from lifelong.offline.training.trainer import train
+from lifelong.online.memory.codec import CODECS
+from lifelong.online.memory.updater import Updater
+from lifelong.online.memory.verify import VerifyReport, verify
+from lifelong.online.scoring.replay import replay, user_events
+from lifelong.online.store.rocksdb import RocksDbStore
 
 HEADER = (
     "| codec | bytes per user | logit, largest difference | mean | AUC | AUC - AUC of fp32 "

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batch import Batch
-from lifelong.models.base import Target
-from lifelong.models.delta import GatedDelta, GatedDeltaConfig, GatedDeltaMemory
-from lifelong.nn.fold import State, fold_at
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.models.base import Target
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.delta import GatedDelta, GatedDeltaConfig, GatedDeltaMemory
+from lifelong.zoo.layers.fold import State, fold_at
 
 
 def by_chunks(model: GatedDelta, batch: Batch) -> Tensor:

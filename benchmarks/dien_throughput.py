@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-import lifelong.models.dien as dien
-from lifelong.data.batch import Batch
-from lifelong.models.dien import Dien, DienConfig
-from lifelong.nn.recurrent import attended_states, gated_gru_step, gru_pass, gru_step
+import lifelong.zoo.dien as dien
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.nn.recurrent import attended_states, gated_gru_step, gru_pass, gru_step
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.dien import Dien, DienConfig
 
 
 def index_gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batch import Batch
-from lifelong.evaluation.metrics import auc
-from lifelong.models import build
-from lifelong.models.base import History, MemoryModel, Model
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.evaluation.metrics import auc
+from lifelong.offline.models import build
+from lifelong.offline.models.base import History, MemoryModel, Model
 from lifelong.testing.worlds import INPUTS, random_batch
 
 RED, BLUE, PLAIN = 2, 3, 4

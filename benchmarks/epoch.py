@@ -25,9 +25,9 @@ def of_model(model: str, data: Path, folder: Path, options: argparse.Namespace) 
     """All figures of one model."""
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
-    from lifelong.data.dataset import Dataset
-    from lifelong.training.settings import with_recipe
-    from lifelong.training.trainer import train
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.training.settings import with_recipe
+    from lifelong.offline.training.trainer import train
 
     dataset, own = Dataset(data), TRAINED[model] if model == "hpmn" else ()
     # A run of fewer examples would have smaller batches: see `with_recipe`.
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes", help="section.key=value, as in training")
     options = parser.parse_args()
 
-    from lifelong.preparation.prepare import prepare
+    from lifelong.offline.preparation.prepare import prepare
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lifelong.store.contract import Commit
-from lifelong.store.event_ids import Elapsed
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.event_ids import Elapsed
+from lifelong.online.store.rocksdb import RocksDbStore
 
 DAY = 86_400
 

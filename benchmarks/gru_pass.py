@@ -20,7 +20,7 @@ FORMS = ("nn.GRU", "packed nn.GRU", "scan")
 CHILD = """
 import json, sys, time, torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from lifelong.nn.scan import gru_scan
+from lifelong.offline.nn.scan import gru_scan
 torch.set_num_threads(1)
 torch.manual_seed(0)
 form, lengths, users, events, inputs, width, repeats = *sys.argv[1:3], *map(int, sys.argv[3:])

@@ -43,10 +43,10 @@ from typing import Any
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
-from lifelong.ingestion.files import ingest
 from lifelong.launch import collect_rarely
-from lifelong.memory.runtime import Runtime
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.store.opening import open_store
 
 # Tiny artifacts are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -146,10 +146,10 @@ def end_to_end(artifact: Artifact, log: Path, url: str, events: int, *, event_lo
 
 def from_topic(artifact: Artifact, topic: str, url: str, events: int) -> np.ndarray:
     """Both kinds of seconds, from opening the store to the last commit; without the wait that ends the run."""
-    from lifelong.ingestion.kafka import FILLING, Followed, StreamSettings
-    from lifelong.ingestion.kafka_client import parse
-    from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
-    from lifelong.store.sharded import ShardedStore
+    from lifelong.online.ingestion.kafka import FILLING, Followed, StreamSettings
+    from lifelong.online.ingestion.kafka_client import parse
+    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
+    from lifelong.online.store.sharded import ShardedStore
 
     def run() -> None:
         store, job = open_store(url), TopicJob(parse(topic), StreamSettings(batch=FILLING))

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--windows", default="", help="days, for the rules with a window; by default each its own")
     options = parser.parse_args()
 
-    from lifelong.data.negatives import WINDOWS
+    from lifelong.dataset.negatives import WINDOWS
 
     windows = [float(days) for days in options.windows.split(",") if days]
     found = []
@@ -43,7 +43,7 @@ def main() -> None:
 def _measured(rule: str, days: float | None) -> dict[str, Any]:
     import numpy as np
 
-    from lifelong.preparation.prepare import prepare
+    from lifelong.offline.preparation.prepare import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         more = {} if days is None else {"window": days}
@@ -67,7 +67,7 @@ def events_before(dataset: Any, examples: Any) -> tuple[Any, Any]:
     """How many events each target's item had before it, of all users: in all, and in the last days."""
     import numpy as np
 
-    from lifelong.data.histories import count_earlier
+    from lifelong.dataset.histories import count_earlier
 
     histories, row_N, time_N = dataset.histories, np.asarray(examples.row_N), np.asarray(examples.time_N, np.int64)
     order = np.lexsort((histories.time_N, histories.row_N))
@@ -92,9 +92,9 @@ def item_trend(dataset: Any, examples: Any) -> Any:
 
 def _auc(label_N: Any, logit_N: Any, user_N: Any) -> Sequence[float]:
     """AUC with its interval over users."""
-    from lifelong.evaluation import metrics
-    from lifelong.evaluation.metrics import Sample
-    from lifelong.evaluation.significance import bootstrap, interval
+    from lifelong.offline.evaluation import metrics
+    from lifelong.offline.evaluation.metrics import Sample
+    from lifelong.offline.evaluation.significance import bootstrap, interval
 
     drawn = bootstrap({"": Sample.of(label_N, logit_N, user_N)}, resamples=200)[""]["auc"]
     return [round(float(value), 4) for value in (metrics.auc(label_N, logit_N), *interval(drawn))]

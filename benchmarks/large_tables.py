@@ -35,15 +35,15 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
     import torch
 
     from lifelong.config import TrainSettings
-    from lifelong.data.batch import Batch
-    from lifelong.data.events import InputSpec
-    from lifelong.evaluation.processes import Processes
-    from lifelong.models import build
-    from lifelong.models.base import Model
+    from lifelong.dataset.events import InputSpec
+    from lifelong.offline.data.batch import Batch
+    from lifelong.offline.evaluation.processes import Processes
+    from lifelong.offline.models import build
+    from lifelong.offline.models.base import Model
+    from lifelong.offline.training.compute import Compute
+    from lifelong.offline.training.gradients import Gradients
+    from lifelong.offline.training.optimiser import build_optimiser, clip_gradients, use_sparse_tables
     from lifelong.testing.worlds import random_batch
-    from lifelong.training.compute import Compute
-    from lifelong.training.gradients import Gradients
-    from lifelong.training.optimiser import build_optimiser, clip_gradients, use_sparse_tables
 
     inputs = InputSpec(item={"item": items, "category": 5_000}, event={"event_type": 6}, context={}, users=100)
     settings = TrainSettings.model_validate({"embeddings": form})
@@ -86,8 +86,8 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
 def quality(seed: int, form: str, data: str, examples: int) -> dict[str, float]:
     """Validation AUC of one training."""
     from lifelong.config import load_config
-    from lifelong.data.dataset import Dataset
-    from lifelong.training.trainer import train
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.training.trainer import train
 
     own = [f"train.seed={seed}", f"train.embeddings={form}", f"train.max_examples={examples}", "train.threads=1"]
     own += [f"train.validate_every={examples // 10 + 1}", "train.validation_examples=20000", "train.batch_targets=400"]

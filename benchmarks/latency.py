@@ -35,11 +35,11 @@ from ingest_throughput import ITEMS, MODELS, START, make_artifact
 from load import Load, result, start
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.event import EventTable
-from lifelong.memory.updater import Updater
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.memory.event import EventTable
+from lifelong.online.memory.updater import Updater
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.rocksdb import RocksDbStore
 
 # Servers, victims and tiny artifacts are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.model_settings import model_configs, without_unmet
 from lifelong.cli.serving_cost import EVENTS, serving_of
 from lifelong.config import RunConfig
-from lifelong.data.dataset import Dataset
-from lifelong.models import all_names, check_config, is_served
-from lifelong.models.base import Model
-from lifelong.training.settings import build_model, initialised, with_recipe
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.export.saving import write_artifact
+from lifelong.offline.models import all_names, check_config, is_served
+from lifelong.offline.models.base import Model
+from lifelong.offline.training.settings import build_model, initialised, with_recipe
 
 TALLY, AT = "tally", 1_000
 """What the others are compared with, and after how many events."""

@@ -5,7 +5,7 @@ are chosen by `--seed`, or all that stand on `--lines`. Tests run on a copy of t
 failure; a mutant that runs into `--timeout` counts as noticed. What survives is printed with its line, to be looked at:
 some change nothing that a user could see.
 
-    python benchmarks/mutants.py lifelong/data/counts.py tests/data/test_counts.py --mutants 8 --seed 0
+    python benchmarks/mutants.py lifelong/offline/data/counts.py tests/data/test_counts.py --mutants 8 --seed 0
 
 The last line is JSON.
 """

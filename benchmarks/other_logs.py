@@ -34,12 +34,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lifelong import compare, evaluate, open_artifact, prepare, tune
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
-from lifelong.evaluation import compare as comparing
-from lifelong.evaluation.evaluate import predict, scored_by
-from lifelong.evaluation.results import Record
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.evaluation import compare as comparing
+from lifelong.offline.evaluation.evaluate import predict, scored_by
+from lifelong.offline.evaluation.results import Record
+from lifelong.offline.export.saving import load_model
 
 MODELS = ("tally", "gbdt")
 VAULT = 0.05

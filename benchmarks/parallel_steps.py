@@ -21,8 +21,8 @@ CHILD = """
 import json, sys
 from lifelong.cli.demo import TRAINED
 from lifelong.config import load_config
-from lifelong.data.dataset import Dataset
-from lifelong.training.trainer import train
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.training.trainer import train
 data, out, threads, examples = sys.argv[1:]
 limits = [f"train.threads={threads}", f"train.max_examples={examples}", "train.validate_every=10000000"]
 artifact = train(Dataset(data), "hpmn", out, config=load_config(None, [*TRAINED["hpmn"], *limits]), progress=False)
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
     arguments = parser.parse_args()
 
-    from lifelong.preparation.prepare import prepare
+    from lifelong.offline.preparation.prepare import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data or prepare("completejourney", [], Path(folder) / "data").folder

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.config import load_config
-from lifelong.models import all_names
-from lifelong.preparation.sources.synthetic import world_settings
-from lifelong.preparation.sources.worlds import WorldSettings
+from lifelong.offline.models import all_names
+from lifelong.offline.preparation.sources.synthetic import world_settings
+from lifelong.offline.preparation.sources.worlds import WorldSettings
 
 # Servers, victims and tiny artifacts are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -24,7 +24,7 @@ LIMIT_GIB = 4.0
 START, DAYS = 1_511_539_200, 9
 CHILD = """
 import resource, sys, time
-from lifelong.preparation.prepare import PrepareSettings, prepare
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 started = time.monotonic()
 settings = PrepareSettings(threads=int(sys.argv[3]), protocol=sys.argv[4])
 tell = lambda text: print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)

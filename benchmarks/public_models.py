@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
+    from lifelong.dataset.examples import Examples
+    from lifelong.dataset.folder import Dataset
 
 SETTINGS = Path(__file__).parent / "completejourney.toml"
 BATCH = 256
@@ -185,10 +185,10 @@ def ours(
     dataset: Dataset, test: Examples, model: str, vectors: str, options: argparse.Namespace
 ) -> NDArray[np.float64]:
     """Logits of a model of this package."""
-    from lifelong.artifact.export import load_model
     from lifelong.cli.model_settings import model_configs
-    from lifelong.evaluation.evaluate import predict
-    from lifelong.training.trainer import train
+    from lifelong.offline.evaluation.evaluate import predict
+    from lifelong.offline.export.saving import load_model
+    from lifelong.offline.training.trainer import train
 
     limits = {"max_examples": options.examples, "validate_every": options.examples // 2}
     changes = [f"{model}.train.{name}={value}" for name, value in limits.items()]
@@ -221,11 +221,11 @@ def main() -> None:
         return
     options = arguments()
 
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.negatives import labelled_training_examples
-    from lifelong.evaluation.compare import Runs, compare
-    from lifelong.evaluation.metrics import Sample, auc
-    from lifelong.preparation.prepare import prepare
+    from lifelong.dataset.folder import Dataset
+    from lifelong.dataset.negatives import labelled_training_examples
+    from lifelong.offline.evaluation.compare import Runs, compare
+    from lifelong.offline.evaluation.metrics import Sample, auc
+    from lifelong.offline.preparation.prepare import prepare
 
     record: dict[str, object] = {"examples": options.examples, "recent": options.recent}
     with tempfile.TemporaryDirectory() as name:

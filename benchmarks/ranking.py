@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from lifelong import open_artifact
-from lifelong.artifact.export import load_model
 from lifelong.artifact.list_order import ListOrder
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import VAULT, Examples
-from lifelong.evaluation.evaluate import added_in_lists, drawn_for, learns_from_negatives, predict, rows_in
-from lifelong.evaluation.ranking import USERS, measured, most_popular, ranks
-from lifelong.evaluation.significance import interval, over_seeds
-from lifelong.evaluation.vault import stored_result
+from lifelong.dataset.examples import VAULT, Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.evaluation.evaluate import added_in_lists, drawn_for, learns_from_negatives, predict, rows_in
+from lifelong.offline.evaluation.ranking import USERS, measured, most_popular, ranks
+from lifelong.offline.evaluation.significance import interval, over_seeds
+from lifelong.offline.evaluation.vault import stored_result
+from lifelong.offline.export.saving import load_model
 
 AT_ONCE, CUTOFF, RESAMPLES = 20, 10, 5_000
 Measured = dict[str, dict[int, np.ndarray[Any, Any]]]

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from lifelong.artifact.folder import Artifact
 from lifelong.config import load_config
-from lifelong.data.dataset import Dataset
-from lifelong.preparation.prepare import PrepareSettings, prepare
-from lifelong.training.trainer import train
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
+from lifelong.offline.training.trainer import train
 
 DAY = 86_400
 MAPPING = {"user": "household_id", "item": "product_id", "time": "time", "fields": ["product_category"]}

@@ -28,9 +28,9 @@ import numpy as np
 from ingest_throughput import ITEMS, MODELS, START, make_artifact
 
 from lifelong.artifact.folder import Artifact
-from lifelong.ingestion.patience import Patience
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.patience import Patience
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store.opening import open_store
 
 # Servers are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -34,16 +34,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
     options = parser.parse_args()
 
-    from lifelong.artifact.export import load_model
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
-    from lifelong.data.dataset import Dataset
-    from lifelong.evaluation.compare import Runs, compare
-    from lifelong.evaluation.evaluate import predict
-    from lifelong.evaluation.metrics import Sample, auc
-    from lifelong.nn import scan
-    from lifelong.preparation.prepare import prepare
-    from lifelong.training.trainer import train
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.evaluation.compare import Runs, compare
+    from lifelong.offline.evaluation.evaluate import predict
+    from lifelong.offline.evaluation.metrics import Sample, auc
+    from lifelong.offline.export.saving import load_model
+    from lifelong.offline.nn import scan
+    from lifelong.offline.preparation.prepare import prepare
+    from lifelong.offline.training.trainer import train
 
     samples: dict[str, Sample] = {}
     record: dict[str, object] = {"examples": options.examples, "seed": options.seed}

@@ -35,9 +35,9 @@ import numpy as np
 from load import Load, result, start
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.event import EventTable
-from lifelong.memory.updater import Updater
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.memory.event import EventTable
+from lifelong.online.memory.updater import Updater
+from lifelong.online.store.rocksdb import RocksDbStore
 
 # Tiny artifacts are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -27,11 +27,11 @@ import numpy as np
 from load import result, start
 
 from lifelong.artifact.folder import Artifact
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.verify import verify
-from lifelong.store.opening import open_store
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.rocksdb import RocksDbStore
 
 # Servers, victims and tiny artifacts are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

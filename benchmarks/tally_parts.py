@@ -26,7 +26,7 @@ from typing import Any
 from other_logs import LOGS, commits
 
 from lifelong import evaluate, prepare, train
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.tally.plan import PARTS
 
 WITHOUT: dict[str, dict[str, Any]] = {

@@ -39,12 +39,12 @@ Record = dict[str, float]
 
 def make_data(folder: Path, users: int, events: int, targets: int) -> None:
     """Write a prepared dataset: per user half of `targets` as positives, or one label, in her second half."""
-    from lifelong.data.catalogue import FIRST_ROW, Catalogue
-    from lifelong.data.dataset import FORMAT_VERSION, Manifest, NegativeRule, array_hash, write_manifest
-    from lifelong.data.events import Schema
-    from lifelong.data.examples import SPLITS, Examples
-    from lifelong.data.histories import Histories
-    from lifelong.data.vocabulary import IdIndex, Vocabulary
+    from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
+    from lifelong.dataset.events import Schema
+    from lifelong.dataset.examples import SPLITS, Examples
+    from lifelong.dataset.folder import FORMAT_VERSION, Manifest, NegativeRule, array_hash, write_manifest
+    from lifelong.dataset.histories import Histories
+    from lifelong.dataset.vocabulary import IdIndex, Vocabulary
 
     rng, names = np.random.default_rng(0), [f"i{item}" for item in range(ITEMS)]
     vocabularies = {
@@ -98,14 +98,14 @@ def own_steps(model: str, targets: int, data: Path, users: int, threads: int) ->
     import torch
 
     from lifelong.config import RunConfig, TrainSettings
-    from lifelong.data.batches import TrainingBatches, training_batches
-    from lifelong.data.dataset import Dataset
-    from lifelong.models.base import Model
-    from lifelong.training.checkpoint import Checkpoint, Fingerprint
-    from lifelong.training.compute import open_compute
-    from lifelong.training.display import Display
-    from lifelong.training.loop import Loop
-    from lifelong.training.settings import build_model, largest_period
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.data.batches import TrainingBatches, training_batches
+    from lifelong.offline.models.base import Model
+    from lifelong.offline.training.checkpoint import Checkpoint, Fingerprint
+    from lifelong.offline.training.compute import open_compute
+    from lifelong.offline.training.display import Display
+    from lifelong.offline.training.loop import Loop
+    from lifelong.offline.training.settings import build_model, largest_period
 
     dataset = Dataset(data)
     events = len(dataset.histories.row_N) // dataset.histories.num_users
@@ -156,12 +156,12 @@ def stacked_steps(data: Path, users: int, threads: int) -> Iterator[tuple[int, i
     import torch
     from torch import nn
 
-    from lifelong.nn.attention import PairScore
-    from lifelong.nn.embeddings import FieldEmbedding
-    from lifelong.nn.head import Head
+    from lifelong.offline.nn.attention import PairScore
+    from lifelong.offline.nn.embeddings import FieldEmbedding
+    from lifelong.offline.nn.head import Head
 
     class Stacked(nn.Module):
-        """One target a user; the read of `lifelong.models.hpmn`."""
+        """One target a user; the read of `lifelong.offline.models.hpmn`."""
 
         def __init__(self, width: int = 32, hops: int = 3) -> None:
             super().__init__()

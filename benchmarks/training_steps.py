@@ -25,14 +25,14 @@ def rates(model: str, data: Path, threads: int, steps: int) -> tuple[float, floa
 
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
-    from lifelong.data.batches import training_batches
-    from lifelong.data.dataset import Dataset
-    from lifelong.models.base import Model
-    from lifelong.training.checkpoint import Checkpoint, Fingerprint
-    from lifelong.training.compute import open_compute
-    from lifelong.training.display import Display
-    from lifelong.training.loop import Loop
-    from lifelong.training.settings import batches_for, build_model, with_recipe
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.data.batches import training_batches
+    from lifelong.offline.models.base import Model
+    from lifelong.offline.training.checkpoint import Checkpoint, Fingerprint
+    from lifelong.offline.training.compute import open_compute
+    from lifelong.offline.training.display import Display
+    from lifelong.offline.training.loop import Loop
+    from lifelong.offline.training.settings import batches_for, build_model, with_recipe
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
 
-    from lifelong.preparation.prepare import prepare
+    from lifelong.offline.preparation.prepare import prepare
 
     found: dict[str, list[tuple[float, float]]] = {model: [] for model in options.models.split(",")}
     with tempfile.TemporaryDirectory() as folder:

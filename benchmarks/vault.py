@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from lifelong import evaluate, open_artifact
-from lifelong.artifact.export import load_model
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import VAULT, Examples
-from lifelong.evaluation.compare import ComparisonRow, Runs, compare
-from lifelong.evaluation.evaluate import predict
-from lifelong.evaluation.metrics import Sample
-from lifelong.evaluation.ranking import had_before
-from lifelong.evaluation.vault import opening_of
+from lifelong.dataset.examples import VAULT, Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.evaluation.compare import ComparisonRow, Runs, compare
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.evaluation.metrics import Sample
+from lifelong.offline.evaluation.ranking import had_before
+from lifelong.offline.evaluation.vault import opening_of
+from lifelong.offline.export.saving import load_model
 
 METRICS = ("auc", "log_loss", "ece")
 LENGTHS = 0, 50, 100, 300, 1000

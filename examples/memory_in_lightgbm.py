@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import lifelong
-from lifelong.evaluation.metrics import auc
+from lifelong.offline.evaluation.metrics import auc
 
 
 def main() -> None:

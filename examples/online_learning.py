@@ -6,7 +6,7 @@ python examples/online_learning.py
 import numpy as np
 
 import lifelong
-from lifelong.evaluation.metrics import auc
+from lifelong.offline.evaluation.metrics import auc
 
 USERS, ITEMS = 40, 48
 

@@ -11,11 +11,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 import lifelong
-from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
-from lifelong.models.settings import setting
-from lifelong.nn.masks import clear_padding
-from lifelong.nn.recurrent import states_at
+from lifelong.dataset.events import InputSpec
+from lifelong.offline.models.base import MemoryModel
+from lifelong.offline.models.settings import setting
+from lifelong.offline.nn.masks import clear_padding
+from lifelong.offline.nn.recurrent import states_at
 from lifelong.plugins import register
 
 

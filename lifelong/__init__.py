@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact as Artifact
     from lifelong.config import RunConfig as RunConfig
     from lifelong.config import load_config as load_config
-    from lifelong.data.dataset import Dataset as Dataset
+    from lifelong.dataset.folder import Dataset as Dataset
     from lifelong.errors import LifelongError as LifelongError
-    from lifelong.memory.updater import Updater as Updater
-    from lifelong.memory.updater import UserEvent as UserEvent
-    from lifelong.opening import open_artifact as open_artifact
-    from lifelong.preparation.prepare import PrepareSettings as PrepareSettings
-    from lifelong.preparation.prepare import prepare as prepare
-    from lifelong.scoring.answer import ScoreRequest as ScoreRequest
-    from lifelong.scoring.features import export_features as export_features
-    from lifelong.scoring.features import features as features
-    from lifelong.scoring.past import history as history
-    from lifelong.scoring.scorer import Scorer as Scorer
-    from lifelong.serving.app import create_app as create_app
-    from lifelong.store.opening import open_store as open_store
-    from lifelong.training.callbacks import Callback as Callback
+    from lifelong.offline.preparation.prepare import PrepareSettings as PrepareSettings
+    from lifelong.offline.preparation.prepare import prepare as prepare
+    from lifelong.offline.training.callbacks import Callback as Callback
+    from lifelong.online.memory.updater import Updater as Updater
+    from lifelong.online.memory.updater import UserEvent as UserEvent
+    from lifelong.online.opening import open_artifact as open_artifact
+    from lifelong.online.scoring.answer import ScoreRequest as ScoreRequest
+    from lifelong.online.scoring.features import export_features as export_features
+    from lifelong.online.scoring.features import features as features
+    from lifelong.online.scoring.past import history as history
+    from lifelong.online.scoring.scorer import Scorer as Scorer
+    from lifelong.online.serving.app import create_app as create_app
+    from lifelong.online.store.opening import open_store as open_store
 
 if sys.platform == "win32":
     raise ImportError(
@@ -51,31 +51,31 @@ if sys.platform == "win32":
     )
 
 _HOMES = {
-    "Callback": "lifelong.training.callbacks",
+    "Callback": "lifelong.offline.training.callbacks",
     "Artifact": "lifelong.artifact.folder",
-    "Dataset": "lifelong.data.dataset",
+    "Dataset": "lifelong.dataset.folder",
     "LifelongError": "lifelong.errors",
-    "PrepareSettings": "lifelong.preparation.prepare",
+    "PrepareSettings": "lifelong.offline.preparation.prepare",
     "RunConfig": "lifelong.config",
-    "ScoreRequest": "lifelong.scoring.answer",
-    "Scorer": "lifelong.scoring.scorer",
-    "Updater": "lifelong.memory.updater",
-    "UserEvent": "lifelong.memory.updater",
+    "ScoreRequest": "lifelong.online.scoring.answer",
+    "Scorer": "lifelong.online.scoring.scorer",
+    "Updater": "lifelong.online.memory.updater",
+    "UserEvent": "lifelong.online.memory.updater",
     "backfill": "lifelong.api",
     "compare": "lifelong.api",
-    "create_app": "lifelong.serving.app",
+    "create_app": "lifelong.online.serving.app",
     "evaluate": "lifelong.api",
     "explain": "lifelong.api",
-    "export_features": "lifelong.scoring.features",
-    "features": "lifelong.scoring.features",
-    "history": "lifelong.scoring.past",
+    "export_features": "lifelong.online.scoring.features",
+    "features": "lifelong.online.scoring.features",
+    "history": "lifelong.online.scoring.past",
     "ingest": "lifelong.api",
     "load_config": "lifelong.config",
     "models": "lifelong.api",
-    "open_artifact": "lifelong.opening",
-    "open_store": "lifelong.store.opening",
+    "open_artifact": "lifelong.online.opening",
+    "open_store": "lifelong.online.store.opening",
     "predict": "lifelong.api",
-    "prepare": "lifelong.preparation.prepare",
+    "prepare": "lifelong.offline.preparation.prepare",
     "train": "lifelong.api",
     "tune": "lifelong.api",
     "verify": "lifelong.api",

@@ -13,26 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import UsageError, require
-from lifelong.opening import Counter, as_dataset, counter, open_artifact, opened_store
+from lifelong.online.opening import Counter, as_dataset, counter, open_artifact, opened_store
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.config import RunConfig
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Split
-    from lifelong.evaluation.compare import Comparison
-    from lifelong.evaluation.results import Result
-    from lifelong.ingestion.dead_letters import DeadLetters
-    from lifelong.memory.updater import Applied
-    from lifelong.memory.verify import VerifyReport
-    from lifelong.models.listing import ModelList
-    from lifelong.opening import AnyArtifact, AnyDataset, AnyStore
-    from lifelong.scoring.answer import Fields, ScoreRequest
-    from lifelong.scoring.explanation import Explanation
-    from lifelong.scoring.scorer import Scorer
-    from lifelong.training.backfill import BackfillReport
-    from lifelong.training.trackers import AnyCallbacks
-    from lifelong.training.tuned import Tuned
+    from lifelong.dataset.examples import Split
+    from lifelong.dataset.folder import Dataset
+    from lifelong.filling import BackfillReport
+    from lifelong.offline.evaluation.compare import Comparison
+    from lifelong.offline.evaluation.results import Result
+    from lifelong.offline.models.listing import ModelList
+    from lifelong.offline.training.trackers import AnyCallbacks
+    from lifelong.offline.training.tuned import Tuned
+    from lifelong.online.ingestion.dead_letters import DeadLetters
+    from lifelong.online.memory.updater import Applied
+    from lifelong.online.memory.verify import VerifyReport
+    from lifelong.online.opening import AnyArtifact, AnyDataset, AnyStore
+    from lifelong.online.scoring.answer import Fields, ScoreRequest
+    from lifelong.online.scoring.explanation import Explanation
+    from lifelong.online.scoring.scorer import Scorer
 
     AnyConfig = RunConfig | Mapping[str, Any] | Path | str | None
 
@@ -82,9 +82,9 @@ def train(
         DivergedError: the loss is no longer a finite number.
         KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
     """
-    from lifelong.training import trainer
-    from lifelong.training.named import run_config
-    from lifelong.training.trackers import checked_callbacks
+    from lifelong.offline.training import trainer
+    from lifelong.offline.training.named import run_config
+    from lifelong.offline.training.trackers import checked_callbacks
 
     opened = as_dataset(dataset)
     begin = None if start is None else open_artifact(start)
@@ -133,8 +133,8 @@ def evaluate(
         DatasetError: the dataset has no vault.
         UsageError: an argument is something else than it should be, or a delay on data without clock times.
     """
-    from lifelong.evaluation import evaluate as evaluation
-    from lifelong.evaluation.results import parse_duration
+    from lifelong.offline.evaluation import evaluate as evaluation
+    from lifelong.offline.evaluation.results import parse_duration
 
     if stored:
         return _stored(open_artifact(artifact), as_dataset(dataset), split)
@@ -180,7 +180,7 @@ def predict(
         UsageError: an argument is something else than it should be, or a delay on data without clock times.
         MissingExtraError: pyarrow is not installed.
     """
-    from lifelong.evaluation import predictions
+    from lifelong.offline.evaluation import predictions
 
     return predictions.predict(
         open_artifact(artifact),
@@ -235,10 +235,10 @@ def compare(
         UsageError: an argument is something else than it should be.
     """
     from lifelong.cli.serving_cost import serving_of
-    from lifelong.reports.comparison import check_drawing, write_comparison
-    from lifelong.reports.verdict import subject
-    from lifelong.training.study import Study, run_study
-    from lifelong.training.trackers import checked_callbacks
+    from lifelong.offline.reports.comparison import check_drawing, write_comparison
+    from lifelong.offline.reports.verdict import subject
+    from lifelong.offline.training.study import Study, run_study
+    from lifelong.offline.training.trackers import checked_callbacks
 
     opened = as_dataset(dataset)
     configs, notes = _configs(opened, models, config, {**settings, "threads": threads} if threads else settings)
@@ -301,9 +301,9 @@ def tune(
         UsageError: an argument is something else than it should be, or there is nothing to search.
     """
     from lifelong.config import RunConfig, TrainSettings
-    from lifelong.training import tuning
-    from lifelong.training.named import run_config
-    from lifelong.training.trackers import checked_callbacks
+    from lifelong.offline.training import tuning
+    from lifelong.offline.training.named import run_config
+    from lifelong.offline.training.trackers import checked_callbacks
 
     if not isinstance(model, str):
         raise UsageError(f"a model of type {type(model).__name__}", expected="its name", fix='tune("data", "tally")')
@@ -344,7 +344,7 @@ def backfill(
         until: only events with an earlier time, UTC seconds; None for all.
         progress: called with (users done, users in all).
         event_log: also write the events into the store's log, for explanations.
-        codec: of a new store, see `lifelong.memory.codec`; None for the store's own.
+        codec: of a new store, see `lifelong.online.memory.codec`; None for the store's own.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -353,7 +353,7 @@ def backfill(
             cannot keep a number.
         UsageError: an argument is something else than it should be, or `until` is a time that no event can have.
     """
-    from lifelong.training import backfill as filling
+    from lifelong import filling as filling
 
     model, data = open_artifact(artifact), as_dataset(dataset)
     with opened_store(store) as opened:
@@ -380,8 +380,9 @@ def ingest(
     Args:
         artifact: of a memory model, or its folder.
         store: open for writing, or its URL.
-        log: a path, a glob, a list of them, or a table of another library; see `lifelong.ingestion.files.ingest`. Files
-            are read one after another, in the order of the list, those of a glob by name.
+        log: a path, a glob, a list of them, or a table of another library; see
+            `lifelong.online.ingestion.files.ingest`. Files are read one after another, in the order of the list, those
+            of a glob by name.
         progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table.
         columns: our name -> the table's name, for columns with other names.
@@ -389,14 +390,14 @@ def ingest(
         dead_letters: where lines that were left out are kept.
         workers: processes that divide the shards of a store among them; None for one per shard.
         named: columns with other names, by ours: `user="customer"`; and `late`, `event_log`, `codec`, `patience`,
-            `max_ahead`, `last_line` and `backfilled` of `lifelong.ingestion.files.ingest`.
+            `max_ahead`, `last_line` and `backfilled` of `lifelong.online.ingestion.files.ingest`.
 
     Raises:
         SourceError: a line is not what it should be; names file, line and column.
         StoreError: the store cannot be opened, or does not answer.
         UsageError: an argument is something else than it should be.
     """
-    from lifelong.ingestion import files
+    from lifelong.online.ingestion import files
 
     with opened_store(store) as opened:
         return files.ingest(
@@ -436,9 +437,9 @@ def explain(
         RequestError: a field is not one of the model.
         UsageError: an argument is something else than it should be.
     """
-    from lifelong.scoring import explain as explaining
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.scorer import Scorer, checked_items
+    from lifelong.online.scoring import explain as explaining
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.scorer import Scorer, checked_items
 
     if not isinstance(scorer, Scorer):
         raise UsageError(
@@ -480,7 +481,7 @@ def verify(
         UsageError: an argument is something else than it should be: `until` without a dataset, or a user whom the
             dataset or the store does not hold.
     """
-    from lifelong.memory import verify as verification
+    from lifelong.online.memory import verify as verification
 
     with opened_store(store, read_only=True) as opened:
         return verification.verify(
@@ -501,7 +502,7 @@ def models() -> ModelList:
         MissingExtraError: torch is not installed.
     """
     require("torch", extra="train", purpose="the list of models")
-    from lifelong.models.listing import model_list
+    from lifelong.offline.models.listing import model_list
 
     return model_list()
 
@@ -511,8 +512,8 @@ def _configs(
 ) -> tuple[dict[str, RunConfig], list[str]]:
     """The settings of each model that is compared, and a sentence on each that is left out."""
     from lifelong.cli.model_settings import without_unmet
-    from lifelong.models import all_names
-    from lifelong.training.named import names_of, run_config
+    from lifelong.offline.models import all_names
+    from lifelong.offline.training.named import names_of, run_config
 
     if isinstance(models, str):
         names: Sequence[str] = all_names() if models == "all" else [models]
@@ -573,7 +574,7 @@ def _split(split: str, *more: str) -> Any:
 
 
 def _stored(artifact: Artifact, dataset: Dataset, split: str) -> Result:
-    from lifelong.evaluation.vault import stored_result
+    from lifelong.offline.evaluation.vault import stored_result
 
     if split != "vault":
         raise UsageError(f"stored = True with split = {split!r}", expected='split = "vault"', fix="leave out stored")

@@ -27,10 +27,10 @@ from feast.types import Float64, Int64
 
 from lifelong.atomic import write_whole
 from lifelong.cli.remote import Remote
-from lifelong.data.examples import Split
+from lifelong.dataset.examples import Split
 from lifelong.errors import UsageError, require
-from lifelong.opening import AnyArtifact, AnyDataset
-from lifelong.scoring.features import export_features
+from lifelong.online.opening import AnyArtifact, AnyDataset
+from lifelong.online.scoring.features import export_features
 
 USER, ITEM, TIME = "user", "item", "event_timestamp"
 _KEYS = ("example", USER, ITEM, "time", TIME)

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lifelong.artifact.folder import Artifact
-from lifelong.data.events import user_context
+from lifelong.dataset.events import user_context
 from lifelong.errors import ArtifactError, SourceError, require
-from lifelong.ingestion.rows import EventRows, Problem
-from lifelong.ingestion.times import whole_seconds
-from lifelong.memory.event import UserEvent
-from lifelong.memory.updater import Updater
-from lifelong.opening import AnyArtifact, open_artifact
-from lifelong.scoring.scorer import Scorer
-from lifelong.scoring.tables import score_columns, scored_rows
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.rows import EventRows, Problem
+from lifelong.online.ingestion.times import whole_seconds
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
+from lifelong.online.opening import AnyArtifact, open_artifact
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.scoring.tables import score_columns, scored_rows
+from lifelong.online.store.opening import open_store
 from lifelong.tables import frame_of
 from lifelong.version import __version__
 

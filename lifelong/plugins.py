@@ -34,10 +34,11 @@ def register(kind: Kind, name: str, part: Any) -> None:
     """Make a part known under a name, in this process.
 
     Args:
-        kind: "models" (a class, see `lifelong.models.base`), "sources" (a function that gives a raw log, see
-            `lifelong.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the scheme),
-            "metrics" (a function that gives a value per example, see `lifelong.evaluation.metrics`), or "callbacks" (a
-            subclass of `lifelong.Callback`, or a function that gives a `Callback`; called once for each training).
+        kind: "models" (a class, see `lifelong.offline.models.base`), "sources" (a function that gives a raw log, see
+            `lifelong.offline.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the
+            scheme), "metrics" (a function that gives a value per example, see `lifelong.offline.evaluation.metrics`),
+            or "callbacks" (a subclass of `lifelong.Callback`, or a function that gives a `Callback`; called once for
+            each training).
         name: letters, digits and underscores.
         part: what the name stands for; the same one may be registered again.
 

@@ -18,9 +18,9 @@ from support.valkey import Server, cluster, server
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
-from lifelong.memory.updater import UserEvent
-from lifelong.store.opening import open_store
+from lifelong.dataset.folder import Dataset
+from lifelong.online.memory.updater import UserEvent
+from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def make_client(artifact) -> Iterator[Callable[..., Client]]:
     from support.client import Client
 
-    from lifelong.serving.app import create_app
+    from lifelong.online.serving.app import create_app
 
     apps, stores = [], []
 
@@ -164,7 +164,7 @@ def make_client(artifact) -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture
 def app(artifact, store) -> Iterator[Any]:
-    from lifelong.serving.app import create_app
+    from lifelong.online.serving.app import create_app
 
     made = create_app(artifact, store)
     yield made
@@ -184,8 +184,8 @@ def durable_client(request, artifact, tmp_path) -> Callable[[], contextlib.Abstr
 
     from support.client import Client
 
-    from lifelong.serving.app import create_app
-    from lifelong.serving.settings import ServiceSettings
+    from lifelong.online.serving.app import create_app
+    from lifelong.online.serving.settings import ServiceSettings
 
     @contextlib.contextmanager
     def opened() -> Iterator[Client]:

@@ -209,7 +209,7 @@ def test_training_and_comparing_from_python_use_the_models_recipe_where_nothing_
 def test_a_torch_device_is_a_device(folder: Path) -> None:
     import torch
 
-    from lifelong.training.named import run_config
+    from lifelong.offline.training.named import run_config
 
     assert run_config("tally", None, {"device": torch.device("cuda", 1)}).train.device == "cuda:1"
     with pytest.raises(UsageError, match=r"cuda:1.*no GPU|the GPUs are"):

@@ -26,9 +26,9 @@ def test_every_package_is_under_the_contracts() -> None:
     contracts = {contract["name"]: contract for contract in _contracts()}
     packages = {f"lifelong.{path.parent.name}" for path in (ROOT / "lifelong").glob("*/__init__.py")}
     bytes_only = contracts["a store keeps bytes and knows nothing else"]["forbidden_modules"]
-    assert packages - {"lifelong.store"} <= set(bytes_only)
+    assert packages - {"lifelong.online.store"} <= set(bytes_only)
     prepared = contracts["only the commands and the public functions prepare raw logs"]["source_modules"]
-    assert packages - {"lifelong.preparation", "lifelong.cli", "lifelong.testing"} <= set(prepared)
+    assert packages - {"lifelong.offline.preparation", "lifelong.cli", "lifelong.testing"} <= set(prepared)
 
 
 def test_every_room_has_its_tests() -> None:

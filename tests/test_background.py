@@ -7,8 +7,8 @@ import time
 import pytest
 from support.processes import until
 
-from lifelong.background import Background, running
 from lifelong.errors import StoreUnavailableError, UsageError
+from lifelong.online.background import Background, running
 
 
 @pytest.fixture
@@ -43,7 +43,9 @@ class Passes:
 
 def lines(caplog):
     return [
-        (record.levelname, record.getMessage()) for record in caplog.records if record.name == "lifelong.background"
+        (record.levelname, record.getMessage())
+        for record in caplog.records
+        if record.name == "lifelong.online.background"
     ]
 
 

@@ -37,7 +37,7 @@ def test_there_are_benchmarks() -> None:
 
 def test_the_settings_of_the_comparison_are_settings_of_its_models() -> None:
     from lifelong.cli.model_settings import model_configs
-    from lifelong.models import all_names
+    from lifelong.offline.models import all_names
 
     names = [*all_names(), "hpmn_counts"]
     configs = model_configs(names, [FOLDER / "completejourney.toml"], [], None)

@@ -73,8 +73,8 @@ def test_it_is_part_of_the_message(tmp_path, call, kind, words):
     from lifelong.cli.evaluate import _places
     from lifelong.cli.remote import Remote
     from lifelong.config import read_mapping
+    from lifelong.online.scoring.answer import ScoreRequest, checked_requests
     from lifelong.plugins import register
-    from lifelong.scoring.answer import ScoreRequest, checked_requests
 
     (tmp_path / "mapping.json").write_text("{user: 1}")
     calls = {

@@ -20,12 +20,12 @@ feast: Any = pytest.importorskip("feast", reason="feast is in an environment of 
 pandas: Any = pytest.importorskip("pandas")
 from support.events import events_of  # noqa: E402
 
-from lifelong.data.dataset import Dataset  # noqa: E402
+from lifelong.dataset.folder import Dataset  # noqa: E402
 from lifelong.errors import UsageError  # noqa: E402
 from lifelong.feast import TIME, LifelongOnlineStore, LifelongOnlineStoreConfig, export, feature_view  # noqa: E402
-from lifelong.memory.updater import Updater  # noqa: E402
-from lifelong.opening import open_artifact  # noqa: E402
-from lifelong.store.opening import open_store  # noqa: E402
+from lifelong.online.memory.updater import Updater  # noqa: E402
+from lifelong.online.opening import open_artifact  # noqa: E402
+from lifelong.online.store.opening import open_store  # noqa: E402
 from lifelong.testing.datasets import tiny_dataset  # noqa: E402
 
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("default")]

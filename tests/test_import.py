@@ -28,7 +28,12 @@ def test_the_help_of_the_command_line_loads_no_heavy_library() -> None:
 
 
 def test_the_torch_free_line_loads_no_torch() -> None:
-    modules = ("lifelong.memory.updater", "lifelong.memory.runtime", "lifelong.serving.app", "lifelong.scoring.scorer")
+    modules = (
+        "lifelong.online.memory.updater",
+        "lifelong.online.memory.runtime",
+        "lifelong.online.serving.app",
+        "lifelong.online.scoring.scorer",
+    )
     statement = "\n".join(f"import {module}" for module in modules)
     assert not _loaded_after(statement) & {"torch", "ibis", "pandas", "pyarrow", "scipy"}
 

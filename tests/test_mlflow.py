@@ -13,8 +13,8 @@ import pytest
 import lifelong
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, SourceError
-from lifelong.memory.updater import UserEvent
-from lifelong.scoring.answer import ScoreRequest
+from lifelong.online.memory.updater import UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
 
 mlflow, pd = pytest.importorskip("mlflow"), pytest.importorskip("pandas")
 flavour = pytest.importorskip("lifelong.mlflow")

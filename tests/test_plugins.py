@@ -13,9 +13,9 @@ from lifelong.cli.compare import command_line
 from lifelong.cli.new import new
 from lifelong.cli.terminal import Terminal
 from lifelong.errors import DataError, PluginError, SourceError, UsageError
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.plugins import Registry, register
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
 
 ROOT = Path(__file__).parents[1]
 PARTS = '''
@@ -23,7 +23,7 @@ PARTS = '''
 
 import numpy as np
 from lifelong.plugins import register
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.store.ram import InMemoryStore
 
 
 def brier(sample):
@@ -35,7 +35,7 @@ def opened(url, *, read_only=False):
 
 
 def noise(connection, paths, options):
-    from lifelong.preparation.sources import SOURCES
+    from lifelong.offline.preparation.sources import SOURCES
 
     return SOURCES["synthetic"](connection, paths, {"world": "lag", "users": "60"})
 
@@ -80,7 +80,7 @@ def test_the_laid_down_test_passes_as_printed(fading: Path) -> None:
 CHILD = """
 import multiprocessing
 from lifelong.plugins import import_modules
-from lifelong.store.opening import STORES
+from lifelong.online.store.opening import STORES
 
 def known(name):
     return name in STORES
@@ -234,8 +234,8 @@ def test_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.torch
 def test_a_model_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    from lifelong.models import MODELS
-    from lifelong.models.base import MemoryModel
+    from lifelong.offline.models import MODELS
+    from lifelong.offline.models.base import MemoryModel
 
     monkeypatch.setattr(plugins, "_REGISTERED", {"models": {}})
     register("models", "other", type("Other", (), {}))
@@ -254,8 +254,8 @@ def test_a_model_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.full
 def test_a_source_that_gives_no_log_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ibis, pyarrow = pytest.importorskip("ibis"), pytest.importorskip("pyarrow")
-    from lifelong.preparation.prepare import prepare
-    from lifelong.preparation.sources import RawLog
+    from lifelong.offline.preparation.prepare import prepare
+    from lifelong.offline.preparation.sources import RawLog
 
     monkeypatch.setattr(plugins, "_REGISTERED", {"sources": {}})
     table = pyarrow.table({"user": ["a"], "item": ["b"]})
@@ -299,7 +299,7 @@ def test_new_refuses_a_name_that_could_not_be_installed_or_used(
 FAILING = """
 import numpy as np
 from lifelong.plugins import register
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.store.ram import InMemoryStore
 
 
 class Broken(InMemoryStore):
@@ -319,7 +319,7 @@ def noise(connection, paths, options):
 
 def lazy(connection, paths, options):
     import dataclasses
-    from lifelong.preparation.sources import SOURCES
+    from lifelong.offline.preparation.sources import SOURCES
 
     log = SOURCES["synthetic"](connection, paths, {"world": "lag", "users": "60"})
     cut = log.events.mutate(user=log.events.item.cast("int64").cast("string"))
@@ -362,7 +362,7 @@ def line_of(text: str, source: str = FAILING) -> int:
 @pytest.mark.full
 def test_a_source_that_raises_is_named_with_its_error_and_line(failing: Path) -> None:
     pytest.importorskip("ibis")
-    from lifelong.preparation.prepare import prepare
+    from lifelong.offline.preparation.prepare import prepare
 
     with pytest.raises(PluginError) as raised:
         prepare("own_noise", [], failing / "data")
@@ -383,7 +383,7 @@ def test_a_full_disk_and_a_file_that_is_not_there_are_no_fault_of_a_source(
     failing: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ibis")
-    from lifelong.preparation.prepare import prepare
+    from lifelong.offline.preparation.prepare import prepare
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -420,7 +420,7 @@ def test_a_store_that_raises_when_it_is_opened_is_named(failing: Path) -> None:
 @pytest.mark.full
 def test_a_metric_that_raises_is_named(failing: Path) -> None:
     pytest.importorskip("torch")
-    from lifelong.evaluation.metrics import Sample, all_metrics
+    from lifelong.offline.evaluation.metrics import Sample, all_metrics
 
     with pytest.raises(PluginError) as raised:
         all_metrics(Sample.of([0, 1], [0.1, 0.2]))
@@ -438,8 +438,8 @@ def test_a_store_that_raises_later_is_named_by_the_command(failing: Path) -> Non
 
 
 MODELS_THAT_FAIL = """
-from lifelong.models.mingru import MinGru
-from lifelong.models.popularity import Popularity
+from lifelong.zoo.mingru import MinGru
+from lifelong.zoo.popularity import Popularity
 from lifelong.plugins import register
 
 
@@ -471,8 +471,8 @@ for name, part in [("unmade", Unmade), ("untrained", Untrained), ("nothing", Not
 @pytest.mark.torch
 def test_a_model_that_raises_is_named_wherever_it_does(failing: Path) -> None:
     pytest.importorskip("torch")
+    from lifelong.offline.training.trainer import train
     from lifelong.testing.datasets import tiny_dataset
-    from lifelong.training.trainer import train
 
     (failing / "failing_models.py").write_text(MODELS_THAT_FAIL)
     plugins.import_modules(["failing_models"])
@@ -519,8 +519,8 @@ register("callbacks", "unmade", unmade)
 @pytest.mark.torch
 def test_a_callback_that_raises_is_named_and_not_the_model(failing: Path) -> None:
     pytest.importorskip("torch")
+    from lifelong.offline.training.trainer import train
     from lifelong.testing.datasets import tiny_dataset
-    from lifelong.training.trainer import train
 
     (failing / "failing_callbacks.py").write_text(CALLBACKS_THAT_FAIL)
     plugins.import_modules(["failing_callbacks"])

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lifelong.dataset.folder
 from lifelong.artifact import manifest
-from lifelong.data import dataset
-from lifelong.evaluation import results
-from lifelong.memory import codec
-from lifelong.store import folder, redis
+from lifelong.offline.evaluation import results
+from lifelong.online.memory import codec
+from lifelong.online.store import folder, redis
 from lifelong.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +21,7 @@ def test_the_page_of_versions_has_the_formats_of_this_release():
     page = (ROOT / "docs" / "versions.md").read_text()
     written = dict(re.findall(r"^\| ([a-z][^|(]*?)(?: \([^|]*)? \| [^|]* \| (\d+)", page, re.M))
     assert written == {
-        "dataset": str(dataset.FORMAT_VERSION),
+        "dataset": str(lifelong.dataset.folder.FORMAT_VERSION),
         "artifact": str(manifest.FORMAT_VERSION),
         "store in a folder": str(folder.SINGLE),
         "store on a Redis or Valkey server": str(redis.FORMAT_VERSION),

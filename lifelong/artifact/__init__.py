@@ -1,1 +1,1 @@
-"""Finished models as folders: reading them without torch, writing them with it."""
+"""A trained model as a folder that both halves read: settings, vocabularies, calibration, graphs. Needs no torch."""

@@ -42,12 +42,12 @@ from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import AGAIN, MANIFEST, METRICS, ArtifactManifest, check_files, read_manifest
 from lifelong.config import Record
-from lifelong.data.arrays import open_arrays
-from lifelong.data.catalogue import Catalogue
-from lifelong.data.dataset import Dataset, NegativeRule
-from lifelong.data.events import InputSpec, Schema, user_context
-from lifelong.data.periods import Periods
-from lifelong.data.vocabulary import Vocabulary
+from lifelong.dataset.arrays import open_arrays
+from lifelong.dataset.catalogue import Catalogue
+from lifelong.dataset.events import InputSpec, Schema, user_context
+from lifelong.dataset.folder import Dataset, NegativeRule
+from lifelong.dataset.periods import Periods
+from lifelong.dataset.vocabulary import Vocabulary
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
 from lifelong.tables import html_table

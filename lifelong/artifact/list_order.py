@@ -6,7 +6,7 @@ n says how often an item is drawn as a negative in training (`log_popularity`), 
 keeps of the user's events with the item, its category and so on: `count_inputs`. A model that learns from drawn
 negatives says how much more likely an item is than its popularity; the weights 1 and 0 are what follows from that
 (sampled softmax, Bengio and Senecal 2008). But drawn negatives are seldom items that the user has, so that training
-hardly orders these. The weights are therefore fitted on validation (`lifelong.evaluation.list_order`).
+hardly orders these. The weights are therefore fitted on validation (`lifelong.offline.evaluation.list_order`).
 
 Shapes: N items, F item fields, K inputs of a field.
 """
@@ -77,7 +77,7 @@ def log_popularity(drawn: IntArray) -> FloatArray:
     each count, since an item that was never drawn is not impossible.
 
     Args:
-        drawn: how often an item is drawn, see `lifelong.data.negatives.drawn_counts`.
+        drawn: how often an item is drawn, see `lifelong.dataset.negatives.drawn_counts`.
 
     >>> log_popularity(np.array([0, 1, 99])).round(3).tolist()
     [0.0, 0.693, 4.605]

@@ -18,7 +18,7 @@ from lifelong.errors import LifelongError, UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.store.contract import MemoryStore
+    from lifelong.online.store.contract import MemoryStore
 
 _LOOK = 0.5
 """Seconds between two requests to a service."""
@@ -72,8 +72,8 @@ def _batch(
     event_log: bool,
 ) -> Reply:
     """Fill a new store by the batch path."""
-    from lifelong.data.dataset import Dataset
-    from lifelong.training import backfill as backfilling
+    from lifelong import filling as backfilling
+    from lifelong.dataset.folder import Dataset
 
     with terminal.progress("users") as advance:
         report = backfilling.backfill(
@@ -86,10 +86,10 @@ def _next_to_served(
     terminal: Terminal, artifact: Artifact, store: MemoryStore, data: Path | None, codec: str | None
 ) -> Reply:
     """Build memories next to those of the served artifact."""
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory import takeover
-    from lifelong.memory.rebuild import Rebuild
-    from lifelong.memory.writer import MemoryWriter
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.memory import takeover
+    from lifelong.online.memory.rebuild import Rebuild
+    from lifelong.online.memory.writer import MemoryWriter
 
     dataset = None if data is None else Dataset(data)
     stored = takeover.add(store, artifact, codec=codec)

@@ -28,8 +28,8 @@ def backup(
 
 
 def _copied(store: str, dest: Path) -> Reply:
-    from lifelong.store.backup import backup as make
-    from lifelong.store.opening import local_folder
+    from lifelong.online.store.backup import backup as make
+    from lifelong.online.store.opening import local_folder
 
     made = make(local_folder(store), dest)
     document = {"backup": str(dest), "store": made.store, "artifact": made.artifact, "bytes": made.bytes}
@@ -39,8 +39,8 @@ def _copied(store: str, dest: Path) -> Reply:
 
 
 def _restored(source: Path, store: str) -> Reply:
-    from lifelong.store.backup import restore
-    from lifelong.store.opening import local_folder
+    from lifelong.online.store.backup import restore
+    from lifelong.online.store.opening import local_folder
 
     folder = local_folder(store)
     made = restore(source, folder)

@@ -17,8 +17,8 @@ from lifelong.errors import UsageError
 from lifelong.plugins import imported
 
 if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.training.study import Outcome, Study
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.training.study import Outcome, Study
 
 logger: logging.Logger = logging.getLogger(__name__)
 _SWEEP = "20,50,100,300,1000,all"
@@ -67,13 +67,13 @@ def compare(
     """Train and score several models on the same examples; continues where an earlier call stopped."""
     command = command_line("compare", locals())
     from lifelong.cli.serving_cost import serving_of
-    from lifelong.data.dataset import Dataset
-    from lifelong.models import all_names
-    from lifelong.reports.comparison import check_drawing, write_comparison
-    from lifelong.reports.verdict import subject
-    from lifelong.training.study import Study, plan, run_study
-    from lifelong.training.sweep import parse_steps
-    from lifelong.training.trackers import checked_callbacks
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.models import all_names
+    from lifelong.offline.reports.comparison import check_drawing, write_comparison
+    from lifelong.offline.reports.verdict import subject
+    from lifelong.offline.training.study import Study, plan, run_study
+    from lifelong.offline.training.sweep import parse_steps
+    from lifelong.offline.training.trackers import checked_callbacks
 
     if max_hours <= 0:
         raise UsageError(
@@ -180,9 +180,9 @@ def foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> d
 
     A few steps of each model are timed. One that cannot begin is left out here: its run says why it failed.
     """
-    from lifelong.evaluation.results import readable_duration
-    from lifelong.training.forecast import seconds_of
-    from lifelong.training.study import plan
+    from lifelong.offline.evaluation.results import readable_duration
+    from lifelong.offline.training.forecast import seconds_of
+    from lifelong.offline.training.study import plan
 
     todo = [run for run in plan(study, out).runs if not run.finished]
     if todo:
@@ -215,7 +215,7 @@ def foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> d
 
 def outcome_reply(outcome: Outcome, page: Path) -> Reply:
     """What a comparison found, for machines and for people."""
-    from lifelong.reports.comparison_tables import comparison_table
+    from lifelong.offline.reports.comparison_tables import comparison_table
 
     comparison = outcome.comparison
     document = {**comparison.model_dump(mode="json"), "report": str(page), "failures": dict(outcome.failures)}

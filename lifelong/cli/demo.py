@@ -21,11 +21,11 @@ from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import DatasetError
 
 if TYPE_CHECKING:
+    from lifelong.cli.served_sections import Online
     from lifelong.config import RunConfig
-    from lifelong.data.dataset import Dataset
-    from lifelong.evaluation.compare import Comparison
-    from lifelong.reports.served import Online
-    from lifelong.scoring.explanation import Explanation
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.evaluation.compare import Comparison
+    from lifelong.online.scoring.explanation import Explanation
 
 SERVED = "tally"
 """The model that is served: its memories are stored, replayed and explained."""
@@ -137,7 +137,7 @@ class _Steps:
 
 
 def _prepared(steps: _Steps, out: Path, source: str, options: list[str]) -> Dataset:
-    from lifelong.preparation.prepare import PrepareSettings, prepare
+    from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
     steps.next(f"Prepare: {source}, split by time, negatives by popularity")
     if (out / "data").exists():
@@ -167,7 +167,7 @@ def _configs(dataset: Dataset, minutes: float | None, changes: list[str], thread
 
 
 def _compared(steps: _Steps, dataset: Dataset, out: Path, configs: dict[str, RunConfig]) -> Comparison:
-    from lifelong.training.study import RunsFailedError, Study, run_study
+    from lifelong.offline.training.study import RunsFailedError, Study, run_study
 
     steps.next("Train tally and hpmn, fit LightGBM and two baselines; measure all on the same test examples")
     shutil.rmtree(out / "runs", ignore_errors=True)
@@ -209,11 +209,11 @@ def _upcoming(dataset: Dataset) -> _Upcoming:
 def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> Online:
     import numpy as np
 
-    from lifelong.reports.served import Online
-    from lifelong.scoring.replay import replay
-    from lifelong.store.opening import open_store
-    from lifelong.training.backfill import backfill
-    from lifelong.training.runs import Run
+    from lifelong.cli.served_sections import Online
+    from lifelong.filling import backfill
+    from lifelong.offline.training.runs import Run
+    from lifelong.online.scoring.replay import replay
+    from lifelong.online.store.opening import open_store
 
     run = Run(out / "runs" / f"{SERVED}-seed0", SERVED)
     shutil.rmtree(out / "store", ignore_errors=True)
@@ -241,8 +241,8 @@ def _explained(steps: _Steps, online: Online, dataset: Dataset, upcoming: _Upcom
 
     Her memory does not hold that moment.
     """
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.explain import explain
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.explain import explain
 
     steps.next("Explain: what one user's memory says of what she takes next")
     items = [*upcoming.bought, *upcoming.others]
@@ -261,9 +261,9 @@ def _report(
     out: Path,
 ) -> Path:
     from lifelong.cli.explain import COUNTED, counted_rows
-    from lifelong.reports.comparison import write_comparison
-    from lifelong.reports.served import attention_sections, counted_section, online_section
-    from lifelong.reports.tables import Table
+    from lifelong.cli.served_sections import attention_sections, counted_section, online_section
+    from lifelong.offline.reports.comparison import write_comparison
+    from lifelong.offline.reports.tables import Table
 
     steps.next("Report")
     counted = [candidate for candidate in explained.candidates if candidate.counted is not None]

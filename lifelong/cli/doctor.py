@@ -55,8 +55,8 @@ def doctor(
 
 def _store(url: str) -> Reply:
     """Which failures a store survives; the exit code is 1 if something should be changed."""
-    from lifelong.store.checkup import check_store, describe
-    from lifelong.store.redis_client import without_password
+    from lifelong.online.store.checkup import check_store, describe
+    from lifelong.online.store.redis_client import without_password
 
     checkup = check_store(url)
     document = {"store": without_password(url), **asdict(checkup)}

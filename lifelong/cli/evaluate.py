@@ -14,9 +14,9 @@ from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.evaluation.ranking import Ranking
-    from lifelong.evaluation.results import Result
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.evaluation.ranking import Ranking
+    from lifelong.offline.evaluation.results import Result
 
 Split = Literal["train", "validation", "test", "vault"]
 RankingUsers = Annotated[
@@ -66,12 +66,12 @@ def evaluate(
     """Measure an artifact on the examples of one split."""
     from lifelong.artifact.folder import Artifact
     from lifelong.atomic import check_file
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import VAULT
-    from lifelong.evaluation import evaluate as evaluation
-    from lifelong.evaluation.results import parse_duration
-    from lifelong.evaluation.vault import stored_result
+    from lifelong.dataset.examples import VAULT
+    from lifelong.dataset.folder import Dataset
     from lifelong.launch import launch
+    from lifelong.offline.evaluation import evaluate as evaluation
+    from lifelong.offline.evaluation.results import parse_duration
+    from lifelong.offline.evaluation.vault import stored_result
 
     delays = [parse_duration(part) for part in names(delay)]
     asked = _ranking(ranking, ranking_users, ranking_popular, ranking_minutes)
@@ -101,7 +101,7 @@ def evaluate(
 
 def _opened(dataset: Dataset) -> list[str]:
     """Who has opened the vault of a dataset."""
-    from lifelong.evaluation.vault import openings
+    from lifelong.offline.evaluation.vault import openings
 
     read = [one.in_words() for one in openings(dataset)]
     return [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
@@ -120,7 +120,7 @@ def _ranking(text: str, users: int | None, popular: int | None, minutes: float) 
     Raises:
         UsageError: its places are none, or options of a ranking are given without them.
     """
-    from lifelong.evaluation.ranking import USERS, Ranking
+    from lifelong.offline.evaluation.ranking import USERS, Ranking
 
     places = _places(text)
     for option, value in (("--ranking-users", users), ("--ranking-popular", popular)):
@@ -150,7 +150,7 @@ def _places(text: str) -> list[int]:
 
 
 def _summary(result: Result) -> list[Any]:
-    from lifelong.reports.tables import (
+    from lifelong.offline.reports.tables import (
         calibration_table,
         delays_table,
         graded_table,

@@ -11,8 +11,8 @@ from lifelong.cli.terminal import Reply, columns
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.explanation import (
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.explanation import (
         CandidateExplanation,
         Counted,
         CountedValue,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         PastEvent,
         RelatedEvent,
     )
-    from lifelong.scoring.scorer import Scorer
+    from lifelong.online.scoring.scorer import Scorer
 
 _BAR = 24
 
@@ -29,9 +29,9 @@ def explanation_reply(scorer: Scorer, request: ScoreRequest, data: Path | None) 
     """Which time scales and which past events are behind a score."""
     from pydantic import TypeAdapter
 
-    from lifelong.data.dataset import Dataset
-    from lifelong.scoring.explain import explain
-    from lifelong.scoring.explanation import Explanation
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.scoring.explain import explain
+    from lifelong.online.scoring.explanation import Explanation
 
     explanation = explain(scorer, request, dataset=None if data is None else Dataset(data))
     return Reply(TypeAdapter(Explanation).dump_python(explanation, mode="json"), _summary(explanation))
@@ -97,7 +97,7 @@ def _shown(value: str) -> str:
 def _counted_as(value: CountedValue) -> str:
     """A candidate's own value; of a number also what is counted together with it, as on the service's page.
 
-    >>> from lifelong.scoring.explanation import CountedValue
+    >>> from lifelong.online.scoring.explanation import CountedValue
     >>> _counted_as(CountedValue("price", "1.25", "new", 0, None, "exact", 0.0, 1.155, 1.385))
     '1.25 (counted as 1.16–1.39)'
     """

@@ -18,7 +18,7 @@ from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.store.contract import MemoryStore
+    from lifelong.online.store.contract import MemoryStore
 
 _USERS = 1_000
 
@@ -50,11 +50,11 @@ def export(
             )
         found = Remote.of(store, key_file).ask("GET", f"/v1/admin/users/{quote(user, safe='')}")
         return Reply(found, [json.dumps(found, indent=2)])
-    from lifelong.store.opening import open_store
+    from lifelong.online.store.opening import open_store
 
     with contextlib.closing(open_store(store, read_only=True)) as opened:
         if user is not None:
-            from lifelong.memory.forgetting import export as everything
+            from lifelong.online.memory.forgetting import export as everything
 
             found = everything(opened, user)
             return Reply(found, [json.dumps(found, indent=2)])
@@ -70,7 +70,7 @@ def write_log(store: MemoryStore, path: Path) -> int:
         UsageError: the ending names no format, or the file cannot be there.
     """
     from lifelong.atomic import check_file
-    from lifelong.scoring.tables import format_of, written_rows
+    from lifelong.online.scoring.tables import format_of, written_rows
 
     format_of(path, ("csv", "jsonl"))
     check_file(path)
@@ -90,7 +90,7 @@ def _fields(store: MemoryStore) -> list[str]:
 
 def _rows(store: MemoryStore) -> Iterator[dict[str, Any]]:
     """Events of all users, each user's oldest first."""
-    from lifelong.memory.event import decode_event
+    from lifelong.online.memory.event import decode_event
 
     served = store.artifact_list().served
     users = iter(()) if served is None else (user for user, _ in store.scan(served.space))

@@ -16,7 +16,7 @@ from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.store.contract import MemoryStore
+    from lifelong.online.store.contract import MemoryStore
 
 
 def forget(
@@ -37,7 +37,7 @@ def forget(
     ] = None,
 ) -> Reply:
     """Erase users from the store, and from impressions and dead letters if given; then rewrite the store's files."""
-    from lifelong.memory.event import check_user
+    from lifelong.online.memory.event import check_user
 
     if bool(users) == (inactive is not None):
         raise UsageError(
@@ -59,7 +59,7 @@ def forget(
         if inactive is not None:
             raise UsageError("--inactive with a service", fix="start the service with --set forget_after=DAYS")
         return _reply(_asked(store, key_file, users))
-    from lifelong.store.opening import open_store
+    from lifelong.online.store.opening import open_store
 
     outside = _Outside(impressions_log, dead_letter)
     with contextlib.closing(open_store(store)) as opened:
@@ -71,8 +71,8 @@ def _left_copies(store: str) -> list[Path]:
     """Unfinished copies of stores next to this one, which a killed backup or restore left, or one that runs builds."""
     if not store.startswith("rocksdb://"):
         return []
-    from lifelong.store.folder import left_copies
-    from lifelong.store.opening import local_folder
+    from lifelong.online.store.folder import left_copies
+    from lifelong.online.store.opening import local_folder
 
     return left_copies(local_folder(store).parent)
 
@@ -104,17 +104,17 @@ class _Outside:
     def clean(self, users: Sequence[str]) -> None:
         """Take users out, and count the rows."""
         if self._impressions is not None:
-            from lifelong.serving.impressions import forget_impressions
+            from lifelong.online.serving.impressions import forget_impressions
 
             self.rows["impressions"] += forget_impressions(self._impressions, users)
         if self._letters is not None:
-            from lifelong.ingestion.dead_letters import forget_letters
+            from lifelong.online.ingestion.dead_letters import forget_letters
 
             self.rows["dead_letters"] += forget_letters(self._letters, users)
 
 
 def _named(store: MemoryStore, users: list[str], outside: _Outside) -> dict[str, Any]:
-    from lifelong.memory.forgetting import forget
+    from lifelong.online.memory.forgetting import forget
 
     outside.clean(users)
     erased = sum(forget(store, user) for user in users)
@@ -122,7 +122,7 @@ def _named(store: MemoryStore, users: list[str], outside: _Outside) -> dict[str,
 
 
 def _inactive(store: MemoryStore, days: float, outside: _Outside) -> dict[str, Any]:
-    from lifelong.memory.forgetting import forget_inactive, moment_before
+    from lifelong.online.memory.forgetting import forget_inactive, moment_before
 
     sweep = forget_inactive(store, moment_before(days), clean=outside.clean)
     return {"users": sweep.users, "erased": sweep.forgotten, **outside.rows, "purged": store.purge()}

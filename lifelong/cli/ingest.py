@@ -28,9 +28,9 @@ from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
-    from lifelong.ingestion.kafka import Followed, Stream
-    from lifelong.ingestion.topic_workers import StreamWorkers
-    from lifelong.memory.updater import Applied
+    from lifelong.online.ingestion.kafka import Followed, Stream
+    from lifelong.online.ingestion.topic_workers import StreamWorkers
+    from lifelong.online.memory.updater import Applied
 
 
 def ingest(
@@ -94,9 +94,9 @@ def ingest(
     Files are read in the order given, and the files of a glob by name; each file is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
-    from lifelong.ingestion import files as ingestion
-    from lifelong.ingestion.kafka_client import is_kafka, parse
     from lifelong.launch import collect_rarely
+    from lifelong.online.ingestion import files as ingestion
+    from lifelong.online.ingestion.kafka_client import is_kafka, parse
 
     collect_rarely()
 
@@ -147,10 +147,10 @@ def ingest(
             )
         return Reply(asdict(applied), [_sentence(applied)])
 
-    from lifelong.ingestion.kafka import FILLING, StreamSettings
-    from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
-    from lifelong.ingestion.workers import number_of_workers
-    from lifelong.store.sharded import ShardedStore
+    from lifelong.online.ingestion.kafka import FILLING, StreamSettings
+    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
+    from lifelong.online.ingestion.workers import number_of_workers
+    from lifelong.online.store.sharded import ShardedStore
 
     settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
     job = TopicJob(parse(topics[0]), settings, late, codec, backfilled)
@@ -178,7 +178,7 @@ def ingest(
 
 def _follow(terminal: Terminal, stream: Stream | StreamWorkers) -> Followed:
     """Follow a topic until the end or a signal, and show the progress."""
-    from lifelong.serving.run import signals_end_here
+    from lifelong.online.serving.run import signals_end_here
 
     terminal.say(f"Following {stream.address.name} as group {stream.address.group}  (Ctrl-C stops)")
     with signals_end_here(stream.stop), terminal.progress("messages") as advance:
@@ -192,7 +192,7 @@ def _metrics(terminal: Terminal, stream: Stream | StreamWorkers, port: int | Non
         yield
         return
     prometheus = require("prometheus_client", extra="serve", purpose="--metrics-port")
-    from lifelong.ingestion.following import StreamCollector
+    from lifelong.online.ingestion.following import StreamCollector
 
     registry = prometheus.CollectorRegistry()
     registry.register(StreamCollector(stream.report, lambda: True))

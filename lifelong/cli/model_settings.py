@@ -16,7 +16,7 @@ from lifelong.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
-    from lifelong.data.dataset import Dataset
+    from lifelong.dataset.folder import Dataset
 
 TUNED = "tuned"
 
@@ -37,7 +37,7 @@ def model_configs(
         ConfigError: names every problem.
     """
     from lifelong.config import load_config, suggestion
-    from lifelong.models import all_names, check_config, plain_name
+    from lifelong.offline.models import all_names, check_config, plain_name
 
     known = all_names()
     unknown = [name for name in models if plain_name(name) not in known]
@@ -66,7 +66,7 @@ def model_configs(
 def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[dict[str, RunConfig], list[str]]:
     """The models that a dataset can train, and a sentence on each that it cannot."""
     from lifelong.errors import MismatchError
-    from lifelong.training.settings import build_model
+    from lifelong.offline.training.settings import build_model
 
     kept, notes = {}, []
     for name, config in configs.items():
@@ -81,7 +81,7 @@ def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[d
 
 def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     """A settings file as changes; sections of models that are not compared are left out."""
-    from lifelong.models import all_names, plain_name
+    from lifelong.offline.models import all_names, plain_name
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))

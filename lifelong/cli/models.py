@@ -16,7 +16,7 @@ Row = tuple[str, ...]
 def models(terminal: Terminal) -> Reply:
     """List the models: their papers, what a service keeps per user, their settings, and the names of presets."""
     require("torch", extra="train", purpose="the list of models")
-    from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings
+    from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
 
     own = {name: preset.entry for name, preset in PRESETS.items() if preset.selects}
     overview, settings, document = list[Row](), list[Row](), dict[str, Any]()

@@ -83,6 +83,6 @@ def _is_known(name: str) -> bool:
     """Whether lifelong has a model of this name; without torch, which the models need, nobody can say."""
     if name == "all" or importlib.util.find_spec("torch") is None:
         return name == "all"
-    from lifelong.models import all_names
+    from lifelong.offline.models import all_names
 
     return name in all_names()

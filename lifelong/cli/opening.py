@@ -11,17 +11,17 @@ from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.ingestion.dead_letters import DeadLetters
-    from lifelong.scoring.scorer import Scorer
-    from lifelong.store.contract import MemoryStore
+    from lifelong.online.ingestion.dead_letters import DeadLetters
+    from lifelong.online.scoring.scorer import Scorer
+    from lifelong.online.store.contract import MemoryStore
 
 
 @contextlib.contextmanager
 def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Artifact, MemoryStore]]:
     """An artifact and a store, closed at the end of the context."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.store.descriptors import raise_descriptor_limit
-    from lifelong.store.opening import open_store
+    from lifelong.online.store.descriptors import raise_descriptor_limit
+    from lifelong.online.store.opening import open_store
 
     raise_descriptor_limit()
     opened = Artifact.open(artifact)
@@ -48,7 +48,7 @@ def lasting(url: str) -> str:
 def open_scorer(artifact: Path, url: str, *, base_rate: float | Mapping[str, float] | None) -> Iterator[Scorer]:
     """A scorer on a store that is opened for reading only, so that a running service may own it."""
     with open_pair(artifact, url, read_only=True) as (opened, store):
-        from lifelong.scoring.scorer import Scorer
+        from lifelong.online.scoring.scorer import Scorer
 
         yield Scorer(opened, store, base_rate=base_rate)
 
@@ -56,15 +56,15 @@ def open_scorer(artifact: Path, url: str, *, base_rate: float | Mapping[str, flo
 @contextlib.contextmanager
 def open_letters(place: str | None) -> Iterator[DeadLetters | None]:
     """The place of dead letters, None if they are not kept."""
-    from lifelong.ingestion.dead_letters import FileLetters
-    from lifelong.ingestion.kafka_client import is_kafka, parse
+    from lifelong.online.ingestion.dead_letters import FileLetters
+    from lifelong.online.ingestion.kafka_client import is_kafka, parse
 
     if place is None:
         yield None
         return
     letters: DeadLetters
     if is_kafka(place):
-        from lifelong.ingestion.kafka_letters import TopicLetters
+        from lifelong.online.ingestion.kafka_letters import TopicLetters
 
         letters = TopicLetters(parse(place))
     else:

@@ -156,7 +156,7 @@ def check_request(user: str, time: int | None, *, time_unit: str) -> None:
     Raises:
         UsageError: the user's id is empty or too long, or the time is one that no event can have.
     """
-    from lifelong.memory.event import check_user, last_time
+    from lifelong.online.memory.event import check_user, last_time
 
     check_user(user)
     latest = last_time(time_unit)

@@ -23,8 +23,8 @@ from lifelong.errors import MismatchError
 
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
-    from lifelong.data.dataset import Dataset
-    from lifelong.training.study import Study
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.training.study import Study
 
 FLAGSHIP = "hpmn"
 """The model of the paper: the reference, and the one that the page is about."""
@@ -66,10 +66,10 @@ def paper(
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
     command = command_line("paper", locals(), places=("log", "paths"))
-    from lifelong.reports.comparison import check_drawing
-    from lifelong.reports.paper import verdict
-    from lifelong.training.study import Study, plan
-    from lifelong.training.sweep import parse_steps
+    from lifelong.offline.reports.comparison import check_drawing
+    from lifelong.offline.reports.paper import verdict
+    from lifelong.offline.training.study import Study, plan
+    from lifelong.offline.training.sweep import parse_steps
 
     steps = sweep or SWEEPS[log]
     configs = authors_configs(log, names(models), config, changes, threads)
@@ -102,9 +102,9 @@ def paper(
 
 def _repeated(terminal: Terminal, log: Log, study: Study, dataset: Dataset, out: Path, command: str) -> Reply:
     """Run what is missing, and write the report with what the paper says."""
-    from lifelong.reports.comparison import write_comparison
-    from lifelong.reports.paper import LOGS, paper_sections
-    from lifelong.training.study import run_study
+    from lifelong.offline.reports.comparison import write_comparison
+    from lifelong.offline.reports.paper import LOGS, paper_sections
+    from lifelong.offline.training.study import run_study
 
     outcome = run_study(dataset, out, study, command=command, progress=terminal.say)
     page = write_comparison(
@@ -142,7 +142,7 @@ def ablations_of(ablations: str, configs: Mapping[str, RunConfig]) -> list[str] 
         ablations: names, all or none.
         configs: settings of the models.
     """
-    from lifelong.training.ablations import variants
+    from lifelong.offline.training.ablations import variants
 
     if ablations == "none" or FLAGSHIP not in configs:
         return None
@@ -164,7 +164,7 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
     Raises:
         MismatchError: the folder holds the dataset of other files or options.
     """
-    from lifelong.data.dataset import Dataset
+    from lifelong.dataset.folder import Dataset
     from lifelong.tables import expand
 
     chosen = {"brand": "drop", **options} if log == "amazon" else dict(options)
@@ -185,8 +185,8 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
 
 def _flipped(terminal: Terminal, log: str, paths: Sequence[str], folder: Path, options: Mapping[str, str]) -> Dataset:
     """A new dataset, with the first seed that gives each split both labels: coin flips of few users may all agree."""
-    from lifelong.data.examples import SPLITS
-    from lifelong.preparation.prepare import PrepareSettings, prepare
+    from lifelong.dataset.examples import SPLITS
+    from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
     protocol: Literal["given", "paper"] = "given" if log == "xlong" else "paper"
     ties: Literal["hidden", "seen"] = "hidden" if log == "xlong" else "seen"

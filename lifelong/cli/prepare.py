@@ -15,8 +15,8 @@ from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset, Manifest
-    from lifelong.preparation.prepare import PrepareSettings
+    from lifelong.dataset.folder import Dataset, Manifest
+    from lifelong.offline.preparation.prepare import PrepareSettings
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "windowed", "following"]
@@ -62,7 +62,7 @@ def prepare(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
 ) -> Reply:
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
-    from lifelong.preparation import prepare as preparing
+    from lifelong.offline.preparation import prepare as preparing
 
     if show_mapping:
         text = _mapping_of(source)
@@ -94,7 +94,7 @@ def _mapping_of(source: str) -> str:
     Raises:
         UsageError: there is none.
     """
-    from lifelong.preparation.sources import MAPPINGS, is_mapped
+    from lifelong.offline.preparation.sources import MAPPINGS, is_mapped
 
     if not is_mapped(source):
         raise UsageError(
@@ -110,7 +110,7 @@ def _settings(given: Mapping[str, Any]) -> PrepareSettings:
     from pydantic import ValidationError
 
     from lifelong.config import problems_of
-    from lifelong.preparation.prepare import PrepareSettings
+    from lifelong.offline.preparation.prepare import PrepareSettings
 
     try:
         return PrepareSettings.model_validate(given)

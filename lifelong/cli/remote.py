@@ -42,7 +42,7 @@ class Remote:
             )
         if key_file is None:
             return cls(address.rstrip("/"))
-        from lifelong.serving.keys import HASHED, read_keys
+        from lifelong.online.serving.keys import HASHED, read_keys
 
         keys = {key: scopes for key, scopes in read_keys(key_file).items() if not HASHED.fullmatch(key)}
         if not keys:

@@ -28,8 +28,8 @@ from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.scoring.answer import Answer, Score, ScoreRequest, TaskScore
-    from lifelong.scoring.scorer import Scorer
+    from lifelong.online.scoring.answer import Answer, Score, ScoreRequest, TaskScore
+    from lifelong.online.scoring.scorer import Scorer
 
 
 def score(
@@ -61,7 +61,7 @@ def score(
             expected="--explain with --user U --items I1,I2",
             fix="ask for the explanation of one user's candidates",
         )
-    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.answer import ScoreRequest
 
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
@@ -117,7 +117,7 @@ def _how(task: str, reason: str) -> str:
 
 def _taken_apart(scorer: Scorer, user: str, text: str) -> list[str]:
     """Known items with a comma in their ids, which `--items` takes for two."""
-    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.answer import ScoreRequest
 
     pairs = [",".join(pair).strip() for pair in pairwise(text.split(","))]
     return [one.item for one in scorer.answer([ScoreRequest(user, pairs)])[0].scores if one.known_item] if pairs else []
@@ -154,7 +154,7 @@ def _sentence(answer: Answer) -> str:
 
 
 def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path) -> Reply:
-    from lifelong.scoring.tables import score_table
+    from lifelong.online.scoring.tables import score_table
 
     with terminal.progress("rows") as advance:
         rows = score_table(scorer, source, out, progress=lambda done: advance(done, done))

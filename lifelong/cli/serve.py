@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from lifelong.artifact.folder import Artifact
-    from lifelong.ingestion.kafka import StreamSettings
-    from lifelong.ingestion.kafka_client import KafkaAddress
-    from lifelong.serving.keys import KeyFile
-    from lifelong.serving.logs import LogFormat
-    from lifelong.serving.settings import ServiceConfig, ServiceSettings
-    from lifelong.serving.writer import Writer
-    from lifelong.serving.writer_process import WriterTask
-    from lifelong.store.contract import MemoryStore
+    from lifelong.online.ingestion.kafka import StreamSettings
+    from lifelong.online.ingestion.kafka_client import KafkaAddress
+    from lifelong.online.serving.keys import KeyFile
+    from lifelong.online.serving.logs import LogFormat
+    from lifelong.online.serving.settings import ServiceConfig, ServiceSettings
+    from lifelong.online.serving.writer import Writer
+    from lifelong.online.serving.writer_process import WriterTask
+    from lifelong.online.store.contract import MemoryStore
 
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 def _print_config(wanted: bool) -> None:
     if wanted:
         require("fastapi", extra="serve", purpose="serving")
-        from lifelong.serving.settings import service_toml
+        from lifelong.online.serving.settings import service_toml
 
         sys.stdout.write(service_toml())
         raise typer.Exit
@@ -85,8 +85,8 @@ def serve(
     ] = False,
 ) -> Reply:
     """Serve scores and accept events over HTTP, and from a topic if one is given, until stopped."""
-    from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure
-    from lifelong.serving.run import check_workers
+    from lifelong.online.serving.keys import KeyFile, allowed_hosts, check_exposure
+    from lifelong.online.serving.run import check_workers
 
     check_workers(workers, store, topic=place is not None)
     check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
@@ -94,7 +94,7 @@ def serve(
     admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.config import load_record
-    from lifelong.serving.settings import ServiceConfig
+    from lifelong.online.serving.settings import ServiceConfig
 
     fix = "`lifelong serve --print-config` prints all settings"
     settings = load_record(ServiceConfig, config, changes, fix=fix).of_one(workers)
@@ -108,8 +108,8 @@ def serve(
 
 def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, in this process or in several."""
-    from lifelong.serving.run import run, run_workers
-    from lifelong.store.redis_client import without_password
+    from lifelong.online.serving.run import run, run_workers
+    from lifelong.online.store.redis_client import without_password
 
     shown = {"store": without_password(plan.store), "keys": plan.keys is not None}
 
@@ -145,8 +145,8 @@ class _Following:
 
 def _following(place: str, config: ServiceConfig) -> _Following:
     """The topic that a URL names."""
-    from lifelong.ingestion.kafka import StreamSettings
-    from lifelong.ingestion.kafka_client import EXPECTED, is_kafka, parse
+    from lifelong.online.ingestion.kafka import StreamSettings
+    from lifelong.online.ingestion.kafka_client import EXPECTED, is_kafka, parse
 
     if not is_kafka(place):
         raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
@@ -173,8 +173,8 @@ class _Plan:
 @contextlib.contextmanager
 def _open_app(plan: _Plan) -> Iterator[FastAPI]:
     """The app of one process, with the store open as long as the context."""
-    from lifelong.data.dataset import Dataset
-    from lifelong.serving.logs import log_as
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.serving.logs import log_as
 
     log_as(plan.log)
     settings, following = plan.settings, plan.following
@@ -189,7 +189,7 @@ def _open_app(plan: _Plan) -> Iterator[FastAPI]:
         pair as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):
-        from lifelong.serving.app import create_app, follow
+        from lifelong.online.serving.app import create_app, follow
 
         app = create_app(
             opened,
@@ -220,7 +220,7 @@ def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
 def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Opened]:
     """The artifact, and a store that a process of its own opens meanwhile and writes to."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.serving.writer import OwnerProcess, Writer
+    from lifelong.online.serving.writer import OwnerProcess, Writer
 
     with contextlib.closing(Writer(OwnerProcess(_task(artifact, url, settings, log)))) as writer:
         opened = Artifact.open(artifact)
@@ -230,10 +230,10 @@ def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log
 
 def _get_ready(artifact: Artifact) -> None:
     """Do what takes this process a second while the other one opens the store."""
-    import lifelong.serving.app  # noqa: F401
+    import lifelong.online.serving.app  # noqa: F401
 
     if any(part.cells is not None for part in artifact.require_memory()):
-        from lifelong.memory.counting import compile_reads
+        from lifelong.online.memory.counting import compile_reads
 
         # The other process begins at the front, so that each compiles half.
         compile_reads(backwards=True)
@@ -242,8 +242,8 @@ def _get_ready(artifact: Artifact) -> None:
 @contextlib.contextmanager
 def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
     """The process that owns the store, for several workers; gives the folder in which they find it."""
-    from lifelong.serving.run import shared_folder
-    from lifelong.serving.writer import OwnerProcess
+    from lifelong.online.serving.run import shared_folder
+    from lifelong.online.serving.writer import OwnerProcess
 
     with (
         shared_folder() as folder,
@@ -257,8 +257,8 @@ def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log
 def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
     """The artifact, and a store that the writer of all workers owns."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.serving.run import held
-    from lifelong.serving.writer import Writer
+    from lifelong.online.serving.run import held
+    from lifelong.online.serving.writer import Writer
 
     with held(folder), contextlib.closing(Writer(folder)) as writer:
         opened = Artifact.open(artifact)
@@ -266,8 +266,8 @@ def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
 
 
 def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> WriterTask:
-    from lifelong.serving.writer_process import WriterTask
-    from lifelong.store.descriptors import raise_descriptor_limit
+    from lifelong.online.serving.writer_process import WriterTask
+    from lifelong.online.store.descriptors import raise_descriptor_limit
 
     # The writer has the same limit.
     raise_descriptor_limit()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.evaluation.costs import Serving
+    from lifelong.offline.evaluation.costs import Serving
 
 EVENTS = (100, 1_000, 10_000)
 """Lengths of the history in events."""
@@ -33,7 +33,7 @@ def serving_of(artifact: Artifact, *, events: Sequence[int] = EVENTS) -> Serving
 
     The measurements are kept next to the artifact, and not repeated.
     """
-    from lifelong.evaluation.costs import Serving
+    from lifelong.offline.evaluation.costs import Serving
 
     if artifact.config.memory is None:
         return None
@@ -51,11 +51,11 @@ def serving_of(artifact: Artifact, *, events: Sequence[int] = EVENTS) -> Serving
 
 
 def _measured(artifact: Artifact, events: Sequence[int]) -> Serving:
-    from lifelong.evaluation.costs import Serving
-    from lifelong.memory.updater import Updater, UserEvent
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.scorer import Scorer
-    from lifelong.store.opening import open_store
+    from lifelong.offline.evaluation.costs import Serving
+    from lifelong.online.memory.updater import Updater, UserEvent
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.scorer import Scorer
+    from lifelong.online.store.opening import open_store
 
     store = open_store("memory://")
     updater, scorer = Updater(artifact, store, event_log=False), Scorer(artifact, store)

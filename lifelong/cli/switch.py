@@ -52,8 +52,8 @@ def _remote(remote: Remote, artifact: str | None, *, back: bool, drop: str | Non
 
 
 def _local(url: str, artifact: str | None, *, back: bool, drop: str | None) -> dict[str, Any]:
-    from lifelong.memory import takeover
-    from lifelong.store.opening import open_store
+    from lifelong.online.memory import takeover
+    from lifelong.online.store.opening import open_store
 
     changes = back or artifact is not None or drop is not None
     with contextlib.closing(open_store(url, read_only=not changes)) as store:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
-    from lifelong.reports.tables import Table
+    from lifelong.offline.reports.tables import Table
 
 logger: logging.Logger = logging.getLogger(__name__)
 _COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help|--import)\b)")
@@ -121,7 +121,7 @@ def columns(*names: str, rows: Iterable[Sequence[str]]) -> RenderableType:
 
 def rich_table(table: Table) -> list[RenderableType]:
     """A table and its caption, as a terminal shows them."""
-    from lifelong.reports.tables import text
+    from lifelong.offline.reports.tables import text
 
     shown = columns(*table.columns, rows=([text(cell) for cell in row] for row in table.rows))
     return [shown, *([table.caption] if table.caption else [])]

@@ -41,12 +41,12 @@ def train(
 ) -> Reply:
     """Train a model, select it on validation, fit the calibrator, and write the artifact."""
     from lifelong.config import load_config
-    from lifelong.data.dataset import Dataset
+    from lifelong.dataset.folder import Dataset
     from lifelong.errors import UsageError
-    from lifelong.models import check_config
-    from lifelong.training import trainer
-    from lifelong.training.trackers import checked_callbacks
-    from lifelong.training.trainer import ElsewhereError
+    from lifelong.offline.models import check_config
+    from lifelong.offline.training import trainer
+    from lifelong.offline.training.trackers import checked_callbacks
+    from lifelong.offline.training.trainer import ElsewhereError
 
     if model is None and start is None:
         raise UsageError(
@@ -83,7 +83,7 @@ def _document(artifact: Artifact) -> dict[str, Any]:
 
 
 def _summary(artifact: Artifact, data: Path) -> list[Any]:
-    from lifelong.evaluation.facts import in_words
+    from lifelong.offline.evaluation.facts import in_words
 
     lines: list[Any] = [f"{line[0].upper()}{line[1:]}" for line in in_words(artifact.metrics.get("facts", {}))]
     if "shares" in artifact.metrics:

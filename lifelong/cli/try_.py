@@ -60,8 +60,8 @@ def try_(
 
 def _fill(terminal: Terminal, artifact: Artifact, log: Path, out: Path, store: str) -> int:
     """Fill the store once; how many events of the shop it has."""
-    from lifelong.ingestion.files import ingest
-    from lifelong.store.opening import open_store
+    from lifelong.online.ingestion.files import ingest
+    from lifelong.online.store.opening import open_store
 
     out.mkdir(parents=True, exist_ok=True)
     path = out / "events.csv"
@@ -95,11 +95,11 @@ def _first(artifact: Artifact, store: str) -> tuple[list[Any], dict[str, Any]]:
     from pydantic import TypeAdapter
 
     from lifelong.cli.explain import candidate_lines
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.explain import explain
-    from lifelong.scoring.explanation import Explanation
-    from lifelong.scoring.scorer import Scorer
-    from lifelong.store.opening import open_store
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.explain import explain
+    from lifelong.online.scoring.explanation import Explanation
+    from lifelong.online.scoring.scorer import Scorer
+    from lifelong.online.store.opening import open_store
 
     user, (story, items) = next(iter(STORIES.items()))
     with closing(open_store(store, read_only=True)) as memories:

@@ -14,7 +14,7 @@ from lifelong.cli.options import DataPath, Settings, Threads, Track
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
-    from lifelong.training.tuned import Tuned
+    from lifelong.offline.training.tuned import Tuned
 
 
 def tune(
@@ -35,11 +35,11 @@ def tune(
     """Search for a model's best settings on validation; continues where an earlier call stopped."""
     command = command_line("tune", locals())
     from lifelong.config import load_config, named_settings
-    from lifelong.data.dataset import Dataset
-    from lifelong.models import check_config
-    from lifelong.training.trackers import checked_callbacks
-    from lifelong.training.tuning import Search
-    from lifelong.training.tuning import tune as search
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.models import check_config
+    from lifelong.offline.training.trackers import checked_callbacks
+    from lifelong.offline.training.tuning import Search
+    from lifelong.offline.training.tuning import tune as search
 
     own = [] if threads is None else [f"train.threads={threads}"]
     settings = load_config(config, [*changes, *own], check_model=functools.partial(check_config, model))

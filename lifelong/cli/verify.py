@@ -14,7 +14,7 @@ from lifelong.cli.options import ArtifactPath, StoreUrl, Until
 from lifelong.cli.terminal import Reply, Terminal
 
 if TYPE_CHECKING:
-    from lifelong.memory.verify import VerifyReport
+    from lifelong.online.memory.verify import VerifyReport
 
 
 def verify(
@@ -34,8 +34,8 @@ def verify(
     ] = None,
 ) -> Reply:
     """Replay each user's events one by one, and compare memories and scores with those of the store."""
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory import verify as verification
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.memory import verify as verification
 
     with open_pair(artifact, store, read_only=True) as (opened, memories), terminal.progress("users") as advance:
         report = verification.verify(

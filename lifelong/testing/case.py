@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from lifelong.data.events import InputSpec
-from lifelong.models import build, model_class
-from lifelong.models.base import FittedModel, MemoryModel, Model
+from lifelong.dataset.events import InputSpec
+from lifelong.offline.models import build, model_class
+from lifelong.offline.models.base import FittedModel, MemoryModel, Model
 from lifelong.testing.worlds import INPUTS
 
 

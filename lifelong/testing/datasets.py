@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lifelong.data.catalogue import FIRST_ROW, Catalogue
-from lifelong.data.dataset import FORMAT_VERSION, PROFILE, Dataset, Manifest, NegativeRule, array_hash, write_manifest
-from lifelong.data.events import Schema, user_context
-from lifelong.data.examples import SPLITS, Examples
-from lifelong.data.histories import Histories
-from lifelong.data.vocabulary import IdIndex, Vocabulary
+from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
+from lifelong.dataset.events import Schema, user_context
+from lifelong.dataset.examples import SPLITS, Examples
+from lifelong.dataset.folder import FORMAT_VERSION, PROFILE, Dataset, Manifest, NegativeRule, array_hash, write_manifest
+from lifelong.dataset.histories import Histories
+from lifelong.dataset.vocabulary import IdIndex, Vocabulary
 
 _START = 1_600_000_000
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples, Split
-from lifelong.models import build
-from lifelong.models.base import FittedModel
+from lifelong.dataset.examples import Examples, Split
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.models import build
+from lifelong.offline.models.base import FittedModel
 from lifelong.testing.case import ModelCase, checks_in
 from lifelong.testing.datasets import tiny_dataset
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batch import TENSORS, Batch
-from lifelong.data.cooccurrence import GROUPS, group_of
-from lifelong.data.scales import NUMBER, SCALES
-from lifelong.evaluation.metrics import auc
-from lifelong.models import build
-from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Output
-from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.dataset.scales import NUMBER, SCALES
+from lifelong.offline.data.batch import TENSORS, Batch
+from lifelong.offline.data.cooccurrence import GROUPS, group_of
+from lifelong.offline.evaluation.metrics import auc
+from lifelong.offline.models import build
+from lifelong.offline.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Output
+from lifelong.offline.nn.embeddings import FieldEmbedding
 from lifelong.testing.case import Check as Check
 from lifelong.testing.case import ModelCase as ModelCase
 from lifelong.testing.case import checks_in

@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lifelong.errors import StoreConflictError, StoreError, StoreForeignError
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import ITEMS, SOURCES, Commit, MemoryStore
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import ITEMS, SOURCES, Commit, MemoryStore
 
 Open = Callable[[], MemoryStore]
 Check = Callable[[Open], None]

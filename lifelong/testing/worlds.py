@@ -1,6 +1,6 @@
 """Tiny worlds as batches, for tests of models alone: random inputs, and a world with a known answer.
 
-The planted worlds that are prepared as logs are in `lifelong.preparation.sources.worlds`.
+The planted worlds that are prepared as logs are in `lifelong.offline.preparation.sources.worlds`.
 
 Shapes: B users, L padded history length, C targets per user, F fields, T tasks.
 """
@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.data.counts import count_input_names
-from lifelong.data.events import InputSpec
-from lifelong.data.scales import SCALES
+from lifelong.dataset.events import InputSpec
+from lifelong.dataset.scales import SCALES
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.data.counts import count_input_names
 
 INPUTS = InputSpec(
     item={"item": 30, "category": 6},

@@ -18,17 +18,17 @@ from torch import nn
 
 import lifelong
 from lifelong import atomic as folders
-from lifelong.artifact import graphs
-from lifelong.artifact.export import check_replaceable, load_model, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
-from lifelong.data.negatives import drawn_counts
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import drawn_counts
 from lifelong.errors import ArtifactError, UsageError
-from lifelong.evaluation.evaluate import predict
-from lifelong.models import MODELS, SERVED, build
-from lifelong.models.base import FittedModel, MemoryModel, Model
-from lifelong.nn.scaled import weights_of
-from lifelong.store.opening import open_store
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.export import graphs
+from lifelong.offline.export.saving import check_replaceable, load_model, write_artifact
+from lifelong.offline.models import MODELS, SERVED, build
+from lifelong.offline.models.base import FittedModel, MemoryModel, Model
+from lifelong.offline.nn.scaled import weights_of
+from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -176,7 +176,7 @@ def test_an_older_artifact_is_replaced(dataset, hpmn, tmp_path):
 
 def test_an_artifact_that_is_served_is_not_replaced(hpmn, dataset, tmp_path, capsys):
     from lifelong.cli.program import run
-    from lifelong.serving.app import create_app
+    from lifelong.online.serving.app import create_app
 
     folder = shutil.copytree(hpmn.path, tmp_path / "artifact")
     with contextlib.closing(open_store(f"rocksdb://{tmp_path}/store")) as store:

@@ -14,9 +14,9 @@ from lifelong.artifact.folder import Artifact
 from lifelong.artifact.list_order import INPUTS
 from lifelong.artifact.manifest import artifact_id, make_manifest
 from lifelong.errors import ArtifactError, LifelongError
-from lifelong.memory.runtime import Runtime
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny_artifact"

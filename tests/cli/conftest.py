@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lifelong.cli import main
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.testing.datasets import tiny_dataset
 
 

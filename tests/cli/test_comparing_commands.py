@@ -79,8 +79,8 @@ def test_an_estimate_comes_before_the_first_training_and_none_when_all_are_finis
 
 
 def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, dataset, tmp_path, monkeypatch):
-    from lifelong.models import registry
-    from lifelong.models.counts import Counts
+    from lifelong.offline.models import registry
+    from lifelong.zoo.counts import Counts
 
     few = {name: registry.MODELS[name] for name in ("popularity", "counts")}
     monkeypatch.setattr(registry, "MODELS", few)
@@ -259,8 +259,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 
 def test_a_requirement_is_an_error_of_the_dataset(dataset, monkeypatch):
-    from lifelong.models.counts import Counts
-    from lifelong.training.settings import build_model
+    from lifelong.offline.training.settings import build_model
+    from lifelong.zoo.counts import Counts
 
     monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
     with pytest.raises(MismatchError, match="it has no prices"):
@@ -271,7 +271,7 @@ def test_a_requirement_is_an_error_of_the_dataset(dataset, monkeypatch):
 
 
 def test_a_memory_holds_the_events_behind_which_latency_is_measured(dataset, tmp_path, monkeypatch):
-    from lifelong.scoring import scorer
+    from lifelong.online.scoring import scorer
 
     artifact = tiny_artifact(tmp_path / "run" / "artifact", dataset)
     counts, real = [], scorer.Scorer.answer_from

@@ -32,7 +32,7 @@ def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> N
 def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
     from html import unescape
 
-    from lifelong.serving.schemas import OneBody
+    from lifelong.online.serving.schemas import OneBody
 
     page = unescape((made / "report" / "index.html").read_text())
     body = re.search(r"-d '(\{.*?\})'", page)
@@ -50,9 +50,9 @@ def test_example_is_what_a_user_takes_after_what_her_memory_holds(made: Path) ->
     """Known items, before she takes them: the printed request asks what a service would be asked."""
     import html
 
-    from lifelong.opening import as_dataset
-    from lifelong.scoring.scorer import Scorer
-    from lifelong.store.opening import open_store
+    from lifelong.online.opening import as_dataset
+    from lifelong.online.scoring.scorer import Scorer
+    from lifelong.online.store.opening import open_store
 
     page = html.unescape((made / "report" / "index.html").read_text())
     found = re.search(r"-d '(\{.*?\})'", page)

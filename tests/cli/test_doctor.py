@@ -41,7 +41,7 @@ def test_every_package_of_an_extra_is_looked_for():
 def test_a_store_is_looked_at_and_a_problem_is_a_no(run, filled, tmp_path, monkeypatch):
     found = run("doctor", "--store", filled, "--json")
     assert found.code in (0, 1) and "nothing is lost" in found.document["survives"]["kill of a process that writes"]
-    monkeypatch.setattr("lifelong.store.checkup._FREE", 2.0)
+    monkeypatch.setattr("lifelong.online.store.checkup._FREE", 2.0)
     found = run("doctor", "--store", filled)
     assert found.code == 1 and "To do: the disk of" in found.stdout
     assert run("doctor", "--store", f"rocksdb://{tmp_path}/none").code == 1

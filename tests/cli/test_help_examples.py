@@ -23,7 +23,7 @@ SMALLER = {
 def test_the_example_of_each_command_works(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The disk of the machine may be nearly full, which `doctor --store` answers with 1.
-    monkeypatch.setattr("lifelong.store.checkup._FREE", 0.0)
+    monkeypatch.setattr("lifelong.online.store.checkup._FREE", 0.0)
     assert run("new", "project", "shop").code == 0
     monkeypatch.chdir(tmp_path / "shop")
     for command, example in EXAMPLES.items():

@@ -10,8 +10,8 @@ pytest.importorskip("matplotlib", reason="matplotlib is of the report extra")
 from support.papers import amazon_files, taobao_file, xlong_files
 
 from lifelong.cli.paper import MODELS, ablations_of, authors_configs
-from lifelong.models import check_config
-from lifelong.reports.paper import COMPARED
+from lifelong.offline.models import check_config
+from lifelong.offline.reports.paper import COMPARED
 
 pytestmark = pytest.mark.torch
 QUICK = ("--set", "train.max_examples=60", "--threads", "1", "--set", "train.batch_targets=16")

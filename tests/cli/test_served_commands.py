@@ -9,7 +9,7 @@ import pytest
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
-from lifelong.store.opening import open_store
+from lifelong.online.store.opening import open_store
 
 TIME = "1700100000"
 
@@ -418,7 +418,7 @@ def test_verify_says_in_words_what_it_counted(run, artifact, filled):
 )
 def test_verify_says_what_to_do_about_each_fault(report, data, said):
     from lifelong.cli.verify import _advice, _counts
-    from lifelong.memory.verify import VerifyReport
+    from lifelong.online.memory.verify import VerifyReport
 
     found = VerifyReport(**report)
     until = 7 if found.missing else None
@@ -427,7 +427,7 @@ def test_verify_says_what_to_do_about_each_fault(report, data, said):
 
 def test_verify_says_that_the_store_has_later_events_than_the_dataset():
     from lifelong.cli.verify import _verdict
-    from lifelong.memory.verify import VerifyReport
+    from lifelong.online.memory.verify import VerifyReport
 
     assert "against its own log" in _verdict(VerifyReport(users=2, count=1, extra=1), own=False)
     assert "differs from the log" in _verdict(VerifyReport(users=2, count=2, extra=1), own=False)

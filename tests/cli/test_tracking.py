@@ -84,7 +84,7 @@ def test_a_training_is_tracked_by_both(run, dataset, tmp_path, client):
 
 def test_each_trial_of_a_search_is_a_run_and_giving_up_is_no_failure(run, dataset, tmp_path, client, monkeypatch):
     pytest.importorskip("optuna")
-    from lifelong.training import tuning
+    from lifelong.offline.training import tuning
 
     monkeypatch.setattr(tuning, "_PATIENT_TRIALS", 1)
     monkeypatch.setattr(tuning, "_PATIENT_VALIDATIONS", 0)

@@ -10,9 +10,9 @@ pytest.importorskip("torch", reason="torch is of the train extra")
 
 from support.variants import moved
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.periods import period_of
-from lifelong.data.vocabulary import NumberVocabulary
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.periods import period_of
+from lifelong.dataset.vocabulary import NumberVocabulary
 
 pytestmark = pytest.mark.torch
 
@@ -345,7 +345,7 @@ def test_compare_takes_a_settings_file_with_a_section_per_model(run, dataset, tm
 
 
 def test_models_lists_every_model_with_its_settings(run):
-    from lifelong.models import MODELS
+    from lifelong.offline.models import MODELS
 
     listed = run("models", "--json").document
     document = listed["models"]

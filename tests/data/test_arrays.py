@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data.arrays import ArrayWriter, read_slice, user_chunks
+from lifelong.dataset.arrays import ArrayWriter, read_slice, user_chunks
 
 
 def test_appended_values_are_one_array(tmp_path: Path) -> None:

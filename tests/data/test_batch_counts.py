@@ -10,11 +10,11 @@ import pytest
 from test_counts import naive_row
 
 from lifelong.config import TrainSettings
-from lifelong.data.batch import Batch
-from lifelong.data.batches import TrainingBatches, evaluation_batches, training_batches
-from lifelong.data.counts import NEVER, count_input_names
-from lifelong.data.dataset import Dataset
-from lifelong.data.recent import recent_parts
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.data.batches import TrainingBatches, evaluation_batches, training_batches
+from lifelong.offline.data.counts import NEVER, count_input_names
+from lifelong.offline.data.recent import recent_parts
 from lifelong.testing.datasets import tiny_dataset
 
 

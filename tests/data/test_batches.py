@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from lifelong.config import TrainSettings
-from lifelong.data.batch import TENSORS, Batch
-from lifelong.data.batches import TrainingBatches, _overlap, evaluation_batches, prefetched, training_batches
-from lifelong.data.dataset import Dataset, NegativeRule
-from lifelong.data.events import NO_TIME, context_numbers, gap_numbers
-from lifelong.data.examples import Examples
-from lifelong.data.passes import pack, plan_passes, recent_passes
+from lifelong.dataset.events import NO_TIME, context_numbers, gap_numbers
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset, NegativeRule
 from lifelong.errors import ConfigError
+from lifelong.offline.data.batch import TENSORS, Batch
+from lifelong.offline.data.batches import TrainingBatches, _overlap, evaluation_batches, prefetched, training_batches
+from lifelong.offline.data.passes import pack, plan_passes, recent_passes
 from lifelong.testing.datasets import tiny_dataset
 
 PLAIN = TrainSettings(hide_items=0, hide_fields=0)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data import catalogue as catalogues
-from lifelong.data.catalogue import VALUES, Catalogue
-from lifelong.data.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, id_hash
+from lifelong.dataset import catalogue as catalogues
+from lifelong.dataset.catalogue import VALUES, Catalogue
+from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, id_hash
 from lifelong.errors import DatasetError, RequestError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lifelong.data.cooccurrence import GROUPS, aligned_vectors, cooccurrence_vectors, group_of, unit_factors
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.data.cooccurrence import GROUPS, aligned_vectors, cooccurrence_vectors, group_of, unit_factors
 from lifelong.testing.datasets import tiny_dataset
 
 WIDTH = 6

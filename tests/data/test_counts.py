@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.data import counts
-from lifelong.data.counts import NEVER, count_features, feature_names, segmented_decay, standardising
-from lifelong.data.dataset import Dataset
-from lifelong.data.events import Schema
+from lifelong.dataset.events import Schema
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.data import counts
+from lifelong.offline.data.counts import NEVER, count_features, feature_names, segmented_decay, standardising
 from lifelong.testing.datasets import tiny_dataset
 
 

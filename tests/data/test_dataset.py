@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data.dataset import Dataset, NegativeRule, array_hash
-from lifelong.data.examples import Examples
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset, NegativeRule, array_hash
 from lifelong.errors import DatasetError
 from lifelong.testing.datasets import tiny_dataset
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lifelong.data.events import GAP_NUMBERS, NO_TIME, USUAL_CONTEXT, Schema, context_numbers, gap_numbers
+from lifelong.dataset.events import GAP_NUMBERS, NO_TIME, USUAL_CONTEXT, Schema, context_numbers, gap_numbers
 
 
 @pytest.mark.parametrize(

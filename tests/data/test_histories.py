@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong.data.histories import Histories
+from lifelong.dataset.histories import Histories
 from lifelong.errors import DatasetError
 
 

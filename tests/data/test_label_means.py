@@ -9,15 +9,15 @@ from functools import cached_property
 import numpy as np
 import pytest
 
-from lifelong.data.catalogue import Catalogue
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import SPLITS, Examples, Split
-from lifelong.data.histories import Histories
-from lifelong.data.label_means import STRENGTH, label_means, label_names
-from lifelong.data.recent import recent_parts
-from lifelong.data.vocabulary import UNKNOWN, IdIndex
+from lifelong.dataset.catalogue import Catalogue
+from lifelong.dataset.examples import SPLITS, Examples, Split
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.histories import Histories
+from lifelong.dataset.vocabulary import UNKNOWN, IdIndex
 from lifelong.dtypes import IntArray
+from lifelong.offline.data.recent import recent_parts
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.zoo.inputs.label_means import STRENGTH, label_means, label_names
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.negatives import labelled_training_examples
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.data import negatives
-from lifelong.data.dataset import Dataset, NegativeRule
-from lifelong.data.examples import SPLITS, Examples, Split
-from lifelong.data.histories import Histories
-from lifelong.data.negatives import NegativeSampler, row_counts, training_window
+from lifelong.dataset import negatives
+from lifelong.dataset.examples import SPLITS, Examples, Split
+from lifelong.dataset.folder import Dataset, NegativeRule
+from lifelong.dataset.histories import Histories
+from lifelong.dataset.negatives import NegativeSampler, row_counts, training_window
 from lifelong.errors import DataError, MismatchError
 from lifelong.testing.datasets import tiny_dataset
 

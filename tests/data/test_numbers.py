@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.scales import NUMBER
-from lifelong.data.vocabulary import UNKNOWN, NumberVocabulary, Vocabulary
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.scales import NUMBER
+from lifelong.dataset.vocabulary import UNKNOWN, NumberVocabulary, Vocabulary
 from lifelong.errors import ConfigError, DatasetError
-from lifelong.preparation.prepare import prepare
-from lifelong.preparation.settings import PrepareSettings
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.preparation.settings import PrepareSettings
 
 
 def prepared(folder: Path, **mapping: object) -> Dataset:

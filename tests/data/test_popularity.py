@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.popularity import target_counts
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.offline.data.popularity import target_counts
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong.data.renumbering import Renumbering
-from lifelong.data.vocabulary import FIRST_BUCKET, UNKNOWN, Vocabulary
+from lifelong.dataset.vocabulary import FIRST_BUCKET, UNKNOWN, Vocabulary
+from lifelong.offline.data.renumbering import Renumbering
 
 NAMES = [f"id{number}" for number in range(12)]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lifelong.data.events import NO_TIME, context_numbers
-from lifelong.data.scales import (
+from lifelong.dataset.events import NO_TIME, context_numbers
+from lifelong.dataset.scales import (
     FIRST_LEVEL,
     SCALES,
     SINCE,
@@ -12,7 +12,7 @@ from lifelong.data.scales import (
     TIME_OF_WEEK,
     Scale,
 )
-from lifelong.data.vocabulary import PADDING, UNKNOWN
+from lifelong.dataset.vocabulary import PADDING, UNKNOWN
 
 TUESDAY = 1_511_827_200
 """2017-11-28 00:00 UTC."""

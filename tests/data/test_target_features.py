@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data import target_features as module
-from lifelong.data.affinity import AFFINITIES, unit_vectors
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.data.repeats import DAY_HALF_LIVES, EVENT_HALF_LIVES, OF_VALUE, TRIP_HALF_LIVES
-from lifelong.data.target_features import OF_MOMENT, OF_USER, OF_USER_TIMED, feature_names, fill_features
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import Float32Array
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.zoo.inputs import target_features as module
+from lifelong.zoo.inputs.affinity import AFFINITIES, unit_vectors
+from lifelong.zoo.inputs.repeats import DAY_HALF_LIVES, EVENT_HALF_LIVES, OF_VALUE, TRIP_HALF_LIVES
+from lifelong.zoo.inputs.target_features import OF_MOMENT, OF_USER, OF_USER_TIMED, feature_names, fill_features
 
 DAY = 86_400
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong.data import vocabulary as module
-from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary, id_hash
+from lifelong.dataset import vocabulary as module
+from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, Vocabulary, id_hash
 from lifelong.errors import DatasetError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

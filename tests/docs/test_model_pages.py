@@ -10,9 +10,9 @@ import pytest
 pytest.importorskip("torch")
 from support.model_pages import BASELINES, address, entries, models_table, pages, write
 
-from lifelong.data.events import InputSpec
-from lifelong.models import MODELS, PRESETS, all_names, build
-from lifelong.models.base import Model
+from lifelong.dataset.events import InputSpec
+from lifelong.offline.models import MODELS, PRESETS, all_names, build
+from lifelong.offline.models.base import Model
 from lifelong.tally.spec import Memory
 
 pytestmark = pytest.mark.torch

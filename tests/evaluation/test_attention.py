@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from support.artifacts import tiny_artifact
 
-from lifelong.data.examples import Examples
+from lifelong.dataset.examples import Examples
 from lifelong.errors import UsageError
-from lifelong.evaluation.attention import (
+from lifelong.offline.evaluation.attention import (
     SAME_CATEGORY,
     SAME_ITEM,
     ReadAttention,
@@ -35,8 +35,8 @@ def test_attention_adds_up_to_one_over_the_filled_slots_and_is_nought_on_empty_o
 
 
 def test_logits_are_those_that_evaluation_gives(read, dataset, tmp_path):
-    from lifelong.artifact.export import load_model
-    from lifelong.evaluation.evaluate import predict
+    from lifelong.offline.evaluation.evaluate import predict
+    from lifelong.offline.export.saving import load_model
 
     artifact = tiny_artifact(tmp_path / "again", dataset)
     logit_NT = predict(load_model(artifact), dataset, dataset.examples("test"))

@@ -3,9 +3,9 @@ import pytest
 from support.comparisons import made_study
 
 from lifelong.errors import DataError, UsageError
-from lifelong.evaluation import metrics
-from lifelong.evaluation.compare import Comparison, Runs, cautions, compare
-from lifelong.evaluation.metrics import Sample
+from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.compare import Comparison, Runs, cautions, compare
+from lifelong.offline.evaluation.metrics import Sample
 
 
 def runs_of(strength, *, seeds=1, title="Model"):

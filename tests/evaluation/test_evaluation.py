@@ -5,15 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import check_fits
-from lifelong.data.dataset import Dataset, write_manifest
-from lifelong.data.examples import Examples
-from lifelong.data.vocabulary import Vocabulary
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset, write_manifest
+from lifelong.dataset.vocabulary import Vocabulary
 from lifelong.errors import DataError, MismatchError, UsageError
-from lifelong.evaluation import metrics
-from lifelong.evaluation.calibration import fit_calibrator
-from lifelong.evaluation.evaluate import (
+from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.calibration import fit_calibrator
+from lifelong.offline.evaluation.evaluate import (
     Scored,
     delayed,
     evaluate,
@@ -22,9 +21,10 @@ from lifelong.evaluation.evaluate import (
     record,
     unseen_targets,
 )
-from lifelong.evaluation.ranking import had_before
-from lifelong.models import build
-from lifelong.models.base import FittedModel
+from lifelong.offline.evaluation.ranking import had_before
+from lifelong.offline.export.saving import write_artifact
+from lifelong.offline.models import build
+from lifelong.offline.models.base import FittedModel
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from lifelong.evaluation.facts import facts_of, in_words
-from lifelong.models import build
+from lifelong.offline.evaluation.facts import facts_of, in_words
+from lifelong.offline.models import build
 from lifelong.testing.datasets import tiny_dataset
 
 

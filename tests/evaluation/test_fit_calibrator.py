@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
-from lifelong.evaluation.metrics import log_loss, sigmoid
+from lifelong.offline.evaluation.calibration import calibration_errors, fit_calibrator
+from lifelong.offline.evaluation.metrics import log_loss, sigmoid
 
 pytest.importorskip("scipy")
 

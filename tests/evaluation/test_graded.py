@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("scipy")
 
-from lifelong.data.examples import Examples
-from lifelong.evaluation.graded import graded_metrics
+from lifelong.dataset.examples import Examples
+from lifelong.offline.evaluation.graded import graded_metrics
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -9,15 +9,15 @@ import pytest
 from support.artifacts import tiny_artifact
 from support.variants import moved
 
-from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.data.periods import period_of, periods_of
+from lifelong.dataset.periods import period_of, periods_of
 from lifelong.errors import MismatchError
-from lifelong.evaluation.evaluate import evaluate
-from lifelong.evaluation.in_sample import check_in_sample
-from lifelong.models import build
+from lifelong.offline.evaluation.evaluate import evaluate
+from lifelong.offline.evaluation.in_sample import check_in_sample
+from lifelong.offline.export.saving import write_artifact
+from lifelong.offline.models import build
+from lifelong.offline.training.runs import Run
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.runs import Run
 
 
 @pytest.fixture(scope="module")

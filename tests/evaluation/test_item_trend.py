@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifelong.data.examples import Examples
-from lifelong.data.histories import Histories
-from lifelong.evaluation import metrics
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.histories import Histories
+from lifelong.offline.evaluation import metrics
 
 # At the end: names of benchmarks are those of modules of the standard library, too.
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

@@ -12,29 +12,29 @@ import pyarrow as pa
 from support.artifacts import tiny_artifact
 from support.results import made_result
 
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
 from lifelong.artifact.list_order import INPUTS, ListOrder, count_inputs
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.data.negatives import drawn_counts
-from lifelong.evaluation import list_order
-from lifelong.evaluation.evaluate import added_in_lists, delayed, evaluate, predict
-from lifelong.evaluation.list_order import Choices, all_numbers, choices, fit_list_order
-from lifelong.evaluation.ranking import Ranking, rank_catalogue
-from lifelong.models import build
-from lifelong.models.base import CountingModel
-from lifelong.preparation.prepare import prepare
-from lifelong.reports.tables import ranking_table
-from lifelong.scoring import catalogue_view
-from lifelong.scoring.catalogue_view import top_items
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.ram import InMemoryStore
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import drawn_counts
+from lifelong.filling import backfill
+from lifelong.offline.evaluation import list_order
+from lifelong.offline.evaluation.evaluate import added_in_lists, delayed, evaluate, predict
+from lifelong.offline.evaluation.list_order import Choices, all_numbers, choices, fit_list_order
+from lifelong.offline.evaluation.ranking import Ranking, rank_catalogue
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models import build
+from lifelong.offline.models.base import CountingModel
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.reports.tables import ranking_table
+from lifelong.offline.training.trainer import train
+from lifelong.online.scoring import catalogue_view
+from lifelong.online.scoring.catalogue_view import top_items
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.backfill import backfill
-from lifelong.training.trainer import train
 
 START = 1_700_000_000
 BASKETS, CANDIDATES = 400, 30

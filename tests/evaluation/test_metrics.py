@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.errors import DataError
-from lifelong.evaluation import metrics
-from lifelong.evaluation.metrics import Sample
+from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.metrics import Sample
 
 
 def brute_force_auc(label, score):

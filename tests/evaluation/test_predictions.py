@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pandas")
-from lifelong.artifact.export import load_model
-from lifelong.evaluation import evaluate
-from lifelong.evaluation.predictions import predict
-from lifelong.evaluation.results import Result
+from lifelong.offline.evaluation import evaluate
+from lifelong.offline.evaluation.predictions import predict
+from lifelong.offline.evaluation.results import Result
+from lifelong.offline.export.saving import load_model
 
 
 def test_predictions_are_those_that_evaluate_measures(artifact, dataset) -> None:

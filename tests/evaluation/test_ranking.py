@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.data.negatives import drawn_counts
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import drawn_counts
 from lifelong.errors import DataError, UsageError
-from lifelong.evaluation import ranking
-from lifelong.evaluation.evaluate import evaluate
-from lifelong.evaluation.ranking import Ranking, most_popular, rank_catalogue
-from lifelong.evaluation.results import RankingResult
-from lifelong.models import build
-from lifelong.reports.tables import ranking_table
+from lifelong.offline.evaluation import ranking
+from lifelong.offline.evaluation.evaluate import evaluate
+from lifelong.offline.evaluation.ranking import Ranking, most_popular, rank_catalogue
+from lifelong.offline.evaluation.results import RankingResult
+from lifelong.offline.models import build
+from lifelong.offline.reports.tables import ranking_table
+from lifelong.offline.training.trainer import train
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.trainer import train
 from tests.support.results import made_result
 
 CUTOFFS = (3, 10)

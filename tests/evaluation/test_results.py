@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lifelong.errors import DataError, UsageError
-from lifelong.evaluation import results
-from lifelong.evaluation.metrics import METRICS, Sample
-from lifelong.evaluation.results import Estimate, Result, format_duration, parse_duration
-from lifelong.evaluation.significance import bootstrap
+from lifelong.offline.evaluation import results
+from lifelong.offline.evaluation.metrics import METRICS, Sample
+from lifelong.offline.evaluation.results import Estimate, Result, format_duration, parse_duration
+from lifelong.offline.evaluation.significance import bootstrap
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("0s", 0), ("90", 90), ("1m", 60), (" 2h ", 7200), ("1d", 86400)])

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lifelong.evaluation import metrics
-from lifelong.evaluation.metrics import METRICS, Sample
-from lifelong.evaluation.significance import (
+from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.metrics import METRICS, Sample
+from lifelong.offline.evaluation.significance import (
     Resampler,
     bootstrap,
     detectable,

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from support.artifacts import tiny_artifact
 
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.artifact.list_order import log_popularity
 from lifelong.config import load_config
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import DatasetError, MismatchError, UsageError
-from lifelong.evaluation import evaluate as evaluation
-from lifelong.evaluation.evaluate import drawn_for, evaluate, rows_in
-from lifelong.evaluation.ranking import Ranking, most_popular, rank_catalogue
-from lifelong.evaluation.vault import Opening, claim, openings, stored_result
-from lifelong.preparation.prepare import prepare
+from lifelong.offline.evaluation import evaluate as evaluation
+from lifelong.offline.evaluation.evaluate import drawn_for, evaluate, rows_in
+from lifelong.offline.evaluation.ranking import Ranking, most_popular, rank_catalogue
+from lifelong.offline.evaluation.vault import Opening, claim, openings, stored_result
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.training.trainer import train
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.trainer import train
 
 
 @pytest.fixture(scope="module")

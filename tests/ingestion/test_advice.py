@@ -9,9 +9,9 @@ import pytest
 from support.event_files import HEAD, START, assert_holds_once, code_of, lines_of, write
 
 from lifelong.errors import LifelongError, SourceError, UsageError
-from lifelong.ingestion.files import ingest
-from lifelong.memory.filled import BACKFILL
-from lifelong.memory.updater import Applied, Updater, UserEvent
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.filled import BACKFILL
+from lifelong.online.memory.updater import Applied, Updater, UserEvent
 
 LINES = lines_of(0, 60)
 LAST = lines_of(60, 5)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from lifelong.artifact.folder import Artifact, FieldLayout
 from lifelong.errors import LifelongError, SourceError, StoreCorruptError
-from lifelong.ingestion.files import ingest
-from lifelong.memory.codec import CODECS, make_codec
-from lifelong.memory.state import States
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.codec import CODECS, make_codec
+from lifelong.online.memory.state import States
+from lifelong.online.store.ram import InMemoryStore
 
 LAYOUT = (
     FieldLayout(name="slot", shape=(2, 3), dtype="float32"),

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.ingestion import dead_letters
-from lifelong.ingestion.dead_letters import DeadLetter, FileLetters, forget_letters
+from lifelong.online.ingestion import dead_letters
+from lifelong.online.ingestion.dead_letters import DeadLetter, FileLetters, forget_letters
 
 SECRET = "secret-person@4711.example"
 HERS = [

@@ -15,7 +15,7 @@ from support.kafka import broker, installed
 from support.processes import until
 from support.serving import Service
 
-from lifelong.store.opening import open_store
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 

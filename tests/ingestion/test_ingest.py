@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import SourceError, UsageError
-from lifelong.ingestion import files
-from lifelong.ingestion.dead_letters import FileLetters
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.sources import path_source
-from lifelong.ingestion.task import batch_size
-from lifelong.memory.updater import Applied, Updater, UserEvent, decode_event
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.ingestion import files
+from lifelong.online.ingestion.dead_letters import FileLetters
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.sources import path_source
+from lifelong.online.ingestion.task import batch_size
+from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 START = 1_700_000_000
 ROWS = [{"user": f"u{k % 3}", "item": f"i{k}", "time": START + k, "event_type": "view"} for k in range(10)]
@@ -267,7 +267,7 @@ def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from lifelong.artifact.folder import Artifact\n"
-        "from lifelong.ingestion import files\nfrom lifelong.store.opening import open_store\n"
+        "from lifelong.online.ingestion import files\nfrom lifelong.online.store.opening import open_store\n"
         "files.BATCH = 7\n"
         "files.ingest(Artifact.open(sys.argv[1]), open_store(sys.argv[2]), Path(sys.argv[3]),\n"
         "              progress=lambda done, total: print(done, flush=True))\n"

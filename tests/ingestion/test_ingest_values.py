@@ -9,9 +9,9 @@ import pytest
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import SourceError
-from lifelong.ingestion.files import ingest
-from lifelong.memory.updater import decode_event
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.updater import decode_event
+from lifelong.online.store.opening import open_store
 
 
 @pytest.mark.parametrize("column", ["user", "item", "event_type", "category"])

@@ -26,19 +26,19 @@ from support.victims import workers_of
 
 from lifelong import errors
 from lifelong.errors import LifelongError, LostProcessError, SourceError, UsageError
-from lifelong.ingestion import files
-from lifelong.ingestion.dead_letters import FileLetters
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.opened_file import OpenedFile
-from lifelong.ingestion.opened_file import opened as open_file
-from lifelong.ingestion.task import Task, fold_file
-from lifelong.ingestion.workers import _follow, _Report, ingest_in_workers, number_of_workers
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Applied
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.shards import Shards, Share, shard_of
+from lifelong.online.ingestion import files
+from lifelong.online.ingestion.dead_letters import FileLetters
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.opened_file import OpenedFile
+from lifelong.online.ingestion.opened_file import opened as open_file
+from lifelong.online.ingestion.task import Task, fold_file
+from lifelong.online.ingestion.workers import _follow, _Report, ingest_in_workers, number_of_workers
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Applied
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.shards import Shards, Share, shard_of
 
 START = 1_700_000_000
 
@@ -251,7 +251,7 @@ def test_items_that_were_put_online_count_in_every_worker(artifact, opened, tmp_
 
 
 def test_while_a_new_artifact_takes_over_one_process_writes_both(artifact, opened, log, tmp_path):
-    from lifelong.memory import takeover
+    from lifelong.online.memory import takeover
 
     path, newer = write_csv(tmp_path / "log.csv", rows_of(log)), other_artifact(artifact, tmp_path / "newer")
     ingest(artifact, opened, write_csv(tmp_path / "first.csv", rows_of(log[:100])), source="log", workers=2)
@@ -334,7 +334,7 @@ def test_a_signal_ends_all_processes_and_the_next_run_goes_on(artifact, url, log
 def test_workers_of_an_owner_that_was_killed_are_waited_for(artifact, url, tmp_path):
     open_store(url).close()
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom lifelong.store.rocksdb import RocksDbStore\n"
+        "import sys, time\nfrom pathlib import Path\nfrom lifelong.online.store.rocksdb import RocksDbStore\n"
         "store = RocksDbStore(Path(sys.argv[1]))\nprint('open', flush=True)\ntime.sleep(1)\n"
     )
     one = subprocess.Popen(

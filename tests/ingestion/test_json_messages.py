@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lifelong.data.events import Schema
+from lifelong.dataset.events import Schema
 from lifelong.dtypes import IntArray
-from lifelong.ingestion.json_messages import JsonMessages
-from lifelong.ingestion.rows import EventRows, Problem, json_row
-from lifelong.memory.event import MAX_ID, EventTable, UserEvent
+from lifelong.online.ingestion.json_messages import JsonMessages
+from lifelong.online.ingestion.rows import EventRows, Problem, json_row
+from lifelong.online.memory.event import MAX_ID, EventTable, UserEvent
 
 LATEST = 2_000_000_000
 GOOD = b'{"user": "ada", "item": "tea", "time": 5}'

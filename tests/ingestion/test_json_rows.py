@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong.ingestion.rows import Problem, json_row
+from lifelong.online.ingestion.rows import Problem, json_row
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

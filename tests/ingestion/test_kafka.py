@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("confluent_kafka")
 
 from lifelong.errors import SourceError, StreamError, UsageError
-from lifelong.ingestion.dead_letters import FileLetters
-from lifelong.ingestion.kafka import Stream, StreamSettings
-from lifelong.ingestion.kafka_client import consumer, parse
-from lifelong.memory.updater import Updater, decode_event
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.dead_letters import FileLetters
+from lifelong.online.ingestion.kafka import Stream, StreamSettings
+from lifelong.online.ingestion.kafka_client import consumer, parse
+from lifelong.online.memory.updater import Updater, decode_event
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 ROWS = [{"user": f"u{k % 7}", "item": f"i{k}", "time": START + k, "event_type": "view"} for k in range(40)]
@@ -80,9 +80,13 @@ def test_messages_of_one_commit_are_read_piece_by_piece(artifact, kafka, topic, 
         sizes.append(len(table.user))
         return updater.apply_table(table, **place)
 
-    monkeypatch.setattr("lifelong.ingestion.kafka._PIECE", 4)
+    monkeypatch.setattr("lifelong.online.ingestion.kafka._PIECE", 4)
     if again:
-        monkeypatch.setattr("lifelong.ingestion.kafka.consumer", lambda *given, **more: Again(consumer(*given, **more)))
+
+        def again(*given, **more):
+            return Again(consumer(*given, **more))
+
+        monkeypatch.setattr("lifelong.online.ingestion.kafka.consumer", again)
     schema, settings = artifact.config.dataset_schema, StreamSettings(idle=0.7, on_bad="skip")
     done = Stream(parse(kafka.url(topic)), store, apply, schema, settings=settings).run()
     assert (done.applied.applied, done.applied.bad, done.applied.duplicates) == (40, 1, 0)
@@ -93,7 +97,7 @@ def test_messages_of_one_commit_are_read_piece_by_piece(artifact, kafka, topic, 
 
 def test_a_bad_message_in_a_later_piece_stops_behind_all_before_it(artifact, kafka, topic, store, monkeypatch):
     kafka.send(topic, [*ROWS[:20], b"no event", *ROWS[20:]], partition=0)
-    monkeypatch.setattr("lifelong.ingestion.kafka._PIECE", 4)
+    monkeypatch.setattr("lifelong.online.ingestion.kafka._PIECE", 4)
     with pytest.raises(SourceError, match="partition 0, offset 20"):
         follow(artifact, store, kafka.url(topic))
     assert sum(len(log_of(store, f"u{user}")) for user in range(7)) == 20
@@ -166,11 +170,12 @@ def test_idle_counts_once_each_partition_s_end_is_known(
 ):
     def late(address, *, on_error):
         client = Quiet(consumer(address, on_error=on_error), polls=9)
-        monkeypatch.setattr("lifelong.ingestion.kafka.clock.monotonic", client.monotonic)
+        monkeypatch.setattr("lifelong.online.ingestion.kafka.clock.monotonic", client.monotonic)
         return client
 
-    monkeypatch.setattr("lifelong.ingestion.kafka.consumer", late)
-    monkeypatch.setattr("lifelong.ingestion.kafka.clock", SimpleNamespace(monotonic=time.monotonic, time=time.time))
+    monkeypatch.setattr("lifelong.online.ingestion.kafka.consumer", late)
+    clock = SimpleNamespace(monotonic=time.monotonic, time=time.time)
+    monkeypatch.setattr("lifelong.online.ingestion.kafka.clock", clock)
     kafka.send(topic, ROWS)
     done = follow(artifact, store, kafka.url(topic), patience=patience)
     assert done.applied.applied == applied and {place.lag for place in done.places.values()} == {lag}
@@ -238,7 +243,7 @@ def test_a_message_too_far_ahead_of_the_clock_is_a_bad_one(artifact, kafka, topi
 def test_dead_letters_go_to_a_topic_with_their_place_and_reason(artifact, kafka, topic, store):
     from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-    from lifelong.ingestion.kafka_letters import TopicLetters
+    from lifelong.online.ingestion.kafka_letters import TopicLetters
 
     kafka.make(f"{topic}-dead", 1)
     kafka.send(topic, [ROWS[0], b"?"], partition=0)

@@ -3,7 +3,7 @@
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.ingestion.kafka_client import is_kafka, parse
+from lifelong.online.ingestion.kafka_client import is_kafka, parse
 
 
 def test_a_topic_s_url_is_no_file():

@@ -9,13 +9,13 @@ pytest.importorskip("confluent_kafka")
 import confluent_kafka as kafka
 
 from lifelong.errors import StreamError
-from lifelong.ingestion.kafka import Stream, StreamSettings
-from lifelong.ingestion.kafka_client import consumer, parse
-from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
-from lifelong.memory.updater import Updater
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.ingestion.kafka import Stream, StreamSettings
+from lifelong.online.ingestion.kafka_client import consumer, parse
+from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
+from lifelong.online.memory.updater import Updater
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 START = 1_700_000_000
 
@@ -108,7 +108,11 @@ class Cut:
 
 def test_messages_before_a_gap_are_applied_before_it_is_counted(artifact, brokers, monkeypatch):
     send(brokers, "cut", 0, 20)
-    monkeypatch.setattr("lifelong.ingestion.kafka.consumer", lambda *given, **more: Cut(consumer(*given, **more), 20))
+
+    def cut(*given, **more):
+        return Cut(consumer(*given, **more), 20)
+
+    monkeypatch.setattr("lifelong.online.ingestion.kafka.consumer", cut)
     store = InMemoryStore()
     with pytest.raises(StreamError, match="begins at offset 30; Kafka has deleted 10 messages from 20 on"):
         follow(artifact, store, f"kafka://{brokers}/cut")

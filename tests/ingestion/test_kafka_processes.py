@@ -17,8 +17,8 @@ pytest.importorskip("redis")
 from support.kafka import broker, installed
 from support.valkey import server
 
-from lifelong.memory.verify import verify
-from lifelong.store.opening import open_store
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.opening import open_store
 
 _PATIENCE = 300
 

@@ -18,15 +18,15 @@ pytest.importorskip("rocksdict")
 from support.victims import workers_of
 
 from lifelong.errors import LostProcessError, SourceError, UsageError
-from lifelong.ingestion.dead_letters import FileLetters
-from lifelong.ingestion.kafka import Followed, Place, StreamSettings
-from lifelong.ingestion.kafka_client import parse
-from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob, together
-from lifelong.ingestion.workers import number_of_workers
-from lifelong.memory.updater import Applied
-from lifelong.memory.verify import verify
-from lifelong.store.opening import open_store
-from lifelong.store.shards import Shards, Share, shard_of
+from lifelong.online.ingestion.dead_letters import FileLetters
+from lifelong.online.ingestion.kafka import Followed, Place, StreamSettings
+from lifelong.online.ingestion.kafka_client import parse
+from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob, together
+from lifelong.online.ingestion.workers import number_of_workers
+from lifelong.online.memory.updater import Applied
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.shards import Shards, Share, shard_of
 
 START = 1_700_000_000
 _PATIENCE = 300

@@ -11,9 +11,9 @@ import pytest
 from support.simulated_topic import Model, World
 from support.simulation import SEEDS, assert_no_world_breaks, first_broken, seeds
 
-from lifelong.ingestion import kafka
-from lifelong.memory.updater import Updater
-from lifelong.store.contract import Commit
+from lifelong.online.ingestion import kafka
+from lifelong.online.memory.updater import Updater
+from lifelong.online.store.contract import Commit
 
 pytest.importorskip("confluent_kafka")
 

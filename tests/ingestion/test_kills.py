@@ -13,7 +13,7 @@ from support.events import events_of
 from support.kafka import installed
 from support.kills import KINDS, campaign, compare, grounds
 
-from lifelong.memory.updater import Updater
+from lifelong.online.memory.updater import Updater
 
 QUICK = {
     "file, rocksdb": 4,

@@ -8,12 +8,12 @@ import pytest
 from support.event_files import HEAD, START, assert_holds_once, lines_of
 
 from lifelong.errors import SourceError, UsageError
-from lifelong.ingestion import files
-from lifelong.ingestion.dead_letters import FileLetters
-from lifelong.ingestion.files import ingest
-from lifelong.memory.forgetting import forget
-from lifelong.memory.updater import Applied, decode_event
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion import files
+from lifelong.online.ingestion.dead_letters import FileLetters
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.forgetting import forget
+from lifelong.online.memory.updater import Applied, decode_event
+from lifelong.online.store.opening import open_store
 
 LINES = lines_of(0, 12)
 JSON = [json.dumps(dict(zip(("user", "item", "time"), line.strip().split(","), strict=True))) + "\n" for line in LINES]

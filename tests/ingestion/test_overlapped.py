@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lifelong.errors import StoreConflictError, StoreUnavailableError
-from lifelong.ingestion.overlapped import Overlapped
-from lifelong.memory.event import EventTable, UserEvent
-from lifelong.memory.updater import Updater
-from lifelong.store.contract import Commit
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.ingestion.overlapped import Overlapped
+from lifelong.online.memory.event import EventTable, UserEvent
+from lifelong.online.memory.updater import Updater
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.ram import InMemoryStore
 
 
 def tables(log, size=7):

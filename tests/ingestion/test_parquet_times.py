@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from lifelong.data.events import Schema
+from lifelong.dataset.events import Schema
 from lifelong.errors import SourceError
-from lifelong.ingestion.file_reader import FileReader
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.opened_file import opened
-from lifelong.memory.updater import Applied
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.file_reader import FileReader
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.opened_file import opened
+from lifelong.online.memory.updater import Applied
+from lifelong.online.store.opening import open_store
 
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.full

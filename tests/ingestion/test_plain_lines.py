@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.ingestion.file_reader import FileReader
-from lifelong.ingestion.opened_file import opened
-from lifelong.ingestion.plain_lines import PlainLines
-from lifelong.ingestion.rows import EventRows, Problem
-from lifelong.memory.event import LAST_SECOND, MAX_ID
-from lifelong.store.shards import Share, shard_of
+from lifelong.online.ingestion.file_reader import FileReader
+from lifelong.online.ingestion.opened_file import opened
+from lifelong.online.ingestion.plain_lines import PlainLines
+from lifelong.online.ingestion.rows import EventRows, Problem
+from lifelong.online.memory.event import LAST_SECOND, MAX_ID
+from lifelong.online.store.shards import Share, shard_of
 
 HEAD = ["user", "item", "time"]
 CELL = st.text(st.sampled_from('ab1,"\r\n \0üß日'), max_size=5)

@@ -13,18 +13,18 @@ import pytest
 from support.event_files import HEAD, assert_holds_once, code_of, lines_of, write
 
 from lifelong.errors import LifelongError, SourceError
-from lifelong.ingestion import files, opened_file, workers
-from lifelong.ingestion.file_reader import FileReader
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.opened_file import opened
-from lifelong.ingestion.sources import find_source, path_source
-from lifelong.ingestion.task import Task, fold_file
-from lifelong.memory import writer
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Applied
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.shards import Shards, Share
+from lifelong.online.ingestion import files, opened_file, workers
+from lifelong.online.ingestion.file_reader import FileReader
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.opened_file import opened
+from lifelong.online.ingestion.sources import find_source, path_source
+from lifelong.online.ingestion.task import Task, fold_file
+from lifelong.online.memory import writer
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Applied
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.shards import Shards, Share
 
 OLD, NEW = lines_of(0, 90), lines_of(1_000, 40)
 SHORT, LONG = NEW[:3], lines_of(1_000, 200)

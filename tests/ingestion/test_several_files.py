@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import SourceError, UsageError
-from lifelong.ingestion import files
-from lifelong.ingestion.files import ingest
-from lifelong.memory.updater import Applied, decode_event
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion import files
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.updater import Applied, decode_event
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 HEAD = "user,item,time\n"

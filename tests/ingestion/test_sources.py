@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.errors import SourceError, UsageError
-from lifelong.ingestion.file_reader import FileReader
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.opened_file import OpenedFile, opened
-from lifelong.ingestion.sources import find_source, path_source
-from lifelong.ingestion.task import Task, fold_file
-from lifelong.memory.updater import Applied, Updater, UserEvent, decode_event
-from lifelong.memory.verify import verify
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.shards import Shards, Share
+from lifelong.online.ingestion.file_reader import FileReader
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.opened_file import OpenedFile, opened
+from lifelong.online.ingestion.sources import find_source, path_source
+from lifelong.online.ingestion.task import Task, fold_file
+from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.shards import Shards, Share
 
 START = 1_700_000_000
 HEAD = "user,item,time\n"

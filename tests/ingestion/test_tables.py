@@ -11,9 +11,9 @@ import pytest
 
 from lifelong import Scorer, ScoreRequest, ingest, open_store, prepare
 from lifelong.errors import SourceError, UsageError
-from lifelong.ingestion.rows import EventRows
-from lifelong.memory.updater import Applied
-from lifelong.scoring.past import history
+from lifelong.online.ingestion.rows import EventRows
+from lifelong.online.memory.updater import Applied
+from lifelong.online.scoring.past import history
 
 pytestmark = pytest.mark.full
 datasets, duckdb = pytest.importorskip("datasets"), pytest.importorskip("duckdb")

@@ -5,10 +5,10 @@ from decimal import Decimal
 
 import pytest
 
-from lifelong.data.events import Schema
+from lifelong.dataset.events import Schema
 from lifelong.errors import ConfigError, UsageError
-from lifelong.ingestion.rows import EventRows, Problem
-from lifelong.ingestion.times import TimeFormat
+from lifelong.online.ingestion.rows import EventRows, Problem
+from lifelong.online.ingestion.times import TimeFormat
 
 SCHEMA = Schema(item_fields=("item",), event_types=False)
 
@@ -102,7 +102,7 @@ def test_fields_of_a_mapping_may_be_one_text(tmp_path):
 def test_the_settings_of_a_mapping_are_those_of_prepare():
     pytest.importorskip("duckdb", reason="duckdb is of the train extra")
     from lifelong.cli.options import MAPPING_SETTINGS
-    from lifelong.preparation.sources.mapping import TableMapping
+    from lifelong.offline.preparation.sources.mapping import TableMapping
 
     assert set(MAPPING_SETTINGS) == {*TableMapping.model_fields, "event_id"}
 

@@ -16,19 +16,19 @@ pytest.importorskip("torch")
 import torch
 from support.artifacts import SETTINGS, tiny_artifact
 
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, ArtifactConfig
-from lifelong.data.events import NO_TIME
+from lifelong.dataset.events import NO_TIME
 from lifelong.errors import ArtifactError
-from lifelong.memory import counting
-from lifelong.memory.counting import Counting
-from lifelong.memory.event import EventTable
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.state import States
-from lifelong.memory.writer import MemoryWriter, make_rounds
-from lifelong.models.base import Event, History, MemoryModel, Target
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.remote import RemoteStore
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models.base import Event, History, MemoryModel, Target
+from lifelong.online.memory import counting
+from lifelong.online.memory.counting import Counting
+from lifelong.online.memory.event import EventTable
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.state import States
+from lifelong.online.memory.writer import MemoryWriter, make_rounds
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.remote import RemoteStore
 from lifelong.tally.plan import CellPacking
 from lifelong.testing.datasets import tiny_dataset
 
@@ -218,10 +218,10 @@ _NOTHING_NEW = """
 import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.tally import kernel
-from lifelong.memory.counting import compile_writes
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.counting import compile_writes
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.ram import InMemoryStore
 
 def forms():
     return {name: len(loop.signatures) for name, loop in vars(kernel).items() if hasattr(loop, "signatures")}
@@ -249,7 +249,7 @@ def test_a_process_in_whose_place_another_one_writes_compiles_no_loops_that_writ
 ) -> None:
     begun, store = list[str](), RemoteStore.__new__(RemoteStore)
     monkeypatch.setattr(RemoteStore, "artifact_list", lambda self: InMemoryStore().artifact_list())
-    monkeypatch.setattr("lifelong.memory.writer.begin_to_compile_writes", lambda: begun.append("begun"))
+    monkeypatch.setattr("lifelong.online.memory.writer.begin_to_compile_writes", lambda: begun.append("begun"))
     MemoryWriter(compiled, "fp32", store)
     assert not begun
     MemoryWriter(compiled, "fp32", InMemoryStore())

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.data.events import NO_TIME
+from lifelong.dataset.events import NO_TIME
 from lifelong.errors import RequestError
-from lifelong.memory.event import EventTable, UserEvent, encode_event
-from lifelong.memory.writer import _with_late, make_rounds
+from lifelong.online.memory.event import EventTable, UserEvent, encode_event
+from lifelong.online.memory.writer import _with_late, make_rounds
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
 EVENTS = st.builds(

@@ -6,14 +6,14 @@ pytest.importorskip("torch")
 
 from support.client import Client
 
-from lifelong.ingestion.files import ingest
-from lifelong.memory.filled import BACKFILL, filled_until, note_filled
-from lifelong.memory.updater import Applied, Updater, UserEvent, decode_event
-from lifelong.memory.verify import verify
-from lifelong.store.contract import SOURCES
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.training.backfill import backfill
+from lifelong.filling import backfill
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.filled import BACKFILL, filled_until, note_filled
+from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.contract import SOURCES
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 
 def rows_of(events) -> list[dict]:
@@ -48,7 +48,7 @@ def test_of_a_file_the_events_from_the_moment_on_are_applied(artifact, dataset, 
 
 
 def test_of_requests_the_events_from_the_moment_on_are_applied(artifact, dataset, log, until, store):
-    from lifelong.serving.app import create_app
+    from lifelong.online.serving.app import create_app
 
     backfill(artifact, dataset, store, until=until)
     app = create_app(artifact, store)
@@ -74,8 +74,8 @@ def test_half_by_a_backfill_and_half_with_fields_that_change_is_what_the_whole_l
 def test_of_a_topic_the_events_from_the_moment_on_are_applied(
     artifact, dataset, log, until, store, kafka, topic, start
 ):
-    from lifelong.ingestion.kafka import Stream, StreamSettings
-    from lifelong.ingestion.kafka_client import parse
+    from lifelong.online.ingestion.kafka import Stream, StreamSettings
+    from lifelong.online.ingestion.kafka_client import parse
 
     kafka.send(topic, rows_of(log))
     backfill(artifact, dataset, store, until=until)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.memory import takeover
-from lifelong.memory.forgetting import export, forget, forget_inactive, moment_before
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.writer import MemoryWriter
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
+from lifelong.online.memory import takeover
+from lifelong.online.memory.forgetting import export, forget, forget_inactive, moment_before
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 SECRET = "secret-person-4711"

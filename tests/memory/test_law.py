@@ -8,18 +8,18 @@ pytest.importorskip("rocksdict")
 import torch
 from support.artifacts import tiny_artifact
 
-from lifelong.artifact.export import load_model
-from lifelong.data.batches import evaluation_batches
 from lifelong.errors import ArtifactError, MismatchError
-from lifelong.evaluation.evaluate import predict
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.verify import verify
-from lifelong.models import MODELS, SERVED
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.filling import backfill
+from lifelong.offline.data.batches import evaluation_batches
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models import MODELS, SERVED
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.backfill import backfill
 
 pytestmark = pytest.mark.torch
 SERVED_MODELS = [name for name, entry in MODELS.items() if issubclass(entry, SERVED)]

@@ -7,16 +7,16 @@ from hypothesis import strategies as st
 from support.packed import random_cells
 
 from lifelong.errors import StoreForeignError, UsageError
-from lifelong.memory.codec import make_codec
-from lifelong.memory.runtime import identity_of
-from lifelong.memory.state import States
-from lifelong.memory.updater import Updater
-from lifelong.memory.verify import verify
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.codec import make_codec
+from lifelong.online.memory.runtime import identity_of
+from lifelong.online.memory.state import States
+from lifelong.online.memory.updater import Updater
+from lifelong.online.memory.verify import verify
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 LOSSY = ("fp16", "int8")
 STEP = {"fp16": 2.0**-11, "int8": 1 / 250}
@@ -66,7 +66,7 @@ def test_a_store_that_was_kept_up_event_by_event_equals_the_replay(artifact, dat
 @pytest.mark.torch
 def test_a_backfill_rounds_at_every_event_as_the_updater_does(artifact, dataset, log, store, codec):
     pytest.importorskip("torch")
-    from lifelong.training.backfill import backfill
+    from lifelong.filling import backfill
 
     until = int(dataset.manifest.cut_times[0])
     backfill(artifact, dataset, store, until=until, codec=codec)
@@ -138,8 +138,8 @@ def test_a_store_of_a_codec_that_this_release_has_not_is_refused(artifact, store
 def layouts():
     """Of each served model, with its default settings."""
     pytest.importorskip("torch")
-    from lifelong.artifact.graphs import memory_layout
-    from lifelong.models import MODELS, SERVED, build
+    from lifelong.offline.export.graphs import memory_layout
+    from lifelong.offline.models import MODELS, SERVED, build
     from lifelong.testing.worlds import INPUTS
 
     names = [name for name, entry in MODELS.items() if issubclass(entry, SERVED)]

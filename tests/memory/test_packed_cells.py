@@ -11,9 +11,9 @@ from support.packed import BitByBit, pack, random_cells, unpack
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.errors import StoreCorruptError
-from lifelong.memory.codec import Codec, make_codec
-from lifelong.memory.counting import PackedCells
-from lifelong.memory.state import States
+from lifelong.online.memory.codec import Codec, make_codec
+from lifelong.online.memory.counting import PackedCells
+from lifelong.online.memory.state import States
 from lifelong.tally.plan import CellPacking
 from lifelong.tally.spec import KEYS
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong.artifact.folder import NUMBER, TIME, is_recent, recent_layout
-from lifelong.memory.codec import make_codec
-from lifelong.memory.state import States, append, roll, unroll
+from lifelong.online.memory.codec import make_codec
+from lifelong.online.memory.state import States, append, roll, unroll
 
 LAYOUT = recent_layout(3, 2)
 

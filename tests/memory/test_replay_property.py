@@ -20,9 +20,9 @@ from hypothesis.stateful import (
 )
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 PARTITIONS, START = 3, 1_700_000_000
 EVENT = st.builds(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from lifelong.errors import ArtifactError
-from lifelong.memory.codec import CODECS
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.codec import CODECS
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store.ram import InMemoryStore
 
 
 def numbers(runtime, length, seed=0):
@@ -114,8 +114,8 @@ def test_a_codec_that_rounds_rounds_after_each_event_of_a_run(stacked, codec):
 @pytest.mark.torch
 def test_a_run_graph_that_differs_from_single_writes_is_refused(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is of the train extra")
-    from lifelong.artifact.graphs import write_run_graph
-    from lifelong.models import build
+    from lifelong.offline.export.graphs import write_run_graph
+    from lifelong.offline.models import build
     from lifelong.testing.datasets import tiny_dataset
 
     model = build("hpmn", tiny_dataset(tmp_path / "data").inputs, {"embedding": 3, "width": 6, "periods": [1, 2, 4]})

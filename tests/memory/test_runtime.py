@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lifelong.memory import runtime as running
-from lifelong.memory.runtime import Runtime
+from lifelong.online.memory import runtime as running
+from lifelong.online.memory.runtime import Runtime
 
 
 @pytest.fixture(scope="module")

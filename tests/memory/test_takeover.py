@@ -8,14 +8,14 @@ import pytest
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import MismatchError, StoreError, StoreForeignError, UsageError
-from lifelong.memory import takeover
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.writer import MemoryWriter
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory import takeover
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 START = 1_700_000_000
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from support.variants import other_artifact
 
 from lifelong.errors import StoreError
-from lifelong.memory import takeover
-from lifelong.memory.forgetting import Trim, trim_logs
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.updater import Updater, UserEvent, decode_event
-from lifelong.memory.verify import verify
-from lifelong.memory.writer import MemoryWriter
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
+from lifelong.online.memory import takeover
+from lifelong.online.memory.forgetting import Trim, trim_logs
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.updater import Updater, UserEvent, decode_event
+from lifelong.online.memory.verify import verify
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 EVENTS = st.lists(

@@ -14,7 +14,7 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.memory.updater import (
+from lifelong.online.memory.updater import (
     LAST_SECOND,
     REMEMBER,
     LoggedEvent,
@@ -23,9 +23,9 @@ from lifelong.memory.updater import (
     decode_event,
     encode_event,
 )
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.ram import InMemoryStore
 
 START = 1_700_000_000
 

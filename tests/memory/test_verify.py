@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from lifelong.errors import MismatchError, StoreForeignError, UsageError
-from lifelong.memory.codec import Fp32
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.verify import counts_until, verify
-from lifelong.scoring.online_items import OnlineItems
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import Commit
+from lifelong.online.memory.codec import Fp32
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.verify import counts_until, verify
+from lifelong.online.scoring.online_items import OnlineItems
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import Commit
 
 
 @pytest.fixture
@@ -219,9 +219,9 @@ def test_what_the_log_does_not_know_cannot_be_told(artifact, dataset, store, log
 def test_each_artifact_of_a_store_is_compared_by_itself(artifact, dataset, store, log, tmp_path):
     from support.variants import other_artifact
 
-    from lifelong.memory import takeover
-    from lifelong.memory.rebuild import Rebuild
-    from lifelong.memory.writer import MemoryWriter
+    from lifelong.online.memory import takeover
+    from lifelong.online.memory.rebuild import Rebuild
+    from lifelong.online.memory.writer import MemoryWriter
 
     newer = other_artifact(artifact, tmp_path / "newer")
     Updater(artifact, store).apply(log[:300])

@@ -6,8 +6,8 @@ import pytest
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import MismatchError
-from lifelong.memory.verify import verify
-from lifelong.store.opening import open_store
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 
 

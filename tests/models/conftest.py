@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.testing.datasets import tiny_dataset
 
 

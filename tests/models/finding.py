@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from lifelong.data.batch import Batch
-from lifelong.models.base import HistoryModel, MemoryModel, Model, Query, Window
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.models.base import HistoryModel, MemoryModel, Model, Query, Window
 from lifelong.testing.worlds import random_batch
 
 LENGTHS = (7, 0, 1, 5)

@@ -7,9 +7,9 @@ import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
-from lifelong.models.attrec import AttRec, AttRecConfig, time_signals
-from lifelong.models.base import Query, Window
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.attrec import AttRec, AttRecConfig, time_signals
 
 WIDTH = 4
 

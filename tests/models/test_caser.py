@@ -5,9 +5,9 @@ import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.caser import Caser, CaserConfig, check_heights
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.caser import Caser, CaserConfig, check_heights
 
 
 def make(*, recent: int = 5, heights: tuple[int, ...] = (1, 2, 4)) -> Caser:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from lifelong.models import MODELS
-from lifelong.models.gru4rec import Gru4Rec
+from lifelong.offline.models import MODELS
 from lifelong.testing import model_contract
 from lifelong.testing.model_contract import NOT_APPLICABLE, Check, ModelCase, checks_for
+from lifelong.zoo.gru4rec import Gru4Rec
 
 CASES = [
     *(ModelCase(name) for name in MODELS),

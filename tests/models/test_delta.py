@@ -5,8 +5,8 @@ import torch
 from finding import assert_memory_agrees
 from torch import Tensor, nn
 
-from lifelong.models.delta import GatedDelta, GatedDeltaConfig
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.delta import GatedDelta, GatedDeltaConfig
 
 LENGTHS = (9, 0, 1, 4)
 WIDTH, HEADS = 4, 3

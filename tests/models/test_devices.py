@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.fx.experimental import _config as tracing
 
-from lifelong.models import MODELS, PRESETS, build
-from lifelong.models.base import Model
+from lifelong.offline.models import MODELS, PRESETS, build
+from lifelong.offline.models.base import Model
+from lifelong.offline.training.losses import loss_of
 from lifelong.testing.worlds import INPUTS, random_batch
-from lifelong.training.losses import loss_of
 
 CASES = {
     **{name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)},

@@ -5,9 +5,9 @@ import torch
 from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events, naive_gru
 from torch import Tensor, nn
 
-from lifelong.models.base import Query, Window
-from lifelong.models.dien import Dien, DienConfig
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.dien import Dien, DienConfig
 
 
 def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:

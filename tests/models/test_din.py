@@ -5,9 +5,9 @@ import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.din import Din, DinConfig
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.din import Din, DinConfig
 
 
 def make(*, normalise: bool = False, recent: int = 4) -> Din:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.eta import Eta, EtaConfig
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.eta import Eta, EtaConfig
 
 
 def make(*, hits: int = 4, recent: int = 1000, bits: int = 12, seed: int = 0, items: int = 30) -> Eta:

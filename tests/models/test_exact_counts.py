@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.models import (
+from lifelong.offline.models import (
     all_names,
     build,
     check_config,
@@ -17,8 +17,8 @@ from lifelong.models import (
     plain_name,
     require_served,
 )
-from lifelong.models.base import Model
-from lifelong.nn.counted import CountScale, TargetPopularity
+from lifelong.offline.models.base import Model
+from lifelong.offline.nn.counted import CountScale, TargetPopularity
 from lifelong.testing.worlds import INPUTS, random_batch
 
 ALL = [name for name in all_names() if issubclass(model_class(name, {}), Model)]

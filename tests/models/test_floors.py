@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.models.counts import Counts, CountsConfig
-from lifelong.models.popularity import Popularity, PopularityConfig
-from lifelong.nn.logistic import fit_logistic
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.zoo.counts import Counts, CountsConfig
+from lifelong.zoo.layers.logistic import fit_logistic
+from lifelong.zoo.popularity import Popularity, PopularityConfig
 
 
 def with_training(dataset: Dataset, rows: list[int], labels: list[float], *, rule: str) -> Dataset:

@@ -8,9 +8,9 @@ import torch
 from finding import assert_logits_agree
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.models.fm import Fm, FmConfig
+from lifelong.offline.data.batch import Batch
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.fm import Fm, FmConfig
 
 K = 3
 

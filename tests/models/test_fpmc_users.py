@@ -5,10 +5,10 @@ import torch
 from finding import assert_logits_agree
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.models import build
-from lifelong.models.fpmc_users import FpmcUsers, FpmcUsersConfig
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.models import build
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.fpmc_users import FpmcUsers, FpmcUsersConfig
 
 K, DECAY = 3, 0.7
 

@@ -7,11 +7,11 @@ from support.rows import Make, make
 
 pytest.importorskip("lightgbm")
 
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import SPLITS, Examples, Split
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.examples import SPLITS, Examples, Split
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, MissingExtraError
-from lifelong.models.gbdt import Gbdt, GbdtConfig
+from lifelong.zoo.gbdt import Gbdt, GbdtConfig
 
 __all__ = ["make"]
 SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}

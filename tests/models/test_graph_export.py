@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lifelong.artifact.graphs import write_graphs
-from lifelong.models import MODELS, SERVED, build, require_served
-from lifelong.models.base import HistoryModel, MemoryModel
+from lifelong.offline.export.graphs import write_graphs
+from lifelong.offline.models import MODELS, SERVED, build, require_served
+from lifelong.offline.models.base import HistoryModel, MemoryModel
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.slow

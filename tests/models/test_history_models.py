@@ -6,10 +6,11 @@ import pytest
 import torch
 from finding import inputs_of
 
-from lifelong.models import all_names, build, model_class
-from lifelong.models.base import HistoryModel
-from lifelong.nn import chunks, pairs
+from lifelong.offline.models import all_names, build, model_class
+from lifelong.offline.models.base import HistoryModel
+from lifelong.offline.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.layers import pairs
 
 NAMES = [name for name in all_names() if issubclass(model_class(name, {}), HistoryModel)]
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.models.hpmn import Hpmn, HpmnConfig
-from lifelong.nn.hpmn import Slots
-from lifelong.nn.slots import slot_covariance
+from lifelong.offline.models.hpmn import Hpmn, HpmnConfig
+from lifelong.offline.nn.hpmn import Slots
+from lifelong.offline.nn.slots import slot_covariance
 from lifelong.testing.model_contract import ModelCase, check_encode_equals_folded_writes
 from lifelong.testing.worlds import INPUTS
 

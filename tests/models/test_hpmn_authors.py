@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.events import InputSpec
+from lifelong.dataset.events import InputSpec
 from lifelong.errors import UsageError
-from lifelong.models import build, require_served
-from lifelong.models.hpmn_authors import HpmnAuthors, HpmnAuthorsConfig, memory_loss, sequences
+from lifelong.offline.models import build, require_served
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.hpmn_authors import HpmnAuthors, HpmnAuthorsConfig, memory_loss, sequences
 
 GOLDEN = Path(__file__).parents[1] / "assets" / "hpmn_authors_golden.npz"
 

@@ -5,9 +5,9 @@ import torch
 from finding import assert_memory_agrees, naive_gru
 from torch import Tensor, nn
 
-from lifelong.models.hpmn import Hpmn, HpmnConfig
-from lifelong.models.hpmn_dynamic import HpmnDynamic, HpmnDynamicConfig, HpmnDynamicMemory
+from lifelong.offline.models.hpmn import Hpmn, HpmnConfig
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.hpmn_dynamic import HpmnDynamic, HpmnDynamicConfig, HpmnDynamicMemory
 
 LENGTHS = (40, 0, 1, 17)
 WIDTH, PERIODS = 5, (1, 2, 6)

@@ -5,11 +5,11 @@ import torch
 from finding import assert_naive_agrees, inputs_of
 from torch import Tensor
 
-from lifelong.models import hstu
-from lifelong.models.base import Query, Window
-from lifelong.models.hstu import GAPS, Hstu, HstuConfig, gap_bucket
-from lifelong.nn import chunks
+from lifelong.offline.models.base import Query, Window
+from lifelong.offline.nn import chunks
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo import hstu
+from lifelong.zoo.hstu import GAPS, Hstu, HstuConfig, gap_bucket
 
 
 def make(*, recent: int = 7, layers: int = 2, heads: int = 2) -> Hstu:

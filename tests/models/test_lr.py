@@ -9,13 +9,13 @@ from finding import assert_logits_agree
 from support.artifacts import tiny_artifact
 from torch import Tensor
 
-from lifelong.artifact.export import load_model
-from lifelong.data.batch import Batch
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Event, MemoryModel, Target
-from lifelong.models.lr import Lr, LrConfig
+from lifelong.dataset.events import InputSpec
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models.base import Event, MemoryModel, Target
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.lr import Lr, LrConfig
 
 
 def make(inputs: InputSpec = INPUTS, seed: int = 0) -> Lr:

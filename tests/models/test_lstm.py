@@ -4,8 +4,8 @@ import torch
 from finding import assert_memory_agrees
 from torch import Tensor
 
-from lifelong.models.lstm import Lstm, LstmConfig
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.lstm import Lstm, LstmConfig
 
 
 def make() -> Lstm:

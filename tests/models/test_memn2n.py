@@ -7,9 +7,9 @@ import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.memn2n import MemN2N, MemN2NConfig
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.memn2n import MemN2N, MemN2NConfig
 
 
 def make(*, recent: int = 4, hops: int = 3) -> MemN2N:

@@ -5,9 +5,9 @@ import torch
 from finding import assert_logits_agree
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.models.mf import Mf, MfConfig
+from lifelong.offline.data.batch import Batch
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.mf import Mf, MfConfig
 
 K, DECAY = 3, 0.7
 

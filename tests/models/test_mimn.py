@@ -5,8 +5,8 @@ import torch
 from finding import assert_memory_agrees
 from torch import Tensor, nn
 
-from lifelong.models.mimn import Mimn, MimnConfig, MimnMemory
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.mimn import Mimn, MimnConfig, MimnMemory
 
 LENGTHS = (9, 0, 1, 4)
 WIDTH, SLOTS = 5, 4

@@ -5,8 +5,8 @@ import torch
 from finding import assert_memory_agrees
 from torch import Tensor
 
-from lifelong.models.mingru import MinGru, MinGruConfig
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.mingru import MinGru, MinGruConfig
 
 
 def make(layers: int) -> MinGru:

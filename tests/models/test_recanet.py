@@ -13,12 +13,12 @@ from finding import assert_logits_agree
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batch import Batch
-from lifelong.data.vocabulary import UNKNOWN
-from lifelong.evaluation.metrics import auc
-from lifelong.models.recanet import Recanet, RecanetConfig
-from lifelong.nn import chunks
+from lifelong.dataset.vocabulary import UNKNOWN
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.evaluation.metrics import auc
+from lifelong.offline.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.recanet import Recanet, RecanetConfig
 
 
 def make(window: int = 3) -> Recanet:

@@ -5,10 +5,9 @@ from typing import Any
 import pytest
 from support.imports import NOT_MODELS
 
-from lifelong.artifact.graphs import memory_layout
 from lifelong.errors import ConfigError, UsageError
-from lifelong.memory.codec import make_codec
-from lifelong.models import (
+from lifelong.offline.export.graphs import memory_layout
+from lifelong.offline.models import (
     MODELS,
     PRESETS,
     all_names,
@@ -18,9 +17,10 @@ from lifelong.models import (
     registered_name,
     require_served,
 )
-from lifelong.models.hpmn import Hpmn, HpmnConfig
-from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.offline.models.hpmn import Hpmn, HpmnConfig
+from lifelong.online.memory.codec import make_codec
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.hpmn_authors import HpmnAuthors
 
 NAMES = [
     "popularity",

@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lifelong.data.baskets import basket_weights
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.cooccurrence import training_lengths
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.data.histories import Histories
-from lifelong.models import build
-from lifelong.models.neighbour_model import NeighbourModel
-from lifelong.models.tifu_knn import TifuKnn, TifuKnnConfig
-from lifelong.models.topfreq import TopFreq, TopFreqConfig
-from lifelong.models.upcf import Upcf, UpcfConfig
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.histories import Histories
+from lifelong.offline.data.cooccurrence import training_lengths
+from lifelong.offline.models import build
+from lifelong.zoo.inputs.baskets import basket_weights
+from lifelong.zoo.neighbour_model import NeighbourModel
+from lifelong.zoo.tifu_knn import TifuKnn, TifuKnnConfig
+from lifelong.zoo.topfreq import TopFreq, TopFreqConfig
+from lifelong.zoo.upcf import Upcf, UpcfConfig
 
 A, B, C, D = range(FIRST_ROW, FIRST_ROW + 4)
 

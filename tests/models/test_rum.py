@@ -5,9 +5,9 @@ import torch
 from finding import assert_memory_agrees
 from torch import Tensor
 
-from lifelong.models.rum_feature import RumFeature
-from lifelong.models.rum_item import RumItem
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.rum_feature import RumFeature
+from lifelong.zoo.rum_item import RumItem
 
 WIDTH, SLOTS, STRENGTH = 5, 3, 0.7
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.models.base import History, MemoryModel, Target
-from lifelong.models.sdim import Sdim, SdimConfig, mean_direction
+from lifelong.offline.models.base import History, MemoryModel, Target
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.sdim import Sdim, SdimConfig, mean_direction
 
 
 def make(*, groups: int = 3, bits: int = 2, seed: int = 0) -> Sdim:

@@ -5,9 +5,9 @@ import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.shan import Shan, ShanConfig
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.shan import Shan, ShanConfig
 
 
 def make(*, short: int = 3, recent: int = 6) -> Shan:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lifelong.artifact.graphs import write_graphs
-from lifelong.models import build
-from lifelong.models.base import HistoryModel, MemoryModel, Model
-from lifelong.nn.short_term import ShortTerm
+from lifelong.offline.export.graphs import write_graphs
+from lifelong.offline.models import build
+from lifelong.offline.models.base import HistoryModel, MemoryModel, Model
+from lifelong.offline.nn.short_term import ShortTerm
 from lifelong.testing.worlds import INPUTS, random_batch
 from tests.models.finding import inputs_of
 

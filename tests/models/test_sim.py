@@ -7,10 +7,10 @@ from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.events import InputSpec
-from lifelong.models.base import Query, Window
-from lifelong.models.sim import Buckets, Search, Sim, SimConfig
+from lifelong.dataset.events import InputSpec
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.sim import Buckets, Search, Sim, SimConfig
 
 MANY = (40, 0, 1, 25)
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lifelong.data.batch import Batch
-from lifelong.data.scales import SINCE
+from lifelong.dataset.scales import SINCE
 from lifelong.errors import ConfigError
-from lifelong.models import build
-from lifelong.models.base import HistoryModel
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.models import build
+from lifelong.offline.models.base import HistoryModel
 from lifelong.testing.worlds import CLOCK_INPUTS, random_batch
 
 CONTEXT = ["since.item", "hour", "since.category"]

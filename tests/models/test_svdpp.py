@@ -7,9 +7,9 @@ import torch
 from finding import assert_logits_agree
 from torch import Tensor
 
-from lifelong.data.batch import Batch
-from lifelong.models.svdpp import Svdpp, SvdppConfig, SvdppMemory
+from lifelong.offline.data.batch import Batch
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.svdpp import Svdpp, SvdppConfig, SvdppMemory
 
 K = 3
 

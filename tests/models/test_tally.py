@@ -9,13 +9,13 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
-from lifelong.artifact.graphs import memory_layout
-from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.errors import ConfigError
-from lifelong.memory.codec import make_codec
-from lifelong.models import build, check_config
-from lifelong.models.base import Event, History, Target
-from lifelong.models.tally import STEADY, Tally, best_weight
+from lifelong.offline.data.cooccurrence import GROUPS, group_of
+from lifelong.offline.export.graphs import memory_layout
+from lifelong.offline.models import build, check_config
+from lifelong.offline.models.base import Event, History, Target
+from lifelong.offline.models.tally import STEADY, Tally, best_weight
+from lifelong.online.memory.codec import make_codec
 from lifelong.tally import plan as plans
 from lifelong.tally import spec
 from lifelong.tally.plan import keys_of, plan_of, seconds_of

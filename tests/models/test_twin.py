@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.twin import Twin, TwinConfig
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.twin import Twin, TwinConfig
 
 
 def make(*, hits: int = 4, recent: int = 1000, seed: int = 0) -> Twin:

@@ -7,9 +7,9 @@ import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
-from lifelong.models.base import Query, Window
-from lifelong.models.ubr4ctr import Ubr4Ctr, Ubr4CtrConfig, relevance
+from lifelong.offline.models.base import Query, Window
 from lifelong.testing.worlds import INPUTS
+from lifelong.zoo.ubr4ctr import Ubr4Ctr, Ubr4CtrConfig, relevance
 
 MANY = (40, 0, 1, 25)
 

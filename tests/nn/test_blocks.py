@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from lifelong.nn.attention import PairScore
-from lifelong.nn.embeddings import STD_FEW, STD_MANY, FieldEmbedding
-from lifelong.nn.head import Head
-from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
-from lifelong.nn.periods import check_periods
-from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+from lifelong.offline.nn.attention import PairScore
+from lifelong.offline.nn.embeddings import STD_FEW, STD_MANY, FieldEmbedding
+from lifelong.offline.nn.head import Head
+from lifelong.offline.nn.masks import clear_padding, length_mask, masked_softmax
+from lifelong.offline.nn.periods import check_periods
+from lifelong.offline.nn.recurrent import gru_pass, gru_step, states_at
 
 
 def test_length_mask_is_true_where_real() -> None:

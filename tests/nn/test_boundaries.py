@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, straight_through
-from lifelong.nn.recurrent import gated_gru_pass, gated_gru_step
+from lifelong.offline.nn.recurrent import gated_gru_pass, gated_gru_step
+from lifelong.zoo.layers.boundaries import LONGEST_WAIT, Boundary, straight_through
 
 
 def loop(gru: nn.GRU, value_BLE: Tensor, write_BL: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lifelong.nn.embeddings import CODES, FieldEmbedding, code_table
+from lifelong.offline.nn.embeddings import CODES, FieldEmbedding, code_table
 
 
 def test_each_number_of_a_small_field_has_a_place_but_padding_and_unknown() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.nn.delta_rule import Change, delta_chunks, reads_after, states_after
+from lifelong.zoo.layers.delta_rule import Change, delta_chunks, reads_after, states_after
 
 HEADS, KEY, VALUE = 2, 3, 4
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lifelong.nn import fold
-from lifelong.nn.fold import State, fold_at
+from lifelong.zoo.layers import fold
+from lifelong.zoo.layers.fold import State, fold_at
 
 WEIGHT = torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 

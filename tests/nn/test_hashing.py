@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lifelong.nn.hashing import LARGEST_PLANE, bucket_ids, hyperplanes, shared_bits, signature
+from lifelong.zoo.layers.hashing import LARGEST_PLANE, bucket_ids, hyperplanes, shared_bits, signature
 
 
 def planes(bits: int, width: int, *, seed: int = 0) -> torch.Tensor:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lifelong.nn.hits import best_events, over_events, take_events
+from lifelong.offline.nn.hits import best_events, over_events, take_events
 
 
 def test_best_events_stand_in_the_order_of_their_scores() -> None:

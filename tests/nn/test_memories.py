@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lifelong.nn import HpmnMemory
+from lifelong.offline.nn import HpmnMemory
 
 
 def make_hpmn(periods: tuple[int, ...] = (1, 2, 4), *, hops: int = 3, query_size: int | None = 4) -> HpmnMemory:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lifelong.nn import pairs
-from lifelong.nn.attention import PairScore
-from lifelong.nn.pairs import visible_scores
+from lifelong.offline.nn.attention import PairScore
+from lifelong.zoo.layers import pairs
+from lifelong.zoo.layers.pairs import visible_scores
 
 
 @pytest.mark.parametrize("numbers", [1, 2_000, 2**19])

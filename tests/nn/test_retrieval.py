@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from lifelong.data.events import gap_numbers
-from lifelong.nn.attention import TargetQuery
-from lifelong.nn.hits import gaps_since, later_of_equal
+from lifelong.dataset.events import gap_numbers
+from lifelong.offline.nn.attention import TargetQuery
+from lifelong.offline.nn.hits import gaps_since, later_of_equal
 
 
 def test_of_equal_scores_the_later_event_is_better() -> None:

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lifelong.data.scales import SINCE, TIME_OF_DAY
-from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.dataset.scales import SINCE, TIME_OF_DAY
+from lifelong.offline.nn.embeddings import FieldEmbedding
 
 SCALES = {"since_event": SINCE, "time_of_day": TIME_OF_DAY}
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.nn import scan
-from lifelong.nn.masks import clear_padding, length_mask
-from lifelong.nn.recurrent import gru_pass, gru_step
-from lifelong.nn.scan import gru_scan
+from lifelong.offline.nn import scan
+from lifelong.offline.nn.masks import clear_padding, length_mask
+from lifelong.offline.nn.recurrent import gru_pass, gru_step
+from lifelong.offline.nn.scan import gru_scan
 
 
 def _layer(inputs: int, width: int) -> nn.GRU:

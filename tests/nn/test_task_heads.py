@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
-from lifelong.models import build, check_config
-from lifelong.models.base import Model
-from lifelong.nn.tasks import HEADS, Esmm, Mmoe, Ple, both
+from lifelong.offline.models import build, check_config
+from lifelong.offline.models.base import Model
+from lifelong.offline.nn.tasks import HEADS, Esmm, Mmoe, Ple, both
 from lifelong.testing.worlds import INPUTS, random_batch
 
 TASKS = 3

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lifelong.nn import chunks
-from lifelong.nn.chunks import in_chunks
-from lifelong.nn.windows import recent_events, recent_mean, recent_places
+from lifelong.offline.nn import chunks
+from lifelong.offline.nn.chunks import in_chunks
+from lifelong.offline.nn.windows import recent_events, recent_mean, recent_places
 
 
 def test_windows_end_right_before_each_position_and_start_with_zeros() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ArtifactError, UsageError
 
 OLD = [(f"u{at % 7}", f"i{at * at % 11}", at, "buy" if at % 5 else "view") for at in range(200)]

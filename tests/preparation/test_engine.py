@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lifelong.errors import DataError
-from lifelong.preparation.engine import batches, clear_errors, kth_smallest, open_engine, stage
+from lifelong.offline.preparation.engine import batches, clear_errors, kth_smallest, open_engine, stage
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
 
 IN_A_NOTEBOOK = """
 from pathlib import Path
-from lifelong.preparation.engine import open_engine
+from lifelong.offline.preparation.engine import open_engine
 
 with open_engine(Path("."), memory_limit="500MB", threads=1) as connection:
     print(connection.raw_sql("SELECT 41 + 1").fetchone())

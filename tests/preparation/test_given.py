@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong import PrepareSettings
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, SourceError, UsageError
-from lifelong.preparation.prepare import prepare
+from lifelong.offline.preparation.prepare import prepare
 
 COLUMNS = {"user": "who", "item": "what", "time": "when", "event_type": "kind", "fields": ["brand"]}
 

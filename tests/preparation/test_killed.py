@@ -19,11 +19,13 @@ import os, random, shutil, signal, sys, threading, time
 from pathlib import Path
 import duckdb, ibis, pyarrow, pyarrow.parquet, numpy
 from lifelong import atomic as folders
-from lifelong.preparation import prepare
-from lifelong.data.dataset import Dataset, array_hash
-from lifelong.preparation.prepare import PrepareSettings
+from lifelong.offline.preparation import prepare
+from lifelong.dataset.folder import Dataset, array_hash
+from lifelong.offline.preparation.prepare import PrepareSettings
 from lifelong.errors import DatasetError
-import lifelong.preparation.sources.synthetic, lifelong.preparation.sources.worlds, lifelong.preparation.sources.staging
+import lifelong.offline.preparation.sources.staging
+import lifelong.offline.preparation.sources.synthetic
+import lifelong.offline.preparation.sources.worlds
 
 home, mode, moments, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 out = home / "data"

@@ -12,11 +12,11 @@ pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 from support.rows import Make
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.negatives import NegativeSampler
-from lifelong.data.recent import recent_parts
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import NegativeSampler
 from lifelong.errors import UsageError
-from lifelong.preparation.prepare import prepare
+from lifelong.offline.data.recent import recent_parts
+from lifelong.offline.preparation.prepare import prepare
 
 LENGTH = {"a": 10, "b": 10, "c": 20, "d": 5}
 EVENTS = [(user, f"i{at % 6}", at) for user, length in LENGTH.items() for at in range(length)]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import SPLITS
-from lifelong.data.vocabulary import UNKNOWN, id_hash
+from lifelong.dataset.examples import SPLITS
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.vocabulary import UNKNOWN, id_hash
 from lifelong.errors import DataError, SourceError, UsageError
-from lifelong.preparation.manifest_counts import too_small
-from lifelong.preparation.prepare import PrepareSettings, expand, prepare
-from lifelong.preparation.training_vocabulary import default_buckets
+from lifelong.offline.preparation.manifest_counts import too_small
+from lifelong.offline.preparation.prepare import PrepareSettings, expand, prepare
+from lifelong.offline.preparation.training_vocabulary import default_buckets
 
 # Cut at 80 and 90: the items of the training period are b (30 times), c (29), d (20) and a (1); z and y are new.
 ITEMS = ["c", "b", "d", "c", "b", "d", "c", "b", "d", "c"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.data.examples import SPLITS
-from lifelong.preparation.prepare import PrepareSettings, prepare
+from lifelong.dataset.examples import SPLITS
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
 pytestmark = pytest.mark.realdata
 

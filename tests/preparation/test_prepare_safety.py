@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from lifelong import atomic as folders
-from lifelong.data import arrays
-from lifelong.data.dataset import Dataset
+from lifelong.dataset import arrays
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import DataError, DatasetError, UsageError
-from lifelong.preparation import prepare as prepare_module
+from lifelong.offline.preparation import prepare as prepare_module
 
 LOG = [(f"u{at % 7}", f"i{at % 5}", at) for at in range(100)]
 
@@ -145,8 +145,8 @@ def test_what_a_killed_run_left_is_removed_and_said(make: Any, tmp_path: Path) -
 
 KILLED = """
 import sys
-from lifelong.preparation import prepare
-from lifelong.preparation.prepare import PrepareSettings
+from lifelong.offline.preparation import prepare
+from lifelong.offline.preparation.prepare import PrepareSettings
 def hang(folder):
     print("ready", flush=True)
     import time

@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import DatasetError, UsageError
-from lifelong.preparation.earlier_dataset import EarlierDataset
-from lifelong.preparation.prepare import prepare
-from lifelong.preparation.settings import PrepareSettings
+from lifelong.offline.preparation.earlier_dataset import EarlierDataset
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.preparation.settings import PrepareSettings
 
 
 def prepared(folder: Path, *, profiles: bool = True, name: str = "data", start: Path | None = None) -> Dataset:

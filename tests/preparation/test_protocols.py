@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import SPLITS
-from lifelong.data.negatives import NegativeSampler
-from lifelong.data.vocabulary import id_hash
+from lifelong.dataset.examples import SPLITS
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import NegativeSampler
+from lifelong.dataset.vocabulary import id_hash
 from lifelong.errors import DataError, UsageError
 
 # Users a and b; baskets share their time; the order in the file is not the order in time.

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifelong.data.dataset import OPENED, Dataset
+from lifelong.dataset.folder import OPENED, Dataset
 from lifelong.errors import DataError, DatasetError, UsageError
-from lifelong.preparation.prepare import PrepareSettings, prepare
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
 EVENTS, ASIDE = 400, 20
 """Events of the logs below, and how many of them a vault of .05 puts aside."""

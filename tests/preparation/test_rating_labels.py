@@ -14,12 +14,12 @@ import pytest
 pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
-from lifelong.data.dataset import Dataset
-from lifelong.data.events import Schema
-from lifelong.data.examples import SPLITS
-from lifelong.data.grades import expected_rating, grade_tasks
+from lifelong.dataset.events import Schema
+from lifelong.dataset.examples import SPLITS
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, UsageError
-from lifelong.preparation.prepare import PrepareSettings, prepare
+from lifelong.offline.data.grades import expected_rating, grade_tasks
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
 Make = Callable[..., Dataset]
 GENUINE = Path(__file__).parents[2].parent / "shared" / "data" / "amazon_raw_excerpts"

@@ -7,10 +7,16 @@ pytest.importorskip("matplotlib")
 
 from support.artifacts import tiny_artifact
 
-from lifelong.data.examples import Examples
+from lifelong.dataset.examples import Examples
 from lifelong.errors import UsageError
-from lifelong.evaluation.attention import AgeClass, ReadAttention, SlotContents, read_attention
-from lifelong.reports.attention import UserAttention, attention_timeline, cases_section, find_cases, slots_section
+from lifelong.offline.evaluation.attention import AgeClass, ReadAttention, SlotContents, read_attention
+from lifelong.offline.reports.attention import (
+    UserAttention,
+    attention_timeline,
+    cases_section,
+    find_cases,
+    slots_section,
+)
 from lifelong.testing.datasets import tiny_dataset
 
 LOW = -5.0

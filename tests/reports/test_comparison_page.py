@@ -8,9 +8,9 @@ pytest.importorskip("matplotlib")
 from support.artifacts import tiny_artifact
 from support.comparisons import made_study
 
-from lifelong.evaluation.compare import Comparison, Runs, compare
-from lifelong.evaluation.metrics import Sample
-from lifelong.reports.comparison import dataset_section, pair_difference, write_comparison
+from lifelong.offline.evaluation.compare import Comparison, Runs, compare
+from lifelong.offline.evaluation.metrics import Sample
+from lifelong.offline.reports.comparison import dataset_section, pair_difference, write_comparison
 from lifelong.testing.datasets import tiny_dataset
 
 

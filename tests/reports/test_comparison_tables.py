@@ -1,9 +1,9 @@
 from support.comparisons import made_study
 
-from lifelong.evaluation.compare import DifferenceEstimate
-from lifelong.evaluation.results import Estimate
-from lifelong.reports import comparison_tables as made
-from lifelong.reports.tables import text
+from lifelong.offline.evaluation.compare import DifferenceEstimate
+from lifelong.offline.evaluation.results import Estimate
+from lifelong.offline.reports import comparison_tables as made
+from lifelong.offline.reports.tables import text
 
 STUDY = made_study(models=12)
 

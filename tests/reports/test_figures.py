@@ -10,8 +10,8 @@ from support.comparisons import TITLES, made_study
 from support.results import made_result
 
 from lifelong.errors import MissingExtraError
-from lifelong.evaluation.attention import AgeClass, SlotContents
-from lifelong.reports import drawing, figures
+from lifelong.offline.evaluation.attention import AgeClass, SlotContents
+from lifelong.offline.reports import drawing, figures
 
 STUDY = made_study()
 RESULTS = [made_result(auc=0.7), made_result("counts", title="Target counts", auc=0.8)]

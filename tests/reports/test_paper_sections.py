@@ -10,8 +10,8 @@ import pytest
 from support.comparisons import made_study
 
 from lifelong.config import RunConfig
-from lifelong.reports import paper
-from lifelong.reports.paper import LOGS, paper_sections, verdict
+from lifelong.offline.reports import paper
+from lifelong.offline.reports.paper import LOGS, paper_sections, verdict
 
 
 @dataclass

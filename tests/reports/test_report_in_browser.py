@@ -9,10 +9,10 @@ from playwright.sync_api import expect
 from support.browser import violations
 from support.comparisons import made_study
 
-from lifelong.reports import figures
-from lifelong.reports.comparison import write_comparison
-from lifelong.reports.page import Section
-from lifelong.reports.tables import Table
+from lifelong.offline.reports import figures
+from lifelong.offline.reports.comparison import write_comparison
+from lifelong.offline.reports.page import Section
+from lifelong.offline.reports.tables import Table
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 

@@ -11,12 +11,12 @@ pytest.importorskip("matplotlib")
 
 from support.results import made_comparison, made_result
 
-from lifelong.evaluation.compare import Comparison
-from lifelong.evaluation.results import Estimate, Result
-from lifelong.reports import figures
-from lifelong.reports.comparison import write_comparison
-from lifelong.reports.page import Section
-from lifelong.reports.tables import Table
+from lifelong.offline.evaluation.compare import Comparison
+from lifelong.offline.evaluation.results import Estimate, Result
+from lifelong.offline.reports import figures
+from lifelong.offline.reports.comparison import write_comparison
+from lifelong.offline.reports.page import Section
+from lifelong.offline.reports.tables import Table
 
 VOID = {"meta", "link", "br", "img", "hr"}
 EVIL = '<script>alert("x")</script>'

@@ -4,11 +4,11 @@ import io
 import pytest
 from support.results import made_comparison, made_result
 
-from lifelong.evaluation.compare import DifferenceEstimate
-from lifelong.evaluation.results import Estimate
-from lifelong.reports import comparison_tables, tables
-from lifelong.reports.page import write_table
-from lifelong.reports.tables import Quantity, Table
+from lifelong.offline.evaluation.compare import DifferenceEstimate
+from lifelong.offline.evaluation.results import Estimate
+from lifelong.offline.reports import comparison_tables, tables
+from lifelong.offline.reports.page import write_table
+from lifelong.offline.reports.tables import Quantity, Table
 
 ESTIMATE = Estimate(value=0.66912, low=0.6618, high=0.6759)
 DIFFERENCE = DifferenceEstimate(value=-0.0123, low=-0.02, high=-0.0041, p_value=0.004)

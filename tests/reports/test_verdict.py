@@ -3,9 +3,9 @@
 import pytest
 from support.comparisons import made_study
 
-from lifelong.evaluation.compare import DifferenceEstimate
-from lifelong.evaluation.results import Estimate
-from lifelong.reports.verdict import verdict
+from lifelong.offline.evaluation.compare import DifferenceEstimate
+from lifelong.offline.evaluation.results import Estimate
+from lifelong.offline.reports.verdict import verdict
 
 
 def seeded(study, seeds=3):

@@ -12,24 +12,24 @@ pytest.importorskip("rocksdict")
 import torch
 from support.artifacts import SETTINGS, tiny_artifact
 
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.options import profile_of
-from lifelong.data.batches import evaluation_batches
-from lifelong.data.dataset import Dataset
-from lifelong.data.scales import SCALES
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.scales import SCALES
 from lifelong.errors import RequestError
-from lifelong.evaluation.evaluate import predict
-from lifelong.memory.verify import verify
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.replay import replay
-from lifelong.scoring.scorer import Scorer
-from lifelong.scoring.tables import score_table
-from lifelong.serving.settings import ServiceSettings
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.filling import backfill
+from lifelong.offline.data.batches import evaluation_batches
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.export.saving import load_model
+from lifelong.online.memory.verify import verify
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.replay import replay
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.scoring.tables import score_table
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.backfill import backfill
 
 pytestmark = pytest.mark.torch
 SINCE = ["since.category", "since.item"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.explain import explain
-from lifelong.scoring.scorer import Scorer
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.explain import explain
+from lifelong.online.scoring.scorer import Scorer
 
 START = 1_700_000_000
 DAY = 86_400
@@ -132,7 +132,7 @@ def test_a_dataset_and_the_log_of_later_events_complete_each_other(scorer, fold,
 
 
 def test_of_a_very_long_history_the_latest_events_are_looked_at_and_the_note_says_so(scorer, fold, monkeypatch):
-    monkeypatch.setattr("lifelong.scoring.explain.EXPLAINED", 3)
+    monkeypatch.setattr("lifelong.online.scoring.explain.EXPLAINED", 3)
     fold("u", ["i1", "i2", "i3", "i1"])
     explanation, candidate = explained(scorer, "u", "i1")
     assert [event.position for event in explanation.recent] == [4, 3, 2]

@@ -15,14 +15,14 @@ from support.artifacts import tiny_artifact
 from lifelong import cli
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.explain import counted_rows
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.catalogue_view import find_items
-from lifelong.scoring.explain import explain
-from lifelong.scoring.explanation import Affinity, Counted, CountedValue
-from lifelong.scoring.past import timeline
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.contract import Commit
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.catalogue_view import find_items
+from lifelong.online.scoring.explain import explain
+from lifelong.online.scoring.explanation import Affinity, Counted, CountedValue
+from lifelong.online.scoring.past import timeline
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.contract import Commit
 from lifelong.tally.plan import precision
 
 pytestmark = pytest.mark.torch

@@ -12,13 +12,13 @@ pytest.importorskip("torch")
 import torch
 from support.artifacts import tiny_artifact
 
-from lifelong.artifact.export import load_model
-from lifelong.memory.state import unroll
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.models.base import Query, Window
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.explain import WEIGHTED, explain
-from lifelong.scoring.scorer import Scorer
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models.base import Query, Window
+from lifelong.online.memory.state import unroll
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.explain import WEIGHTED, explain
+from lifelong.online.scoring.scorer import Scorer
 
 pytestmark = pytest.mark.torch
 

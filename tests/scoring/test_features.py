@@ -11,14 +11,14 @@ from support.artifacts import tiny_artifact  # noqa: E402
 from support.client import Client  # noqa: E402
 from support.events import events_of  # noqa: E402
 
-from lifelong.data.negatives import labelled_training_examples  # noqa: E402
+from lifelong.dataset.negatives import labelled_training_examples  # noqa: E402
 from lifelong.errors import UsageError  # noqa: E402
-from lifelong.memory.updater import Updater, UserEvent  # noqa: E402
-from lifelong.scoring import features as featuring  # noqa: E402
-from lifelong.scoring.features import export_features, features  # noqa: E402
-from lifelong.scoring.scorer import Scorer  # noqa: E402
-from lifelong.serving.settings import ServiceSettings  # noqa: E402
-from lifelong.store.ram import InMemoryStore  # noqa: E402
+from lifelong.online.memory.updater import Updater, UserEvent  # noqa: E402
+from lifelong.online.scoring import features as featuring  # noqa: E402
+from lifelong.online.scoring.features import export_features, features  # noqa: E402
+from lifelong.online.scoring.scorer import Scorer  # noqa: E402
+from lifelong.online.serving.settings import ServiceSettings  # noqa: E402
+from lifelong.online.store.ram import InMemoryStore  # noqa: E402
 
 pytestmark = pytest.mark.torch
 START, DAY = 1_700_000_000, 86_400

@@ -10,16 +10,16 @@ pytest.importorskip("rocksdict")
 
 from support.artifacts import tiny_artifact
 
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import UsageError
-from lifelong.evaluation.evaluate import predict
-from lifelong.memory.runtime import Runtime
-from lifelong.scoring.replay import Replay, replay
-from lifelong.store.opening import open_store
+from lifelong.filling import backfill
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.export.saving import load_model
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.scoring.replay import Replay, replay
+from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.backfill import backfill
 
 pytestmark = pytest.mark.torch
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from lifelong.errors import RequestError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.scoring import scorer as scoring
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.explain import explain
-from lifelong.scoring.online_items import OnlineItems
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.contract import ITEMS, Commit
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring import scorer as scoring
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.explain import explain
+from lifelong.online.scoring.online_items import OnlineItems
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.contract import ITEMS, Commit
 
 START = 1_700_000_000
 
@@ -120,7 +120,7 @@ def test_items_can_be_taken_away_together_and_stay_away(artifact, store):
 
 def test_many_items_put_online_are_neither_loaded_at_the_start_nor_kept_in_ram(artifact, tmp_path, monkeypatch):
     pytest.importorskip("rocksdict")
-    from lifelong.store.rocksdb import RocksDbStore
+    from lifelong.online.store.rocksdb import RocksDbStore
 
     items = {f"new{number}": {"category": f"c{number % 9}"} for number in range(5_000)}
     with contextlib.closing(RocksDbStore(tmp_path / "store", cache=40_000)) as store:

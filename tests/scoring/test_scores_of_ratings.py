@@ -14,13 +14,13 @@ pytest.importorskip("onnxruntime")
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
-from lifelong.data.dataset import Dataset
-from lifelong.data.grades import expected_rating
-from lifelong.evaluation.evaluate import evaluate, predict
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.ram import InMemoryStore
-from lifelong.training.backfill import backfill
+from lifelong.dataset.folder import Dataset
+from lifelong.filling import backfill
+from lifelong.offline.data.grades import expected_rating
+from lifelong.offline.evaluation.evaluate import evaluate, predict
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.ram import InMemoryStore
 
 pytestmark = pytest.mark.torch
 TASKS = ("rating_2", "rating_3", "rating_4", "rating_5")
@@ -80,7 +80,7 @@ def test_one_request_is_answered_for_every_step_as_the_batch_path_does(made: tup
 
 
 def made_model(made: tuple[Artifact, Dataset]) -> tuple[Any, Dataset]:
-    from lifelong.artifact.export import load_model
+    from lifelong.offline.export.saving import load_model
 
     return load_model(made[0]), made[1]
 

@@ -17,14 +17,14 @@ pytest.importorskip("onnxruntime")
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
 from lifelong.config import load_config
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, MismatchError, UsageError
-from lifelong.evaluation.evaluate import evaluate, predict
-from lifelong.preparation.prepare import PrepareSettings, prepare
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.ram import InMemoryStore
-from lifelong.training.backfill import backfill
-from lifelong.training.trainer import train
+from lifelong.filling import backfill
+from lifelong.offline.evaluation.evaluate import evaluate, predict
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
+from lifelong.offline.training.trainer import train
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.ram import InMemoryStore
 
 pytestmark = pytest.mark.torch
 
@@ -134,7 +134,7 @@ def test_the_result_has_every_metric_of_every_task(made: Callable[..., Artifact]
 def test_a_request_is_answered_for_every_task_as_the_batch_path_does(
     made: Callable[..., Artifact], dataset: Dataset
 ) -> None:
-    from lifelong.artifact.export import load_model
+    from lifelong.offline.export.saving import load_model
 
     artifact, examples = made(), dataset.examples("test")
     scorer = scorer_of(artifact, dataset, base_rate={"any": 0.3, "buy": 0.02})
@@ -166,9 +166,9 @@ def test_a_base_rate_of_another_task_is_refused(made: Callable[..., Artifact], d
 
 
 def test_the_service_answers_every_task(made: Callable[..., Artifact], dataset: Dataset) -> None:
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.serving.routes import _one
-    from lifelong.serving.schemas import OneReply
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.serving.routes import _one
+    from lifelong.online.serving.schemas import OneReply
 
     scorer = scorer_of(made(), dataset)
     reply = _one(scorer.answer([ScoreRequest("u1", ["i1", "i2"], 1_700_000_000)])[0])

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.serving.bodies import LARGE
-from lifelong.serving.schemas import ManyReply
-from lifelong.serving.settings import ServiceSettings
-from lifelong.store.contract import Commit
+from lifelong.online.serving.bodies import LARGE
+from lifelong.online.serving.schemas import ManyReply
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.store.contract import Commit
 
 START = 1_700_000_000
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"

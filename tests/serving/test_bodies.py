@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from msgspec import msgpack
 from pydantic import TypeAdapter, ValidationError
 
-from lifelong.serving import schemas
-from lifelong.serving.bodies import LARGE
-from lifelong.serving.settings import ServiceSettings
+from lifelong.online.serving import schemas
+from lifelong.online.serving.bodies import LARGE
+from lifelong.online.serving.settings import ServiceSettings
 
 PACKED, JSON = "application/msgpack", "application/json"
 EVENT = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": "one", "fields": {"category": "c1"}}

@@ -17,9 +17,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lifelong.cli.program import build
-from lifelong.ingestion.following import StreamCollector
-from lifelong.ingestion.kafka import Followed, Place
-from lifelong.serving.app import create_app
+from lifelong.online.ingestion.following import StreamCollector
+from lifelong.online.ingestion.kafka import Followed, Place
+from lifelong.online.serving.app import create_app
 from lifelong.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def queries():
 def samples(artifact, tmp_path, client):
     """Name of each sample that a service and its topic can give -> names of its labels, where seen."""
     pytest.importorskip("rocksdict")
-    from lifelong.store.rocksdb import RocksDbStore
+    from lifelong.online.store.rocksdb import RocksDbStore
 
     with contextlib.closing(RocksDbStore(tmp_path / "store")) as store:
         app = create_app(artifact, store)

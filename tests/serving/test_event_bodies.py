@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 from pydantic import ValidationError
 
-from lifelong.memory.event import LAST_SECOND, EventTable
-from lifelong.serving.event_bodies import table_of
-from lifelong.serving.schemas import EventsBody
+from lifelong.online.memory.event import LAST_SECOND, EventTable
+from lifelong.online.serving.event_bodies import table_of
+from lifelong.online.serving.schemas import EventsBody
 
 GOOD = {"user": "u", "item": "i", "time": 1_700_000_000}
 

@@ -17,13 +17,13 @@ from test_app import check_error, event
 from lifelong.artifact.folder import Artifact
 from lifelong.artifact.list_order import INPUTS
 from lifelong.artifact.manifest import make_manifest
-from lifelong.data.catalogue import FIRST_ROW
-from lifelong.memory import takeover
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.writer import MemoryWriter
-from lifelong.scoring import catalogue_view, people
-from lifelong.scoring.past import past_of, timeline
-from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.online.memory import takeover
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.scoring import catalogue_view, people
+from lifelong.online.scoring.past import past_of, timeline
+from lifelong.online.serving.explorer import MOST_EVENTS, MOST_LISTED
 
 START = 1_700_000_000
 DAY = 86_400

@@ -7,9 +7,9 @@ import pytest
 from support.processes import until
 
 from lifelong.errors import StoreUnavailableError, UsageError
-from lifelong.serving.app import create_app
-from lifelong.serving.settings import ServiceSettings
-from lifelong.serving.sweeper import Sweeper
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.serving.sweeper import Sweeper
 
 
 def test_a_user_is_exported_and_forgotten(client):

@@ -20,16 +20,16 @@ pytest.importorskip("rocksdict")
 import pyarrow.parquet as pq
 
 from lifelong.cli import main
-from lifelong.ingestion.dead_letters import DeadLetter, FileLetters
-from lifelong.memory import takeover
-from lifelong.memory.forgetting import forget
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.writer import MemoryWriter
-from lifelong.serving.app import create_app, forget_letters_too
-from lifelong.serving.settings import ServiceSettings
-from lifelong.serving.sweeper import Sweeper
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.dead_letters import DeadLetter, FileLetters
+from lifelong.online.memory import takeover
+from lifelong.online.memory.forgetting import forget
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.serving.app import create_app, forget_letters_too
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.serving.sweeper import Sweeper
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
 
 SECRET, OLD = "secret-person-4711", 1_700_000_000
 PLACES = ("store", "impressions", "letters")
@@ -158,7 +158,7 @@ def test_copies_that_a_killed_backup_has_left_are_named_until_its_next_run_remov
     url, store = f"rocksdb://{tmp_path}/store", tmp_path / "store"
     with contextlib.closing(open_store(url)) as opened:
         opened.commit(Commit(records={0: {SECRET: b"1", "other": b"1"}}))
-    killed = "import os, sys; from pathlib import Path; from lifelong.store import backup; "
+    killed = "import os, sys; from pathlib import Path; from lifelong.online.store import backup; "
     killed += "backup.put_in_place = lambda *_: os._exit(9); backup.backup(Path(sys.argv[1]), Path(sys.argv[2]))"
     assert subprocess.run([sys.executable, "-c", killed, store, tmp_path / "monday"], check=False).returncode == 9
     (left,) = tmp_path.glob(".monday.*.unfinished")

@@ -26,16 +26,16 @@ from support.shop_service import SHOP, served
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory import takeover
-from lifelong.memory.event import MAX_ID, UserEvent, encode_event
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.writer import MemoryWriter
-from lifelong.serving.addresses import PARAMETERS
-from lifelong.serving.app import create_app
-from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
-from lifelong.serving.settings import ServiceSettings
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
+from lifelong.online.memory import takeover
+from lifelong.online.memory.event import MAX_ID, UserEvent, encode_event
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.serving.addresses import PARAMETERS
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.explorer import MOST_EVENTS, MOST_LISTED
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
 
 MOST_SECONDS = 0.020
 """Processor time that one callback of the event loop may take."""

@@ -11,10 +11,10 @@ import warnings
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.serving.guards import Deadline, RateLimit
-from lifelong.serving.keys import KeyFile, KeyRing, check_exposure, hashed, read_keys, scope_of
-from lifelong.serving.logs import JsonLines, access, log_as
-from lifelong.serving.settings import ServiceSettings
+from lifelong.online.serving.guards import Deadline, RateLimit
+from lifelong.online.serving.keys import KeyFile, KeyRing, check_exposure, hashed, read_keys, scope_of
+from lifelong.online.serving.logs import JsonLines, access, log_as
+from lifelong.online.serving.settings import ServiceSettings
 
 EVENTS = {"events": [{"user": "u-secret", "item": "i1", "time": 5}]}
 SCORE = {"user": "u-secret", "items": ["i1"]}

@@ -7,10 +7,10 @@ import pytest
 from support.client import Client
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.serving.app import create_app
-from lifelong.serving.health import TRUSTED, WriteHealth, check_clock
-from lifelong.store.opening import open_store
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.health import TRUSTED, WriteHealth, check_clock
+from lifelong.online.store.opening import open_store
 
 
 class Flaky:

@@ -28,9 +28,9 @@ from support.simulation import seeds
 from support.variants import other_artifact
 
 from lifelong.errors import StoreUnavailableError, UsageError
-from lifelong.memory.event import decode_event
-from lifelong.store.backup import backup, restore
-from lifelong.store.opening import open_store
+from lifelong.online.memory.event import decode_event
+from lifelong.online.store.backup import backup, restore
+from lifelong.online.store.opening import open_store
 
 USERS = ["ada", "bob", "eve"]
 

@@ -7,11 +7,11 @@ import json
 
 import pytest
 
-from lifelong.serving.guards import HostGate
-from lifelong.serving.keys import KeyRing, allowed_hosts
-from lifelong.serving.middleware import KeyGate
-from lifelong.serving.run import _config
-from lifelong.serving.settings import ServiceSettings
+from lifelong.online.serving.guards import HostGate
+from lifelong.online.serving.keys import KeyRing, allowed_hosts
+from lifelong.online.serving.middleware import KeyGate
+from lifelong.online.serving.run import _config
+from lifelong.online.serving.settings import ServiceSettings
 
 SCORE = {"user": "u", "items": ["i1"]}
 

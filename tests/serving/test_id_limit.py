@@ -10,13 +10,13 @@ import pytest
 
 from lifelong.cli import main
 from lifelong.errors import RequestError, SourceError, UsageError
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.json_messages import JsonMessages
-from lifelong.ingestion.rows import EventRows, Problem, json_row
-from lifelong.memory.event import MAX_ID, UserEvent
-from lifelong.memory.updater import Updater
-from lifelong.scoring.answer import ScoreRequest
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.json_messages import JsonMessages
+from lifelong.online.ingestion.rows import EventRows, Problem, json_row
+from lifelong.online.memory.event import MAX_ID, UserEvent
+from lifelong.online.memory.updater import Updater
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 SAID = f"text of 1 to {MAX_ID} characters"
@@ -117,9 +117,9 @@ def test_a_command_erases_users_with_the_longest_ids_in_a_running_service(artifa
 
 @pytest.mark.torch
 def test_a_backfill_of_a_log_with_a_longer_id_keeps_nothing(artifact, dataset, store, monkeypatch):
-    from lifelong.training.backfill import backfill
+    from lifelong.filling import backfill
 
-    monkeypatch.setattr("lifelong.memory.event.MAX_ID", 1)
+    monkeypatch.setattr("lifelong.online.memory.event.MAX_ID", 1)
     with pytest.raises(UsageError, match=SAID):
         backfill(artifact, dataset, store)
     assert list(store.scan()) == []

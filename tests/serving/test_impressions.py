@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from support.processes import until
 
 from lifelong.errors import StoreUnavailableError, UsageError
-from lifelong.serving.impressions import ImpressionsLog, forget_impressions
-from lifelong.serving.service import Scored
-from lifelong.serving.settings import ServiceSettings
+from lifelong.online.serving.impressions import ImpressionsLog, forget_impressions
+from lifelong.online.serving.service import Scored
+from lifelong.online.serving.settings import ServiceSettings
 
 pytestmark = pytest.mark.full
 
@@ -151,8 +151,8 @@ def test_a_forgotten_user_is_taken_out_of_the_files(logged, tmp_path):
 
 def offered(log, artifact, store, *users):
     """Let users be scored by the worker with this log."""
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.scorer import Scorer
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.scorer import Scorer
 
     scorer = Scorer(artifact, store)
     for user in users:
@@ -234,7 +234,7 @@ def test_served_impressions_train_the_next_model(logged, tmp_path):
         pytest.importorskip(name)
     from lifelong.cli import main
     from lifelong.cli.export import write_log
-    from lifelong.data.dataset import Dataset
+    from lifelong.dataset.folder import Dataset
 
     client, folder = logged
     serve_some_days(client)
@@ -255,7 +255,7 @@ def test_served_impressions_train_the_next_model(logged, tmp_path):
 
 def test_labels_from_a_file_are_the_response(logged, tmp_path):
     ibis = pytest.importorskip("ibis")
-    from lifelong.preparation.sources import SOURCES
+    from lifelong.offline.preparation.sources import SOURCES
 
     client, folder = logged
     names = serve_some_days(client)

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lifelong.serving.app import create_app
-from lifelong.serving.metrics import Together
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.metrics import Together
 
 
 def test_a_service_says_what_runs_and_how_its_process_is(client):
@@ -40,7 +40,7 @@ def test_a_service_counts_the_mean_score_of_each_user_of_a_request_and_changes_o
 @pytest.mark.parametrize("query", ["", "?shards=2"])
 def test_a_service_says_how_its_store_is(artifact, tmp_path, client, query):
     pytest.importorskip("rocksdict")
-    from lifelong.store.opening import open_store
+    from lifelong.online.store.opening import open_store
 
     with contextlib.closing(open_store(f"rocksdb://{tmp_path}/store{query}")) as store:
         app = create_app(artifact, store)

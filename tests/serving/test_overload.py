@@ -15,14 +15,14 @@ import pytest
 import uvicorn
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.memory.updater import Updater
-from lifelong.serving.batching import Reads, Writes
-from lifelong.serving.connections import _plain_path
-from lifelong.serving.errors import OverloadedError
-from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
-from lifelong.serving.run import _config, listen
-from lifelong.serving.rush import Rush, Shed
-from lifelong.serving.settings import ServiceSettings
+from lifelong.online.memory.updater import Updater
+from lifelong.online.serving.batching import Reads, Writes
+from lifelong.online.serving.connections import _plain_path
+from lifelong.online.serving.errors import OverloadedError
+from lifelong.online.serving.queues import FEW, FEW_EVENTS, Queue
+from lifelong.online.serving.run import _config, listen
+from lifelong.online.serving.rush import Rush, Shed
+from lifelong.online.serving.settings import ServiceSettings
 
 START = 1_700_000_000
 

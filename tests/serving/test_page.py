@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.serving.app import create_app
-from lifelong.store.opening import open_store
+from lifelong.online.serving.app import create_app
+from lifelong.online.store.opening import open_store
 
 ROOT = Path(__file__).parents[2]
 SOURCES, BUILT = ROOT / "page", ROOT / "lifelong" / "serving" / "page"

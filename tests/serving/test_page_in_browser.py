@@ -13,9 +13,9 @@ from support.shop_service import SHOP, served, shop_service
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
-from lifelong.serving.app import create_app
-from lifelong.serving.settings import ServiceSettings
-from lifelong.store.opening import open_store
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.store.opening import open_store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (lifelong[dev])")
 pytestmark = [pytest.mark.slow, pytest.mark.full]
@@ -122,7 +122,7 @@ def test_timeline_memory_and_candidates_are_on_the_first_screen(page, address, s
 
 def test_a_price_is_shown_as_the_range_that_is_counted_as_explain_prints_it(page, address):
     from lifelong.cli.explain import counted_rows
-    from lifelong.scoring.explanation import Counted, CountedValue
+    from lifelong.online.scoring.explanation import Counted, CountedValue
 
     page.goto(f"{address}/#user=Ada&item=gouda&chosen=gouda")
     counted = page.request.post(f"{address}/v1/explain", data={"user": "Ada", "items": ["gouda"]}).json()

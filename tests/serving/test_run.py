@@ -19,8 +19,8 @@ from support.processes import children, wait_until_gone
 from support.valkey import free_port, server
 
 from lifelong.errors import UsageError
-from lifelong.serving.metrics import SHARED
-from lifelong.serving.run import METRICS, _shared_metrics, check_workers, held, listen, remove_left_metrics, run
+from lifelong.online.serving.metrics import SHARED
+from lifelong.online.serving.run import METRICS, _shared_metrics, check_workers, held, listen, remove_left_metrics, run
 
 
 def test_one_worker_is_always_fine_and_several_on_a_store_that_they_can_share():
@@ -91,10 +91,10 @@ STOPPED_AT_ONCE = """
 import os, signal, sys
 from pathlib import Path
 from lifelong.artifact.folder import Artifact
-from lifelong.serving import run
-from lifelong.serving.app import create_app
-from lifelong.serving.settings import ServiceSettings
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.serving import run
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.store.ram import InMemoryStore
 
 def make_app():
     raise AssertionError("a worker is not needed")

@@ -5,7 +5,7 @@ import pytest
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is of the dev extra")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 
-from lifelong.serving.settings import ServiceSettings  # noqa: E402
+from lifelong.online.serving.settings import ServiceSettings  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 

@@ -8,7 +8,7 @@ import pytest
 from lifelong.cli import main
 from lifelong.config import load_record
 from lifelong.errors import ConfigError
-from lifelong.serving.settings import ServiceConfig, ServiceSettings, service_toml
+from lifelong.online.serving.settings import ServiceConfig, ServiceSettings, service_toml
 
 
 def test_what_is_printed_are_the_defaults_and_all_settings(tmp_path, capsys):

@@ -10,10 +10,10 @@ pytest.importorskip("redis")
 
 from support.valkey import replica, server
 
-from lifelong.ingestion.patience import Patience
-from lifelong.serving.app import create_app
-from lifelong.store import redis_client
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.patience import Patience
+from lifelong.online.serving.app import create_app
+from lifelong.online.store import redis_client
+from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000
 

@@ -24,10 +24,10 @@ from support.valkey import server
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
 from lifelong.errors import StoreError, StoreUnavailableError
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Updater, UserEvent, decode_event
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Updater, UserEvent, decode_event
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 
 START = 1_700_000_000
 ITEMS = ["i1", "i2", "i3"]
@@ -145,8 +145,8 @@ def assert_replay(url, artifact, events):
 
 def assert_never_mixed(load, artifacts):
     """Each answer equals what its artifact gives for a memory of its own with as many events."""
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.scorer import Scorer
+    from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.scoring.scorer import Scorer
 
     by_user = {}
     for event in load.sent:
@@ -491,7 +491,7 @@ def test_a_build_waits_while_the_store_is_away_and_says_why_and_an_error_that_la
     def fail(*_, **__):
         raise errors[0]
 
-    monkeypatch.setattr("lifelong.serving.takeovers.Rebuild.build", fail)
+    monkeypatch.setattr("lifelong.online.serving.takeovers.Rebuild.build", fail)
     client.post("/v1/admin/artifacts", {"path": str(newer.path)})
 
     def state():

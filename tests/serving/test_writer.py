@@ -22,21 +22,21 @@ import pytest
 from support.processes import children, command_of, until, wait_until_gone
 
 from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, StoreUnavailableError, UsageError
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.serving import writer as writing
-from lifelong.serving.app import create_app
-from lifelong.serving.bodies import LARGE
-from lifelong.serving.run import shared_folder
-from lifelong.serving.writer import OwnerProcess, Writer
-from lifelong.serving.writer_process import EventFolder, Notices, WriterTask, _Writing
-from lifelong.store import folder
-from lifelong.store.contract import Commit
-from lifelong.store.folder import OWNER, named_owner
-from lifelong.store.messages import Calls, Channel
-from lifelong.store.opening import open_store
-from lifelong.store.protocol import Connection, Reader
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.serving import writer as writing
+from lifelong.online.serving.app import create_app
+from lifelong.online.serving.bodies import LARGE
+from lifelong.online.serving.run import shared_folder
+from lifelong.online.serving.writer import OwnerProcess, Writer
+from lifelong.online.serving.writer_process import EventFolder, Notices, WriterTask, _Writing
+from lifelong.online.store import folder
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.folder import OWNER, named_owner
+from lifelong.online.store.messages import Calls, Channel
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.protocol import Connection, Reader
+from lifelong.online.store.ram import InMemoryStore
 
 pytest.importorskip("rocksdict")
 

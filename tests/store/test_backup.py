@@ -18,22 +18,22 @@ pytest.importorskip("rocksdict")
 
 from lifelong.cli.program import run
 from lifelong.errors import StoreCorruptError, UsageError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.verify import verify
-from lifelong.store import backup as backups
-from lifelong.store.backup import FACTS, backup, read_backup, restore
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.rocksdb import RocksDbStore
-from lifelong.store.sharded import ShardedStore
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.verify import verify
+from lifelong.online.store import backup as backups
+from lifelong.online.store.backup import FACTS, backup, read_backup, restore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.rocksdb import RocksDbStore
+from lifelong.online.store.sharded import ShardedStore
 
 START = 1_700_000_000
 OWNER = """
 import sys
 from pathlib import Path
-from lifelong.store.contract import Commit
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.rocksdb import RocksDbStore
 store = RocksDbStore(Path(sys.argv[1]), sync=False)
 number = -1
 while True:
@@ -220,7 +220,7 @@ def test_what_was_added_to_a_backup_is_not_restored(backed_up, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lifelong.store import backup
+from lifelong.online.store import backup
 def kill(*parts):
     os.kill(os.getpid(), signal.SIGKILL)
 backup.put_in_place = kill

@@ -9,10 +9,10 @@ from support.power_loss import library
 from support.valkey import Server, cluster, free_port, replica, server
 
 from lifelong.errors import StoreError, StoreUnavailableError
-from lifelong.store import redis_client
-from lifelong.store.checkup import EVENTS, check_store, describe
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
+from lifelong.online.store import redis_client
+from lifelong.online.store.checkup import EVENTS, check_store, describe
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
 
 PROCESS, SERVER, POWER, FAILOVER = EVENTS
 

@@ -7,10 +7,10 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.scoring.scorer import Scorer
-from lifelong.store.contract import Commit
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.rocksdb import RocksDbStore
 
 START = 1_700_000_000
 

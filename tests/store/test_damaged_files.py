@@ -16,12 +16,12 @@ pytest.importorskip("rocksdict")
 
 from lifelong.cli.program import run
 from lifelong.errors import StoreCorruptError, StoreError
-from lifelong.memory.verify import verify
-from lifelong.store.acknowledged import NAME, Acknowledged, begin, last_acknowledged
-from lifelong.store.backup import backup
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.acknowledged import NAME, Acknowledged, begin, last_acknowledged
+from lifelong.online.store.backup import backup
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.rocksdb import RocksDbStore
 
 COMMITS = 120
 

@@ -11,13 +11,13 @@ import pytest
 from support.valkey import Server, free_port
 
 from lifelong.errors import LifelongError, StoreCorruptError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.verify import verify
-from lifelong.store import redis_check
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.opening import open_store
-from lifelong.store.redis_check import check
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.verify import verify
+from lifelong.online.store import redis_check
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.redis_check import check
 
 START, EVENTS, BATCH, USERS = 1_700_000_000, 120, 6, 7
 OPTIONS = ("--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0")

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from lifelong.store.opening import open_store
+from lifelong.online.store.opening import open_store
 
 CODE = """
 import resource
-from lifelong.store.descriptors import raise_descriptor_limit
+from lifelong.online.store.descriptors import raise_descriptor_limit
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, min(300, hard)))
 assert raise_descriptor_limit() == 300, raise_descriptor_limit()
@@ -21,8 +21,8 @@ assert raise_descriptor_limit() == 300
 MANY_FILES = """
 import os, resource, sys
 from pathlib import Path
-from lifelong.store.contract import Commit
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.rocksdb import RocksDbStore
 store = RocksDbStore(Path(sys.argv[1]), sync=False)
 # Files of another size than 64 MB.
 store._db.set_options({"target_file_size_base": "4000"})

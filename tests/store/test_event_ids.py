@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store.contract import Commit
-from lifelong.store.event_ids import Elapsed
-from lifelong.store.opening import open_store
-from lifelong.store.rocksdb import RocksDbStore
-from lifelong.store.sharded import ShardedStore
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.event_ids import Elapsed
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.rocksdb import RocksDbStore
+from lifelong.online.store.sharded import ShardedStore
 
 DAY, START = 86_400, 1_700_000_000
 

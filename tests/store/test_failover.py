@@ -11,15 +11,15 @@ import pytest
 from support.valkey import cluster, replica, sentinel, server
 
 from lifelong.errors import StoreBehindError, StoreError, StoreUnavailableError
-from lifelong.ingestion.files import ingest
-from lifelong.ingestion.patience import Patience
-from lifelong.memory.event import decode_event
-from lifelong.memory.forgetting import forget
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store import redis_client
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.ingestion.patience import Patience
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.forgetting import forget
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store import redis_client
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.store_contract import IDENTITY
 
 pytestmark = pytest.mark.usefixtures("needs_valkey")

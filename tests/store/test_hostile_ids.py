@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.opening import open_store
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.opening import open_store
 
 PARTS = (
     "{0}",

@@ -6,9 +6,9 @@ import pytest
 from support.valkey import cluster, server
 
 from lifelong.errors import StoreForeignError, StoreUnavailableError
-from lifelong.store.artifact_list import StoreIdentity
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.opening import open_store
+from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.opening import open_store
 
 pytestmark = pytest.mark.usefixtures("needs_valkey")
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from lifelong.errors import StoreConflictError, StoreUnavailableError
-from lifelong.store.messages import Calls, Channel, answer_calls
-from lifelong.store.protocol import Connection, Reader
+from lifelong.online.store.messages import Calls, Channel, answer_calls
+from lifelong.online.store.protocol import Connection, Reader
 
 
 class Noting(Reader):

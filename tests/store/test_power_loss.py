@@ -19,7 +19,7 @@ from support.valkey import Server, free_port
 
 pytest.importorskip("rocksdict")
 
-from lifelong.store.opening import open_store
+from lifelong.online.store.opening import open_store
 
 pytestmark = pytest.mark.skipif(recorder() is None, reason="there is no C compiler (Debian: gcc, libc6-dev)")
 TESTS = Path(__file__).parents[1]

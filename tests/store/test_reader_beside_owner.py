@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import StoreCorruptError, StoreUnavailableError
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
 
 pytest.importorskip("rocksdict")
 import rocksdict
 
-from lifelong.store import rocksdb as rocksdb_store
+from lifelong.online.store import rocksdb as rocksdb_store
 
 USERS = [f"u{number}" for number in range(200)]
 OPENED = 150

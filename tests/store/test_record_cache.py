@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.store.record_cache import ABSENT, PIECE, PackedRecords, RecordCache, RecordCopies, pieces_of
+from lifelong.online.store.record_cache import ABSENT, PIECE, PackedRecords, RecordCache, RecordCopies, pieces_of
 
 MANY = 3 * PIECE + 7
 

@@ -11,13 +11,13 @@ import pytest
 from support.valkey import cluster, free_port, server
 
 from lifelong.errors import StoreBehindError, StoreCorruptError, StoreError, StoreUnavailableError
-from lifelong.ingestion.patience import Patience
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store import redis_client
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.redis import _COMMIT
+from lifelong.online.ingestion.patience import Patience
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store import redis_client
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.redis import _COMMIT
 
 pytestmark = pytest.mark.usefixtures("needs_valkey")
 
@@ -25,8 +25,8 @@ START = 1_700_000_000
 WRITER = """
 import sys
 from lifelong.artifact.folder import Artifact
-from lifelong.store.opening import open_store
-from lifelong.memory.updater import Updater, UserEvent
+from lifelong.online.store.opening import open_store
+from lifelong.online.memory.updater import Updater, UserEvent
 path, url, name, size = sys.argv[1:]
 store = open_store(url)
 updater = Updater(Artifact.open(path), store)

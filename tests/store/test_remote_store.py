@@ -12,12 +12,12 @@ from support.processes import until
 from support.remote import Owner, open_remote
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.serving.writer_process import Notices
-from lifelong.store import remote as remotely
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.messages import Calls, ChangeCount, Channel
-from lifelong.store.record_cache import PIECE
-from lifelong.store.remote import RemoteStore
+from lifelong.online.serving.writer_process import Notices
+from lifelong.online.store import remote as remotely
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.messages import Calls, ChangeCount, Channel
+from lifelong.online.store.record_cache import PIECE
+from lifelong.online.store.remote import RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
 
 pytest.importorskip("rocksdict")

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("rocksdict")
 
-from lifelong.store.contract import Commit
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.rocksdb import RocksDbStore
 
 USAGE = "rocksdb.block-cache-usage"
 

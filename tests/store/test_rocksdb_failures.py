@@ -15,14 +15,14 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.store.contract import Commit
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.rocksdb import RocksDbStore
 
 WRITER = """
 import sys
 from pathlib import Path
-from lifelong.store.rocksdb import RocksDbStore
-from lifelong.store.contract import Commit
+from lifelong.online.store.rocksdb import RocksDbStore
+from lifelong.online.store.contract import Commit
 store = RocksDbStore(Path(sys.argv[1]))
 number = store.watermark("file", 0)
 while True:
@@ -173,8 +173,8 @@ def test_each_commit_waits_for_the_disk_unless_it_is_told_not_to(tmp_path: Path,
         pytest.skip("strace is not installed (Debian: strace)")
     code = (
         "import sys; from pathlib import Path\n"
-        "from lifelong.store.rocksdb import RocksDbStore\n"
-        "from lifelong.store.contract import Commit\n"
+        "from lifelong.online.store.rocksdb import RocksDbStore\n"
+        "from lifelong.online.store.contract import Commit\n"
         f"store = RocksDbStore(Path(sys.argv[1]), sync={sync})\n"
         "for number in range(100):\n"
         "    store.commit(Commit(records={0: {'u': b'%d' % number}}))\n"

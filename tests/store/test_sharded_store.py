@@ -17,13 +17,13 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.store.checkup import check_store, describe
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.rocksdb import RocksDbStore
-from lifelong.store.sharded import ShardedStore
-from lifelong.store.shards import Shards, Share, shard_of
+from lifelong.online.store.checkup import check_store, describe
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.rocksdb import RocksDbStore
+from lifelong.online.store.sharded import ShardedStore
+from lifelong.online.store.shards import Shards, Share, shard_of
 from lifelong.testing.store_contract import IDENTITY, OTHER
 
 USERS = [f"u{place}" for place in range(40)]

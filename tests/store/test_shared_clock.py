@@ -8,10 +8,10 @@ import pytest
 from support.power_loss import library
 from support.valkey import Server, free_port
 
-from lifelong.memory.updater import REMEMBER, Updater, UserEvent
-from lifelong.store.contract import Commit
-from lifelong.store.event_ids import SharedSeconds
-from lifelong.store.opening import open_store
+from lifelong.online.memory.updater import REMEMBER, Updater, UserEvent
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.event_ids import SharedSeconds
+from lifelong.online.store.opening import open_store
 
 HOUR, DAY, YEAR, START = 3_600, 86_400, 365 * 86_400, 1_700_000_000
 JUMPS = (25 * HOUR, 0, -25 * HOUR, 10 * YEAR, -10 * YEAR, 0)

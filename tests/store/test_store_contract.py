@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.store_contract import Check, checks_for
 
 
@@ -17,7 +17,7 @@ def test_the_store_in_ram_keeps_the_contract(check: Check) -> None:
 @pytest.mark.parametrize("check", checks_for(durable=True), ids=lambda check: check.__name__)
 def test_the_rocksdb_store_keeps_the_contract(check: Check, tmp_path: Path) -> None:
     pytest.importorskip("rocksdict")
-    from lifelong.store.rocksdb import RocksDbStore
+    from lifelong.online.store.rocksdb import RocksDbStore
 
     check(lambda: RocksDbStore(tmp_path / "store"))
 

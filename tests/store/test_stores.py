@@ -15,11 +15,11 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.store.contract import Commit
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.rocksdb import RocksDbStore
-from lifelong.store.sharded import ShardedStore
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.rocksdb import RocksDbStore
+from lifelong.online.store.sharded import ShardedStore
 
 pytest.importorskip("rocksdict")
 

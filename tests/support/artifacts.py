@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from lifelong.artifact.calibration import Calibrator
-from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.artifact.list_order import ListOrder
-from lifelong.data.dataset import Dataset
-from lifelong.models import build
-from lifelong.models.base import Model
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.export.saving import write_artifact
+from lifelong.offline.models import build
+from lifelong.offline.models.base import Model
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "hpmn": {"embedding": 3, "width": 6, "periods": [1, 2, 4], "hops": 2},

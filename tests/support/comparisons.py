@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lifelong.evaluation.compare import (
+from lifelong.offline.evaluation.compare import (
     AblationRow,
     Comparison,
     ComparisonRow,
@@ -11,8 +11,8 @@ from lifelong.evaluation.compare import (
     Spread,
     SweepPoint,
 )
-from lifelong.evaluation.metrics import METRICS
-from lifelong.evaluation.results import Estimate
+from lifelong.offline.evaluation.metrics import METRICS
+from lifelong.offline.evaluation.results import Estimate
 from support.results import made_result
 
 TITLES = {

@@ -13,12 +13,12 @@ from html import escape
 from math import floor
 from pathlib import Path
 
-from lifelong.models.caser import CaserConfig
-from lifelong.models.hpmn import HpmnConfig
-from lifelong.models.sim import SimConfig
-from lifelong.models.tally import TallyConfig
-from lifelong.preparation.settings import PrepareSettings
+from lifelong.offline.models.hpmn import HpmnConfig
+from lifelong.offline.models.tally import TallyConfig
+from lifelong.offline.preparation.settings import PrepareSettings
 from lifelong.tally.spec import Memory
+from lifelong.zoo.caser import CaserConfig
+from lifelong.zoo.sim import SimConfig
 
 WIDTH = 400
 STYLE = """

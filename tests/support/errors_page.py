@@ -12,8 +12,8 @@ from types import ModuleType
 
 from lifelong import errors
 from lifelong.errors import LifelongError
-from lifelong.serving import errors as serving
-from lifelong.training import loop, study, trainer
+from lifelong.offline.training import loop, study, trainer
+from lifelong.online.serving import errors as serving
 
 _CAUSES = "Causes, and what to do:"
 _HEAD = """# Errors

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lifelong.memory.updater import decode_event
-from lifelong.memory.verify import verify
+from lifelong.online.memory.updater import decode_event
+from lifelong.online.memory.verify import verify
 
 START = 1_700_000_000
 HEAD = "user,item,time\n"

@@ -39,8 +39,8 @@ def go_fast(speed: float, begin: float, zero: float) -> FastClock:
     clock = FastClock(speed, begin, zero)
     time.time = clock.now
 
-    from lifelong.serving import writer
-    from lifelong.store.event_ids import Elapsed
+    from lifelong.online.serving import writer
+    from lifelong.online.store.event_ids import Elapsed
 
     defaults = Elapsed.__init__.__kwdefaults__
     assert defaults is not None
@@ -54,7 +54,7 @@ def main(speed: str, begin: str, zero: str, *words: str) -> int:
     clock = go_fast(float(speed), float(begin), float(zero))
 
     from lifelong.cli import main as run
-    from lifelong.serving import sweeper
+    from lifelong.online.serving import sweeper
 
     sweeper.EVERY /= clock.speed
     return run(list(words))

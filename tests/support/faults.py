@@ -415,7 +415,7 @@ def set_clock(clock: str) -> None:
     system = time.time
     time.time = lambda: system() + _NUMBER.unpack_from(wrong)[0]
 
-    from lifelong.serving import writer
+    from lifelong.online.serving import writer
 
     writer.BEFORE = f"from support.faults import set_clock; set_clock({clock!r}); "
 

@@ -69,7 +69,7 @@ def records() -> Target:
 
     from lifelong.artifact.folder import FieldLayout
     from lifelong.errors import StoreError
-    from lifelong.memory.codec import CODECS, make_codec
+    from lifelong.online.memory.codec import CODECS, make_codec
     from lifelong.tally.plan import CellPacking
 
     packing = CellPacking(cells_F=(8, 4), values_F=(64, 2**16))
@@ -103,8 +103,8 @@ def files(ending: str) -> Callable[[], Target]:
     def make() -> Target:
         from lifelong.artifact.folder import Artifact
         from lifelong.errors import LifelongError
-        from lifelong.ingestion.files import ingest
-        from lifelong.store.ram import InMemoryStore
+        from lifelong.online.ingestion.files import ingest
+        from lifelong.online.store.ram import InMemoryStore
 
         artifact = Artifact.open(ASSETS / "tiny_artifact")
         path = Path(tempfile.mkdtemp(prefix="fuzz-")) / f"log.{ending}"
@@ -129,8 +129,8 @@ def artifacts() -> Target:
     from lifelong.artifact.folder import Artifact
     from lifelong.artifact.manifest import make_manifest
     from lifelong.errors import LifelongError
-    from lifelong.scoring.scorer import Scorer
-    from lifelong.store.ram import InMemoryStore
+    from lifelong.online.scoring.scorer import Scorer
+    from lifelong.online.store.ram import InMemoryStore
 
     folder = Path(tempfile.mkdtemp(prefix="fuzz-")) / "artifact"
     shutil.copytree(ASSETS / "tiny_artifact", folder)
@@ -159,8 +159,8 @@ def artifacts() -> Target:
 def bodies() -> Target:
     """Bodies of requests; the first byte chooses the address, its highest bit MessagePack."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.serving.app import create_app
-    from lifelong.store.ram import InMemoryStore
+    from lifelong.online.serving.app import create_app
+    from lifelong.online.store.ram import InMemoryStore
     from support.client import Client
 
     client = Client(create_app(Artifact.open(ASSETS / "tiny_artifact"), InMemoryStore()))
@@ -213,10 +213,10 @@ def search_with_coverage(target: str, seconds: float) -> None:
 
     with atheris.instrument_imports(include=["lifelong"]):
         import lifelong.artifact.folder
-        import lifelong.ingestion.files
-        import lifelong.memory.codec
-        import lifelong.scoring.scorer
-        import lifelong.serving.app  # noqa: F401
+        import lifelong.online.ingestion.files
+        import lifelong.online.memory.codec
+        import lifelong.online.scoring.scorer
+        import lifelong.online.serving.app  # noqa: F401
     run = TARGETS[target]()
     grown = tempfile.mkdtemp(prefix=f"fuzz-{target}-")
     words = [

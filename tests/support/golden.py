@@ -18,10 +18,10 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import TrainingBatches, training_batches
-from lifelong.data.dataset import Dataset
-from lifelong.models import MODELS, PRESETS, build
-from lifelong.models.base import Model
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.data.batches import TrainingBatches, training_batches
+from lifelong.offline.models import MODELS, PRESETS, build
+from lifelong.offline.models.base import Model
 from lifelong.testing.datasets import tiny_dataset
 
 STEPS = 20

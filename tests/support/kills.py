@@ -34,12 +34,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.runtime import Runtime
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.store.contract import MemoryStore
-from lifelong.store.opening import open_store
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.shards import shard_of
+from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.shards import shard_of
 from support import victims
 from support.kafka import Broker, broker
 from support.processes import until
@@ -59,13 +59,13 @@ _TOLERANCE = 1e-5
 _IMPORTED = [
     "__main__",
     "support.kills",
-    "lifelong.ingestion.files",
-    "lifelong.store.rocksdb",
-    "lifelong.store.redis",
-    "lifelong.ingestion.kafka",
-    "lifelong.serving.app",
-    "lifelong.serving.run",
-    "lifelong.training.backfill",
+    "lifelong.online.ingestion.files",
+    "lifelong.online.store.rocksdb",
+    "lifelong.online.store.redis",
+    "lifelong.online.ingestion.kafka",
+    "lifelong.online.serving.app",
+    "lifelong.online.serving.run",
+    "lifelong.filling",
     "onnxruntime",
     "rocksdict",
     "redis",

@@ -4,7 +4,7 @@
 
 A model that can know reaches at least `SHARE` of the possible lift in AUC, given time to train. One that cannot is at
 AUC .5: in these worlds nothing that it sees depends on the answer, so it stays within `MARGIN` of that. Both follow
-from what a model sees and from how a world is made (`lifelong.preparation.sources.worlds`), not from measurements;
+from what a model sees and from how a world is made (`offline.preparation.sources.worlds`), not from measurements;
 those are in `docs/results/planted-worlds.md`, made by `support.planted`. Where a model sees what decides in some cases
 only, or hardly, no bar can be given.
 """
@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from math import floor, log2
 from typing import Any
 
-from lifelong.data.events import USUAL_CONTEXT
-from lifelong.models import check_config, model_class
-from lifelong.models.base import FittedModel, Model
-from lifelong.preparation.sources.synthetic import STEP
-from lifelong.preparation.sources.worlds import WorldSettings
+from lifelong.dataset.events import USUAL_CONTEXT
+from lifelong.offline.models import check_config, model_class
+from lifelong.offline.models.base import FittedModel, Model
+from lifelong.offline.preparation.sources.synthetic import STEP
+from lifelong.offline.preparation.sources.worlds import WorldSettings
 
 SHARE = 0.8
 """Of the lift in AUC that is possible: what a model that can know has at least."""

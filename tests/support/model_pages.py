@@ -17,13 +17,13 @@ from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
-from lifelong.data.events import USUAL_CONTEXT
-from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings
-from lifelong.models.registry import Entry
-from lifelong.models.shared import shared_names
-from lifelong.nn.tasks import HEADS
+from lifelong.dataset.events import USUAL_CONTEXT
+from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
+from lifelong.offline.models.registry import Entry
+from lifelong.offline.models.shared import shared_names
+from lifelong.offline.nn.tasks import HEADS
+from lifelong.offline.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 from lifelong.tally import spec
-from lifelong.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 
 WRITTEN = Path(__file__).parent / "pages"
 """Pages with a text of their own, in which settings and quotes are filled in."""

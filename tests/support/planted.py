@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.config import load_config
-from lifelong.evaluation.evaluate import evaluate
-from lifelong.models import all_names
-from lifelong.preparation.prepare import prepare
-from lifelong.preparation.settings import PrepareSettings
-from lifelong.preparation.sources.worlds import WorldSettings
-from lifelong.training.trainer import train
+from lifelong.offline.evaluation.evaluate import evaluate
+from lifelong.offline.models import all_names
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.preparation.settings import PrepareSettings
+from lifelong.offline.preparation.sources.worlds import WorldSettings
+from lifelong.offline.training.trainer import train
 from support.knowledge import Knowledge, can_know
 
 if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
+    from lifelong.dataset.folder import Dataset
 
 CHECKED: dict[str, WorldSettings] = {
     "checkerboard": WorldSettings(world="checkerboard", users=2000, events=100, items=40, asked=4),

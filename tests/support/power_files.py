@@ -22,17 +22,17 @@ from pathlib import Path
 from lifelong.artifact.folder import Artifact
 from lifelong.atomic import write_whole
 from lifelong.errors import UsageError
-from lifelong.ingestion.dead_letters import FileLetters, forget_letters
-from lifelong.ingestion.files import ingest
-from lifelong.memory.event import decode_event
-from lifelong.memory.takeover import change, drop
-from lifelong.memory.verify import verify
-from lifelong.serving.impressions import forget_impressions
-from lifelong.store.artifact_list import ArtifactList, StoreIdentity
-from lifelong.store.backup import backup, restore
-from lifelong.store.contract import MemoryStore
-from lifelong.store.folder import left_copies
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.ingestion.dead_letters import FileLetters, forget_letters
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.takeover import change, drop
+from lifelong.online.memory.verify import verify
+from lifelong.online.serving.impressions import forget_impressions
+from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
+from lifelong.online.store.backup import backup, restore
+from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.folder import left_copies
+from lifelong.online.store.rocksdb import RocksDbStore
 from support.power_loss import Speaker
 
 USERS = [f"u{number}" for number in range(6)]

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.event import decode_event
-from lifelong.memory.forgetting import forget
-from lifelong.memory.updater import Updater, UserEvent
-from lifelong.memory.verify import verify
-from lifelong.store.contract import MemoryStore
-from lifelong.store.opening import local_folder, open_store
-from lifelong.store.rocksdb import RocksDbStore
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.forgetting import forget
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.verify import verify
+from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.opening import local_folder, open_store
+from lifelong.online.store.rocksdb import RocksDbStore
 from support.power_loss import Speaker
 
 SOURCE = "log"

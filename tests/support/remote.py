@@ -8,13 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.serving.writer_process import Notices, functions_of
-from lifelong.store.contract import MemoryStore
-from lifelong.store.messages import ChangeCount, Channel, answer_calls
-from lifelong.store.opening import open_store
-from lifelong.store.protocol import Connection
-from lifelong.store.record_cache import Listenable
-from lifelong.store.remote import RemoteStore
+from lifelong.online.serving.writer_process import Notices, functions_of
+from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.messages import ChangeCount, Channel, answer_calls
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.protocol import Connection
+from lifelong.online.store.record_cache import Listenable
+from lifelong.online.store.remote import RemoteStore
 
 
 class Owner:
@@ -31,7 +31,7 @@ class Owner:
         self._url, self._count = url, count
 
     def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
-        """See `lifelong.store.remote.Connect`."""
+        """See `lifelong.online.store.remote.Connect`."""
         here, self._there = map(Channel, socket.socketpair())
         self.store = open_store(self._url)
         threads = ThreadPoolExecutor(4)

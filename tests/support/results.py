@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lifelong.data.dataset import NegativeRule
-from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate, Spread
-from lifelong.evaluation.metrics import METRICS, length_slices
-from lifelong.evaluation.results import Counts, DelayResult, Estimate, Kind, Result, SliceResult
+from lifelong.dataset.folder import NegativeRule
+from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate, Spread
+from lifelong.offline.evaluation.metrics import METRICS, length_slices
+from lifelong.offline.evaluation.results import Counts, DelayResult, Estimate, Kind, Result, SliceResult
 
 
 def made_result(model: str = "hpmn", *, title: str = "HPMN", auc: float = 0.7, kind: Kind = "score") -> Result:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lifelong.data.dataset import Dataset
-from lifelong.preparation.prepare import PrepareSettings, prepare
-from lifelong.preparation.sources import SOURCES, RawLog
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
+from lifelong.offline.preparation.sources import SOURCES, RawLog
 
 Event = tuple[Any, ...]
 Make = Callable[..., Dataset]
@@ -20,7 +20,7 @@ def read_rows(connection: Any, events: Sequence[Event], **log: Any) -> RawLog:
     """A log of literal rows: (user, item, time) or (user, item, time, event_type); the sequence is the row's place."""
     import pyarrow as pa
 
-    from lifelong.preparation.engine import stage
+    from lifelong.offline.preparation.engine import stage
 
     def table(columns: Mapping[str, Any], rows: Sequence[Event]) -> Any:
         arrays = [pa.array([row[at] for row in rows], kind) for at, kind in enumerate(columns.values())]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lifelong.config import Record, TrainSettings
-from lifelong.serving.settings import ServiceConfig
+from lifelong.online.serving.settings import ServiceConfig
 
 STOPPING = """
 ## When a run stops
@@ -50,7 +50,7 @@ def describe_settings() -> str:
         "",
         "Read by `lifelong serve --config service.toml`, changed by `--set key=value`, printed by `lifelong serve "
         "--print-config`. From Python, `create_app` takes `ServiceSettings`: all of them but those from "
-        "`allowed_hosts` on. Made from `lifelong/serving/settings.py`.",
+        "`allowed_hosts` on. Made from `lifelong/online/serving/settings.py`.",
         "",
         *_table(ServiceConfig),
         "",

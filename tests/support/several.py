@@ -19,27 +19,27 @@ import torch
 # Started as a script.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lifelong.artifact import export
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.batch import Batch
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import LifelongError
-from lifelong.evaluation.evaluate import evaluate, predict
-from lifelong.evaluation.processes import Processes, join
 from lifelong.launch import launch
-from lifelong.models import build
-from lifelong.models.base import Model
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.evaluation.evaluate import evaluate, predict
+from lifelong.offline.evaluation.processes import Processes, join
+from lifelong.offline.export import saving
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models import build
+from lifelong.offline.models.base import Model
+from lifelong.offline.training.compute import Compute
+from lifelong.offline.training.display import Display
+from lifelong.offline.training.gradients import Gradients
+from lifelong.offline.training.loop import first_targets
+from lifelong.offline.training.losses import loss_of, masked_cross_entropy
+from lifelong.offline.training.parallel import part_of
+from lifelong.offline.training.trainer import train
 from lifelong.testing.worlds import INPUTS, random_batch
-from lifelong.training.compute import Compute
-from lifelong.training.display import Display
-from lifelong.training.gradients import Gradients
-from lifelong.training.loop import first_targets
-from lifelong.training.losses import loss_of, masked_cross_entropy
-from lifelong.training.parallel import part_of
-from lifelong.training.trainer import train
 from support.artifacts import empty_graphs
 
 SETTINGS = {
@@ -212,7 +212,7 @@ def write_threads(out: Path) -> None:
 
 def together(data: Path, out: Path) -> None:
     """Everything, once."""
-    export.write_graphs = empty_graphs
+    saving.write_graphs = empty_graphs
     dataset, place = Dataset(data), launch()
     # What is registered first is called last: after the process group has ended.
     atexit.register(write_threads, out / f"threads-{place.rank}.json")
@@ -238,7 +238,7 @@ def together(data: Path, out: Path) -> None:
 
 def lonely(data: Path, out: Path, fate: str) -> int:
     """A training, of which process 1 meets a fate; its exit code."""
-    export.write_graphs = empty_graphs
+    saving.write_graphs = empty_graphs
     step, place = Display.step, launch()
 
     def ending(self: Display, examples: int, speed: float, loss: float) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
-from lifelong.ingestion.files import ingest
-from lifelong.memory import takeover
-from lifelong.memory.rebuild import Rebuild
-from lifelong.memory.writer import MemoryWriter
-from lifelong.serving.app import create_app
-from lifelong.store.opening import open_store
+from lifelong.online.ingestion.files import ingest
+from lifelong.online.memory import takeover
+from lifelong.online.memory.rebuild import Rebuild
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.serving.app import create_app
+from lifelong.online.store.opening import open_store
 
 SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop"
 PEOPLE = ("Ada", "Ben", "Carla")

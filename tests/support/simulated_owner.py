@@ -1,4 +1,4 @@
-"""A store's owner and its readers in a simulated world; both sides of `lifelong.store.protocol` are the real ones.
+"""A store's owner and its readers in a simulated world; both sides of `online.store.protocol` are the real ones.
 
     operations --> readers --links--> owner --> InMemoryStore, disk          kills, power cuts, errors, holds, cuts
 
@@ -16,11 +16,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lifelong.errors import StoreError, StoreUnavailableError
-from lifelong.store.artifact_list import ArtifactList
-from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.protocol import Ask, Connection, Hold, Owner, Reader
-from lifelong.store.ram import InMemoryStore
-from lifelong.store.record_cache import ABSENT, OVERHEAD
+from lifelong.online.store.artifact_list import ArtifactList
+from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.protocol import Ask, Connection, Hold, Owner, Reader
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.record_cache import ABSENT, OVERHEAD
 from support.simulation import BrokenError, Clock, Disk, Link
 
 USERS, ITEM, ROWS, TROUBLE = ("ann", "bob", "eve"), "i", 2, 6.0
@@ -37,7 +37,7 @@ def gone() -> StoreUnavailableError:
 
 @dataclass
 class Number:
-    """See `lifelong.store.protocol.Count`."""
+    """See `lifelong.online.store.protocol.Count`."""
 
     value: int = 0
 

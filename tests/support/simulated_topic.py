@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from greenlet import getcurrent, greenlet
 
-from lifelong.data.events import Schema
+from lifelong.dataset.events import Schema
 from lifelong.errors import StoreBehindError, StoreConflictError, StoreError, StoreUnavailableError
-from lifelong.ingestion import kafka
-from lifelong.ingestion.kafka_client import KafkaAddress
-from lifelong.memory.event import decode_event
-from lifelong.memory.updater import Applied
-from lifelong.store.contract import Commit
-from lifelong.store.ram import InMemoryStore
+from lifelong.online.ingestion import kafka
+from lifelong.online.ingestion.kafka_client import KafkaAddress
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.updater import Applied
+from lifelong.online.store.contract import Commit
+from lifelong.online.store.ram import InMemoryStore
 from support.simulation import BrokenError
 
 SOURCE, PARTITIONS = "kafka:t", 2

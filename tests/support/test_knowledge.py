@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lifelong.models import all_names, model_class
-from lifelong.preparation.sources.worlds import WORLDS, WorldSettings
+from lifelong.offline.models import all_names, model_class
+from lifelong.offline.preparation.sources.worlds import WORLDS, WorldSettings
 from support.knowledge import ALL, SIGHTS, Knowledge, Sight, can_know, sight_of
 from support.planted import BUDGETS, CHECKED, KNOWLEDGE, NARROW, cells
 

@@ -24,8 +24,8 @@ from typing import Any
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
-from lifelong.serving.app import create_app
-from lifelong.store.opening import open_store
+from lifelong.online.serving.app import create_app
+from lifelong.online.store.opening import open_store
 from support.client import Client
 
 _BLOCK = re.compile(r"^```(sh|python|text)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

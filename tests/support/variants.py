@@ -9,7 +9,7 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.artifact.manifest import make_manifest
-from lifelong.data.dataset import Dataset, write_manifest
+from lifelong.dataset.folder import Dataset, write_manifest
 
 
 def other_artifact(artifact: Artifact, out: Path, *, seed: int = 1) -> Artifact:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
-from lifelong.store.contract import Commit, MemoryStore
-from lifelong.store.opening import open_store
-from lifelong.store.sharded import ShardedStore
+from lifelong.online.store.contract import Commit, MemoryStore
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.sharded import ShardedStore
 
 POINTS = ("before the write", "after the write")
 """Places around a commit at which a victim ends itself: before anything is written; after all is, unacknowledged."""
@@ -30,7 +30,7 @@ Doom = tuple[str, int] | None
 
 def ingest_file(artifact: str, url: str, path: str, acknowledged: str, doom: Doom, *, compact: bool = False) -> None:
     """Fold a file in; the number of bytes that are done is put at the end of a file after each commit."""
-    from lifelong.ingestion import files
+    from lifelong.online.ingestion import files
 
     files.BATCH = BATCH
     store = _doomed(open_store(url), doom)
@@ -48,7 +48,7 @@ def ingest_file(artifact: str, url: str, path: str, acknowledged: str, doom: Doo
 def ingest_in_workers(artifact: str, url: str, path: str, acknowledged: str) -> None:
     """Fold a file in by two workers; what every shard holds is said whenever one of them is further."""
     from lifelong.errors import LostProcessError
-    from lifelong.ingestion import files
+    from lifelong.online.ingestion import files
 
     files.BATCH = BATCH
     store, say = open_store(url), _sayer(acknowledged)
@@ -80,9 +80,9 @@ def workers_of(process: int) -> list[int]:
 
 def follow_topic(artifact: str, url: str, place: str, acknowledged: str, doom: Doom) -> None:
     """Follow a topic; the number of messages that are in the store is said after each batch."""
-    from lifelong.ingestion import kafka
-    from lifelong.ingestion.kafka_client import parse
-    from lifelong.memory.updater import Updater
+    from lifelong.online.ingestion import kafka
+    from lifelong.online.ingestion.kafka_client import parse
+    from lifelong.online.memory.updater import Updater
 
     opened, store = Artifact.open(artifact), _doomed(open_store(url), doom)
     updater, say = Updater(opened, store), _sayer(acknowledged)
@@ -100,9 +100,9 @@ def follow_topic(artifact: str, url: str, place: str, acknowledged: str, doom: D
 def follow_in_workers(artifact: str, url: str, place: str, acknowledged: str) -> None:
     """Follow a topic with two workers; what every shard holds is said whenever one of them is further."""
     from lifelong.errors import LostProcessError
-    from lifelong.ingestion.kafka import Followed, StreamSettings
-    from lifelong.ingestion.kafka_client import parse
-    from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
+    from lifelong.online.ingestion.kafka import Followed, StreamSettings
+    from lifelong.online.ingestion.kafka_client import parse
+    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
 
     store, say = open_store(url), _sayer(acknowledged)
     assert isinstance(store, ShardedStore)
@@ -121,8 +121,8 @@ def follow_in_workers(artifact: str, url: str, place: str, acknowledged: str) ->
 
 def serve(artifact: str, url: str, address: str, doom: Doom) -> None:
     """Serve over HTTP; where, is said in a file."""
-    from lifelong.serving.app import create_app
-    from lifelong.serving.run import run
+    from lifelong.online.serving.app import create_app
+    from lifelong.online.serving.run import run
 
     store = _doomed(open_store(url), doom)
     app = create_app(Artifact.open(artifact), store)
@@ -132,12 +132,12 @@ def serve(artifact: str, url: str, address: str, doom: Doom) -> None:
 
 def fill(artifact: str, url: str, data: str, acknowledged: str, doom: Doom) -> None:
     """Backfill a dataset; the number of users who are done is said after each commit."""
-    from lifelong.data.dataset import Dataset
-    from lifelong.training import backfill
+    from lifelong import filling
+    from lifelong.dataset.folder import Dataset
 
-    backfill._EVENTS = 200
+    filling._EVENTS = 200
     store, say = _doomed(open_store(url), doom), _sayer(acknowledged)
-    backfill.backfill(
+    filling.backfill(
         Artifact.open(artifact), Dataset(Path(data)), store, event_log=True, progress=lambda done, total: say(done)
     )
     store.close()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from lifelong.artifact.folder import FieldLayout
-from lifelong.memory.codec import make_codec
-from lifelong.memory.state import States
+from lifelong.online.memory.codec import make_codec
+from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
 from lifelong.tally.plan import Plan
 

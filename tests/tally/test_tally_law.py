@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lifelong.artifact.folder import FieldLayout
-from lifelong.data.events import GAP_NUMBERS
-from lifelong.data.vocabulary import FIRST_BUCKET
-from lifelong.memory.codec import make_codec
-from lifelong.memory.state import States
+from lifelong.dataset.events import GAP_NUMBERS
+from lifelong.dataset.vocabulary import FIRST_BUCKET
+from lifelong.online.memory.codec import make_codec
+from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
 from lifelong.tally.plan import CellPacking, Plan, keys_of, seconds_of
 

@@ -15,6 +15,6 @@ def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     # Here, so that a module that is skipped without torch still is.
     from support.artifacts import empty_graphs
 
-    from lifelong.artifact import export
+    from lifelong.offline.export import saving
 
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+    monkeypatch.setattr(saving, "write_graphs", empty_graphs)

@@ -9,8 +9,8 @@ import pytest
 
 import lifelong
 from lifelong.errors import UsageError
-from lifelong.training import runs
-from lifelong.training.trackers import MlFlow, TensorBoard
+from lifelong.offline.training import runs
+from lifelong.offline.training.trackers import MlFlow, TensorBoard
 
 pytestmark = pytest.mark.usefixtures("no_graphs")
 QUICK = {"epochs": 2, "threads": 1, "max_targets": 10, "validate_every": 0.5, "progress": False}

@@ -8,14 +8,14 @@ from torch import nn
 
 from lifelong.config import TrainSettings
 from lifelong.errors import ConfigError, DataError, UsageError
-from lifelong.training.checkpoint import (
+from lifelong.offline.training.checkpoint import (
     Checkpoint,
     CurvePoint,
     Fingerprint,
     Progress,
     State,
 )
-from lifelong.training.optimiser import Optimiser, build_optimiser
+from lifelong.offline.training.optimiser import Optimiser, build_optimiser
 
 POINT = CurvePoint(examples=7, seconds=0.1, train_loss=1 / 3, auc=0.6, log_loss=0.5)
 STATE = State(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lifelong.training.compute import Compute
+from lifelong.offline.training.compute import Compute
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])

@@ -13,10 +13,10 @@ from support.processes import children, until, wait_until_gone
 
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.errors import MismatchError
+from lifelong.offline.training import trainer
+from lifelong.offline.training.jobs import Pace, run_jobs
+from lifelong.offline.training.runs import Run
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training import trainer
-from lifelong.training.jobs import Pace, run_jobs
-from lifelong.training.runs import Run
 
 QUICK = TrainSettings(threads=1, max_examples=300, validate_every=100, batch_targets=64)
 
@@ -107,9 +107,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.dataset import Dataset
-from lifelong.training.jobs import Pace, run_jobs
-from lifelong.training.runs import Run
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.training.jobs import Pace, run_jobs
+from lifelong.offline.training.runs import Run
 if __name__ == "__main__":
     data, out, examples, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     train = TrainSettings(threads=1, max_examples=examples, validate_every=200, batch_targets=64, patience=10**6)

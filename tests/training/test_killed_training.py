@@ -19,11 +19,11 @@ import torch
 from safetensors import SafetensorError
 from support.artifacts import empty_graphs, tiny_artifact
 
-from lifelong.artifact import export
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import DataError
+from lifelong.offline.export import saving
+from lifelong.offline.training.checkpoint import Checkpoint, Fingerprint, Progress, State
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.checkpoint import Checkpoint, Fingerprint, Progress, State
 
 FINGERPRINT = Fingerprint(data_hash="abc", model="hpmn", settings={}, train={})
 
@@ -51,14 +51,14 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_full_disk_keeps_the_earlier_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+    monkeypatch.setattr(saving, "write_graphs", empty_graphs)
     dataset = tiny_dataset(tmp_path / "data", num_users=10)
     before = tiny_artifact(tmp_path / "artifact", dataset, model="dnn").id
 
     def full(*given: Any, **named: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(export, "write_graphs", full)
+    monkeypatch.setattr(saving, "write_graphs", full)
     with pytest.raises(DataError, match="an earlier artifact is still there"):
         tiny_artifact(tmp_path / "artifact", dataset, model="dnn", seed=1)
     assert Artifact.open(tmp_path / "artifact").id == before
@@ -71,7 +71,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 import torch, safetensors.torch
 from lifelong import atomic
-from lifelong.training.checkpoint import Checkpoint, Fingerprint, Progress, State
+from lifelong.offline.training.checkpoint import Checkpoint, Fingerprint, Progress, State
 
 checkpoint = Checkpoint(Path(sys.argv[1]) / "out", Fingerprint(data_hash="abc", model="hpmn", settings={}, train={}))
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from lifelong.models.base import Output
+from lifelong.offline.models.base import Output
+from lifelong.offline.training.losses import loss_of, masked_cross_entropy
 from lifelong.testing.worlds import random_batch
-from lifelong.training.losses import loss_of, masked_cross_entropy
 
 
 def test_mean_over_real_targets_and_tasks() -> None:

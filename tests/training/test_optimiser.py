@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from lifelong.config import TrainSettings
-from lifelong.training.optimiser import build_optimiser, learning_rate
+from lifelong.offline.training.optimiser import build_optimiser, learning_rate
 
 
 def test_weight_decay_leaves_embedding_tables_out() -> None:

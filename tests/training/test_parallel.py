@@ -6,12 +6,12 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from lifelong.data.batch import Batch
-from lifelong.models import build
-from lifelong.models.base import Model
+from lifelong.offline.data.batch import Batch
+from lifelong.offline.models import build
+from lifelong.offline.models.base import Model
+from lifelong.offline.training.losses import loss_of
+from lifelong.offline.training.parallel import ParallelGradients, parallel_gradients, split
 from lifelong.testing.worlds import INPUTS, random_batch
-from lifelong.training.losses import loss_of
-from lifelong.training.parallel import ParallelGradients, parallel_gradients, split
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from support.planted import CHECKED, Cell, cells, measure, prepare_world
 
-from lifelong.data.dataset import Dataset
-from lifelong.preparation.sources.worlds import WorldSettings
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.preparation.sources.worlds import WorldSettings
 
 Prepared = Callable[[WorldSettings], Dataset]
 

@@ -16,16 +16,16 @@ from safetensors.torch import load_file
 from support import several
 from support.artifacts import empty_graphs
 
-from lifelong.artifact import export
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import UsageError
-from lifelong.evaluation.evaluate import evaluate, predict
 from lifelong.launch import Launch, launch
+from lifelong.offline.evaluation.evaluate import evaluate, predict
+from lifelong.offline.export import saving
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.training.display import Display
+from lifelong.offline.training.trainer import train
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.display import Display
-from lifelong.training.trainer import train
 
 pytestmark = pytest.mark.slow
 SCRIPT = str(Path(several.__file__))
@@ -47,7 +47,7 @@ def dataset(folder: Path) -> Dataset:
 def no_graphs() -> Any:
     """Exporting graphs takes seconds and has its own tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "write_graphs", empty_graphs)
+        patch.setattr(saving, "write_graphs", empty_graphs)
         yield
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from lifelong.config import load_config
-from lifelong.data.cooccurrence import aligned_vectors, cooccurrence_vectors
-from lifelong.data.dataset import Dataset, NegativeRule
-from lifelong.data.examples import SPLITS, Examples, Split
+from lifelong.dataset.examples import SPLITS, Examples, Split
+from lifelong.dataset.folder import Dataset, NegativeRule
 from lifelong.errors import ConfigError, MismatchError
-from lifelong.models import MODELS, check_config
-from lifelong.models.base import Model
+from lifelong.offline.data.cooccurrence import aligned_vectors, cooccurrence_vectors
+from lifelong.offline.models import MODELS, check_config
+from lifelong.offline.models.base import Model
+from lifelong.offline.training.settings import build_model, initialised, largest_period, with_recipe
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.settings import build_model, initialised, largest_period, with_recipe
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.dataset import Dataset
-from lifelong.models import build
-from lifelong.models.base import Model, Output
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.models import build
+from lifelong.offline.models.base import Model, Output
+from lifelong.offline.training import loop
+from lifelong.offline.training.losses import loss_of
+from lifelong.offline.training.optimiser import learning_rate
+from lifelong.offline.training.settings import batches_for
+from lifelong.offline.training.trainer import train
 from lifelong.testing.worlds import INPUTS, random_batch
-from lifelong.training import loop
-from lifelong.training.losses import loss_of
-from lifelong.training.optimiser import learning_rate
-from lifelong.training.settings import batches_for
-from lifelong.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("no_graphs")
 
@@ -72,7 +72,7 @@ def test_every_step_takes_the_rate_that_the_schedule_has_at_that_many_examples(
         return wanted[-1]
 
     stepped = loop.build_optimiser(torch.nn.Linear(1, 1), TrainSettings()).__class__.step
-    monkeypatch.setattr("lifelong.training.optimiser.Optimiser.step", step)
+    monkeypatch.setattr("lifelong.offline.training.optimiser.Optimiser.step", step)
     monkeypatch.setattr(loop, "learning_rate", rate)
     learned(dataset, tmp_path / "out", schedule="cosine", learning_rate=0.01)
     assert len(taken) > 3

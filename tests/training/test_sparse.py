@@ -8,20 +8,20 @@ import torch
 from support.artifacts import empty_graphs
 from torch import nn
 
-from lifelong.artifact import export
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.dataset import Dataset
-from lifelong.evaluation.processes import Processes
-from lifelong.models import MODELS, build
-from lifelong.models.base import Model
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.evaluation.processes import Processes
+from lifelong.offline.export import saving
+from lifelong.offline.models import MODELS, build
+from lifelong.offline.models.base import Model
+from lifelong.offline.training import optimiser as optimisers
+from lifelong.offline.training.compute import Compute
+from lifelong.offline.training.display import Display
+from lifelong.offline.training.gradients import Gradients
+from lifelong.offline.training.optimiser import Optimiser, build_optimiser, clip_gradients, use_sparse_tables
+from lifelong.offline.training.trainer import train
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
-from lifelong.training import optimiser as optimisers
-from lifelong.training.compute import Compute
-from lifelong.training.display import Display
-from lifelong.training.gradients import Gradients
-from lifelong.training.optimiser import Optimiser, build_optimiser, clip_gradients, use_sparse_tables
-from lifelong.training.trainer import train
 
 TRAINED = [name for name, entry in MODELS.items() if issubclass(entry, Model)]
 
@@ -132,7 +132,7 @@ def test_state_comes_back_exactly() -> None:
 
 
 def test_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+    monkeypatch.setattr(saving, "write_graphs", empty_graphs)
     dataset = tiny_dataset(tmp_path / "data", num_users=20)
     straight = run(dataset, tmp_path / "straight")
     step, count = Display.step, 0

@@ -13,20 +13,20 @@ import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
 
-from lifelong.artifact import export
-from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.dataset import Dataset
-from lifelong.data.events import InputSpec
+from lifelong.dataset.events import InputSpec
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ArtifactError, ConfigError, LifelongError, MismatchError
-from lifelong.evaluation.evaluate import evaluate
-from lifelong.models import all_names, build
-from lifelong.models.base import Model
-from lifelong.preparation.prepare import prepare
-from lifelong.training.display import Display
-from lifelong.training.start import Start
-from lifelong.training.trainer import train
+from lifelong.offline.evaluation.evaluate import evaluate
+from lifelong.offline.export import saving
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models import all_names, build
+from lifelong.offline.models.base import Model
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.training.display import Display
+from lifelong.offline.training.start import Start
+from lifelong.offline.training.trainer import train
 
 QUICK = {"seed": 1, "threads": 1, "max_examples": 400, "min_steps": 0, "validate_every": 200, "batch_targets": 200}
 DAY = 86_400
@@ -68,7 +68,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(autouse=True)
 def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting graphs takes seconds and has its own tests."""
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+    monkeypatch.setattr(saving, "write_graphs", empty_graphs)
 
 
 def run(dataset: Dataset, out: Path, model: str | None = "dnn", **named: Any) -> Artifact:

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from lifelong.config import RunConfig, TrainSettings, load_config
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.training import loop
-from lifelong.training.checkpoint import CurvePoint, Progress
-from lifelong.training.settings import with_recipe
-from lifelong.training.stopping import has_fallen, impatient, validation_due
-from lifelong.training.trainer import train
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.offline.training import loop
+from lifelong.offline.training.checkpoint import CurvePoint, Progress
+from lifelong.offline.training.settings import with_recipe
+from lifelong.offline.training.stopping import has_fallen, impatient, validation_due
+from lifelong.offline.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("no_graphs")
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.negatives import labelled_training_examples
+from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.errors import UsageError
-from lifelong.evaluation.compare import Comparison, Runs, compare
-from lifelong.evaluation.costs import Serving, hit_limit
-from lifelong.models import check_config
+from lifelong.offline.evaluation.compare import Comparison, Runs, compare
+from lifelong.offline.evaluation.costs import Serving, hit_limit
+from lifelong.offline.models import check_config
+from lifelong.offline.training import trainer
+from lifelong.offline.training.ablations import changed, variants
+from lifelong.offline.training.runs import gather
+from lifelong.offline.training.settings import with_recipe
+from lifelong.offline.training.study import RunsFailedError, Study, equal_budget, plan, run_study
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training import trainer
-from lifelong.training.ablations import changed, variants
-from lifelong.training.runs import gather
-from lifelong.training.settings import with_recipe
-from lifelong.training.study import RunsFailedError, Study, equal_budget, plan, run_study
 
 TRAIN = TrainSettings(threads=1, max_examples=200, validate_every=100, batch_targets=64)
 
@@ -201,7 +201,7 @@ def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
 def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monkeypatch):
     made, out, study = outcome
     monkeypatch.setattr(trainer, "train", None)
-    monkeypatch.setattr("lifelong.training.sweep.evaluate.predict", None)
+    monkeypatch.setattr("lifelong.offline.training.sweep.evaluate.predict", None)
     again = run_study(dataset, out, study, command="lifelong compare").comparison
     assert again.rows == made.comparison.rows
     assert again.sweep == made.comparison.sweep
@@ -290,7 +290,7 @@ def test_a_run_that_was_trained_and_not_scored_to_the_end_is_only_scored_again(d
 @pytest.mark.slow
 def test_ablations_are_rows_beside_their_base(dataset, tmp_path, monkeypatch):
     only = {"hops-1": check_config("hpmn", {"hops": 1, "width": 4}), "authors-mode": {"authors_mode": True, "width": 4}}
-    monkeypatch.setattr("lifelong.training.study.variants", lambda model, base: only)
+    monkeypatch.setattr("lifelong.offline.training.study.variants", lambda model, base: only)
     study = Study({"hpmn": RunConfig(train=TRAIN, model={"width": 4})}, ablations="hpmn", resamples=10)
     base, hops, authors = run_study(dataset, tmp_path, study).comparison.ablations
     assert (base.name, base.settings, base.difference) == ("base", {}, None)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.artifact.export import write_artifact
-from lifelong.data.batches import evaluation_batches
-from lifelong.data.recent import recent_parts
 from lifelong.errors import UsageError
-from lifelong.evaluation import evaluate, metrics
-from lifelong.models import build
+from lifelong.offline.data.batches import evaluation_batches
+from lifelong.offline.data.recent import recent_parts
+from lifelong.offline.evaluation import evaluate, metrics
+from lifelong.offline.export.saving import write_artifact
+from lifelong.offline.models import build
+from lifelong.offline.training.runs import Run
+from lifelong.offline.training.sweep import SweepTask, choose, parse_steps, sweep
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.runs import Run
-from lifelong.training.sweep import SweepTask, choose, parse_steps, sweep
 
 SMALL = {
     "hpmn": {"embedding": 3, "width": 4, "periods": [1, 2, 4]},
@@ -93,7 +93,7 @@ def test_a_memory_starts_empty_at_the_first_recent_event(dataset):
     place = int(np.argmax(examples.position_N))
     batch = next(iter(evaluation_batches(dataset, examples.take(np.array([place])))))
     position = int(examples.position_N[place])
-    from lifelong.models.base import Event, Target
+    from lifelong.offline.models.base import Event, Target
 
     memory = model.initial_memory(1)
     for step in range(position - recent, position):

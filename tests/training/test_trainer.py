@@ -12,33 +12,33 @@ import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
 
-from lifelong.artifact import export
-from lifelong.artifact.export import load_model
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.cooccurrence import cooccurrence_vectors, unit_factors
-from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples, Split
-from lifelong.data.popularity import target_counts
+from lifelong.dataset.examples import Examples, Split
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
-from lifelong.evaluation import metrics
-from lifelong.evaluation.calibration import fit_calibrator
-from lifelong.evaluation.evaluate import predict
-from lifelong.models import model_class
-from lifelong.models.tally import best_weight
-from lifelong.nn.counted import TargetPopularity
-from lifelong.store.opening import open_store
-from lifelong.tally.spec import FEATURES
-from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.backfill import backfill
-from lifelong.training.display import Display
-from lifelong.training.loop import (
+from lifelong.filling import backfill
+from lifelong.offline.data.cooccurrence import cooccurrence_vectors, unit_factors
+from lifelong.offline.data.popularity import target_counts
+from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.calibration import fit_calibrator
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.export import saving
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models import model_class
+from lifelong.offline.models.tally import best_weight
+from lifelong.offline.nn.counted import TargetPopularity
+from lifelong.offline.training.display import Display
+from lifelong.offline.training.loop import (
     DivergedError,
     log_loss_of_shares,
     measure_tasks,
     total_examples,
     validation_subset,
 )
-from lifelong.training.trainer import train
+from lifelong.offline.training.trainer import train
+from lifelong.online.store.opening import open_store
+from lifelong.tally.spec import FEATURES
+from lifelong.testing.datasets import tiny_dataset
 
 SMALL = {
     "min_steps": 0,
@@ -55,7 +55,7 @@ SMALL = {
 def no_graphs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Exporting graphs takes seconds and has its own tests."""
     if "graphs" not in request.node.name:
-        monkeypatch.setattr(export, "write_graphs", empty_graphs)
+        monkeypatch.setattr(saving, "write_graphs", empty_graphs)
 
 
 def run(
@@ -227,7 +227,7 @@ def test_resume_with_other_settings_is_refused(
 def test_a_place_that_cannot_be_written_to_is_refused_before_training(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lifelong.training.trainer.build_model", None)
+    monkeypatch.setattr("lifelong.offline.training.trainer.build_model", None)
     # Root, too, cannot write there.
     with pytest.raises(OSError, match="/proc"):
         train(dataset, "popularity", Path("/proc/none/artifact"))
@@ -351,7 +351,7 @@ def test_calibrator_is_fitted_on_more_than_decides_when_to_stop(dataset: Dataset
     artifact = run(dataset, tmp_path / "out", model="counts", validation_examples=40)
     examples, found = dataset.examples("validation"), artifact.metrics["validation"]
     assert found["examples"] <= 40 < found["calibration_examples"] == len(examples)
-    wanted = fit_calibrator(predict(export.load_model(artifact), dataset, examples)[:, 0], examples.label_NT[:, 0])
+    wanted = fit_calibrator(predict(saving.load_model(artifact), dataset, examples)[:, 0], examples.label_NT[:, 0])
     assert artifact.config.calibrator.a == pytest.approx(wanted.a)
     assert artifact.config.calibrator.b == pytest.approx(wanted.b)
     few = run(dataset, tmp_path / "few", model="counts", validation_examples=40, calibration_examples=1)
@@ -411,8 +411,8 @@ def test_patience_ends_a_run_before_its_least_steps_once_what_was_learnt_is_lost
         value = next(given, losses[-1])
         return {task: {"auc": 1 - value, "log_loss": value} for task in tasks}
 
-    monkeypatch.setattr("lifelong.training.loop.measure_tasks", measured)
-    monkeypatch.setattr("lifelong.training.loop.log_loss_of_shares", lambda *_: 0.6931)
+    monkeypatch.setattr("lifelong.offline.training.loop.measure_tasks", measured)
+    monkeypatch.setattr("lifelong.offline.training.loop.log_loss_of_shares", lambda *_: 0.6931)
     record = run(dataset, tmp_path / "out", patience=2, min_steps=10**6, validate_every=200, max_epochs=4).metrics
     assert record["stopped_by"] == ("examples" if ends is None else "patience")
     assert len(record["learning_curve"]) == (ends or len(record["learning_curve"]))

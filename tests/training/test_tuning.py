@@ -13,15 +13,15 @@ import optuna
 
 from lifelong.config import RunConfig, TrainSettings, load_config
 from lifelong.errors import LifelongError, MismatchError, UsageError
-from lifelong.evaluation import metrics
-from lifelong.evaluation.evaluate import predict
-from lifelong.models import MODELS, build, check_config
+from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.evaluate import predict
+from lifelong.offline.models import MODELS, build, check_config
+from lifelong.offline.training import tuning
+from lifelong.offline.training.loop import Loop
+from lifelong.offline.training.space import apply, defaults, space_of
+from lifelong.offline.training.trainer import train
+from lifelong.offline.training.tuning import Search, tune
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training import tuning
-from lifelong.training.loop import Loop
-from lifelong.training.space import apply, defaults, space_of
-from lifelong.training.trainer import train
-from lifelong.training.tuning import Search, tune
 
 CONFIG = RunConfig(train=TrainSettings(threads=1, batch_targets=64))
 
@@ -157,7 +157,7 @@ def test_a_journal_of_another_search_is_refused_by_what_differs(dataset, tmp_pat
 def test_a_trial_below_the_median_of_the_earlier_ones_is_given_up(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_PATIENT_TRIALS", 1)
     aucs = iter([*[0.9] * 8, *[0.1] * 8])
-    monkeypatch.setattr("lifelong.training.loop.metrics.auc", lambda label, logit: next(aucs))
+    monkeypatch.setattr("lifelong.offline.training.loop.metrics.auc", lambda label, logit: next(aucs))
     search = Search("dnn", trials=2, examples=800)
     config = RunConfig(train=CONFIG.train.model_copy(update={"batch_targets": 16, "max_targets": 8}))
     tuned = tune(dataset, search, tmp_path / "dnn.toml", config=config)
@@ -186,7 +186,7 @@ def test_no_setting_left_to_search_is_refused(dataset, tmp_path):
 
 
 def test_ranges_are_of_settings_that_some_model_has():
-    from lifelong.training.space import MODEL
+    from lifelong.offline.training.space import MODEL
 
     known = {field.name for entry in MODELS.values() for field in fields(entry.Config)}
     assert set(MODEL) <= known
@@ -213,7 +213,7 @@ def test_gbdt_is_tuned_and_the_outcome_trains_it(dataset, tmp_path):
 
 
 def test_trials_of_gbdt_share_the_inputs_of_its_examples_and_score_as_fits_of_their_own(dataset, tmp_path, monkeypatch):
-    from lifelong.models import gbdt
+    from lifelong.zoo import gbdt
 
     asked = []
 

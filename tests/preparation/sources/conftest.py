@@ -12,7 +12,7 @@ import pytest
 ibis = pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
-from lifelong.preparation.sources import SOURCES, RawLog  # noqa: E402
+from lifelong.offline.preparation.sources import SOURCES, RawLog  # noqa: E402
 
 
 @pytest.fixture

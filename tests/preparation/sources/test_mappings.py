@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from lifelong.config import read_mapping
 from lifelong.errors import SourceError, UsageError
-from lifelong.preparation.prepare import prepare
-from lifelong.preparation.sources import MAPPINGS, SOURCES
-from lifelong.preparation.sources.mapping import TableMapping
+from lifelong.offline.preparation.prepare import prepare
+from lifelong.offline.preparation.sources import MAPPINGS, SOURCES
+from lifelong.offline.preparation.sources.mapping import TableMapping
 
 Write, Read, Rows, Save = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]], Callable[..., Path]
 EVENT = ("user", "item", "time")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.preparation.sources.worlds import WORLDS, Block, WorldSettings, best_auc, blocks, categories
+from lifelong.offline.preparation.sources.worlds import WORLDS, Block, WorldSettings, best_auc, blocks, categories
 
 Read, Rows = Callable[..., Any], Callable[..., list[Any]]
 

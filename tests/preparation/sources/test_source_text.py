@@ -13,7 +13,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 
 from lifelong.errors import SourceError
-from lifelong.preparation.sources.text import Column, Layout, Places, rows
+from lifelong.offline.preparation.sources.text import Column, Layout, Places, rows
 
 LAYOUT = Layout((Column("user", "id"), Column("note"), Column("time", "integer")))
 QUOTED = Layout(LAYOUT.columns, quoted=True, header=True)

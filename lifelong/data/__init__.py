@@ -1,1 +1,0 @@
-"""From raw logs to batches: sources, preparation, histories, examples, vocabularies, catalogue."""

@@ -1,0 +1,402 @@
+"""Ids (external keys, strings) and numbers (dense indices): memory-mapped, torch-free, quick to open.
+
+`IdIndex` is a plain two-way map between ids and 0..n-1. `Vocabulary` puts padding, unknown and hash buckets before it.
+
+Numbers of one field:
+
+    0         padding
+    1         unknown (and missing values)
+    2 ..      hash buckets, for values that the training period did not hold or held too rarely
+    2 + buckets ..   the known values
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.dataset.arrays import AGAIN, check_lengths, open_arrays, ranges, save_arrays
+from lifelong.dataset.scales import NUMBER
+from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
+from lifelong.errors import DatasetError
+
+PADDING = 0
+UNKNOWN = 1
+FIRST_BUCKET = 2
+SEARCHED = 16 * 2**20
+"""Bytes of ids that a search looks at."""
+
+_TYPES = {"text": np.uint8, "offset": np.int64, "hash": np.uint64, "order": np.int64}
+"""Files of an index, in the order of its parts."""
+
+
+def id_hash(value: str) -> int:
+    """64-bit hash of an id, equal on every machine and in every release (BLAKE2b, little-endian)."""
+    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
+
+
+def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
+    view, blake2b = text.tobytes(), hashlib.blake2b
+    pairs = itertools.pairwise(offset.tolist())
+    return np.frombuffer(
+        b"".join(blake2b(view[start:end], digest_size=8).digest() for start, end in pairs), "<u8"
+    ).astype(np.uint64)
+
+
+class IdIndex:
+    """Two-way map between n distinct ids and 0..n-1, memory-mapped from a folder.
+
+    Files: `text.npy` (uint8, all ids one after another), `offset.npy` (int64, n + 1), `hash.npy` (uint64, sorted) and
+    `order.npy` (int64: place in `hash.npy` -> index). A look-up is a binary search among the hashes and a comparison
+    of the text, so nothing is read at opening and processes share the pages.
+
+    >>> index = IdIndex.build(["ada", "bob"])
+    >>> index.find(["bob", "eve"]).tolist(), index.id_at(0)
+    ([1, -1], 'ada')
+    """
+
+    def __init__(
+        self,
+        text: npt.NDArray[np.uint8],
+        offset: IntArray,
+        sorted_hash: npt.NDArray[np.uint64],
+        order: IntArray,
+    ) -> None:
+        self._text, self._offset, self._hash, self._order = text, offset, sorted_hash, order
+
+    @classmethod
+    def build(cls, ids: Sequence[str]) -> IdIndex:
+        """Index the given ids in the given order.
+
+        Raises:
+            DatasetError: an id occurs twice.
+        """
+        encoded = [value.encode() for value in ids]
+        offset = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(value) for value in encoded], out=offset[1:])
+        return cls.from_text(np.frombuffer(b"".join(encoded), np.uint8), offset)
+
+    @classmethod
+    def from_text(cls, text: npt.NDArray[np.uint8], offset: IntArray) -> IdIndex:
+        """Index ids that are one after another in one text; id i is `text[offset[i]:offset[i + 1]]`, UTF-8.
+
+        Raises:
+            DatasetError: an id occurs twice.
+        """
+        return cls._of(text, offset, _text_hashes(text, offset))
+
+    @classmethod
+    def _of(cls, text: npt.NDArray[np.uint8], offset: IntArray, hashes: npt.NDArray[np.uint64]) -> IdIndex:
+        order = np.argsort(hashes, kind="stable").astype(np.int64)
+        index = cls(text, offset, hashes[order], order)
+        # Equal ids have equal hashes, so only neighbours with one hash need their text compared.
+        same = np.flatnonzero(index._hash[1:] == index._hash[:-1])
+        suspects = np.unique(np.concatenate([same, same + 1]))
+        names = [index.id_at(int(order[place])) for place in suspects]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DatasetError(
+                f"the id {twice!r} occurs twice in one index", expected="distinct ids", fix="prepare the dataset again"
+            )
+        return index
+
+    def take(self, index: npt.NDArray[np.integer]) -> IdIndex:
+        """The chosen ids, in the chosen order.
+
+        Raises:
+            DatasetError: one is chosen twice.
+        """
+        start, length = self._offset[index], np.diff(self._offset)[index]
+        offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        return self._of(self._text[ranges(start, length)], offset, self.hashes()[index])
+
+    def followed_by(self, other: IdIndex) -> IdIndex:
+        """These ids, followed by the other ones.
+
+        Raises:
+            DatasetError: an id is in both.
+        """
+        offset = np.concatenate([self._offset, self._offset[-1] + other._offset[1:]])
+        text, hashes = np.concatenate([self._text, other._text]), np.concatenate([self.hashes(), other.hashes()])
+        return self._of(text, offset, hashes)
+
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """`id_hash` of every id, in order of their index."""
+        hashes = np.empty(len(self), np.uint64)
+        hashes[self._order] = self._hash
+        return hashes
+
+    @classmethod
+    def open(cls, folder: Path) -> IdIndex:
+        """Map a saved index.
+
+        Raises:
+            DatasetError: a file is missing or not a numpy array, or their lengths contradict each other.
+        """
+        parts = open_arrays(folder, _TYPES, "id index")
+        for name, values in parts.items():
+            if values.ndim != 1 or values.dtype != _TYPES[name]:
+                found = f"{folder / name}.npy holds {values.dtype} {values.shape}"
+                raise DatasetError(found, expected=f"{np.dtype(_TYPES[name])}, one axis", fix=AGAIN)
+        offset, count = parts["offset"], len(parts["offset"]) - 1
+        check_lengths(folder, {name: parts[name] for name in ("hash", "order")}, count)
+        check_lengths(folder, {"text": parts["text"]}, int(offset[-1]) if len(offset) else -1)
+        return cls(*parts.values())
+
+    def is_whole(self) -> bool:
+        """Whether the parts of each id are where its offset and its order say; reads both."""
+        offset, order = self._offset, self._order
+        ascending = offset[0] == 0 and not (np.diff(offset) < 0).any()
+        return bool(ascending and (order >= 0).all() and (order < len(self)).all())
+
+    def save(self, folder: Path) -> None:
+        """Write the four files into `folder`."""
+        save_arrays(folder, {"text": self._text, "offset": self._offset, "hash": self._hash, "order": self._order})
+
+    def __len__(self) -> int:
+        return len(self._offset) - 1
+
+    def content_hash(self) -> str:
+        """SHA-256 over all ids in their order: two indexes have equal hashes only if they have equal ids."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._offset, "<i8").tobytes())
+        digest.update(self._text.tobytes())
+        return digest.hexdigest()
+
+    def id_at(self, index: int) -> str:
+        """The id of one index (0..n-1)."""
+        return bytes(self._text[self._offset[index] : self._offset[index + 1]]).decode()
+
+    def ids(self) -> list[str]:
+        """All ids, in order of their index."""
+        whole, offset = bytes(self._text), self._offset.tolist()
+        return [whole[start:end].decode() for start, end in itertools.pairwise(offset)]
+
+    def search(self, text: str, most: int) -> list[str]:
+        """Ids that hold a text, upper and lower case of ASCII letters alike, in order of their index.
+
+        >>> IdIndex.build(["green tea", "milk", "Tea"]).search("tea", most=5)
+        ['green tea', 'Tea']
+
+        Args:
+            text: what they hold; empty for the first ids.
+            most: ids to give. Of a long index the first `SEARCHED` bytes are looked at.
+        """
+        if not text:
+            return [self.id_at(index) for index in range(min(most, len(self)))]
+        wanted, whole = text.encode(errors="replace").lower(), bytes(self._text[:SEARCHED]).lower()
+        found: list[str] = []
+        at = whole.find(wanted)
+        while at >= 0 and len(found) < most:
+            # The id that this place is in; a match that runs into the next id does not count.
+            index = int(np.searchsorted(self._offset, at, side="right")) - 1
+            end = int(self._offset[index + 1])
+            if at + len(wanted) <= end:
+                found.append(self.id_at(index))
+                at = end - 1
+            at = whole.find(wanted, at + 1)
+        return found
+
+    def find(self, ids: Sequence[str]) -> IntArray:
+        """Index of each id, -1 where it is not held."""
+        found = np.full(len(ids), -1, np.int64)
+        if not len(self):
+            return found
+        encoded = [value.encode() for value in ids]
+        hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
+        start = np.searchsorted(self._hash, hashes)
+        # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` continues.
+        place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
+        index_N = self._order[start[place_N]]
+        same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])
+        found[place_N[same_N]] = index_N[same_N]
+        for place in place_N[~same_N].tolist():
+            found[place] = self._walk(ids[place], hashes[place], int(start[place]))
+        return found
+
+    def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> BoolArray:
+        """Whether the id of each index is the given text; empty texts are left to `_walk`."""
+        size_N, begin_N = np.fromiter(map(len, encoded), np.int64, len(encoded)), self._offset[index_N]
+        same_N: BoolArray = (self._offset[index_N + 1] - begin_N == size_N) & (size_N > 0)
+        if not same_N.any():
+            return same_N
+        # Texts of equal length are compared byte by byte, all in one array, and each text's bytes are joined by `and`.
+        size, begin = size_N[same_N], begin_N[same_N]
+        first = np.cumsum(size) - size
+        text = np.frombuffer(b"".join(itertools.compress(encoded, same_N.tolist())), np.uint8)
+        held = self._text[ranges(begin, size)]
+        same_N[same_N] = np.logical_and.reduceat(held == text, first)
+        return same_N
+
+    def _walk(self, value: str, hashed: np.uint64, at: int) -> int:
+        """Index of an id among distinct ids with one hash, which are neighbours; -1 if it is none of them."""
+        while at < len(self._hash) and self._hash[at] == hashed:
+            index = int(self._order[at])
+            if self.id_at(index) == value:
+                return index
+            at += 1
+        return -1
+
+
+class Vocabulary:
+    """Numbers of one field, from the training period.
+
+    Args:
+        index: the known values.
+        buckets: how many hash buckets come before them; 0 sends every unknown value to `UNKNOWN`.
+
+    >>> vocabulary = Vocabulary.build(["tea", "milk"])
+    >>> vocabulary.numbers(["milk", "coffee", None]).tolist()
+    [3, 1, 1]
+    >>> vocabulary.value_of(2)
+    'tea'
+    """
+
+    index: IdIndex
+    buckets: int
+
+    def __init__(self, index: IdIndex, *, buckets: int = 0) -> None:
+        self.index, self.buckets = index, buckets
+        self.first_known: int = FIRST_BUCKET + buckets
+        self.size: int = self.first_known + len(index)
+        self._fallback: Int32Array | None = None
+
+    @classmethod
+    def build(cls, values: Sequence[str], *, buckets: int = 0) -> Vocabulary:
+        """Number the given values in the given order."""
+        return cls(IdIndex.build(values), buckets=buckets)
+
+    @classmethod
+    def open(cls, folder: Path) -> Vocabulary:
+        """Map a saved vocabulary.
+
+        Raises:
+            DatasetError: the folder holds none.
+        """
+        try:
+            buckets = int(json.loads((folder / "vocabulary.json").read_text())["buckets"])
+            if buckets < 0:
+                raise ValueError(f"{buckets} buckets")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+            raise DatasetError(f"no vocabulary in {folder}: {error}", fix=AGAIN) from error
+        if (folder / NumberVocabulary.FILE).exists():
+            return NumberVocabulary.checked(folder)
+        return cls(IdIndex.open(folder), buckets=buckets)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary into `folder`."""
+        self.index.save(folder)
+        (folder / "vocabulary.json").write_text(json.dumps({"buckets": self.buckets}) + "\n")
+
+    def content_hash(self) -> str:
+        """SHA-256 over buckets and known values: equal only if every number means the same value."""
+        return hashlib.sha256(f"{self.buckets}:{self.index.content_hash()}".encode()).hexdigest()
+
+    def fallback_number(self, value: str) -> int:
+        """The number that `value` has while it is not known: its bucket, or `UNKNOWN`."""
+        return FIRST_BUCKET + id_hash(value) % self.buckets if self.buckets else UNKNOWN
+
+    def fallback_numbers(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
+        """`fallback_number` of values by their `id_hash`."""
+        if not self.buckets:
+            return np.full(len(hashes), UNKNOWN, np.int64)
+        return FIRST_BUCKET + (hashes % np.uint64(self.buckets)).astype(np.int64)
+
+    def numbers(self, values: Sequence[str | None]) -> IntArray:
+        """Number of each value; `None` is `UNKNOWN`, an unseen value gets its bucket."""
+        found = self.index.find([value or "" for value in values])
+        return np.fromiter(
+            (
+                UNKNOWN if value is None else self.first_known + at if at >= 0 else self.fallback_number(value)
+                for value, at in zip(values, found.tolist(), strict=True)
+            ),
+            dtype=np.int64,
+            count=len(values),
+        )
+
+    def value_of(self, number: int) -> str | None:
+        """The value behind a number, None for padding, unknown and buckets."""
+        return self.index.id_at(number - self.first_known) if number >= self.first_known else None
+
+    @property
+    def fallback(self) -> Int32Array:
+        """For every number the one it falls back to; the trainer replaces 2 % of item occurrences by it."""
+        if self._fallback is None:
+            table = np.arange(self.size, dtype=np.int32)
+            table[self.first_known :] = self.fallback_numbers(self.index.hashes())
+            self._fallback = table
+        return self._fallback
+
+
+class NumberVocabulary(Vocabulary):
+    """Numbers of a field that holds numbers itself: levels of one fixed scale, whatever the data.
+
+    The known values are the values of the levels, so that it is saved, compared and read like any other vocabulary.
+    """
+
+    FILE = "scale.json"
+
+    def __init__(self) -> None:
+        super().__init__(IdIndex.build([f"{value:.12g}" for value in NUMBER.values().tolist()]))
+
+    @classmethod
+    def checked(cls, folder: Path) -> NumberVocabulary:
+        """The vocabulary, once it is sure that a folder's scale is the one of this release.
+
+        Raises:
+            DatasetError: the folder was written for another scale.
+        """
+        found = (folder / cls.FILE).read_text(errors="replace")
+        if found != cls._text():
+            raise DatasetError(
+                f"{folder / cls.FILE} holds the scale {found.strip()}",
+                expected=f"{cls._text().strip()}, that of this release",
+                fix="use the release that wrote it, or prepare and train again",
+            )
+        return cls()
+
+    @staticmethod
+    def _text() -> str:
+        return json.dumps(asdict(NUMBER)) + "\n"
+
+    def save(self, folder: Path) -> None:
+        """Write it like any other vocabulary, and its scale."""
+        super().save(folder)
+        (folder / self.FILE).write_text(self._text())
+
+    def numbers(self, values: Sequence[str | None]) -> IntArray:
+        """Level of each value; what is not a number of at least 0 is `UNKNOWN`."""
+        value_N = quantities(values)
+        return NUMBER.numbers(value_N, value_N >= 0)
+
+    def bounds_of(self, number: int) -> tuple[float, float | None] | None:
+        """The least value of a level and of the one after it, None after the last; None for what is no level.
+
+        >>> low, high = NumberVocabulary().bounds_of(int(NumberVocabulary().numbers(["1.25"])[0]))
+        >>> f"{low:.2f} {high:.2f}"
+        '1.16 1.39'
+        """
+        if number < self.first_known:
+            return None
+        low, high = NUMBER.bounds()[number - self.first_known].tolist()
+        return low, high if np.isfinite(high) else None
+
+
+def quantities(values: Sequence[str | None]) -> FloatArray:
+    """The number of each text; NaN where it is not a finite number."""
+    return np.array([_number(value) for value in values], np.float64)
+
+
+def _number(text: str | None) -> float:
+    """The number of a text, NaN where it is not a finite number."""
+    try:
+        found = float(text or "nan")
+    except ValueError:
+        return float("nan")
+    return found if np.isfinite(found) else float("nan")

@@ -1,0 +1,1 @@
+"""Makes artifacts from raw logs: preparation, models, training, evaluation, reports. Knows no store and no server."""

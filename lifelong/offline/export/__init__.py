@@ -1,0 +1,1 @@
+"""Writes a trained model as an artifact: its graphs and its weights."""

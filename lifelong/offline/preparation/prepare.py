@@ -1,0 +1,214 @@
+"""Raw log -> prepared dataset, from disk to disk.
+
+    files --source--> RawLog --number, sort, stream--> histories --protocol--> targets --negatives--> examples
+                                                           `--training period--> vocabularies, catalogue
+
+The dataset is built in a hidden folder next to its place and renamed at the end: an error leaves nothing behind, and a
+kill nothing that looks finished. Equal rows and settings give equal arrays (`data_hash`), whatever the number of
+threads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lifelong.atomic import building, in_use, put_in_place, remove_remains
+from lifelong.dataset.examples import VAULT
+from lifelong.dataset.folder import OPENED, Dataset, Manifest, array_hash, write_manifest
+from lifelong.errors import UsageError
+from lifelong.offline.preparation.assemble import assemble
+from lifelong.offline.preparation.engine import clear_errors, open_engine
+from lifelong.offline.preparation.given import files_of, settings_of
+from lifelong.offline.preparation.ratings import label_ratings
+from lifelong.offline.preparation.settings import Job, PrepareSettings
+from lifelong.offline.preparation.sources import SOURCES, RawLog
+from lifelong.plugins import named_in_errors
+from lifelong.tables import expand
+
+__all__ = ["PrepareSettings", "expand", "prepare"]
+logger: logging.Logger = logging.getLogger(__name__)
+_SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.offline.preparation.sources"
+_ENGINES = ("duckdb", "_duckdb", "ibis")
+
+
+def prepare(
+    log: Any,
+    paths: Sequence[str | Path] = (),
+    out: Path | str | None = None,
+    *,
+    settings: PrepareSettings | None = None,
+    progress: Callable[[str], None] | None = None,
+    **named: Any,
+) -> Dataset:
+    """Prepare a raw log.
+
+    Args:
+        log: a name in `SOURCES`; or a log of your own: a path, a glob, a list of them, or a table that exports Arrow
+            (of pandas, Polars, DuckDB, Ibis, Arrow ...), one row per event.
+        paths: files or globs of a source that has a name; the source decides what roles they have.
+        out: folder of the dataset; must not exist or must be empty, unless `settings.overwrite`.
+        settings: how to prepare; all settings have defaults.
+        progress: called with plain words at every stage; without it, what to know of the dataset (`Dataset.notes`) is
+            logged as warnings.
+        named: settings by their names, which win over `settings`; and of a log of your own which column is what, as in
+            a mapping file (docs/sources.md); of other sources their options.
+
+    Returns:
+        The finished dataset, opened.
+
+    Raises:
+        UsageError: there is no such source, protocol or setting, `out` is taken, or the earlier dataset or
+            artifact does not exist or has other fields.
+        ConfigError: a setting is wrong; lists all of them.
+        SourceError: a file is not what it should be.
+        DataError: the log cannot be prepared, or the disk is full; nothing is left behind.
+
+    >>> import pandas, tempfile
+    >>> log = pandas.DataFrame({"who": ["ann", "bob"] * 50, "what": [f"i{n % 7}" for n in range(100)]})
+    >>> log["at"] = range(1_700_000_000, 1_700_360_000, 3_600)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dataset = prepare(log, out=Path(folder) / "data", user="who", item="what", time="at", min_count=1)
+    ...     dataset.histories.num_events, dataset.schema.item_fields
+    (100, ('item',))
+    """
+    if out is None:
+        raise UsageError(
+            "no folder for the dataset was named", expected="a new folder as out", fix='prepare(log, out="data")'
+        )
+    with files_of(log, paths) as (source, found):
+        chosen, columns = settings_of(source, settings, named)
+        dataset = _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
+    if progress is None:
+        for note in dataset.notes:
+            logger.warning(note)
+    return dataset
+
+
+def _prepare(
+    source: str,
+    files: list[Path],
+    out: Path,
+    settings: PrepareSettings,
+    columns: Mapping[str, Any],
+    tell: Callable[[str], None],
+) -> Dataset:
+    """Prepare files; `columns` are settings of the mapping of a table."""
+    _check_source(source)
+    _check_out(out, settings.overwrite)
+    earlier = None
+    if settings.start is not None:
+        # Loaded where it is asked for: it brings everything that opens artifacts.
+        from lifelong.offline.preparation.earlier_dataset import EarlierDataset
+
+        earlier = EarlierDataset.open(settings.start)
+    started = time.monotonic()
+    for remains in remove_remains(out):
+        tell(f"removed {remains}, which a killed run had left; starting over")
+    with clear_errors(out.parent), building(out) as folder:
+        (folder / "work").mkdir()
+        with open_engine(
+            folder / "work",
+            memory_limit=settings.memory_limit,
+            threads=settings.threads,
+        ) as connection:
+            tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
+            mapping = {} if settings.mapping is None else {"mapping": str(settings.mapping)}
+            options = {**settings.options, **mapping, **columns}
+            with named_in_errors("sources", source, "its files were read", expected=_SOURCE):
+                log = SOURCES[source](connection, files, options)
+                _check_log(source, log)
+            # Tables may be computed when they are first read.
+            with named_in_errors("sources", source, "its tables were read", only=_ENGINES):
+                job = Job(connection, log, folder, label_ratings(log, settings), tell, earlier)
+                manifest = _with_vault(job) if settings.vault else assemble(job)
+        shutil.rmtree(folder / "work")
+        tell("hashing the dataset")
+        record = {**manifest.record, "files": [path.name for path in files], "options": settings.options}
+        if settings.mapping is not None:
+            record["mapping"] = settings.mapping.read_text(encoding="utf-8")
+        if columns:
+            record["columns"] = dict(columns)
+        record["seconds"] = round(time.monotonic() - started, 1)
+        manifest = manifest.model_copy(update={"source": source, "record": record, "data_hash": array_hash(folder)})
+        write_manifest(folder, manifest)
+        _keep_openings(out, folder)
+        put_in_place(folder, out)
+    tell(f"done: {out}")
+    return Dataset(out)
+
+
+def _with_vault(job: Job) -> Manifest:
+    """The dataset of the log without its last part, and that part in a dataset of its own."""
+    from lifelong.offline.preparation.vault import assemble_vault, put_aside
+
+    aside, rest = put_aside(job.connection, job.log, job.settings)
+    manifest = assemble(replace(job, log=rest, cut_times=aside.cut_times[:2]))
+    write_manifest(job.folder, manifest)
+    whole = replace(job, folder=job.folder / VAULT)
+    whole.work.mkdir(parents=True)
+    return manifest.model_copy(update={"vault": assemble_vault(whole, Dataset(job.folder), aside)})
+
+
+def _keep_openings(out: Path, folder: Path) -> None:
+    """Keep who has read a vault when the same one takes its place."""
+    if not (out / "dataset.json").exists() or not (before := Dataset(out)).has_vault:
+        return
+    now, read = Dataset(folder), before.vault.folder / OPENED
+    if now.has_vault and read.is_dir() and now.vault.manifest.data_hash == before.vault.manifest.data_hash:
+        shutil.copytree(read, now.vault.folder / OPENED)
+
+
+def _check_source(source: str) -> None:
+    if source not in SOURCES:
+        close = difflib.get_close_matches(source, SOURCES, n=1)
+        raise UsageError(
+            f"there is no source {source!r}{f' (did you mean {close[0]!r}?)' if close else ''}",
+            expected=", ".join(sorted(SOURCES)),
+            fix="read a log of any other format with the source `table`",
+        )
+
+
+def _check_log(source: str, log: object) -> None:
+    """Check what the source of another package gave; those of this one give a log."""
+    if not isinstance(log, RawLog):
+        raise UsageError(
+            f"the source {source!r} gave an object of type {type(log).__name__}",
+            expected="a RawLog, see lifelong.offline.preparation.sources",
+            fix="return RawLog(...) at the end of the source",
+        )
+    events = {"user", "item", "time", "sequence", *(("event_type",) if log.event_types else ())}
+    tables = [("events", log.events, events), ("items", log.items, {"item", *log.item_fields})]
+    tables.append(("users", log.users, {"user", *log.user_fields}))
+    tables.append(("impressions", log.impressions, {"user", "item", "time", "sequence", *log.tasks}))
+    for name, table, wanted in tables:
+        missing = [] if table is None else sorted(wanted.difference(table.columns))
+        if missing:
+            raise UsageError(
+                f"the table {name!r} of the source {source!r} has {', '.join(table.columns)}",
+                expected=f"also {', '.join(missing)}, see RawLog in lifelong.offline.preparation.sources",
+                fix="add the missing columns, or name what the table has in the RawLog",
+            )
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if (busy := in_use(out)) is not None:
+        raise UsageError(
+            f"another process is writing {out} now (in {busy.name})",
+            expected="one process for a folder",
+            fix="wait until it has ended, or choose another --out",
+        )
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "dataset.json").exists():
+        raise UsageError(f"{out} exists and is not a dataset", expected="a new folder", fix="choose another --out")
+    if not overwrite:
+        raise UsageError(
+            f"{out} already holds a dataset", expected="a new folder", fix="choose another --out, or --overwrite"
+        )

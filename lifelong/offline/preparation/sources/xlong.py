@@ -1,0 +1,157 @@
+"""XLong: one history of 1,000 events a line, with one positive and one negative item; the split is given.
+
+A line has 7 fields, separated by tabs: line index, user, items (comma-separated, oldest first), positive item, negative
+item, and 184 neighbour items of each. There are no times: event i of a line has the ordinal time i, and the two
+labelled targets come after the last event. There are no item fields. The neighbours and the optional file of graph
+embeddings are counted and not used: no model here takes them.
+
+The split of a file follows from its name (`train...` or `test...`) or from the options. Every line is a history of its
+own: the first line of a user keeps the id, the k-th is called `user#k`. Otherwise the histories of a user who is in
+both files would become one. An item 0 is kept as an item: here no number is padding.
+
+Options:
+    train, test: names of files (without folders), comma-separated, where the split does not follow from the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+from lifelong.errors import SourceError
+from lifelong.offline.preparation.engine import materialise, scalars, stage
+from lifelong.offline.preparation.sources import staging
+from lifelong.offline.preparation.sources.rawlog import RawLog
+from lifelong.offline.preparation.sources.text import Column, Layout, Places, open_text, rows
+
+OPTIONS = {"train": "", "test": ""}
+LONGEST = 1 << 20
+"""The sequence of an event is line * LONGEST + its place, so no line may have more events."""
+LAYOUT = Layout(
+    (
+        Column("user", "id"),
+        Column("history", "id"),
+        Column("positive", "id"),
+        Column("negative", "id"),
+        Column("near_positive"),
+        Column("near_negative"),
+    ),
+    names=("index", "user", "history", "positive", "negative", "near_positive", "near_negative"),
+    delimiter="\t",
+)
+
+
+def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
+    """Open train and test files."""
+    splits, graphs = _roles(paths, options)
+    places, schema = Places(), LAYOUT.schema().append(pa.field("split", pa.string()))
+    table = stage(connection, _lines(splits, places), schema)
+    items = table["history"].split(",")
+    lines = _named(table.mutate(history_item=items, length=items.length().cast("int64")))
+    each = lines.unnest("history_item", offset="time")
+    _check(lines, each, places)
+    events = each.select(
+        "user",
+        item=each["history_item"],
+        time=each["time"].cast("int64"),
+        sequence=each["sequence"] * LONGEST + each["time"],
+    )
+    near = sum(lines[name].split(",").length() for name in ("near_positive", "near_negative"))
+    counted = scalars(lines.aggregate(renamed=(lines["turn"] > 0).sum(), near=near.sum()))
+    record: dict[str, Any] = {**places.record(), "graph_embedding_files_not_used": len(graphs)}
+    record |= {
+        "lines_of_a_user_met_before": int(counted["renamed"] or 0),
+        "neighbours_not_used": int(counted["near"] or 0),
+    }
+    return RawLog(
+        name="XLong",
+        # Computed once: every later query would split all histories again.
+        events=materialise(connection, "lifelong_xlong", events),
+        time_unit="ordinal",
+        impressions=_targets(lines),
+        protocol="given",
+        record=record,
+    )
+
+
+def _lines(splits: Mapping[Path, str], places: Places) -> Iterator[pa.Table]:
+    """The lines of all files, each with its split."""
+    for path, split in splits.items():
+        for table in rows([path], LAYOUT, places):
+            yield table.append_column("split", pa.array([split] * len(table)))
+
+
+def _check(lines: Any, each: Any, places: Places) -> None:
+    """Refuse an empty item, and a history that is too long."""
+    long, empty = lines.filter(lines["length"] > LONGEST), each.filter(each["history_item"] == "")
+    line = scalars(long.aggregate(line=long["sequence"].min()))["line"]
+    found = f"more than {LONGEST} items"
+    if line is None:
+        at = scalars(empty.aggregate(at=(empty["sequence"] * LONGEST + empty["time"]).min()))["at"]
+        if at is None:
+            return
+        line, found = at // LONGEST, f"item {at % LONGEST + 1} of the history is empty"
+    file, number = places.locate(line)
+    expected = f"at most {LONGEST} items, comma-separated"
+    raise SourceError(
+        found,
+        file=file,
+        line=number,
+        column="3 (history)",
+        expected=expected,
+        fix="fetch the file again, or remove the line",
+    )
+
+
+def _named(lines: Any) -> Any:
+    """Lines under the name of their history: the user, or `user#k` for her k-th line."""
+    turn = ibis.row_number().over(ibis.window(group_by="user", order_by="sequence"))
+    turned = lines.mutate(turn=turn)
+    again = turned["user"] + "#" + (turned["turn"] + 1).cast("string")
+    return turned.mutate(user=ibis.ifelse(turned["turn"] > 0, again, turned["user"]))
+
+
+def _targets(lines: Any) -> Any:
+    """Two labelled targets a line, after its last event."""
+    both = [
+        lines.select(
+            "user", "split", item=lines[column], time=lines["length"], sequence=lines["sequence"] * 2 + turn,
+            response=ibis.literal(label, type="float64"),
+        )
+        for turn, (column, label) in enumerate((("positive", 1.0), ("negative", 0.0)))
+    ]  # fmt: skip
+    return ibis.union(*both).select("user", "item", "time", "sequence", "response", "split")
+
+
+def _roles(files: Sequence[Path], settings: Mapping[str, str]) -> tuple[dict[Path, str], list[Path]]:
+    """Split of each corpus file, and the files of graph embeddings."""
+    options = {name: split for split in ("train", "test") for name in staging.words(settings[split])}
+    splits: dict[Path, str] = {}
+    graphs: list[Path] = []
+    for path in files:
+        if path.name not in options and _is_graph(path):
+            graphs.append(path)
+            continue
+        named = [split for split in ("train", "test") if split in path.name.lower()]
+        split = options.get(path.name) or (named[0] if len(named) == 1 else None)
+        if split is None:
+            raise SourceError(
+                "its name does not say which split it is",
+                file=str(path),
+                expected="`train` or `test` in the name",
+                fix=f"--option train={path.name} or --option test={path.name}",
+            )
+        splits[path] = split
+    return splits, graphs
+
+
+def _is_graph(path: Path) -> bool:
+    """Whether the first line looks like graph embeddings: no tabs between 7 fields, but numbers with points."""
+    with open_text(path) as stream:
+        first = bytes(stream.read(1 << 16)).split(b"\n", 1)[0]
+    values = first.replace(b",", b" ").split()
+    return first.count(b"\t") != 6 and len(values) >= 16 and any(b"." in value for value in values)

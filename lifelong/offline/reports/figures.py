@@ -1,0 +1,300 @@
+"""The figures of a comparison. Each function draws one and writes it as SVG and PNG (see `drawing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifelong.offline.evaluation.attention import SlotContents
+from lifelong.offline.evaluation.compare import AblationRow, Comparison, ComparisonRow, DifferenceEstimate
+from lifelong.offline.evaluation.results import Estimate, Result
+from lifelong.offline.reports import drawing
+from lifelong.offline.reports.comparison_tables import events_name, sweep_ticks
+from lifelong.offline.reports.drawing import LIGHT, Figure
+from lifelong.offline.reports.tables import text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CROWD = 8
+"""With more series than this, only the best are coloured."""
+BEST = 6
+"""Number of series that are coloured then."""
+_GREY = LIGHT.series[7]
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A value of a series, and what a page says of it at the pointer."""
+
+    x: float
+    of: Estimate | DifferenceEstimate
+    said: str
+
+
+def metric_by_model(results: Sequence[Result] | Sequence[ComparisonRow], folder: Path) -> Figure:
+    """AUC and 95 % interval of each model, best on top; of rows of a comparison the means over seeds."""
+    given = sorted((of.metrics["auc"].value, of.title, of.metrics["auc"]) for of in results if _known(of.metrics))
+    path = folder / "auc-by-model.svg"
+    with drawing.drawn(path, (9.1, 1.2 + 0.3 * len(given))) as canvas:
+        axes = canvas.subplots()
+        for place, (value, title, auc) in enumerate(given):
+            _mark(axes, _Point(place, auc, title), horizontal=True, color=LIGHT.series[0])
+            axes.annotate(f"{value:.3f}", (auc.high or value, place), (6, 0), textcoords="offset points", va="center")
+        drawing.name_rows(axes, [title for _, title, _ in given])
+        drawing.chance_line(axes, vertical=True)
+        drawing.finish(axes, grid="x", x="AUC (95 % interval)")
+    caption = "Bars that overlap do not mean that two models are equal: the paired difference decides."
+    return Figure(path, "AUC of each model", caption)
+
+
+def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collection[str] = ()) -> Figure:
+    """AUC per slice of history length, one series per model; of many models the best are coloured, the rest grey.
+
+    Args:
+        results: one per model.
+        folder: where to write.
+        always: titles of models that are coloured however good they are.
+    """
+    places = [place for place, part in enumerate(results[0].slices) if part.examples]
+    lines = {
+        result.title: [
+            _Point(x, part.metrics["auc"], f"{result.title}, {part.name} events")
+            for x, part in enumerate(result.slices[place] for place in places)
+        ]
+        for result in results
+    }
+    chosen = standing_out({result.title: result.metrics["auc"].value for result in results}, always)
+    parts = [results[0].slices[place] for place in places]
+    path = folder / "auc-by-history.svg"
+    with drawing.drawn(path, (9.1, 4.5)) as canvas:
+        axes = canvas.subplots()
+        _series(axes, lines, chosen, apart=0.08)
+        _classes(axes, [f"{part.name}\n{part.examples:,} examples" for part in parts])
+        drawing.chance_line(axes, vertical=False)
+        drawing.finish(axes, grid="y", x="events of the user before the target", y="AUC")
+    caption = "Where long memory pays, a model rises above the others to the right. Bars are 95 % intervals over users."
+    return Figure(path, "AUC by length of the history", caption)
+
+
+def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ()) -> Figure:
+    """AUC against the number of most recent events that a model sees, with 95 % intervals.
+
+    Args:
+        comparison: with a sweep.
+        folder: where to write.
+        always: titles of models that are coloured however good they are.
+    """
+    ticks, lines = sweep_ticks(comparison), dict[str, list[_Point]]()
+    for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
+        said = f"{point.title}, {events_name(point.events)} events"
+        lines.setdefault(point.title, []).append(_Point(ticks.index(point.events), point.metrics["auc"], said))
+    # Models are ranked by their last points, which are those of all events.
+    chosen = standing_out({title: of[-1].of.value for title, of in lines.items()}, always)
+    path = folder / "auc-by-events.svg"
+    with drawing.drawn(path, (9.1, 4.6)) as canvas:
+        axes = canvas.subplots()
+        _series(axes, lines, chosen, apart=0.06)
+        _classes(axes, [events_name(events) for events in ticks])
+        drawing.finish(axes, grid="y", x="most recent events given to the model", y="AUC")
+    caption = "Bars are 95 % intervals over users; steps are not to scale."
+    return Figure(path, "AUC against the number of most recent events", caption)
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], folder: Path, *, always: Collection[str] = ()
+) -> Figure:
+    """Validation AUC against training examples.
+
+    Args:
+        curves: title -> (training examples, AUC) of each validation, of which there is at least one.
+        folder: where to write.
+        always: titles that are coloured however good they are.
+    """
+    lines = {
+        title: [
+            _Point(examples, Estimate(value=value), f"{title}, {examples:,.0f} examples") for examples, value in curve
+        ]
+        for title, curve in curves.items()
+    }
+    chosen = standing_out({title: max(auc for _, auc in curve) for title, curve in curves.items()}, always)
+    path = folder / "learning-auc.svg"
+    with drawing.drawn(path, (9.1, 4.2)) as canvas:
+        from matplotlib.ticker import EngFormatter
+
+        axes = canvas.subplots()
+        _series(axes, lines, chosen, size=4)
+        axes.xaxis.set_major_formatter(EngFormatter())
+        drawing.finish(axes, x="training examples (positives and negatives)", y="AUC on validation")
+    caption = "AUC on the validation split while training; the weights of the highest point are kept."
+    return Figure(path, "Learning curves", caption)
+
+
+def slots(contents: SlotContents, folder: Path) -> Figure:
+    """Mean attention to each slot, one line per slot, over the ages of the latest related event."""
+    classes = contents.classes
+    names = [slot_name(period) for period in contents.periods]
+    lines = {
+        name: [
+            _Point(x, Estimate(value=float(part.attention_S[slot])), f"{name}, age {part.name}")
+            for x, part in enumerate(classes)
+        ]
+        for slot, name in enumerate(names)
+    }
+    path = folder / "slots.svg"
+    with drawing.drawn(path, (9.1, 4.4)) as canvas:
+        axes = canvas.subplots()
+        _series(axes, lines, names)
+        _classes(axes, [f"{part.name}\n{part.examples:,} targets" for part in classes])
+        # Attention is compared with none.
+        axes.axhline(0, linewidth=0)
+        drawing.finish(axes, grid="y", x="age of the latest related event, in events", y="mean attention")
+    caption = (
+        "Each line is one slot. If slots hold time scales, the slow ones rise to the right and the fast ones fall."
+    )
+    return Figure(path, "Attention by slot", caption)
+
+
+def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
+    """The difference of each variant to the base, with its 95 % interval."""
+    given = [(row.name, row.difference) for row in rows if row.difference and row.difference.value is not None][::-1]
+    path = folder / "ablations.svg"
+    with drawing.drawn(path, (9.1, 1.2 + 0.42 * len(given))) as canvas:
+        axes = canvas.subplots()
+        axes.axvline(0, color=LIGHT.ink, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (name, gap) in enumerate(given):
+            # An interval that includes 0 is drawn in grey.
+            sure = gap.p_value is not None and gap.p_value < 0.05
+            _mark(axes, _Point(place, gap, name), horizontal=True, color=LIGHT.series[0] if sure else _GREY)
+        drawing.name_rows(axes, [name for name, _ in given])
+        drawing.finish(axes, grid="x", x="AUC of the variant minus AUC of the base (95 % interval over users)")
+    caption = (
+        "Each row changes what its name says and leaves the rest. Left of the dashed line a variant is worse than the "
+        "base; grey where p is not below 0.05."
+    )
+    return Figure(path, "Ablations", caption)
+
+
+def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str) -> Figure:
+    """AUC against a cost on a logarithmic axis, one labelled point per model; the best trades are joined.
+
+    Args:
+        points: title -> (cost, AUC); costs above 0.
+        folder: where to write.
+        name: file stem.
+        cost: name of the cost, with its unit.
+    """
+    front, path = best_trades(points), folder / f"{name}.svg"
+    with drawing.drawn(path, (9.1, 5.6)) as canvas:
+        from adjustText import adjust_text
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes = canvas.subplots()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.plot(*zip(*(points[title] for title in front), strict=True), color=LIGHT.series[0], lw=1.2, alpha=0.6)
+        for title, (x, y) in points.items():
+            colour, shape = (LIGHT.series[0], "o") if title in front else (_GREY, "s")
+            said = drawing.tip(x, f"{title}: {x:,.4g}, AUC {y:.4f}")
+            axes.plot([x], [y], shape, color=colour, markersize=7, markeredgecolor=LIGHT.paper, gid=said)
+        axes.margins(x=0.16, y=0.12)
+        drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
+        names = [
+            axes.text(x, y, drawing.short(title, 22), fontsize=9, weight="bold" if title in front else "normal")
+            for title, (x, y) in points.items()
+        ]
+        # Places are found in pixels: the layout must be final.
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
+        line = {"arrowstyle": "-", "color": LIGHT.ink, "alpha": 0.35, "lw": 0.6}
+        # Steps and no seconds: the same points give the same figure on a slow machine.
+        limits: dict[str, Any] = {"iter_lim": 500, "max_move": None, "min_arrow_len": 10}
+        force = (0.3, 0.6)
+        adjust_text(names, ax=axes, expand=(1.2, 1.8), force_text=force, force_static=force, arrowprops=line, **limits)
+    caption = (
+        "Further left is cheaper, further up is better. Round points, joined by the line, are the best trades: no "
+        "model is both cheaper and better. A model without this cost is not drawn."
+    )
+    return Figure(path, f"AUC against {cost}", caption)
+
+
+def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Titles of the points that no other point beats in both cost and quality, the cheapest first.
+
+    >>> best_trades({"a": (1.0, 0.6), "b": (2.0, 0.7), "c": (3.0, 0.65)})
+    ['a', 'b']
+    """
+    front: list[str] = []
+    for title, (_, quality) in sorted(points.items(), key=lambda of: (of[1][0], -of[1][1])):
+        if not front or quality > points[front[-1]][1]:
+            front.append(title)
+    return front
+
+
+def standing_out(values: Mapping[str, float | None], always: Collection[str] = ()) -> set[str]:
+    """Names of the series that are coloured: all of a few, else the best and those in `always`."""
+    if len(values) <= CROWD:
+        return set(values)
+    known = [(-value, name) for name, value in values.items() if value is not None]
+    return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
+
+
+def slot_name(period: int) -> str:
+    """How often a slot is written, in words.
+
+    >>> slot_name(1), slot_name(4)
+    ('every event', 'every 4 events')
+    """
+    return "every event" if period == 1 else f"every {period} events"
+
+
+def _known(metrics: Mapping[str, Estimate]) -> bool:
+    return metrics["auc"].value is not None
+
+
+def _mark(axes: Axes, point: _Point, *, horizontal: bool = False, size: float = 7, color: str, **look: Any) -> None:
+    """A dot with its 95 % interval as a bar; a page shows its name and the numbers at the pointer."""
+    middle, low, high = point.of.value or 0.0, point.of.low, point.of.high
+    bar = None if low is None or high is None else [[middle - low], [high - middle]]
+    x, y, way = (middle, point.x, "xerr") if horizontal else (point.x, middle, "yerr")
+    dot: dict[str, Any] = {"marker": "o", "markersize": size, "markeredgecolor": LIGHT.paper, "markeredgewidth": 0.7}
+    dot |= {"color": color, "ecolor": (color, 0.55), "elinewidth": 2.4, "linestyle": "none", **look, way: bar}
+    axes.errorbar(x, y, **dot)[0].set_gid(drawing.tip(point.x, f"{point.said}: {text(point.of)}"))
+
+
+def _classes(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _series(
+    axes: Axes,
+    lines: Mapping[str, Sequence[_Point]],
+    chosen: Collection[str],
+    *,
+    apart: float = 0.0,
+    size: float = 7,
+) -> None:
+    """A line with marks for each chosen series, so far apart that marks do not cover each other; the rest in grey."""
+    known = {name: [point for point in of if point.of.value is not None] for name, of in lines.items()}
+    rest, grey = [name for name in known if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
+    for name in rest:
+        _line(axes, known[name], **grey)
+    for series, name in enumerate(name for name in known if name in chosen):
+        look, shift = drawing.look(series), apart * (series % 7 - 3)
+        moved = [_Point(at.x + shift, at.of, at.said) for at in known[name]]
+        _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
+        for at in moved:
+            _mark(axes, at, size=size, **look)
+        axes.plot([], [], label=name, linestyle="none", **look)
+    if rest:
+        _line(axes, [], label=f"{len(rest)} other model{'s' if len(rest) > 1 else ''}", **grey)
+    drawing.legend(axes)
+
+
+def _line(axes: Axes, points: Sequence[_Point], **look: Any) -> None:
+    axes.plot([at.x for at in points], [at.of.value or 0.0 for at in points], **look)

@@ -1,0 +1,98 @@
+"""What is called while a training runs.
+
+Loop --every batch--> stepped     --every validation--> validated     before and after: begun, ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lifelong.offline.training.checkpoint import CurvePoint
+from lifelong.plugins import named_in_errors
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A training that begins.
+
+    Args:
+        name: of the run: its folder's, as in `hpmn-seed0` of a comparison and `tuned-trial1` of a search.
+        model: name.
+        folder: where its artifact will be, or of a trial its curve.
+        settings: `train.x` or `model.x` -> value.
+    """
+
+    name: str
+    model: str
+    folder: Path
+    settings: Mapping[str, Any]
+
+
+class Callback:
+    """Called while a model is trained, in the process that trains it; override what you need.
+
+    An error in a callback ends the run. With several processes for one model, only the first one calls.
+    """
+
+    registered: str | None = None
+    """The name that it was asked for by, if any."""
+
+    def begun(self, run: RunInfo) -> None:
+        """A run begins, or goes on after an interruption."""
+
+    def stepped(self, examples: int, speed: float, loss: float) -> None:
+        """A batch was trained on: examples so far, examples per second, mean loss since the last validation."""
+
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """A validation; `best` says whether its weights are kept."""
+
+    def ended(self, measured: Mapping[str, float] | None) -> None:
+        """The run has ended, with its metrics on validation; None if it failed or was interrupted."""
+
+
+class Callbacks(Callback):
+    """Several callbacks as one; those that have begun hear of the end once, however it comes."""
+
+    def __init__(self, callbacks: Sequence[Callback] = ()) -> None:
+        self._callbacks, self._open = list(callbacks), list[Callback]()
+
+    def begun(self, run: RunInfo) -> None:
+        """A run begins."""
+        for one in self._callbacks:
+            self._open.append(one)
+            with _named(one, "a run began"):
+                one.begun(run)
+
+    def stepped(self, examples: int, speed: float, loss: float) -> None:
+        """A batch was trained on."""
+        for one in self._callbacks:
+            with _named(one, "a batch was trained on"):
+                one.stepped(examples, speed, loss)
+
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """A validation."""
+        for one in self._callbacks:
+            with _named(one, "a validation ended"):
+                one.validated(point, best=best)
+
+    def ended(self, measured: Mapping[str, float] | None) -> None:
+        """The run has ended."""
+        while self._open:
+            one = self._open.pop(0)
+            with _named(one, "a run ended"):
+                one.ended(measured)
+
+    def __enter__(self) -> Callbacks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.ended(None)
+
+
+def _named(callback: Callback, doing: str) -> AbstractContextManager[None]:
+    """Errors of a callback of another package say its name."""
+    return named_in_errors("callbacks", lambda: callback.registered, doing)

@@ -1,0 +1,139 @@
+"""Adam, its parameter groups, and the learning rate over a run.
+
+    dense tables, all other weights --> Adam (fused)          every row moves at every step
+    sparse tables                   --> SparseAdam            only the rows that a batch has touched
+
+SparseAdam is Adam on touched rows only: the moments of a row decay when it is touched and not in between, and a row
+does not keep moving by the momentum of its last batch. Its two moments are as large as the table, as Adam's are; but
+there is no gradient of the table's size, and no step reads the whole table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.config import TrainSettings
+from lifelong.offline.models.base import Model
+
+SPARSE_FROM = 1_000_000
+"""Rows of a table from which it is sparse, where `train.embeddings` is auto."""
+_LAST = 0.01
+"""Share of the learning rate at which the cosine schedule ends."""
+
+
+class Optimiser:
+    """Adam, and SparseAdam for sparse tables, as one optimiser.
+
+    Args:
+        parts: optimisers of disjoint sets of parameters.
+    """
+
+    def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
+        self._parts = list(parts)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all parts."""
+        return [group for part in self._parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """Update the weights by their gradients."""
+        for part in self._parts:
+            part.step()
+
+    def zero_grad(self) -> None:
+        """Reset the gradients."""
+        for part in self._parts:
+            part.zero_grad()
+
+    def tensors(self) -> dict[tuple[int, str], Tensor]:
+        """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts."""
+        found, first = {}, 0
+        for part in self._parts:
+            for place, entry in part.state_dict()["state"].items():
+                for name, value in entry.items():
+                    # SparseAdam counts its steps in an int, Adam in a float32 tensor.
+                    found[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
+            first += _parameters(part)
+        return found
+
+    def restore(self, tensors: Mapping[tuple[int, str], Tensor]) -> None:
+        """Restore what `tensors` returned."""
+        first = 0
+        for part in self._parts:
+            last = first + _parameters(part)
+            state: dict[int, dict[str, Any]] = {}
+            for (place, name), value in tensors.items():
+                if first <= place < last:
+                    counted = not value.is_floating_point()
+                    state.setdefault(place - first, {})[name] = int(value) if counted else value
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+            first = last
+
+
+def _parameters(optimiser: torch.optim.Optimizer) -> int:
+    return sum(len(group["params"]) for group in optimiser.param_groups)
+
+
+def use_sparse_tables(model: Model, settings: TrainSettings) -> None:
+    """Choose the tables with gradients that have only the rows that a batch touches."""
+    for table in model.tables():
+        large = settings.embeddings == "auto" and table.num_embeddings >= SPARSE_FROM
+        table.sparse = settings.embeddings == "sparse" or large
+
+
+def build_optimiser(model: nn.Module, settings: TrainSettings) -> Optimiser:
+    """Adam with an L2 term on everything but embedding tables; SparseAdam for tables that are sparse.
+
+    Adam divides by the size of the gradient, so an L2 term alone would wipe out the rows of a table that few batches
+    touch. The fused form steps all tensors in one call, on CPU too: on tables of 50,000 rows it is several times
+    faster.
+    """
+    tables = {id(part.weight): part for part in model.modules() if isinstance(part, nn.Embedding)}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sparse = [part for part in trained if id(part) in tables and tables[id(part)].sparse]
+    parameters = [part for part in trained if not any(part is table for table in sparse)]
+    groups = [
+        {"params": [part for part in parameters if id(part) in tables], "weight_decay": 0.0},
+        {"params": [part for part in parameters if id(part) not in tables], "weight_decay": settings.weight_decay},
+    ]
+    parts: list[torch.optim.Optimizer] = []
+    if parameters:
+        dense = [group for group in groups if group["params"]]
+        parts.append(torch.optim.Adam(dense, lr=settings.learning_rate, fused=True))
+    if sparse:
+        parts.append(torch.optim.SparseAdam(sparse, lr=settings.learning_rate))
+    return Optimiser(parts)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Clip every number of every gradient to +-largest; the rows of a sparse gradient are added up first."""
+    dense = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            parameter.grad.values().clamp_(-largest, largest)
+        else:
+            dense.append(parameter)
+    if dense:
+        torch.nn.utils.clip_grad_value_(dense, largest)
+
+
+def learning_rate(settings: TrainSettings, examples: int, total: int) -> float:
+    """The learning rate after this many labelled examples of a run of `total`.
+
+    >>> settings = TrainSettings(learning_rate=0.01, schedule="cosine")
+    >>> [round(learning_rate(settings, examples, 100), 4) for examples in (0, 50, 100)]
+    [0.01, 0.005, 0.0001]
+    """
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = min(1.0, examples / max(1, total))
+    return settings.learning_rate * (_LAST + (1 - _LAST) * 0.5 * (1 + math.cos(math.pi * done)))

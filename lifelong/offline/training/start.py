@@ -1,0 +1,221 @@
+"""Training that starts from an artifact: its model and settings, on newer data with other numbers for the values.
+
+    ARTIFACT --load--> earlier model --rows by id (`data.renumbering`), the rest as it is--> new model --> training
+
+The optimiser and the calibrator are not carried over: both start fresh on the new data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lifelong.artifact.folder import Artifact
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.vocabulary import Vocabulary
+from lifelong.errors import ConfigError, MismatchError
+from lifelong.offline.data.renumbering import Renumbering
+from lifelong.offline.export.saving import load_model
+from lifelong.offline.models import check_config, choose
+from lifelong.offline.models.base import USER_NUMBER, FittedModel, Model
+from lifelong.offline.training.checkpoint import json_safe
+
+
+class Start:
+    """An artifact that a training starts from.
+
+    Args:
+        artifact: all its files were checked.
+        dataset: what is trained on now.
+        users_from: the dataset that the artifact was trained on, for models with an embedding per user.
+    """
+
+    artifact: Artifact
+    dataset: Dataset
+    users_from: Dataset | None
+
+    def __init__(self, artifact: Artifact, dataset: Dataset, users_from: Dataset | None = None) -> None:
+        self.artifact, self.dataset, self.users_from = artifact, dataset, users_from
+        self._user_numbers: Renumbering | None = None
+
+    @classmethod
+    def open(
+        cls,
+        artifact: Artifact | Path | str,
+        dataset: Dataset,
+        *,
+        model: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        users_from: Dataset | None = None,
+    ) -> Start:
+        """Open an artifact and check that training can start from it.
+
+        Args:
+            artifact: the artifact or its folder; every file is checked.
+            dataset: what is trained on now.
+            model: name given by the user, or None.
+            settings: settings of the model given by the user.
+            users_from: see the class.
+
+        Raises:
+            ArtifactError: the artifact is absent, damaged or foreign.
+            ConfigError: the model, settings or fields of the dataset differ; names every difference.
+        """
+        opened = Artifact.open(artifact.path if isinstance(artifact, Artifact) else artifact)
+        start = cls(opened, dataset, users_from)
+        problems = [*start._other_model(model, settings or {}), *start._other_fields()]
+        if problems:
+            raise ConfigError(
+                problems,
+                fix=f"leave out what differs: the model and its settings come from {opened.path}; "
+                "or train a new model, without a start",
+            )
+        return start
+
+    @property
+    def name(self) -> str:
+        """Name of the model in the registry."""
+        return self.artifact.config.model
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the model."""
+        return check_config(self.name, self.artifact.config.settings)
+
+    @cached_property
+    def model(self) -> Model | FittedModel:
+        """The earlier model."""
+        return load_model(self.artifact)
+
+    @cached_property
+    def fields(self) -> dict[str, Renumbering]:
+        """Field -> how its numbers have changed; fields with the same numbers in every dataset are left out."""
+        now, earlier = self.dataset, self.artifact
+        changed = {
+            field: Renumbering.of(earlier.vocabularies[field], now.vocabularies[field]) for field in now.inputs.item
+        }
+        changed |= {
+            field: Renumbering.of(earlier.profile_vocabularies[field], vocabulary)
+            for field, vocabulary in now.profile_vocabularies.items()
+        }
+        if now.event_types is not None and earlier.event_types is not None:
+            changed["event_type"] = Renumbering.of(earlier.event_types, now.event_types)
+        return changed
+
+    def carry_into(self, model: Model) -> None:
+        """Give a new model for the dataset the earlier weights.
+
+        Raises:
+            MismatchError: it has an embedding per user and the earlier users are unknown, or other weights have
+                another shape.
+        """
+        assert isinstance(self.model, Model)
+        earlier, state = self.model.state_dict(), model.state_dict()
+        tables = model.number_tables
+        problems = [
+            f"its weights {name} are {list(state[name].shape)} on this dataset, {_shape(earlier, name)} in the artifact"
+            for name in state
+            if name not in tables and (name not in earlier or earlier[name].shape != state[name].shape)
+        ]
+        if problems:
+            raise MismatchError(
+                f"{self.name} cannot go on from {self.artifact.path}: " + "; ".join(problems),
+                expected="weights that do not depend on the number of values of a field",
+                fix="train a new model, without a start",
+            )
+        for name, value in state.items():
+            if name in tables:
+                rows = self._numbers(tables[name], len(value)).carry(earlier[name].numpy(), value.numpy())
+                state[name] = torch.from_numpy(rows)
+            else:
+                state[name] = earlier[name]
+        model.load_state_dict(state)
+
+    def carry_into_fitted(self, model: FittedModel) -> None:
+        """Let a fitted model start from the earlier one.
+
+        Raises:
+            MismatchError: it cannot, and why.
+        """
+        assert isinstance(self.model, FittedModel)
+        problems = model.start_from(self.model, self.fields)
+        if problems:
+            raise MismatchError(
+                f"{self.name} cannot go on from {self.artifact.path}: " + "; ".join(problems),
+                fix="train a new model, without a start",
+            )
+
+    def record(self, before: Mapping[str, float]) -> dict[str, Any]:
+        """What `metrics.json` says about the start.
+
+        Args:
+            before: metrics of the earlier weights on the validation examples of the new dataset.
+        """
+        users = {} if self._user_numbers is None else {USER_NUMBER: self._user_numbers}
+        return {
+            "artifact": self.artifact.id,
+            "data_hash": self.artifact.config.data_hash,
+            "fields": {field: found.record() for field, found in (self.fields | users).items()},
+            "validation": dict(before),
+        }
+
+    def _numbers(self, field: str, size: int) -> Renumbering:
+        if field == USER_NUMBER:
+            self._user_numbers = self._users(size)
+            return self._user_numbers
+        return self.fields.get(field) or Renumbering.none(size)
+
+    def _users(self, size: int) -> Renumbering:
+        """How users' numbers have changed, by the ids in both datasets; an artifact has no ids of users."""
+        trained_on = self.artifact.config.data_hash
+        if self.dataset.manifest.data_hash == trained_on:
+            return Renumbering.none(size)
+        if self.users_from is None or self.users_from.manifest.data_hash != trained_on:
+            found = "the artifact does not have the users' ids"
+            if self.users_from is not None:
+                found = f"{self.users_from.folder} is not the dataset that it was trained on"
+            raise MismatchError(
+                f"{self.name} has an embedding per user, and {found}",
+                expected=f"the dataset with the hash {trained_on[:12]}",
+                fix="name the dataset that the artifact was trained on: --users-from DATA",
+            )
+        return Renumbering.of(Vocabulary(self.users_from.users), Vocabulary(self.dataset.users))
+
+    def _other_model(self, model: str | None, given: Mapping[str, Any]) -> list[str]:
+        """How the model and the settings that the user gave differ from the artifact's."""
+        own = self.settings
+        if model is not None:
+            name, _, given = choose(model, given)
+            if name != self.name:
+                return [f"the model is {model!r}, the artifact's is {self.name!r}"]
+        wanted = json_safe(given)
+        problems = [f"model.{key}: {self.name} has no such setting" for key in wanted if key not in own and wanted[key]]
+        return problems + [
+            f"model.{key} is {wanted[key]!r}, the artifact's is {value!r}"
+            for key, value in json_safe(own).items()
+            if key in wanted and wanted[key] != value
+        ]
+
+    def _other_fields(self) -> list[str]:
+        """How the fields of the dataset differ from the artifact's."""
+        now, own = self.dataset.schema, self.artifact.config.dataset_schema
+        both = {name: (getattr(now, name), getattr(own, name)) for name in type(own).model_fields}
+        return [
+            f"{name.replace('_', ' ')} of the dataset: {_words(mine)}; the artifact's: {_words(theirs)}"
+            for name, (mine, theirs) in both.items()
+            if mine != theirs
+        ]
+
+
+def _words(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _shape(state: Mapping[str, torch.Tensor], name: str) -> str:
+    return str(list(state[name].shape)) if name in state else "absent"

@@ -1,0 +1,415 @@
+"""Reads a file of events as columns, some lines at a time: csv, jsonl (both also `.gz`) or parquet."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lifelong.dtypes import BoolArray, IntArray
+from lifelong.errors import SourceError, UsageError
+from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
+from lifelong.online.ingestion.parquet import ParquetRows
+from lifelong.online.ingestion.plain_lines import PlainLines
+from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, row_lines
+from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
+from lifelong.online.ingestion.text_lines import EVERY, UNREADABLE, TextLines
+from lifelong.online.memory.event import MAX_ID, UserEvent
+
+if TYPE_CHECKING:
+    from lifelong.dataset.events import Schema
+    from lifelong.online.store.shards import Share
+
+Row = Mapping[str, Any] | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Some lines of a file.
+
+    Args:
+        number: number of each line.
+        columns: values by column, one per line; None if a line is not a row of values.
+        row: gives one line by its place, or what is wrong with it.
+        done: how far the file was read with these lines.
+        plain: whether all values are text, and short enough for ids.
+        through: number of the last line that was read, if lines of other shares, which are all events, were left out;
+            else None.
+    """
+
+    number: Sequence[int] | IntArray
+    columns: Mapping[str, Sequence[Any]] | None
+    row: Callable[[int], Row]
+    done: int = 0
+    plain: bool = False
+    through: int | None = None
+
+
+class FileReader:
+    """Reads one file.
+
+    Args:
+        file: the file.
+        schema: of the artifact; the file may have its item fields.
+        columns: our name -> the file's name.
+        size: lines that come at once.
+        share: the users to read events of; events of others may come too. All users if None.
+        known: digests of its first lines when they were applied, by how many they are.
+        last_line: "leave" or "complete"; see `lifelong.online.ingestion.files.ingest`.
+        latest: see `EventRows`.
+
+    Attributes:
+        digest: of the lines that came; whoever takes lines counts them in.
+        traces: of the events among them.
+    """
+
+    path: Path
+    rows: EventRows
+    digest: Digest
+
+    def __init__(
+        self,
+        file: OpenedFile,
+        schema: Schema,
+        columns: Mapping[str, str],
+        *,
+        size: int,
+        share: Share | None = None,
+        known: Mapping[int, str] | None = None,
+        last_line: str = "leave",
+        latest: Callable[[], int] | None = None,
+    ) -> None:
+        self.path, self.rows, self._size, self._share = file.path, EventRows(schema, columns, latest), size, share
+        self._file, self._known = file, dict(sorted((known or {}).items()))
+        self._text: TextLines | None = None
+        self._format, self._zipped = format_of(file.path)
+        self._parquet = ParquetRows(file, self.rows.column["time"])
+        self.traces: Traces = Traces()
+        self.digest = Digest(header=1 if self._format == "csv" else 0)
+        # What was applied once without its end is not left out now.
+        self._upto = EVERY if last_line == "complete" else max(self._known, default=0)
+
+    @property
+    def held(self) -> int | None:
+        """Number of a last line that has no end and was left, once all others came."""
+        return None if self._text is None else self._text.held
+
+    @property
+    def unended(self) -> int | None:
+        """Number of a last line that has no end and was taken."""
+        return None if self._text is None else self._text.unended
+
+    def size(self) -> int:
+        """The value of `Lines.done` at the end: bytes of the file, or rows of parquet."""
+        return self._parquet.count() if self._format == "parquet" else self._file.end
+
+    def check(self) -> None:
+        """Check that the file can be read and has the columns.
+
+        Raises:
+            SourceError: says which is not so.
+        """
+        if self._format == "parquet":
+            self._check_parquet()
+            return
+        with self._opened() as (_, text):
+            if self._format == "csv":
+                self._head(text)
+
+    def count_in(self, through: int) -> None:
+        """Count lines up to one into the digest.
+
+        Raises:
+            SourceError: they are not the lines that were applied, though they were when the file was opened.
+        """
+        for number, digest in self._known.items():
+            if self.digest.lines < number <= through:
+                self.digest.advance(number)
+                if not self.digest.hex().startswith(digest):
+                    raise overwritten(self.path)
+        self.digest.advance(through)
+
+    def digests(self, numbers: Sequence[int]) -> Generator[tuple[int, str]]:
+        """The digest of the first lines, for rising numbers of lines; where the file ends earlier, of all lines, last.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
+        self._upto = max(numbers, default=0)
+        with closing(self.parts()) as parts:
+            there = 0
+            for number in numbers:
+                while there < number and (found := next(parts, None)) is not None:
+                    there += len(found)
+                    self.digest.feed(found)
+                self.digest.advance(min(there, number))
+                yield self.digest.lines, self.digest.hex()
+                if there < number:
+                    return
+
+    def parts(self) -> Generator[list[str]]:
+        """The lines as text, some at a time; rows of parquet as `row_lines` gives them.
+
+        Raises:
+            SourceError: the file cannot be read from a line on; the lines before it came.
+        """
+        if self._format == "parquet":
+            yield from map(self._row_lines, self._parquet.batches(self._size))
+            return
+        with self._opened() as (_, text):
+            error: Exception | None = None
+            while error is None:
+                lines, error = text.some(self._size)
+                if not lines and error is None:
+                    return
+                yield lines
+            raise error
+
+    def event(self, line: str) -> UserEvent | Problem:
+        """The event of a line of csv or JSON, or what is wrong with it."""
+        if self._format != "csv":
+            row = json_row(line)
+            return row if isinstance(row, Problem) else self.rows.event(row)
+        with self._opened() as (_, text):
+            head = self._head(text)
+        cells = next(csv.reader([line], delimiter=self.rows.delimiter), [])
+        if len(cells) != len(head):
+            return Problem("not as many columns as the header")
+        return self.rows.event(dict(zip(head, cells, strict=True)))
+
+    def prefix(self, source: str) -> Prefix:
+        """What was counted in of the digest, for the watermark of a source."""
+        return self.digest.prefix(source, self.rows.mapping, self.traces.found())
+
+    def _row_lines(self, batch: Any) -> list[str]:
+        self.digest.name(batch.schema.names)
+        return row_lines(batch)
+
+    def lines(self) -> Generator[Lines]:
+        """All lines; if one cannot be read, the lines before it come first, then its error is raised.
+
+        Raises:
+            SourceError: the file, or a line of it, cannot be read.
+        """
+        return self._parquet_lines() if self._format == "parquet" else self._text_lines()
+
+    def bad(self, line: int, found: str, *, column: str | None = None, expected: str = "") -> SourceError:
+        """The error of a line."""
+        fix = "fix the line and run again with the same file; the lines before it are applied, and not applied again"
+        # Further down, lines were applied by now with times as they are.
+        first = line <= 1 + (self._format == "csv")
+        if first and column is not None and column == self.rows.column["time"] and self.rows.plain_times:
+            fix += "; or say how times are written by --column time_unit=ms (us, ns, iso) or time_format=PATTERN"
+        return SourceError(found, file=str(self.path), line=line, column=column, expected=expected, fix=fix)
+
+    def _text_lines(self) -> Generator[Lines]:
+        with self._opened() as (file, text):
+            for lines in self._csv_lines(text) if self._format == "csv" else self._json_lines(text):
+                yield replace(lines, done=file.tell())
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[io.BufferedReader, TextLines]]:
+        """The file, and its text.
+
+        Raises:
+            SourceError: it cannot be read; names the line.
+        """
+        text = None
+        try:
+            with contextlib.ExitStack() as stack:
+                file = stack.enter_context(self._file.stream())
+                stream: Any = gzip.GzipFile(fileobj=file, mode="rb") if self._zipped else file
+                wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+                text = self._text = TextLines(wrapper, self.digest, upto=self._upto)
+                yield file, text
+        except (*UNREADABLE, csv.Error) as error:
+            raise self._unread(1 if text is None else text.number + 1, error) from error
+
+    def _unread(self, line: int, error: Exception) -> SourceError:
+        """The error of a file that cannot be read from a line on."""
+        if isinstance(error, gzip.BadGzipFile) and line == 1:
+            return SourceError(
+                f"not compressed by gzip: {error}", file=str(self.path), fix="leave .gz out of its name, or compress it"
+            )
+        if isinstance(error, OverwrittenError):
+            return overwritten(self.path)
+        if isinstance(error, UnicodeDecodeError):
+            # It came while a part of the file was read, of which no line has been taken.
+            line += bytes(error.object[: error.start]).count(b"\n")
+            wrong = f"not UTF-8: the byte 0x{error.object[error.start]:02x}"
+            return SourceError(wrong, file=str(self.path), line=line, expected="text in UTF-8", fix="save it as UTF-8")
+        return self.bad(line, str(error))
+
+    def _csv_lines(self, text: TextLines) -> Iterator[Lines]:
+        head = self._head(text)
+        while True:
+            first, (lines, error) = text.number, text.some(self._size)
+            if not lines and error is None:
+                return
+            plain = None if error or self.rows.delimiter != "," else PlainLines.of(lines, len(head))
+            if plain is None:
+                # A quote, an empty line, another delimiter: the rest goes through the csv reader, three times as slow.
+                text.give_back(lines)
+                yield from self._grouped(self._csv_rows(text, head), head)
+                return
+            self.digest.feed(lines)
+            yield self._cut(plain, head, first + 1)
+
+    def _head(self, text: TextLines) -> list[str]:
+        """The header.
+
+        Raises:
+            SourceError: it lacks a column.
+        """
+        head = next(csv.reader(text, strict=True, delimiter=self.rows.delimiter), [])
+        wanted = f"a header with {', '.join(self.rows.needed)}"
+        if not head and text.held:
+            raise SourceError(
+                "the header has no line end",
+                file=str(self.path),
+                line=text.held,
+                expected=wanted,
+                fix="run again when it is written; --last-line complete takes it as it is",
+            )
+        if not head:
+            raise SourceError(
+                "the file is empty",
+                file=str(self.path),
+                expected=wanted,
+                fix="check how the file was made, or leave it out",
+            )
+        check_columns(head, self.rows.needed, file=self.path, expected=wanted, line=1)
+        twice = [name for name in self.rows.read if head.count(name) > 1]
+        if twice:
+            raise SourceError(
+                f"there are several columns {twice[0]!r}",
+                file=str(self.path),
+                line=1,
+                expected="one",
+                fix="rename or remove all but one in the header",
+            )
+        return head
+
+    def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
+        """The lines of the share, or all of them; the first line has the number `first`."""
+        chosen_N = self._chosen(lines, head)
+        cells = lines.cells(chosen_N)
+        columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
+        number = range(first, first + len(lines))
+        some = Lines(number, columns, _row_of(columns), plain=lines.longest <= MAX_ID)
+        if chosen_N is None:
+            return some
+        return replace(some, number=first + np.flatnonzero(chosen_N), through=number[-1])
+
+    def _chosen(self, lines: PlainLines, head: Sequence[str]) -> BoolArray | None:
+        """Which lines are the share's; None to cut all, as one may not be an event or none is the share's."""
+        if self._share is None or not self.rows.hold(lines, head):
+            return None
+        chosen_N = self._share.chosen(lines.crc32(self.rows.place("user", head)))
+        return chosen_N if chosen_N.any() else None
+
+    def _csv_rows(self, text: TextLines, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
+        good, rows = text.number, csv.reader(text, strict=True, delimiter=self.rows.delimiter)
+        while True:
+            try:
+                row = next(rows, None)
+            except csv.Error as error:
+                # A quote that is not closed swallows all lines after it; the line in which it opens is the bad one.
+                found = f"{error}: a quote that opens here is not closed, or not yet"
+                raise self.bad(good + 1, found) from error
+            if row is None:
+                return
+            if row:
+                uneven = len(row) != len(head)
+                problem = Problem("not as many columns as the header") if uneven else None
+                yield text.number, problem or dict(zip(head, row, strict=True))
+            good = text.number
+
+    def _json_lines(self, text: TextLines) -> Iterator[Lines]:
+        rows = ((text.number, json_row(line)) for line in text if line.strip())
+        return self._grouped(rows, self.rows.read)
+
+    def _grouped(self, rows: Iterator[tuple[int, Row]], names: Sequence[str]) -> Iterator[Lines]:
+        """Rows as columns, some at a time; if one cannot be read, the rows before it come first, then its error."""
+        error: Exception | None = None
+        while error is None:
+            some: list[tuple[int, Row]] = []
+            try:
+                some.extend(islice(rows, self._size))
+            except (SourceError, *UNREADABLE) as found:
+                error = found
+            if some:
+                number, values = zip(*some, strict=True)
+                good = [row for row in values if not isinstance(row, Problem)]
+                columns = {name: [row.get(name) for row in good] for name in names}
+                yield Lines(number, columns if len(good) == len(values) else None, values.__getitem__)
+            elif error is None:
+                return
+        raise error
+
+    def _parquet_lines(self) -> Generator[Lines]:
+        self._check_parquet()
+        done = 0
+        for batch in self._parquet.batches(self._size):
+            there = [name for name in self.rows.read if name in batch.schema.names]
+            columns = {name: batch.column(name).to_pylist() for name in there}
+            self.digest.feed(self._row_lines(batch))
+            number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
+            yield Lines(number, columns, partial(_row_at, batch), done)
+
+    def _check_parquet(self) -> None:
+        """Check columns and the kind of times; what a column of timestamps says of their unit counts.
+
+        Raises:
+            SourceError: a column is missing, or times are of another kind than the artifact's.
+        """
+        if self._parquet.check(self.rows.needed, self.rows.kinds):
+            try:
+                self.rows = self.rows.in_seconds()
+            except UsageError as error:
+                file, column = str(self.path), self.rows.column["time"]
+                raise SourceError(
+                    error.found, file=file, column=column, expected=error.expected, fix=error.fix
+                ) from error
+
+
+def _row_at(batch: Any, place: int) -> Row:
+    row: Row = batch.slice(place, 1).to_pylist()[0]
+    return row
+
+
+def _row_of(columns: Mapping[str, Sequence[Any]]) -> Callable[[int], Row]:
+    return lambda place: {name: values[place] for name, values in columns.items()}
+
+
+def format_of(path: Path) -> tuple[str, bool]:
+    """Format by the ending, and whether the file is compressed.
+
+    Raises:
+        UsageError: the ending is not that of a known format.
+
+    >>> format_of(Path("events.csv.gz"))
+    ('csv', True)
+    """
+    ending, zipped = path.suffix.lower(), False
+    if ending == ".gz":
+        ending, zipped = path.with_suffix("").suffix.lower(), True
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", expected="files", fix=f"give its files, such as '{path}/*.csv'")
+    if ending not in (".csv", ".jsonl", ".parquet") or (zipped and ending == ".parquet"):
+        raise UsageError(
+            f"{path}: the ending names no known format",
+            expected=".csv, .jsonl, .csv.gz, .jsonl.gz or .parquet",
+            fix="name the file by its format, or write its rows in one of these",
+        )
+    return ending.removeprefix("."), zipped

@@ -1,0 +1,78 @@
+"""Rows of a parquet file, batch by batch; a time column of timestamps or dates comes as UTC seconds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+from lifelong.errors import SourceError, require
+from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
+from lifelong.online.ingestion.rows import check_columns
+from lifelong.tables import ColumnKind, check_types, is_clock, time_in_seconds
+
+
+class ParquetRows:
+    """Reads one parquet file.
+
+    Args:
+        file: the file.
+        time: name of its time column.
+    """
+
+    def __init__(self, file: OpenedFile, time: str) -> None:
+        self._file, self._path, self._time = file, file.path, time
+
+    def count(self) -> int:
+        """How many rows there are.
+
+        Raises:
+            SourceError: it is not a parquet file.
+        """
+        with self._open() as file:
+            return int(file.metadata.num_rows)
+
+    def check(self, needed: Sequence[str], kinds: Mapping[str, ColumnKind]) -> bool:
+        """Check columns; whether times are timestamps or dates, which say their unit themselves.
+
+        Args:
+            needed: columns of the file that hold user, item and time, in this order.
+            kinds: what these columns and others hold.
+
+        Raises:
+            SourceError: a column does not exist, or has a type that `prepare` refuses, or it is not a parquet file.
+        """
+        with self._open() as file:
+            schema = file.schema_arrow
+        check_columns(schema.names, needed, file=self._path, expected=f"the columns {', '.join(needed)}")
+        check_types(schema, kinds, file=str(self._path))
+        return is_clock(schema.field(self._time).type)
+
+    def batches(self, size: int) -> Generator[Any]:
+        """The rows, this many at once, as record batches.
+
+        Raises:
+            SourceError: they cannot be read.
+        """
+        with self._open() as file:
+            for batch in file.iter_batches(batch_size=size):
+                yield time_in_seconds(batch, self._time)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        arrow = require("pyarrow", extra="train", purpose="reading parquet")
+        parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
+        try:
+            with self._file.stream() as stream, parquet.ParquetFile(stream) as file:
+                yield file
+        except OverwrittenError as error:
+            raise overwritten(self._path) from error
+        except OSError as error:
+            found = f"cannot be read: {error.strerror or error}"
+            raise SourceError(found, file=str(self._path), fix="check the path") from error
+        except (ValueError, arrow.ArrowException) as error:
+            raise SourceError(
+                f"not a parquet file: {error}",
+                file=str(self._path),
+                fix="fetch or write the file again; a csv or JSON file needs a name that ends so",
+            ) from error

@@ -1,0 +1,326 @@
+"""Rows of files and messages of streams -> events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic_core import from_json
+
+from lifelong.dtypes import IntArray
+from lifelong.errors import SourceError, UsageError
+from lifelong.online.ingestion.times import TimeFormat
+from lifelong.online.memory.event import (
+    MAX_ID,
+    EventTable,
+    UserEvent,
+    event_problem,
+    last_time,
+    texts_hold,
+    times_hold,
+    whole_number,
+)
+from lifelong.tables import ColumnKind, naming_delimiter, text_of
+
+if TYPE_CHECKING:
+    from lifelong.dataset.events import Schema
+    from lifelong.online.ingestion.plain_lines import PlainLines
+
+COLUMNS = ("user", "item", "time", "event_type")
+NAMED = ("event_id", "time_unit", "time_format", "delimiter")
+"""What a mapping may say next to the columns."""
+_SHOWN = 12
+"""Columns of a file that an error names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row.
+
+    Args:
+        found: what was found.
+        expected: what was expected, "" if `found` is enough.
+        column: name of the column in the row, None if the whole row is wrong.
+    """
+
+    found: str
+    expected: str = ""
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.column is None else f"column {self.column}: "
+        return f"{place}{self.found}" + (f" (expected {self.expected})" if self.expected else "")
+
+
+class EventRows:
+    """Makes events from rows of named values.
+
+    Args:
+        schema: of the artifact; a row may have its item fields.
+        columns: our name -> the rows' name, for columns with other names. `event_id` is read only if it is given here:
+            a column that happens to have this name may hold anything. `time_unit` and `time_format` say how times are
+            written (see `TimeFormat`), as in the mapping of `prepare`.
+        latest: gives the largest time that is taken now; None for no bound.
+
+    Raises:
+        UsageError: `columns` maps a column that does not exist.
+
+    >>> from lifelong.dataset.events import Schema
+    >>> rows = EventRows(Schema(item_fields=("item",), event_types=False), {"user": "customer"})
+    >>> rows.event({"customer": "ada", "item": "tea", "time": "1600000000"}).user
+    'ada'
+    >>> str(rows.event({"customer": "ada", "item": "tea", "time": "yesterday"}))
+    "column time: time is 'yesterday' (expected a whole number)"
+    """
+
+    fields: tuple[str, ...]
+
+    def __init__(self, schema: Schema, columns: Mapping[str, str], latest: Callable[[], int] | None = None) -> None:
+        self.fields, self.time_unit = schema.item_fields[1:], schema.time_unit
+        self.latest: Callable[[], int] = latest or (lambda: last_time(self.time_unit))
+        names = (*COLUMNS, *self.fields)
+        unknown = sorted(set(columns) - {*names, *NAMED})
+        if unknown:
+            expected = f"one of: {', '.join((*names, *NAMED))}"
+            raise UsageError(
+                f"there is no column {unknown[0]!r} to map",
+                expected=expected,
+                fix="check the names in --column or in the --mapping file",
+            )
+        self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
+        self._event_id = columns.get("event_id")
+        self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
+        self.delimiter: str = columns.get("delimiter", ",")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise UsageError(
+                f"the delimiter {self.delimiter!r}",
+                expected="one character between the values of a csv file",
+                fix='give one character, such as ";"',
+            )
+        said = {"time_unit", "time_format"} & set(columns)
+        if said and (self._times.unit == "ordinal") != (self.time_unit == "ordinal"):
+            raise UsageError(
+                f"times are {self._times.pattern or self._times.unit}, and the artifact's are {self.time_unit}",
+                expected="times of the kind that the artifact was trained on",
+                fix="name the unit or format of the log's own times, as in training",
+            )
+
+    def in_seconds(self) -> EventRows:
+        """The same for rows with times in UTC seconds, whatever was said of their unit.
+
+        Raises:
+            UsageError: the artifact's times are ordinals.
+        """
+        if self.time_unit == "ordinal":
+            found = "times are timestamps, and the artifact's are ordinals"
+            raise UsageError(
+                found,
+                expected="times of the kind that the artifact was trained on",
+                fix="give the number of each event in her history, as whole numbers",
+            )
+        rows = copy(self)
+        rows._times = TimeFormat()
+        return rows
+
+    @property
+    def plain_times(self) -> bool:
+        """Whether times are taken as they are: nothing was said of how they are written."""
+        return self._times.plain
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that every row must have."""
+        return [self.column[name] for name in COLUMNS[:3]]
+
+    @property
+    def read(self) -> list[str]:
+        """The columns that are read."""
+        return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
+
+    @property
+    def mapping(self) -> dict[str, str | None]:
+        """All that decides which event a row is, as `columns` would say it; None where nothing does."""
+        times, form = self._times.unit, self._times.pattern
+        said = {"time_unit": times, "time_format": form, "delimiter": self.delimiter}
+        return {**self.column, "event_id": self._event_id, **said}
+
+    @property
+    def kinds(self) -> dict[str, ColumnKind]:
+        """What the columns hold, by the rows' names."""
+        kinds: dict[str, ColumnKind] = {self.column[name]: "value" for name in self.fields}
+        ids = (self.column["event_type"], self.column["user"], self.column["item"], self._event_id)
+        return {**kinds, **{name: "id" for name in ids if name is not None}, self.column["time"]: "moment"}
+
+    def place(self, name: str, head: Sequence[str]) -> int:
+        """Place of one of our columns in a header; of several with its name the last one counts."""
+        return len(head) - 1 - head[::-1].index(self.column[name])
+
+    def hold(self, lines: PlainLines, head: Sequence[str]) -> bool:
+        """Whether all lines are events for sure, decided before they are cut; if False, they may be events still."""
+        if not self._times.plain:
+            return False
+        user, item, time = (lines.lengths(self.place(name, head)) for name in COLUMNS[:3])
+        if lines.longest > MAX_ID or min(user.min(), item.min(), time.min()) < 1:
+            return False
+        place, latest = self.place("time", head), self.latest()
+        if int(time.max()) > len(str(latest)) or not lines.are_digits(place):
+            return False
+        # A number with fewer digits is below it.
+        return bool((time < len(str(latest))).all()) or lines.at_most(place, latest)
+
+    def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
+        """The events of rows that are given as columns; None if `event` has to look at each row.
+
+        Args:
+            columns: values by the rows' names.
+            plain: whether all values are decoded text, and none is longer than an id may be.
+        """
+        try:
+            return self._table(columns, plain=plain)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    def _table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool) -> EventTable | None:
+        def texts(theirs: str | None) -> Sequence[str | None] | None:
+            return None if theirs is None or theirs not in columns else _texts(columns[theirs], plain=plain)
+
+        user, item, types, times = (self.column[name] for name in ("user", "item", "event_type", "time"))
+        user_N, item_N, type_N, name_N = texts(user), texts(item), texts(types), texts(self._event_id)
+        if user_N is None or item_N is None or times not in columns:
+            return None
+        needed, optional = (user_N, item_N), (type_N, name_N)
+        if None in user_N or None in item_N or not (plain or texts_hold(needed, optional)):
+            return None
+        given_times = columns[times] if self._times.plain else list(map(self._times.seconds, columns[times]))
+        time_N = _times(given_times, self.latest())
+        if time_N is None:
+            return None
+        given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
+        # Neither user nor item is None anywhere, which a type checker does not see.
+        return EventTable(
+            user_N,  # type: ignore[arg-type]
+            item_N,  # type: ignore[arg-type]
+            time_N,
+            type_N,
+            _fields(given),
+            name_N,
+        )
+
+    def event(self, values: Mapping[str, Any]) -> UserEvent | Problem:
+        """The event of a row, or what is wrong with it."""
+        nested = next((name for name in self.read if isinstance(values.get(name), list | dict)), None)
+        if nested is not None:
+            return Problem("a list or an object", "text or a number", nested)
+        fields = {name: value for name in self.fields if (value := text_of(values.get(self.column[name]))) is not None}
+        time = values.get(self.column["time"])
+        if not self._times.plain:
+            try:
+                time = self._times.seconds(time)
+            except (ValueError, TypeError, OverflowError):
+                return Problem(f"time is {time!r}", self._times.expected, self.column["time"])
+        event = UserEvent(
+            user=text_of(values.get(self.column["user"])) or "",
+            item=text_of(values.get(self.column["item"])) or "",
+            time=whole_number(time),
+            event_type=text_of(values.get(self.column["event_type"])),
+            fields=fields or None,
+            event_id=None if self._event_id is None else text_of(values.get(self._event_id)),
+        )
+        problem = event_problem(event, time_unit=self.time_unit, latest=self.latest())
+        if problem is None:
+            return event
+        column, found, expected = problem
+        return Problem(f"{column} {found}", expected, self.column.get(column, self._event_id))
+
+
+def check_columns(
+    names: Sequence[str], needed: Sequence[str], *, file: Path, expected: str, line: int | None = None
+) -> None:
+    """Check that a file has the columns of user, item and time.
+
+    Args:
+        names: of the file's columns.
+        needed: those of user, item and time, in this order.
+        file: the file.
+        expected: what was expected, in words.
+        line: of the header, if the format has one.
+
+    Raises:
+        SourceError: one is missing; says which option names it.
+
+    >>> check_columns(["who", "item", "time"], ["who", "item", "time"], file=Path("log.csv"), expected="a header")
+    """
+    for ours, name in zip(COLUMNS, needed, strict=False):
+        if name not in names:
+            rest = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
+            raise SourceError(
+                f"there is no column {name!r} among {', '.join(map(repr, names[:_SHOWN]))}{rest}",
+                file=str(file),
+                line=line,
+                expected=expected,
+                fix=(naming_delimiter(names[0], "--column") if line is not None and len(names) == 1 else "")
+                or f"name the column by --column {ours}=NAME, or in a --mapping file; in Python by {ours}='NAME'",
+            )
+
+
+def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
+    """The values of a JSON object, or what is wrong with it."""
+    try:
+        values = from_json(text)
+    except ValueError:
+        try:
+            # It takes a few texts more, such as UTF-16.
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return Problem(f"not JSON: {error}")
+    if not isinstance(values, dict):
+        return Problem("not a JSON object", '{"user": .., "item": .., "time": ..}')
+    return values
+
+
+def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, str | None] | None] | None:
+    """The item fields of each row; rows with equal values share one object."""
+    if not columns:
+        return None
+    rows = list(zip(*columns.values(), strict=True))
+    made: dict[tuple[str | None, ...], Mapping[str, str | None]] = {
+        row: {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in dict.fromkeys(rows)
+    }
+    return [made[row] or None for row in rows]
+
+
+def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None:
+    """`text_of` of a column; None if the column is empty.
+
+    Raises:
+        TypeError: a value is a list or an object.
+    """
+    kinds = {str} if plain else set(map(type, values))
+    if kinds == {str}:
+        found: Sequence[str | None] = values if "" not in values else [value or None for value in values]
+    elif kinds <= {type(None)}:
+        return None
+    elif kinds & {list, dict}:
+        raise TypeError("a list or an object")
+    else:
+        found = list(map(text_of, values))
+    return found if any(found) else None
+
+
+def _times(values: Sequence[Any], latest: int) -> IntArray | None:
+    """A column of times, which may be text; None if one is not possible.
+
+    Raises:
+        ValueError: a text is not a whole number.
+        OverflowError: a number is far too large.
+    """
+    if set(map(type, values)) != {str}:
+        return np.array(values, np.int64) if times_hold(values, latest) else None
+    time_N = np.fromiter(map(int, values), np.int64, len(values))
+    return time_N if times_hold([int(time_N.min()), int(time_N.max())], latest) else None

@@ -1,0 +1,109 @@
+"""The lines of a text, counted; a last line without its end is held back."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from itertools import chain, islice
+
+from lifelong.online.ingestion.prefix import Digest
+
+UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error)
+"""What is raised where a text cannot be read."""
+EVERY = 2**62
+"""A number of lines that no file has."""
+_SOME = 1_024
+
+
+class TextLines:
+    r"""Lines one by one, which are fed to a digest, or some at a time, which are not.
+
+    A line ends with LF, CRLF, or a CR that something follows: a CR at the end of the file may be half of a CRLF.
+
+    Args:
+        text: with all line ends as they are.
+        digest: of the lines.
+        upto: a last line without its end is given if its number is at most this one.
+
+    Attributes:
+        number: of the last line that was given.
+        held: number of the last line, if it has no end and was held back.
+        unended: number of the last line, if it has no end and was given.
+
+    >>> lines = TextLines(io.StringIO("ada,tea,1\nbob,te", newline=""), Digest())
+    >>> list(lines), lines.number, lines.held
+    (['ada,tea,1\n'], 1, 2)
+    """
+
+    number: int
+    held: int | None
+    unended: int | None
+
+    def __init__(self, text: io.TextIOBase, digest: Digest, *, upto: int = 0) -> None:
+        self.number, self.held, self.unended = 0, None, None
+        self._text, self._feed = text, digest.feed_one
+        self._upto, self._ahead = upto, list[str]()
+        self._back: Iterator[str] = iter(())
+        self._error: Exception | None = None
+
+    def __iter__(self) -> TextLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._back, None)
+        if line is None and self._error is None:
+            # Many at once: reading them one by one takes twice as long.
+            some, self._error = self._read(_SOME)
+            self._back = iter(some)
+            line = next(self._back, None)
+        if line is None:
+            raise self._error or StopIteration
+        self.number += 1
+        self._feed(line)
+        return line
+
+    def some(self, most: int) -> tuple[list[str], Exception | None]:
+        """The next lines, and the error that follows them, if any."""
+        lines = list(islice(self._back, most))
+        self.number += len(lines)
+        if len(lines) == most or self._error is not None:
+            return lines, None if len(lines) == most else self._error
+        more, self._error = self._read(most - len(lines))
+        self.number += len(more)
+        return lines + more, self._error
+
+    def give_back(self, lines: list[str]) -> None:
+        """Return lines, to be read again."""
+        self.number -= len(lines)
+        self._back = chain(lines, self._back)
+
+    def _read(self, most: int) -> tuple[list[str], Exception | None]:
+        """The next lines from the text, of which the last one certainly has its end or is to be given without it."""
+        lines, self._ahead = self._ahead, []
+        try:
+            lines.extend(islice(self._text, most - len(lines)))
+            if not lines or lines[-1].endswith("\n"):
+                return lines, None
+            # Whether a CR is a line end, only the next line tells.
+            self._ahead = list(islice(self._text, 1))
+        except UNREADABLE as error:
+            if lines and not lines[-1].endswith("\n"):
+                del lines[-1]
+            if not _within_last_character(error) or self._upto == EVERY:
+                return lines, error
+            self.held = self.number + len(lines) + 1
+            return lines, None
+        if self._ahead:
+            return lines, None
+        number = self.number + len(lines)
+        if number <= self._upto:
+            self.unended = number
+            return [*lines[:-1], lines[-1].removesuffix("\r")], None
+        self.held = number
+        return lines[:-1], None
+
+
+def _within_last_character(error: Exception) -> bool:
+    """Whether a text ends within a character: its last line is being written."""
+    return isinstance(error, UnicodeDecodeError) and error.reason == "unexpected end of data"

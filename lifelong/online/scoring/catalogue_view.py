@@ -1,0 +1,201 @@
+"""What there is to recommend: a search over the catalogue, and a user's best items in it.
+
+A model that learns from negatives drawn by popularity has scores of log p(item | user) - log q(item), which say how
+much more likely an item is than its popularity: rare items would come first. So log q, which the artifact keeps, is
+added to order items (`artifact.list_order.log_popularity`), and what the memory counts of them, where the artifact has
+weights for both. `lifelong evaluate --ranking` does the same; the scores themselves stay what a
+request gets.
+
+Shapes: C items, V catalogue rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field, with_config
+
+from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import log_popularity
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dtypes import FloatArray
+from lifelong.online.memory.state import States
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.tally.plan import keys_of
+
+RANKED = 5_000
+"""Items that are scored for a list of the best ones, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedItem:
+    """One item of the catalogue."""
+
+    item: str
+    fields: Annotated[Mapping[str, str | None], Field(description="its fields; null where not known")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class FoundItems:
+    """Items with a text in their id."""
+
+    items: list[ListedItem]
+    catalogue: Annotated[int, Field(description="items of the whole catalogue")]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedItem(ListedItem):
+    """One item and its score."""
+
+    score: Annotated[float, Field(description="raw logit")]
+    popularity: Annotated[
+        float | None,
+        Field(description="what is added to the score to order items; null where the score alone orders them"),
+    ]
+    from_counts: Annotated[
+        float | None,
+        Field(description="what is added for what the user's memory counts of the item; null where nothing is"),
+    ]
+    rank: Annotated[int, Field(description="1 for the first of those that were scored")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class TopItems:
+    """A user's best items."""
+
+    user: str
+    known_user: Annotated[bool, Field(description="false: scored from the empty memory")]
+    items: Annotated[list[RankedItem], Field(description="the best first, see `order`")]
+    order: Annotated[str, Field(description="how they are ordered, in words")]
+    scored: Annotated[int, Field(description="items that were scored")]
+    catalogue: Annotated[int, Field(description="items of the whole catalogue")]
+
+
+def find_items(scorer: Scorer, text: str, *, most: int) -> FoundItems:
+    """Items of the catalogue with a text in their id; an item put online under this very id comes first.
+
+    Args:
+        scorer: artifact and store.
+        text: what is looked for; empty for the first items.
+        most: how many are given.
+    """
+    index = scorer.artifact.catalogue.ids
+    found = index.search(text, most)
+    if text and text not in found and (scorer.online_items.of(text) is not None or index.find([text])[0] >= 0):
+        found = [text, *found][:most]
+    return FoundItems(_listed(scorer, found), len(index))
+
+
+def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None) -> TopItems:
+    """A user's best items: of a catalogue of up to `RANKED` items all are scored, of a larger one about this many.
+
+    Those are the most popular ones where the artifact says which these are, else its first ones; and the items that the
+    user's memory keeps.
+
+    Args:
+        scorer: artifact and store.
+        user: her id; an unknown user is scored from the empty memory.
+        most: how many items are given.
+        time: moment of the request, UTC seconds; now if None.
+    """
+    index, order = scorer.artifact.catalogue.ids, _order(scorer.artifact)
+    states, known = scorer.states([user])
+    items = _ranked_items(scorer, states)
+    if not items:
+        return TopItems(user, known[0], [], order, 0, 0)
+    answer = scorer.answer_from(states, known, [ScoreRequest(user, items, time)])[0]
+    score_C = np.array([score.score for score in answer.scores])
+    added = added_in_lists(scorer, states, items)
+    best = np.argsort(-added.to(score_C), kind="stable")[:most].tolist()
+    listed = _listed(scorer, [items[at] for at in best])
+    ranked = [
+        RankedItem(one.item, one.fields, score=float(score_C[at]), rank=rank, **added.of(at))
+        for rank, (one, at) in enumerate(zip(listed, best, strict=True), start=1)
+    ]
+    return TopItems(user, answer.known_user, ranked, order, len(items), len(index))
+
+
+@dataclass(frozen=True, slots=True)
+class AddedInLists:
+    """What is added to the scores of C items to order them in a list over the catalogue.
+
+    Args:
+        popularity_C: by their popularity; None where the scores alone order them.
+        counts_C: by what the user's memory counts of them; None where nothing is.
+    """
+
+    popularity_C: FloatArray | None = None
+    counts_C: FloatArray | None = None
+
+    def to(self, score_C: FloatArray) -> FloatArray:
+        """What orders the items, from their scores."""
+        return sum((part for part in (self.popularity_C, self.counts_C) if part is not None), score_C)
+
+    def of(self, at: int) -> dict[str, Any]:
+        """The parts of one item."""
+        parts = {"popularity": self.popularity_C, "from_counts": self.counts_C}
+        return {name: None if part_C is None else float(part_C[at]) for name, part_C in parts.items()}
+
+
+def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> AddedInLists:
+    """What is added to the scores of items to order them.
+
+    Args:
+        scorer: of a model that is served: all of these learn from drawn negatives, where such are drawn.
+        states: the memory of one user.
+        items: ids; one that the catalogue lacks was never drawn.
+    """
+    artifact = scorer.artifact
+    if artifact.drawn is None:
+        return AddedInLists()
+    popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
+    if order is None or (counting := scorer.runtime.counting) is None:
+        return AddedInLists(popularity_C)
+    (number_CFX,) = counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
+    return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))
+
+
+def _ranked_items(scorer: Scorer, states: States) -> list[str]:
+    artifact, counting = scorer.artifact, scorer.runtime.counting
+    index = artifact.catalogue.ids
+    if artifact.drawn is None or len(index) <= RANKED:
+        return index.search("", RANKED)
+    popular = np.argsort(-artifact.drawn[FIRST_ROW:], kind="stable")[:RANKED]
+    kept = np.zeros(0, np.int64)
+    if counting is not None:
+        number_V = np.asarray(artifact.catalogue.number_VF[FIRST_ROW:, 0], np.int64)
+        is_kept_V = np.isin(keys_of(number_V), counting.kept(states, 0, 0)[0])
+        # Items without a number of their own share those of others, and there may be any number of them.
+        kept = np.flatnonzero(is_kept_V & (number_V >= artifact.vocabularies["item"].first_known))
+    return [index.id_at(at) for at in dict.fromkeys([*popular.tolist(), *kept.tolist()])]
+
+
+def _order(artifact: Artifact) -> str:
+    """How a list over the catalogue is ordered, in words."""
+    if artifact.drawn is not None and artifact.config.list_order is not None:
+        return (
+            "by the score, how often an item came in the training period, and how often and how lately the user had "
+            "it and its kind, with weights fitted on the validation period: the score alone says how much more likely "
+            "an item is than its popularity, so rare items would come first"
+        )
+    if artifact.drawn is not None:
+        return (
+            "by the score plus the log of how often an item came in the training period: the score says how much more "
+            "likely an item is than its popularity, so by the score alone rare items would come first"
+        )
+    return "by the score"
+
+
+def _listed(scorer: Scorer, items: Sequence[str]) -> list[ListedItem]:
+    number_CF = scorer.online_items.numbers(items)
+    columns = {
+        name: scorer.online_items.texts(name, items, number_CF[:, column])
+        for column, name in enumerate(scorer.schema.item_fields[1:], start=1)
+    }
+    return [ListedItem(item, {name: values[at] for name, values in columns.items()}) for at, item in enumerate(items)]

@@ -1,0 +1,215 @@
+"""Replay a period through the service: each moment is scored before it is written, as it happens in production.
+
+The scores are the online ones: from ids, memories in the store and the exported graphs. Compared with the offline
+logits, each from the user's whole history, they show that both paths are one model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lifelong.artifact.folder import Artifact
+from lifelong.dataset.examples import Examples, Split
+from lifelong.dataset.folder import Dataset
+from lifelong.dtypes import FloatArray, IntArray
+from lifelong.errors import UsageError
+from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.store.contract import MemoryStore
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay did.
+
+    Args:
+        logit_N: float64 score of every example of the split, in its order.
+        events: events written.
+        rounds: groups of moments of different users that were handled together.
+        reopened: how often the store was closed and opened again on the way.
+        score_seconds: time spent in scoring.
+        write_seconds: time spent in writing.
+    """
+
+    logit_N: FloatArray
+    events: int
+    rounds: int
+    reopened: int
+    score_seconds: float
+    write_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """The k-th moment of every user: examples to score, then events to write, both by index."""
+
+    examples: IntArray
+    events: IntArray
+
+
+def replay(
+    artifact: Artifact,
+    dataset: Dataset,
+    open_store: Callable[[], MemoryStore],
+    *,
+    split: Split = "test",
+    until: Mapping[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Score every example of a split from the store, and write the split's events, moment by moment.
+
+    The store must hold the memories up to the split's first time (`backfill --until`). It is closed and opened again
+    half-way.
+
+    Args:
+        artifact: the artifact that wrote the store.
+        dataset: where the events and examples come from.
+        open_store: opens the store; called again after each closing.
+        split: the period.
+        until: index of a user -> time from which on her events are not written: her memory stays as it was before.
+        progress: called with (rounds done, rounds in all).
+
+    Raises:
+        UsageError: the split has no period of its own.
+    """
+    examples = dataset.examples(split)
+    event_N = _written(dataset, _events_of(dataset, *_period(dataset, split)), until or {})
+    rounds = list(_rounds(dataset, examples, event_N))
+    logit_N = np.full(len(examples), np.nan)
+    store = open_store()
+    written, reopened, score_seconds, write_seconds = 0, 0, 0.0, 0.0
+    try:
+        scorer, updater = Scorer(artifact, store), Updater(artifact, store)
+        for number, step in enumerate(rounds):
+            if number and number == len(rounds) // 2:
+                store.close()
+                store = open_store()
+                scorer, updater = Scorer(artifact, store), Updater(artifact, store)
+                reopened += 1
+            started = time.perf_counter()
+            _score(scorer, dataset, examples, step.examples, logit_N)
+            scored = time.perf_counter()
+            events = user_events(dataset, step.events)
+            updater.apply(events, source="replay", offsets=range(written, written + len(events)))
+            written += len(events)
+            score_seconds += scored - started
+            write_seconds += time.perf_counter() - scored
+            if progress is not None:
+                progress(number + 1, len(rounds))
+    finally:
+        store.close()
+    return Replay(logit_N, written, len(rounds), reopened, score_seconds, write_seconds)
+
+
+def _period(dataset: Dataset, split: Split) -> tuple[int, int | None]:
+    """First moment of a split's period, and of the period after it.
+
+    Raises:
+        UsageError: this split has no period of its own.
+    """
+    cuts = dataset.manifest.cut_times
+    if split == "test" and cuts:
+        return cuts[-1], None
+    if split == "validation" and len(cuts) == 2:
+        return cuts
+    raise UsageError(
+        f"the {split} examples of this dataset (protocol {dataset.manifest.protocol}) have no period of their own",
+        expected="validation or test of a dataset that is split by time",
+        fix="prepare the log with --protocol temporal",
+    )
+
+
+def _events_of(dataset: Dataset, first: int, end: int | None) -> IntArray:
+    """Indices of all events of a period."""
+    time_N = np.asarray(dataset.histories.time_N)
+    return np.flatnonzero((time_N >= first) & (time_N < (np.iinfo(np.int64).max if end is None else end)))
+
+
+def _written(dataset: Dataset, event_N: IntArray, until: Mapping[int, int]) -> IntArray:
+    """The events without those of some users from a time on."""
+    keep_N = np.ones(len(event_N), bool)
+    for user, end in until.items():
+        place = dataset.histories.of(user)
+        keep_N &= (event_N < place.start) | (event_N >= place.stop) | (dataset.histories.time_N[event_N] < end)
+    return event_N[keep_N]
+
+
+def _rounds(dataset: Dataset, examples: Examples, event_N: IntArray) -> Iterator[_Round]:
+    """Group examples and events, by index, by the rank of their moment within their user.
+
+    Round k holds the k-th moment of every user: all that is scored in it comes before all that is written in it, and no
+    user is in it with two moments.
+    """
+    histories = dataset.histories
+    # One list of (user, moment): first the examples, then the events.
+    user = np.concatenate([examples.user_N, np.searchsorted(histories.offset_U, event_N, side="right") - 1])
+    moment = np.concatenate([examples.time_N, histories.time_N[event_N]])
+    order = np.lexsort((moment, user))
+    user, moment = user[order], moment[order]
+    # In order of user and moment, each change of the moment raises `nth` by one; less the `nth` of the user's first
+    # moment, that is the rank within the user. It is written back to the place in the list.
+    new_user = np.r_[True, user[1:] != user[:-1]][: len(user)]
+    new_moment = new_user | np.r_[True, moment[1:] != moment[:-1]][: len(user)]
+    nth = np.cumsum(new_moment) - 1
+    rank = np.empty(len(user), np.int64)
+    rank[order] = nth - np.maximum.accumulate(np.where(new_user, nth, 0))
+    # Of each list its places by rank, and for each round where the rank begins in them.
+    example_rank, event_rank = rank[: len(examples)], rank[len(examples) :]
+    by_example, by_event = np.argsort(example_rank, kind="stable"), np.argsort(event_rank, kind="stable")
+    bounds = np.arange(1 + (rank.max() if len(rank) else -1) + 1)
+    example_at = np.searchsorted(example_rank[by_example], bounds)
+    event_at = np.searchsorted(event_rank[by_event], bounds)
+    for k in range(len(bounds) - 1):
+        yield _Round(by_example[example_at[k] : example_at[k + 1]], event_N[by_event[event_at[k] : event_at[k + 1]]])
+
+
+def _score(
+    scorer: Scorer,
+    dataset: Dataset,
+    examples: Examples,
+    chosen: IntArray,
+    logit_N: FloatArray,
+) -> None:
+    """Ask the scorer for the chosen examples, one request per user, and note the scores."""
+    # Examples lie user by user: a request begins where the user changes.
+    starts = np.flatnonzero(np.r_[True, np.diff(examples.user_N[chosen]) != 0][: len(chosen)])
+    groups = np.split(chosen, starts[1:]) if len(chosen) else []
+    requests = [
+        ScoreRequest(
+            user=dataset.users.id_at(int(examples.user_N[group[0]])),
+            items=[dataset.catalogue.id_of(int(row)) or "" for row in examples.row_N[group]],
+            time=int(examples.time_N[group[0]]),
+            profile=profile_of(dataset, int(examples.user_N[group[0]])),
+        )
+        for group in groups
+    ]
+    for group, scores in zip(groups, scorer.score_many(requests), strict=True):
+        logit_N[group] = [score.score for score in scores]
+
+
+def profile_of(dataset: Dataset, user: int) -> dict[str, str | None] | None:
+    """A user's profile as a client would send it; None if the data has no profiles.
+
+    Args:
+        dataset: the dataset with the profiles.
+        user: her index.
+    """
+    pairs = zip(
+        dataset.schema.user_fields, dataset.profile_vocabularies.values(), dataset.profile_UF[user], strict=True
+    )
+    return {field: vocabulary.value_of(int(number)) for field, vocabulary, number in pairs} or None
+
+
+def user_events(dataset: Dataset, chosen: IntArray) -> list[UserEvent]:
+    """Events of the log as a client would send them."""
+    users = np.searchsorted(dataset.histories.offset_U, chosen, side="right") - 1
+    pairs = zip(users.tolist(), chosen.tolist(), strict=True)
+    return [UserEvent(dataset.users.id_at(user), *dataset.event(at)) for user, at in pairs]

@@ -1,0 +1,330 @@
+"""Files of rows: csv and jsonl with the standard library, parquet with pyarrow; and the scores of tables of requests.
+
+One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and
+`user.<field>` of the user's profile. Rows stream: neighbouring rows of one user and time become one request. The whole
+file is never in memory, and the output has the order of the input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from lifelong.atomic import write_whole
+from lifelong.dataset.events import Schema, user_context
+from lifelong.errors import SourceError, UsageError, require
+from lifelong.online.memory.event import time_problem, whole_number
+from lifelong.online.scoring.answer import Answer, ScoreRequest
+from lifelong.online.scoring.online_items import OnlineItems
+from lifelong.tables import TABLES, TYPES, ColumnKind, check_types, expand, is_path, reader_of, text_of, time_in_seconds
+
+Rows = Sequence[Mapping[str, Any]]
+SCORES = {
+    "user": "string",
+    "item": "string",
+    "score": "double",
+    "probability": "double",
+    "reason": "string",
+    "known_user": "bool",
+    "count": "int64",
+}
+"""Column of a file of scores -> the Arrow name of its type."""
+FORMATS = ("csv", "jsonl", "parquet")
+_ROWS = 8_192
+
+
+def format_of(path: Path, formats: Sequence[str] = FORMATS) -> str:
+    """Format of a file by its ending.
+
+    Raises:
+        UsageError: the ending is unknown.
+
+    >>> format_of(Path("requests.csv"))
+    'csv'
+    """
+    ending = path.suffix.removeprefix(".").lower()
+    if ending not in formats:
+        raise UsageError(f"{path}: unknown file ending", expected=", ".join(formats), fix="rename the file")
+    return ending
+
+
+@contextlib.contextmanager
+def written_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[Rows], object]]:
+    """A function that appends rows to a file, which takes its name when it is complete.
+
+    Args:
+        path: its ending is the format.
+        columns: column -> the Arrow name of its type, which only parquet needs. A row may lack some.
+    """
+    kind = format_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        draft = stack.enter_context(write_whole(path))
+        if kind == "parquet":
+            arrow = require("pyarrow", extra="train", purpose="writing parquet")
+            parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet")
+            schema = arrow.schema([(name, arrow.type_for_alias(alias)) for name, alias in columns.items()])
+            table = stack.enter_context(parquet.ParquetWriter(draft, schema))
+            yield lambda rows: table.write_table(arrow.Table.from_pylist(list(rows), schema=schema))
+            return
+        file = stack.enter_context(draft.open("w", newline="", encoding="utf-8"))
+        if kind == "jsonl":
+            yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            return
+        writer = csv.DictWriter(file, list(columns))
+        writer.writeheader()
+        # Booleans as in JSON and SQL, not as in Python.
+        words = {True: "true", False: "false"}
+        yield lambda rows: writer.writerows(
+            {name: words[value] if isinstance(value, bool) else value for name, value in row.items()} for row in rows
+        )
+
+
+class Answers(Protocol):
+    """What answers requests: a `Scorer`."""
+
+    schema: Schema
+    online_items: OnlineItems
+
+    def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        """One answer per request."""
+
+
+def score_table(scorer: Answers, source: Path, out: Path, *, progress: Callable[[int], None] | None = None) -> int:
+    """Score every row of a file; the output appears only when it is complete.
+
+    Args:
+        scorer: artifact and store.
+        source: the requests.
+        out: where the scores go.
+        progress: called with the number of rows done.
+
+    Returns:
+        How many rows were scored.
+    """
+    done = 0
+    with written_rows(out, score_columns(scorer.schema)) as write:
+        for scores in scored_rows(scorer, source, {}):
+            write(scores)
+            done += len(scores)
+            if progress is not None:
+                progress(done)
+    return done
+
+
+def score_columns(schema: Schema) -> dict[str, str]:
+    """Column of a table of scores -> the Arrow name of its type."""
+    several = schema.tasks if len(schema.tasks) > 1 else ()
+    return SCORES | {f"{word}_{task}": "double" for task in several for word in ("score", "probability")}
+
+
+def scored_rows(scorer: Answers, requests: Any, columns: Mapping[str, str]) -> Iterator[Rows]:
+    """A row of scores per candidate, some at a time, in the order of the requests.
+
+    Args:
+        scorer: artifact and store.
+        requests: a path, a glob, a list of them, a table of another library, or `ScoreRequest`s.
+        columns: our name -> the table's name, for columns with other names.
+
+    Raises:
+        UsageError: `requests` is none of these, or there is no such column.
+        SourceError: a row is malformed; names file and line.
+    """
+    if isinstance(requests, list | tuple) and all(isinstance(one, ScoreRequest) for one in requests):
+        if columns:
+            raise UsageError(
+                "columns of requests that have none",
+                expected="columns with a path or a table",
+                fix="leave out the names of columns",
+            )
+        for at in range(0, len(requests), _ROWS):
+            yield [row for answer in scorer.answer(requests[at : at + _ROWS]) for row in _scores(answer)]
+        return
+    rows = _requests(requests, _Columns(scorer, columns))
+    while chunk := list(islice(rows, _ROWS)):
+        yield [row for answer in scorer.answer(_joined(chunk)) for row in _scores(answer)]
+
+
+class _Columns:
+    """What the columns of a table of requests are."""
+
+    def __init__(self, scorer: Answers, columns: Mapping[str, str]) -> None:
+        self.fields = scorer.online_items.fields
+        self.profile = [user_context(field) for field in scorer.schema.user_fields]
+        self.names = ("user", "item", "time", *self.fields, *self.profile)
+        unknown = [name for name in columns if name not in self.names]
+        if unknown:
+            raise UsageError(
+                f"there is no column {unknown[0]!r} to map",
+                expected=f"one of: {', '.join(self.names)}",
+                fix="check the names",
+            )
+        self._ours = {theirs: ours for ours, theirs in columns.items()}
+        self._time_unit = scorer.schema.time_unit
+        self.time = columns.get("time", "time")
+        self._kinds: dict[str, ColumnKind] = {
+            columns.get(name, name): "value" for name in (*self.fields, *self.profile)
+        }
+        self._kinds |= {columns.get("user", "user"): "id", columns.get("item", "item"): "id", self.time: "moment"}
+
+    def check(self, schema: Any, *, file: str) -> None:
+        """Refuse columns of types that `prepare` refuses.
+
+        Raises:
+            SourceError: there is one.
+        """
+        check_types(schema, self._kinds, file=file)
+
+    def request(self, values: Mapping[str, Any], *, file: str, line: int) -> ScoreRequest:
+        """The request of one row.
+
+        Raises:
+            SourceError: it is malformed; names file and line.
+        """
+        values = {self._ours.get(name, name): value for name, value in values.items()} if self._ours else values
+        unknown = sorted(key for key in values if key not in self.names)
+        if unknown:
+            found, expected = f"unknown column {unknown[0]!r}", ", ".join(sorted(self.names))
+            raise SourceError(found, file=file, line=line, expected=expected, fix="rename it")
+        given = {key: text_of(value) for key, value in values.items()}
+        for key in ("user", "item"):
+            if given.get(key) is None:
+                raise SourceError(f"no {key}", file=file, line=line, column=key, expected="an id", fix="fix the row")
+        of_item = {key: value for key, value in given.items() if key in self.fields}
+        of_user = {key.removeprefix(user_context("")): value for key, value in given.items() if key in self.profile}
+        nested = next((key for key, value in values.items() if isinstance(value, list | dict)), None)
+        if nested is not None:
+            expected = TYPES[self._kinds.get(nested, "value")]
+            raise SourceError(
+                "a list or an object", file=file, line=line, column=nested, expected=expected, fix="flatten the column"
+            )
+        time = self._time(values.get("time"), file=file, line=line)
+        return ScoreRequest(str(given["user"]), [str(given["item"])], time, [of_item], of_user)
+
+    def _time(self, value: Any, *, file: str, line: int) -> int | None:
+        # NaN is how pandas writes that a number is missing.
+        if value is None or value == "" or value != value:
+            return None
+        time = whole_number(value)
+        wrong = time_problem(time, time_unit=self._time_unit)
+        if wrong is not None:
+            found, expected = wrong
+            fix = "times of requests are numbers or, in tables and parquet, timestamps"
+            raise SourceError(f"time {found}", file=file, line=line, column=self.time, expected=expected, fix=fix)
+        return cast(int, time)
+
+
+def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
+    """A request of one candidate for each row.
+
+    Raises:
+        SourceError: a row is malformed; names file and line.
+    """
+    if not is_path(requests):
+        for line, values in _table_rows(requests, columns):
+            yield columns.request(values, file="the table", line=line)
+        return
+    readers: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]]
+    readers = {"csv": _csv, "jsonl": _jsonl, "parquet": partial(_parquet, columns=columns)}
+    for path in expand(requests if isinstance(requests, list | tuple) else [requests]):
+        try:
+            for line, values in readers[format_of(path)](path):
+                yield columns.request(values, file=str(path), line=line)
+        except (OSError, UnicodeDecodeError) as error:
+            fix = "check the path and the encoding"
+            raise SourceError(f"cannot be read: {error}", file=str(path), fix=fix) from error
+
+
+def _table_rows(table: Any, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of a table in memory, with their numbers; timestamps as UTC seconds."""
+    expected = f"a path, a list of ScoreRequest, or {TABLES}"
+    batches = reader_of(table, what="requests", expected=expected)
+    columns.check(batches.schema, file="the table")
+    # pandas adds its index, which has no name of its own, unless that counts the rows.
+    unnamed = [name for name in batches.schema.names if name.startswith("__index_level_")]
+    rows = (row for batch in batches for row in time_in_seconds(batch, columns.time).drop_columns(unnamed).to_pylist())
+    return enumerate(rows, start=1)
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for values in reader:
+                if None in values or None in values.values():
+                    raise SourceError(
+                        "not as many columns as the header",
+                        file=str(path),
+                        line=reader.line_num,
+                        fix="correct the line",
+                    )
+                yield reader.line_num, values
+        except csv.Error as error:
+            raise SourceError(
+                str(error), file=str(path), line=reader.line_num, expected="csv with a header", fix="correct the line"
+            ) from error
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with path.open(encoding="utf-8") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                values = json.loads(text)
+            except ValueError as error:
+                raise SourceError(f"not JSON: {error}", file=str(path), line=line, fix="correct the line") from error
+            if not isinstance(values, dict):
+                raise SourceError(
+                    "not a JSON object",
+                    file=str(path),
+                    line=line,
+                    expected='{"user": .., "item": ..}',
+                    fix="write one object on each line",
+                )
+            yield line, values
+
+
+def _parquet(path: Path, *, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns.check(file.schema_arrow, file=str(path))
+            batches = (time_in_seconds(batch, columns.time) for batch in file.iter_batches(batch_size=_ROWS))
+            rows = (row for batch in batches for row in batch.to_pylist())
+            yield from enumerate(rows, start=1)
+    except require("pyarrow", extra="train", purpose="reading parquet").ArrowInvalid as error:
+        raise SourceError(
+            f"not a parquet file: {error}",
+            file=str(path),
+            fix="write the file again, or name it .csv or .jsonl if it is one",
+        ) from error
+
+
+def _joined(rows: Sequence[ScoreRequest]) -> list[ScoreRequest]:
+    """One request per run of rows of one user, moment and profile."""
+    requests = []
+    for _, group in groupby(rows, key=lambda row: (row.user, row.time, row.profile)):
+        run = list(group)
+        fields = [field for row in run for field in row.fields or ()]
+        requests.append(replace(run[0], items=[item for row in run for item in row.items], fields=fields))
+    return requests
+
+
+def _scores(answer: Answer) -> Rows:
+    """A row per candidate, with columns of their own for the tasks of a model that has several."""
+    rows = []
+    for score in answer.scores:
+        row = {"user": answer.user, "item": score.item, "score": score.score, "probability": score.probability}
+        row |= {"reason": score.reason, "known_user": answer.known_user, "count": answer.count}
+        for task, of in (score.tasks or {}).items():
+            row |= {f"score_{task}": of.score, f"probability_{task}": of.probability}
+        rows.append(row)
+    return rows

@@ -1,0 +1,281 @@
+"""The service as an ASGI app, and what runs with it.
+
+request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
+        -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+
+from lifelong.errors import UsageError
+from lifelong.online.ingestion.dead_letters import DeadLetters, FileLetters
+from lifelong.online.ingestion.following import Follower, StreamCollector
+from lifelong.online.ingestion.kafka import Stream, StreamSettings
+from lifelong.online.ingestion.kafka_client import KafkaAddress
+from lifelong.online.opening import AnyArtifact, AnyDataset, as_dataset, checked_store, open_artifact
+from lifelong.online.scoring.people import RecentUsers
+from lifelong.online.serving.addresses import AddressGate
+from lifelong.online.serving.admin import admin
+from lifelong.online.serving.bodies import ShortRoutes
+from lifelong.online.serving.errors import install
+from lifelong.online.serving.explorer import explorer
+from lifelong.online.serving.figures import ServiceCollector
+from lifelong.online.serving.guards import Deadline, HostGate, RateLimit, ScopeGate
+from lifelong.online.serving.impressions import ImpressionsLog
+from lifelong.online.serving.keys import GivenKeys, KeyRing
+from lifelong.online.serving.logs import AccessLog
+from lifelong.online.serving.middleware import BodyLimit, KeyGate, Measure
+from lifelong.online.serving.pages import Report, pages
+from lifelong.online.serving.routes import api, busy, operations
+from lifelong.online.serving.rush import Rush, Shed
+from lifelong.online.serving.service import Service
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.serving.sweeper import Sweeper
+from lifelong.online.serving.takeovers import Takeovers
+from lifelong.online.serving.writer import Writer
+from lifelong.online.store.contract import MemoryStore
+from lifelong.version import __version__
+
+
+class Keeper(Protocol):
+    """A part that works next to the service, from its start to its end."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def close(self) -> None:
+        """End, and wait until it has ended."""
+
+
+def create_app(
+    artifact: AnyArtifact,
+    store: MemoryStore,
+    *,
+    api_keys: GivenKeys | None = None,
+    admin_keys: GivenKeys | None = None,
+    allowed_hosts: Sequence[str] | None = None,
+    dataset: AnyDataset | None = None,
+    report: Path | str | None = None,
+    settings: ServiceSettings | None = None,
+    writer: Writer | None = None,
+) -> FastAPI:
+    """Build the service around one artifact and one store.
+
+    Args:
+        artifact: the model, or its folder.
+        store: an opened store of it; it is not closed here, since its owner may continue to use it.
+        api_keys: keys; a request to `/v1/` must bring one of them, with the scopes of each if it does not open all
+            but the administration (see `lifelong.online.serving.keys`), or a `KeyFile`; None lets all in.
+        admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
+            `api_keys` and none of them has the scope closes it.
+        allowed_hosts: names of the service in the `Host` header, next to localhost and any address; None for any name,
+            which keeps no web page out that lets its own name point here.
+        dataset: where explanations look up past events, with the store's log; or its folder.
+        report: folder of `lifelong compare`, whose page is shown at `/report`; it may name users, and a browser that
+            follows a link sends no key, so not together with `api_keys`.
+        settings: limits and threads.
+        writer: the process that owns the store and folds events in, as `lifelong serve` starts it for a store on disk;
+            None where this process does both.
+
+    Raises:
+        StoreForeignError: another artifact wrote the store.
+        UsageError: users are to be forgotten after a time, and the artifact's events have no times; or an argument is
+            something else than it should be.
+    """
+    artifact, store, settings = open_artifact(artifact), checked_store(store), _checked_settings(settings)
+    dataset = None if dataset is None else as_dataset(dataset)
+    shown = None if report is None else _report(report, keys=api_keys is not None)
+    service = Service(artifact, store, settings=settings, dataset=dataset, writer=writer)
+    app = FastAPI(
+        title="lifelong",
+        version=__version__,
+        summary="Scores from one small memory per user, kept up to date event by event.",
+        lifespan=_lifespan,
+        # Made in a thread: see `pages`.
+        openapi_url=None,
+        # It would send a client to whatever name its request was for.
+        redirect_slashes=False,
+        # Its spans hold addresses and texts of errors, which name users; earlier releases have none.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    _attach(app, service, shown)
+    routers = (busy, admin, api, explorer, operations, pages)
+    app.state.routes = [route for router in routers for route in router.routes]
+    for router in routers:
+        app.include_router(router)
+    install(app)
+    app.add_middleware(ShortRoutes, routes=busy.routes)
+    _guard(app, settings, api_keys=api_keys, admin_keys=admin_keys)
+    keys = api_keys is not None or admin_keys is not None
+    app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
+    app.add_middleware(AccessLog, users=settings.log_users)
+    app.add_middleware(Measure, metrics=service.metrics)
+    app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
+    app.add_middleware(Shed, rush=app.state.rush)
+    _describe(app, service, keys=keys)
+    return app
+
+
+def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
+    """Put what runs with the app, and what its endpoints read, into its state."""
+    app.state.service, app.state.takeovers = service, Takeovers(service)
+    app.state.impressions, app.state.recent_users, app.state.report = _impressions_log(service), RecentUsers(), report
+    service.metrics.add(ServiceCollector(service, app.state.takeovers))
+    service.on_switch.append(service.metrics.tell)
+    service.on_events.append(app.state.recent_users.add)
+    service.on_forget["recent"] = app.state.recent_users.discard
+    keepers = [
+        service.metrics,
+        service.health,
+        app.state.impressions,
+        app.state.takeovers,
+        Sweeper(service),
+    ]
+    app.state.keepers = [keeper for keeper in keepers if keeper is not None]
+
+
+def _report(folder: Path | str, *, keys: bool) -> Report:
+    if keys:
+        raise UsageError(
+            "a report next to API keys",
+            expected="one of the two: the report may name users, and a browser that follows a link sends no key",
+            fix=f"leave the report out, and open {Path(folder) / 'index.html'}",
+        )
+    return Report.read(Path(folder))
+
+
+def _checked_settings(settings: ServiceSettings | None) -> ServiceSettings:
+    """The settings that were given, or the usual ones."""
+    if settings is None:
+        return ServiceSettings()
+    if not isinstance(settings, ServiceSettings):
+        found = f"settings of type {type(settings).__name__}"
+        raise UsageError(found, expected="ServiceSettings", fix="settings=ServiceSettings(max_body=1_000_000)")
+    return settings
+
+
+def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
+    """Fold the events of a topic in, too, while the app runs.
+
+    Args:
+        app: from `create_app`, not running.
+        address: of the topic.
+        settings: how it is followed.
+        letters: where messages go that are no events.
+    """
+    service: Service = app.state.service
+    schema = service.artifact.config.dataset_schema
+    stream = Stream(address, service.store, service.apply, schema, settings=settings, letters=letters)
+    follower = Follower(stream)
+    service.metrics.add(StreamCollector(stream.report, lambda: follower.up))
+    forget_letters_too(app, letters)
+    app.state.keepers.append(follower)
+
+
+def forget_letters_too(app: FastAPI, letters: DeadLetters | None) -> None:
+    """Take users who are forgotten out of dead letters too, as far as these are in a file.
+
+    A topic cannot be rewritten: its brokers delete messages after their retention time.
+    """
+    if isinstance(letters, FileLetters):
+        app.state.service.on_forget["dead_letters"] = letters.forget
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Run what works next to the service; at the end the last one that was started ends first."""
+    with contextlib.ExitStack() as running:
+        running.callback(app.state.service.close)
+        for keeper in app.state.keepers:
+            keeper.start()
+            running.callback(keeper.close)
+        # The server gives this to its connections.
+        yield {"rush": app.state.rush, "metrics": app.state.service.metrics}
+        if app.state.service.writer is not None:
+            # What ends now waits for it.
+            app.state.service.writer.end_soon()
+
+
+def _impressions_log(service: Service) -> ImpressionsLog | None:
+    if service.settings.impressions_log is None:
+        return None
+
+    def count(outcome: str, candidates: int) -> None:
+        service.metrics.impressions.labels(outcome).inc(candidates)
+
+    log = ImpressionsLog(service.settings.impressions_log, count=count)
+    service.on_answers.append(log.offer)
+    service.on_forget["impressions"] = log.forget
+    service.on_export.append(log.of)
+    return log
+
+
+def _guard(
+    app: FastAPI,
+    settings: ServiceSettings,
+    *,
+    api_keys: GivenKeys | None,
+    admin_keys: GivenKeys | None,
+) -> None:
+    """Check keys, rates and sizes before a request reaches its route; see `create_app`."""
+    # The last one added is the first that a request meets.
+    app.add_middleware(BodyLimit, limit=settings.max_body, together=settings.max_bodies)
+    app.add_middleware(Deadline, seconds=settings.timeout)
+    app.add_middleware(AddressGate)
+    ring = KeyRing(api_keys, admin_keys)
+    if api_keys is not None:
+        app.add_middleware(ScopeGate, keys=ring)
+    if settings.rate is not None:
+        app.add_middleware(RateLimit, rate=settings.rate, keyed=api_keys is not None)
+    if api_keys is not None or admin_keys is not None:
+        app.add_middleware(KeyGate, keys=ring)
+
+
+def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
+    """Make the OpenAPI document say what the artifact takes that is served: its fields, and the key."""
+    generate = app.openapi
+
+    def clear() -> None:
+        app.openapi_schema = None
+
+    service.on_switch.append(clear)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            schema, bodies = service.artifact.config.dataset_schema, document["components"]["schemas"]
+            _name_fields(bodies["EventBody"]["properties"]["fields"], schema.item_fields[1:])
+            for model in ("CandidateBody", "ItemBody"):
+                _name_fields(bodies[model]["properties"]["fields"], service.online_items.fields)
+            for model in ("OneBody", "ExplainBody"):
+                _name_fields(bodies[model]["properties"]["profile"], schema.user_fields)
+            if keys:
+                document["components"]["securitySchemes"] = {
+                    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+                }
+                _secure(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _name_fields(schema: dict[str, Any], names: Sequence[str]) -> None:
+    """Allow only this model's fields as keys."""
+    for part in (schema, *schema.get("anyOf", ())):
+        if part.get("type") == "object":
+            part.update({"propertyNames": {"enum": list(names)}} if names else {"maxProperties": 0})
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Mark the endpoints that want a key."""
+    for path, operations_ in document["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in operations_.values():
+                operation["security"] = [{"key": []}]

@@ -1,0 +1,236 @@
+"""Requests that are answered with one call, and events of several requests that are written with one commit.
+
+events of many requests --all that wait--> one fold, one commit, one wait for the disk --> an outcome for each
+scores of many requests --all that have come--> one call of the graphs --> an answer for each
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from lifelong.online.memory.event import EventTable
+from lifelong.online.memory.updater import Applied, Updater
+from lifelong.online.serving.errors import OverloadedError
+from lifelong.online.serving.queues import FEW, FEW_EVENTS, UNDER_WAY, Queue
+from lifelong.online.serving.writer import ParsedEvents, Rows
+
+_TURN, _LEAST = 0.1, 200
+"""Seconds that one commit of several requests should take, and events that it takes in any case."""
+_TOGETHER = 1_024
+"""Candidates of several requests that are scored by one call, at most: meanwhile nothing else is begun."""
+A = TypeVar("A")
+Q = TypeVar("Q")
+
+
+@dataclass(slots=True)
+class _Asked(Generic[Q, A]):
+    """A request that waits for its answer; None says that it has to be answered alone."""
+
+    request: Q
+    size: int
+    came: float
+    answer: asyncio.Future[A | None]
+
+
+class Reads(Queue, Generic[Q, A]):
+    """The queue of reads. Short requests that come while others are answered are answered with one call.
+
+    Part of the cost of a call does not depend on how many users it is for, with `tally` about half of the time of one
+    request. So a request costs less when more come, and short waits do not add up. Nobody waits for others to come.
+
+    Args:
+        answer: gives the answers to several requests, in the thread of the event loop.
+        on_call: called with the number of requests of each such call.
+        queue: see `Queue`.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        answer: Callable[[Sequence[Q]], Sequence[A]],
+        on_call: Callable[[int], object] = lambda requests: None,
+        **queue: Any,
+    ) -> None:
+        super().__init__(threads, "read", **queue)
+        self._answer, self._on_call = answer, on_call
+        self._asked: deque[_Asked[Q, A]] = deque()
+
+    async def together(self, request: Q, size: int) -> A | None:
+        """Answer a request, with all others that have come until the event loop's next turn.
+
+        Args:
+            request: what is asked.
+            size: its candidates.
+
+        Returns:
+            None if a call with this request failed: it has to be asked alone, which says whose fault that was.
+
+        Raises:
+            OverloadedError: too many wait, or it has waited too long; it was not begun.
+        """
+        self.admit()
+        loop = asyncio.get_running_loop()
+        asked = _Asked[Q, A](request, size, self._now(), loop.create_future())
+        self._came.append(asked.came)
+        self._asked.append(asked)
+        # What has come with this request is begun before that. One more turn than needed where an earlier one takes
+        # this request too: it then finds nothing.
+        loop.call_soon(self._answer_asked)
+        return await asked.answer
+
+    def _answer_asked(self) -> None:
+        """Answer all requests that wait, as many as one call may have."""
+        taken = self._take()
+        if not taken:
+            return
+        self._on_call(len(taken))
+        try:
+            found: Sequence[A | None] = self._answer([asked.request for asked in taken])
+        except Exception:
+            found = [None] * len(taken)
+        for asked, answer in zip(taken, found, strict=True):
+            if not asked.answer.done():
+                asked.answer.set_result(answer)
+
+    def _take(self) -> list[_Asked[Q, A]]:
+        taken, size = list[_Asked[Q, A]](), 0
+        while self._asked and (not taken or size + self._asked[0].size <= _TOGETHER):
+            asked = self._asked.popleft()
+            try:
+                # Nobody waits for it any more if it is done.
+                if not asked.answer.done():
+                    self._check(asked.came)
+                    taken.append(asked)
+                    size += asked.size
+            except OverloadedError as error:
+                asked.answer.set_exception(error)
+            finally:
+                self._leave(asked.came)
+        return taken
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The events of one request."""
+
+    rows: Rows | ParsedEvents
+    came: float
+    outcome: Future[Applied] = field(default_factory=Future)
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.rows)
+
+
+class Writes(Queue):
+    """The queue of writes, for one thread. Events of all requests that wait are written with one commit.
+
+    Args:
+        updater: folds them in.
+        most_events: of one commit that holds more than one request; fewer if those would take long.
+        fold: does that in its place, with the events of several requests; see `Updater.apply_parts`.
+        on_commit: called with the number of requests and the seconds of each commit.
+        queue: see `Queue`.
+    """
+
+    def __init__(
+        self,
+        updater: Updater,
+        *,
+        most_events: int,
+        fold: Callable[[Sequence[Any]], Sequence[Applied | Exception]] | None = None,
+        on_commit: Callable[[int, float], None] = lambda requests, seconds: None,
+        **queue: Any,
+    ) -> None:
+        super().__init__(1, "write", **queue)
+        self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
+        self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
+        self._batches: deque[_Batch] = deque()
+        self._event_seconds, self._request_events = 0.0, 1.0
+        # Events that came, and that were taken: each is counted by one thread alone.
+        self._events_in = self._events_out = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that a long wait means too much work, and not a slow machine."""
+        # One alone is not too much, however many events it has.
+        if len(self._came) < 2:
+            return False
+        # Many small requests are one commit; what is no event is a commit of its own.
+        others = len(self._came) - len(self._batches)
+        return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
+
+    def _few(self) -> float:
+        return max(UNDER_WAY, FEW_EVENTS / self._request_events)
+
+    async def fold(self, rows: Rows | ParsedEvents) -> Applied:
+        """Fold the events of a request in; the answer comes when they are on the disk.
+
+        Args:
+            rows: what a `UserEvent` holds, by name, checked; or those that wait in the process that folds them in.
+
+        Raises:
+            OverloadedError: too many wait, or they have waited too long; nothing of them was kept.
+            RequestError: an event is not valid; nothing of them was kept, and other requests are not concerned.
+            StoreUnavailableError: the error says what was kept, if anything.
+        """
+        self.admit()
+        batch = _Batch(rows, self._now())
+        self._came.append(batch.came)
+        self._batches.append(batch)
+        self._events_in += len(rows)
+        self._request_events += (len(rows) - self._request_events) / UNDER_WAY
+        # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
+        self._pool.submit(self._fold_waiting)
+        return await asyncio.wrap_future(batch.outcome)
+
+    def _fold_waiting(self) -> None:
+        """Fold in all events that wait, as many as one commit may have."""
+        taken = self._take()
+        if not taken:
+            return
+        started = time.perf_counter()
+        parts = [batch.rows for batch in taken]
+        events = sum(batch.size for batch in taken)
+        try:
+            found: Sequence[Applied | Exception] = self._fold_parts(parts)
+        except Exception as error:
+            found = [error] * len(taken)
+        seconds = time.perf_counter() - started
+        self._event_seconds += (seconds / events - self._event_seconds) * min(1.0, events / _LEAST)
+        self._on_commit(len(taken), seconds)
+        for batch, outcome in zip(taken, found, strict=True):
+            if isinstance(outcome, Exception):
+                batch.outcome.set_exception(outcome)
+            else:
+                batch.outcome.set_result(outcome)
+
+    def _fold_rows(self, parts: Sequence[Rows]) -> list[Applied | Exception]:
+        rows = [row for part in parts for row in part]
+        return self._updater.apply_parts(EventTable.of_rows(rows), list(map(len, parts)))
+
+    def _take(self) -> list[_Batch]:
+        taken, events = list[_Batch](), 0
+        most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
+        while self._batches and (not taken or events + self._batches[0].size <= most):
+            batch = self._batches[0]
+            if batch.outcome.set_running_or_notify_cancel():
+                try:
+                    self._check(batch.came)
+                except OverloadedError as error:
+                    batch.outcome.set_exception(error)
+                else:
+                    taken.append(batch)
+                    events += batch.size
+            self._batches.popleft()
+            self._leave(batch.came)
+            self._events_out += batch.size
+        return taken

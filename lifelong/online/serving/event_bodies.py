@@ -1,0 +1,62 @@
+"""Events of a request straight into columns, without a dictionary for each event, which takes a third of the time.
+
+What is taken is what `EventsBody` takes too, and gives the same events. Of all else, also of a body that is valid in a
+rarer form, nothing is said: `EventsBody` has to look at it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from lifelong.online.memory.event import LAST_SECOND, MAX_ID, EventTable
+from lifelong.online.serving.schemas import KEYS
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
+
+
+class _Event(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    user: _Id
+    item: _Id
+    time: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]
+    event_type: _Id | None = None
+    fields: Annotated[dict[_Id, _Id | None], msgspec.Meta(max_length=KEYS)] | None = None
+    event_id: _Id | None = None
+
+
+class _Events(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    events: Annotated[list[_Event], msgspec.Meta(min_length=1)]
+
+
+_json, _packed = msgspec.json.Decoder(_Events), msgspec.msgpack.Decoder(_Events)
+
+
+def table_of(text: bytes, *, packed: bool = False) -> EventTable | None:
+    """The events of a body, None if `EventsBody` has to look at it.
+
+    Args:
+        text: of the body.
+        packed: it is MessagePack, not JSON.
+
+    Example:
+        >>> table_of(b'{"events": [{"user": "u", "item": "i", "time": 7}]}')
+        EventTable(user=['u'], item=['i'], time_N=array([7]), event_type=None, fields=None, event_id=None)
+        >>> table_of(b'{"events": []}') is None
+        True
+    """
+    try:
+        events = (_packed if packed else _json).decode(text).events
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    types, names = [event.event_type for event in events], [event.event_id for event in events]
+    fields = [event.fields or None for event in events]
+    return EventTable(
+        [event.user for event in events],
+        [event.item for event in events],
+        np.array([event.time for event in events], np.int64),
+        types if any(types) else None,
+        fields if any(fields) else None,
+        names if any(names) else None,
+    )

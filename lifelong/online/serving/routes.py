@@ -1,0 +1,229 @@
+"""The endpoints: each turns a body into one call of the service, and its result into a reply."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.convertors import StringConvertor, register_url_convertor
+
+from lifelong.errors import StoreCorruptError
+from lifelong.online.background import running
+from lifelong.online.memory.event import MAX_ID
+from lifelong.online.scoring.answer import Answer, Score, ScoreRequest
+from lifelong.online.scoring.explanation import Explanation
+from lifelong.online.scoring.features import FeatureTable
+from lifelong.online.serving import schemas as s
+from lifelong.online.serving.addresses import ExactRoute
+from lifelong.online.serving.bodies import Encoder, JsonRoute, ShortRoute, encoded_list
+from lifelong.online.serving.errors import DOCUMENTED, VIEWED, error_parts
+from lifelong.online.serving.service import Service, UserMemory
+
+
+class _Text(StringConvertor):
+    """Any text in an address, slashes and line breaks too: ids are up to the client."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("text", _Text())
+
+
+async def _service(request: Request) -> Service:
+    # Asynchronous though it waits for nothing: a plain function would cost every request a thread.
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(_service)]
+Item = Annotated[str, Path(min_length=1, max_length=MAX_ID, description="id of the item")]
+User = Annotated[str, Path(min_length=1, max_length=MAX_ID, description="id of the user")]
+
+# They get nearly all requests, so they are the first routes that are compared.
+busy: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=ShortRoute)
+api: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=JsonRoute)
+operations: APIRouter = APIRouter(tags=["operations"], route_class=ExactRoute)
+
+
+@busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)
+async def post_events(body: s.EventsBody, service: Served, encode: Encoder) -> bytes:
+    """All events of the batch are written in one commit, or none of them."""
+    applied = await service.add_events(body.events)
+    counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
+    return encode({**counts, "note": _note(counts)})
+
+
+def _note(counts: dict[str, int]) -> str | None:
+    """What a client should know about the outcome, in words."""
+    notes = []
+    if counts["no_dedup"]:
+        notes.append(
+            f"{counts['no_dedup']} came without event_id: sent again, they would count twice; send an event_id"
+        )
+    if counts["refused"]:
+        notes.append(f"{counts['refused']} are older than their user's last event and were not folded in")
+    if counts["backfilled"]:
+        notes.append(
+            f"{counts['backfilled']} are from before the moment until which a backfill has filled the store, and were"
+            " taken as known"
+        )
+    if counts["unknown_types"]:
+        notes.append(f"{counts['unknown_types']} have an event type that the model has not seen in training")
+    return "; ".join(notes) or None
+
+
+@busy.post("/score", summary="Score candidates of one user, or of many", response_model=s.OneReply | s.ManyReply)
+async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served, encode: Encoder) -> bytes:
+    """One user with her candidates, or a list of such requests; the reply has the same form.
+
+    In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
+    """
+    if isinstance(body, s.ManyBody):
+        requests = [_request(one) for one in body.requests]
+        return await service.answer_each(requests, lambda answers: encode(_many(requests, answers)))
+    return await service.answer(_request(body), lambda answer: encode(_one(answer)))
+
+
+@busy.post(
+    "/explain", summary="Explain scores: time scales and past events", responses=VIEWED, response_model=Explanation
+)
+async def post_explain(body: s.ExplainBody, service: Served, encode: Encoder) -> bytes:
+    """Attention over slots or events for each candidate, and the events behind it if they are known."""
+    return await service.explain(_request(body), body.artifact, encode)
+
+
+@busy.put("/items", summary="Add items, or change their fields", response_model=s.ItemsReply)
+async def put_items(body: s.ItemsBody, service: Served, encode: Encoder) -> bytes:
+    """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
+    items: dict[str, dict[str, str | None]] = {}
+    for item in body.items:
+        items.setdefault(item.item, {}).update(item.fields)
+    return encode({"stored": await service.put_items(items)})
+
+
+@api.delete("/items/{item:text}", summary="Take away what was put online of an item")
+async def delete_item(item: Item, service: Served) -> s.RemovedItemReply:
+    """It is durable; later scores and events use the catalogue's fields again, or none."""
+    return s.RemovedItemReply(item=item, removed=await service.remove_item(item))
+
+
+@api.get(
+    "/users/{user:text}/memory",
+    summary="What is kept of a user",
+    responses={404: {"model": s.ErrorReply, "description": "nothing is kept of this user"}},
+)
+async def get_memory(user: User, service: Served) -> UserMemory:
+    """Size and state of the memory, not its vectors."""
+    return await service.memory(user)
+
+
+@api.get(
+    "/users/{user:text}/features",
+    summary="What the memory says of a user and candidates, as features",
+    response_model=s.FeaturesReply,
+)
+async def get_features(
+    user: User,
+    service: Served,
+    items: Annotated[s.Ids, Query(min_length=1, description="id of a candidate; once for each")],
+    time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
+) -> Response:
+    """Counts, ages, score and read-out of each candidate, equal to those of the offline export."""
+
+    def document(table: FeatureTable) -> bytes:
+        rows = encoded_list(table.rows())
+        return msgspec.json.encode({"user": user, "items": table.items, "names": table.names, "values": rows})
+
+    return Response(await service.features(user, items, time, document), media_type="application/json")
+
+
+@api.delete("/users/{user:text}/memory", summary="Erase a user")
+async def delete_memory(user: User, service: Served) -> s.ErasedReply:
+    """Erases the memory and the event log of a user; a second call finds nothing and succeeds."""
+    return s.ErasedReply(user=user, erased=await service.erase(user))
+
+
+@operations.get("/healthz", summary="The process runs", response_model_exclude_none=True)
+async def healthz() -> s.StateReply:
+    """Answers 200 as long as the process runs."""
+    return s.StateReply(status="alive")
+
+
+@operations.get(
+    "/readyz",
+    summary="Requests can be answered",
+    response_model_exclude_none=True,
+    responses={
+        503: {
+            "model": s.ErrorReply,
+            "description": "the store is away or takes no writes, a topic is not followed, or the service stops",
+        }
+    },
+)
+async def readyz(service: Served) -> s.StateReply:
+    """Answers 200 while the artifact is loaded, the store answers and takes writes, and a topic is followed."""
+    await service.check()
+    # Not why: an error may name users, and this needs no key.
+    failing = [work.name for work in running() if work.failing is not None]
+    model = service.artifact.config.model
+    return s.StateReply(status="ready", artifact=service.artifact.id, model=model, failing=failing or None)
+
+
+@operations.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
+async def metrics(service: Served) -> Response:
+    """Counts and latency histograms, of all processes that share the address."""
+    # In no queue: it must say what is wrong with a service that has too much to do.
+    return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
+
+
+def _request(body: s.OneBody) -> ScoreRequest:
+    items = [item if isinstance(item, str) else item.item for item in body.items]
+    fields = [None if isinstance(item, str) else item.fields for item in body.items]
+    return ScoreRequest(body.user, items, body.time, fields if any(fields) else None, body.profile)
+
+
+def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
+    """A reply as `ManyReply` describes it."""
+    named = zip(requests, answers, strict=True)
+    return {"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]}
+
+
+def _one(answer: Answer) -> dict[str, object]:
+    """A reply as `OneReply` describes it; making a model of each of a hundred scores takes as long as the scores."""
+    # The reason why there is no probability is that of all candidates.
+    first = answer.scores[0]
+    reply: dict[str, object] = {
+        "user": answer.user,
+        "known_user": answer.known_user,
+        "count": answer.count,
+        "artifact": answer.artifact,
+        "request_id": answer.request_id,
+        "reason": first.reason,
+    }
+    if first.tasks is not None:
+        reply["reasons"] = {task: of.reason for task, of in first.tasks.items()}
+    reply["scores"] = [_value(score) for score in answer.scores]
+    return reply
+
+
+def _value(score: Score) -> dict[str, object]:
+    value: dict[str, object] = {
+        "item": score.item,
+        "known_item": score.known_item,
+        "score": score.score,
+        "probability": score.probability,
+    }
+    if score.tasks is not None:
+        value["tasks"] = {task: {"score": of.score, "probability": of.probability} for task, of in score.tasks.items()}
+    return value
+
+
+def _damaged(user: str, error: StoreCorruptError) -> dict[str, object]:
+    """A reply as `DamagedReply` describes it."""
+    return {"user": user, "error": error_parts(error)}

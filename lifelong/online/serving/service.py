@@ -1,0 +1,521 @@
+"""One process around one store: many readers, one writer.
+
+    events, items, erasures --one thread, in order--> store          scores --several threads, no lock--> store
+
+A request takes the scorer once, and with it an artifact and memories that belong together; a switch replaces it.
+Memories are read without a lock: a write is one commit of whole memories, so a reader sees a user's state before or
+after it. All writes go through one thread, so two batches never fold into the same memory at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time as clock
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, with_config
+
+from lifelong.atomic import guarded
+from lifelong.dataset.events import NO_TIME
+from lifelong.dtypes import IntArray
+from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
+from lifelong.online.background import running
+from lifelong.online.memory.forgetting import export, forget
+from lifelong.online.memory.updater import Updater
+from lifelong.online.scoring.answer import Answer, ScoreRequest
+from lifelong.online.scoring.explain import explain, slots_of
+from lifelong.online.scoring.explanation import Slot
+from lifelong.online.scoring.features import FeatureTable, feature_table
+from lifelong.online.scoring.online_items import Fields, OnlineItems
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.serving.batching import Reads, Writes
+from lifelong.online.serving.errors import NotFoundError
+from lifelong.online.serving.health import WriteHealth, check_clock
+from lifelong.online.serving.metrics import Metrics
+from lifelong.online.serving.queues import Pace, Queue
+from lifelong.online.serving.settings import ServiceSettings
+from lifelong.online.serving.views import Views
+from lifelong.online.serving.writer import ParsedEvents, Rows, Writer
+from lifelong.online.store.contract import ITEMS
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.memory.event import EventTable
+    from lifelong.online.memory.updater import Applied
+    from lifelong.online.memory.writer import MemoryWriter
+    from lifelong.online.scoring.explanation import Explanation
+    from lifelong.online.store.contract import MemoryStore
+
+T = TypeVar("T")
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+READY_SECONDS = 5.0
+"""Seconds after which a store that does not answer makes the service not ready."""
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class UserMemory:
+    """What is kept of a user."""
+
+    user: str
+    count: Annotated[int, Field(description="events in her memory")]
+    last_time: Annotated[int | None, Field(description="time of the last of them")]
+    bytes: Annotated[int, Field(description="size of her stored memory")]
+    slots: Sequence[Slot]
+    artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class ForgottenUser:
+    """What was removed of a user who is to be forgotten."""
+
+    user: str
+    erased: Annotated[bool, Field(description="false: there was nothing in the store")]
+    impressions: Annotated[int, Field(description="rows removed from the impressions log")]
+    dead_letters: Annotated[int, Field(description="lines removed from the file of dead letters")]
+    purged: Annotated[
+        bool,
+        Field(
+            description="no byte of her is left in the store's files; false where a server keeps files of its own, "
+            "or something still reads the old ones, which go when it ends"
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One scored request, for the listeners of `Service.on_answers`.
+
+    Args:
+        request_id: the name of the request.
+        scorer: the scorer that answered it.
+        request: what was asked.
+        answer: the answer.
+        time: moment of the request, UTC seconds.
+    """
+
+    request_id: str
+    scorer: Scorer
+    request: ScoreRequest
+    answer: Answer
+    time: int
+
+
+class Service:
+    """Answers requests from one artifact and one store.
+
+    It does not know what else runs in its process. Other parts add functions to its lists of listeners before the
+    first request:
+
+        on_events: called with the users who had an event, after it was folded in.
+        on_answers: called with each scored request, in the thread that scored it; has to return at once.
+        on_switch: called when another artifact is served.
+        on_forget: what is kept of users outside of the store, "impressions" or "dead_letters" -> called with users
+            who are forgotten; returns how many rows were theirs.
+        on_export: called with a user; returns her rows of the impressions log.
+
+    Args:
+        artifact: the model; if the store was switched to another artifact, that one is served.
+        store: an opened store of it; not closed here.
+        settings: limits and threads.
+        dataset: where explanations look up past events that the store's log does not hold.
+        writer: the process that owns the store and folds events in; None where this process does.
+    """
+
+    store: MemoryStore
+    writer: Writer | None
+    settings: ServiceSettings
+    dataset: Dataset | None
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        store: MemoryStore,
+        *,
+        settings: ServiceSettings,
+        dataset: Dataset | None = None,
+        writer: Writer | None = None,
+    ) -> None:
+        self.store, self.settings, self.dataset, self.writer = store, settings, dataset, writer
+        self.updater: Updater = Updater(
+            artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
+        )
+        self._guard = contextlib.ExitStack()
+        self.scorer: Scorer = self._scorer(self.updater.artifacts.served.artifact)
+        self.views: Views = Views(store, self.updater.artifacts, base_rate=settings.base_rate)
+        self.metrics: Metrics = Metrics()
+        self.health: WriteHealth = WriteHealth(store)
+        try:
+            self._check_clock()
+        except StoreUnavailableError as error:
+            # Said here, too, for a service whose readiness nobody asks for.
+            logger.warning("%s", error)
+        if writer is not None:
+            writer.on_end = self.health.failed
+        self.stopping: bool = False
+        self.on_events: list[Callable[[Sequence[str]], object]] = []
+        self.on_answers: list[Callable[[Scored], object]] = []
+        self.on_switch: list[Callable[[], object]] = []
+        self.on_forget: dict[str, Callable[[Collection[str]], int]] = {}
+        self.on_export: list[Callable[[str], list[dict[str, Any]]]] = []
+        bounds: dict[str, Any] = {"most": settings.max_waiting, "patience": settings.max_wait}
+        shed = self.metrics.shed
+        self.reads: Reads[ScoreRequest, Answer] = Reads(
+            settings.threads,
+            answer=lambda requests: self._answered(self.scorer, requests),
+            on_call=self.metrics.score_requests.observe,
+            on_shed=shed.labels("reads").inc,
+            **bounds,
+        )
+        self.writes: Writes = Writes(
+            self.updater,
+            most_events=settings.max_events,
+            fold=None if writer is None else writer.fold,
+            on_commit=self._committed,
+            on_shed=shed.labels("writes").inc,
+            **bounds,
+        )
+        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="lifelong-clean")
+
+    @property
+    def artifact(self) -> Artifact:
+        """The artifact that is served."""
+        return self.scorer.artifact
+
+    @property
+    def online_items(self) -> OnlineItems:
+        """Items that were put online, with the fields of the served artifact."""
+        return self.scorer.online_items
+
+    def _scorer(self, artifact: Artifact) -> Scorer:
+        self._guard.close()
+        # Training must not replace it: after a restart nothing could read the store.
+        with contextlib.suppress(OSError):
+            self._guard.enter_context(guarded(artifact.path))
+        return Scorer(artifact, self.store, base_rate=self.settings.base_rate)
+
+    def refresh(self) -> None:
+        """Serve the artifact that the store's list names now; a request that has begun ends with the one before."""
+        self.updater.artifacts.follow()
+        served = self.updater.artifacts.served.artifact
+        if served.id != self.artifact.id:
+            self.scorer = self._scorer(served)
+            for switched in self.on_switch:
+                switched()
+            logger.info("artifact %s is served now", served.id[:12])
+
+    def _check_clock(self) -> None:
+        if self.artifact.config.dataset_schema.time_unit == "seconds":
+            check_clock(self.store, self.settings.max_ahead, clock.time())
+
+    async def check(self) -> None:
+        """Whether requests can be answered and events kept now.
+
+        Raises:
+            StoreUnavailableError: the service stops, the store does not answer or takes no writes, a topic is not
+                followed, or events would be refused, since the system's clock is far behind the store's.
+        """
+        if self.stopping:
+            raise StoreUnavailableError("the service is stopping", fix="ask another instance")
+
+        def ask() -> None:
+            self.store.read_many(["readiness"])
+            self._check_clock()
+            self.health.check()
+            for work in running():
+                if work.needed and work.failing is not None:
+                    # Why is for the log: a message that is not an event may name a user.
+                    raise StoreUnavailableError(
+                        work.failure, fix="the log says why; once the store and the brokers answer it goes on by itself"
+                    )
+
+        try:
+            # In no queue: it must say the truth about a store that makes others wait.
+            await asyncio.wait_for(asyncio.to_thread(ask), READY_SECONDS)
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"the store has not answered within {READY_SECONDS:g} seconds", fix="check its disk or its server"
+            ) from error
+
+    def full(self, path: str) -> bool:
+        """Whether a request to an address is refused before it is read, since too many wait."""
+        queue = self._queue_of(path)
+        if full := queue.full or queue.pace.full:
+            queue.on_shed()
+        return full
+
+    def pace_of(self, path: str) -> Pace:
+        """Where requests to an address are counted that are under way."""
+        return self._queue_of(path).pace
+
+    def _queue_of(self, path: str) -> Queue:
+        return self.writes if path in ("/v1/events", "/v1/items") else self.reads
+
+    def give(self, writer: MemoryWriter) -> None:
+        """Take an artifact that is open already, so that no write waits for it when the store's list names it."""
+        self.updater.artifacts.give(writer)
+        if self.writer is not None:
+            self.writer.give(writer.artifact.path.resolve(), writer.runtime.codec.name)
+
+    async def add_events(self, rows: Rows | ParsedEvents) -> Applied:
+        """Fold events in; all of them are written at once, or none.
+
+        Args:
+            rows: what a `UserEvent` holds, by name, checked; or those that wait in the writer.
+        """
+        self.settings.allow("events", len(rows))
+        with self.health.noted():
+            applied = await self.writes.fold(rows)
+        self._had_events(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
+        for part in fields(applied):
+            self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
+        return applied
+
+    def apply(
+        self,
+        table: EventTable,
+        *,
+        source: str,
+        partition: int,
+        offsets: Sequence[int] | IntArray,
+        through: int,
+        after: int,
+    ) -> Applied:
+        """Fold in events of a stream, in turn with those of requests; not to be called in the event loop's thread."""
+        # The stream is read with the fields of the artifact that was served at its start.
+        table = self.updater.artifacts.served.only_known(table)
+        place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
+        folder = self.updater if self.writer is None else self.writer
+        work = self.writes.submit(lambda: folder.apply_table(table, **place, through=through, after=after))
+        with self.health.noted():
+            applied = work.result()
+        self._had_events(table.user)
+        return applied
+
+    def _had_events(self, users: Sequence[str]) -> None:
+        for touch in self.on_events:
+            touch(users)
+
+    async def answer(self, request: ScoreRequest, reply: Callable[[Answer], T]) -> T:
+        """Score one user's candidates.
+
+        Args:
+            request: the user and the candidates.
+            reply: what is made of the answer, in the thread that has made the answer: a long one takes as long again.
+        """
+        if len(request.items) <= self.settings.at_once and self._at_hand(request):
+            answer = await self.reads.together(request, len(request.items))
+            if answer is not None:
+                return reply(answer)
+        return await self._ask(lambda scorer: reply(self._answered(scorer, [request])[0]))
+
+    def _answered(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        answers = self._logged(scorer, requests, scorer.answer(requests))
+        self._count(answers)
+        return answers
+
+    def _at_hand(self, request: ScoreRequest) -> bool:
+        """Whether an answer takes no longer than the way to a thread and back.
+
+        It does take longer where a long history is read, or another process asked for what is stored.
+        """
+        if not self.scorer.runtime.steady:
+            return False
+        holds = getattr(self.store, "holds", None)
+        if holds is None:
+            return not self.store.shared
+        return bool(holds([request.user], space=self.scorer.space) and holds(request.items, space=ITEMS))
+
+    async def answer_each(
+        self, requests: Sequence[ScoreRequest], reply: Callable[[list[Answer | StoreCorruptError]], T]
+    ) -> T:
+        """Score many users' candidates; a user with a damaged memory has the error in the place of her answer.
+
+        Args:
+            requests: the users and their candidates.
+            reply: see `answer`.
+        """
+        return await self._ask(lambda scorer: reply(self._each(scorer, requests)))
+
+    def _each(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
+        found = scorer.answer_each(requests)
+        good = [(one, answer) for one, answer in zip(requests, found, strict=True) if isinstance(answer, Answer)]
+        if len(good) < len(found):
+            # The errors themselves name users; the answer has them, the log must not.
+            logger.error("POST /v1/score: %d of %d stored memories are damaged", len(found) - len(good), len(found))
+        answers = self._logged(scorer, [one for one, _ in good], [answer for _, answer in good])
+        self._count(answers)
+        logged = iter(answers)
+        return [next(logged) if isinstance(answer, Answer) else answer for answer in found]
+
+    def _count(self, answers: Sequence[Answer]) -> None:
+        self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
+        self.metrics.unknown_items.inc(sum(answer.unknown_items for answer in answers))
+        self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
+        for answer in answers:
+            # Of a hundred candidates, a list and `sum` take a quarter of the time of `fmean`.
+            mean = sum([score.score for score in answer.scores]) / len(answer.scores)
+            self.metrics.scores.labels(answer.artifact[:12]).observe(mean)
+
+    async def explain(self, request: ScoreRequest, artifact: str | None, reply: Callable[[Explanation], T]) -> T:
+        """Explain one user's candidates.
+
+        Args:
+            request: the user and the candidates.
+            artifact: see `asked`.
+            reply: see `answer`.
+        """
+        return await self.asked(lambda scorer: reply(explain(scorer, request, dataset=self.dataset)), artifact)
+
+    async def features(
+        self, user: str, items: Sequence[str], time: int | None, reply: Callable[[FeatureTable], T]
+    ) -> T:
+        """What the memory says of a user and candidates, as features of another ranker.
+
+        Args:
+            user: her id.
+            items: the candidates.
+            time: moment of the request; now if None.
+            reply: see `answer`.
+        """
+        self.settings.allow("candidates", len(items))
+
+        def work(scorer: Scorer) -> T:
+            columns = len(feature_table(scorer, user, [], time=time).names)
+            self.settings.allow("values", columns * len(items))
+            return reply(feature_table(scorer, user, items, time=time))
+
+        return await self._ask(work)
+
+    async def put_items(self, items: Mapping[str, Fields]) -> int:
+        """Add items or change their fields, durably."""
+        return await self._write(lambda: self.online_items.put(items))
+
+    async def remove_item(self, item: str) -> bool:
+        """Take the fields of an item away that were put online, durably; whether it had any."""
+        return bool(await self._write(lambda: self.online_items.remove([item])))
+
+    async def memory(self, user: str) -> UserMemory:
+        """What is kept of a user.
+
+        Raises:
+            NotFoundError: nothing is kept.
+        """
+        return await self._ask(lambda scorer: _memory_of(scorer, user))
+
+    async def asked(self, work: Callable[[Scorer], T], artifact: str | None = None) -> T:
+        """What a reader finds out from a scorer, in turn with the other readers.
+
+        Args:
+            work: what is asked of the scorer.
+            artifact: id of another artifact of the store, or its first characters; None for the one that is served.
+        """
+        return await self._ask(lambda served: work(self.views.of(served, artifact)))
+
+    async def erase(self, user: str) -> bool:
+        """Erase a user's memory and events; whether there was anything."""
+        return await self._write(lambda: forget(self.store, user))
+
+    async def forget(self, user: str) -> ForgottenUser:
+        """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
+        erased = await self.erase(user)
+        with self.health.noted():
+            rows, purged = await asyncio.get_running_loop().run_in_executor(
+                self._cleaner, lambda: (self.clean([user]), self.store.purge())
+            )
+        self.metrics.forgotten.labels("asked").inc(erased)
+        return ForgottenUser(user, erased, rows.get("impressions", 0), rows.get("dead_letters", 0), purged)
+
+    def clean(self, users: Sequence[str]) -> dict[str, int]:
+        """Take users out of what is kept of them outside of the store: how many rows, by name of the place."""
+        return {place: forget_too(users) for place, forget_too in self.on_forget.items()}
+
+    def _logged(self, scorer: Scorer, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
+        """Name what was scored and give it to the listeners; unnamed where there are none."""
+        if not self.on_answers:
+            return answers
+        now, named = int(clock.time()), []
+        for request, answer in zip(requests, answers, strict=True):
+            named.append(replace(answer, request_id=uuid.uuid4().hex))
+            moment = now if request.time is None else request.time
+            scored = Scored(str(named[-1].request_id), scorer, request, answer, moment)
+            for take in self.on_answers:
+                take(scored)
+        return named
+
+    async def export(self, user: str, reply: Callable[[dict[str, Any]], T]) -> T:
+        """All that is kept of a user.
+
+        Args:
+            user: her id.
+            reply: what is made of it, in a thread.
+        """
+        found = await self.aside(lambda: export(self.store, user))
+
+        def document() -> T:
+            rows = [row for rows_of in self.on_export for row in rows_of(user)]
+            return reply({**found, "known": found["known"] or bool(rows), "impressions": rows})
+
+        return await asyncio.get_running_loop().run_in_executor(self._cleaner, document)
+
+    def close(self) -> None:
+        """Finish what was accepted; the store stays open."""
+        self.stopping = True
+        self._guard.close()
+        self._cleaner.shutdown(wait=True)
+        self.writes.close()
+        self.reads.close()
+
+    async def _ask(self, work: Callable[[Scorer], T]) -> T:
+        """Ask the scorer that is served; once more if its memories were dropped meanwhile."""
+        scorer = self.scorer
+        try:
+            return await self.aside(lambda: work(scorer))
+        except StoreForeignError:
+            await self.aside(self.refresh)
+            if self.scorer is scorer:
+                raise
+            return await self.aside(lambda: work(self.scorer))
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Read in a thread, while the event loop continues."""
+        return await self.reads.run(work)
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        started = clock.perf_counter()
+        with self.health.noted():
+            # A client that hangs up does not stop its write half-way: the thread continues.
+            result = await self.writes.run(work)
+        self._committed(1, clock.perf_counter() - started)
+        return result
+
+    def _committed(self, requests: int, seconds: float) -> None:
+        self.metrics.write_seconds.observe(seconds)
+        self.metrics.write_requests.observe(requests)
+
+
+def _memory_of(scorer: Scorer, user: str) -> UserMemory:
+    states, known = scorer.states([user])
+    if not known[0]:
+        raise NotFoundError(
+            f"nothing is stored about user {user!r}", expected="a user with events", fix="POST /v1/events"
+        )
+    last = int(states.last_time_B[0])
+    return UserMemory(
+        user=user,
+        count=int(states.count_B[0]),
+        last_time=None if last == NO_TIME else last,
+        bytes=scorer.runtime.codec.size,
+        slots=slots_of(scorer.artifact, states, 0),
+        artifact=scorer.artifact.id,
+    )

@@ -1,0 +1,171 @@
+"""The settings of a service, their defaults and what they mean: all of `service.toml`.
+
+    timeout = 30.0
+    base_rate = {any = 0.2, buy = 0.004}
+
+`lifelong serve --config service.toml` reads them, `--set timeout=5` changes one, `lifelong serve --print-config` prints
+all. From Python, `create_app` takes the `ServiceSettings`; what `ServiceConfig` adds, the command opens itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator
+
+from lifelong.config import Record
+from lifelong.online.memory.event import MAX_AHEAD
+from lifelong.online.serving.errors import TooLargeError
+
+_Seconds = Annotated[float, Field(gt=0)]
+_Number = Annotated[int, Field(ge=1)]
+
+
+class ServiceSettings(Record):
+    """What the service allows and how it runs."""
+
+    timeout: _Seconds = Field(30.0, description="Seconds until a request must be answered, slow bodies included.")
+    max_wait: _Seconds = Field(0.25, description="Seconds that a request may wait under overload before it is refused.")
+    rate: float | None = Field(
+        None, gt=0, examples=[100.0], description="Requests per second that one caller may make; by default no limit."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses or networks of proxies that are trusted to name the client in X-Forwarded-For."
+    )
+    base_rate: float | dict[str, float] | None = Field(
+        None,
+        examples=[0.02],
+        description="True share of positives, for probabilities; several tasks as in {buy = 0.01, any = 0.2}.",
+    )
+    late: Literal["apply", "refuse"] = Field(
+        "apply", description='What to do with an event older than the user\'s last one: "apply" or "refuse".'
+    )
+    max_ahead: float = Field(
+        MAX_AHEAD, ge=0, description="Days that an event may be ahead of the clock; inf for any number."
+    )
+    event_log: bool = Field(True, description="Whether the store keeps the events, for explanations and new models.")
+    keep_events: float | None = Field(
+        None, examples=[90.0], description="Days after which events are deleted from the event log; by default never."
+    )
+    forget_after: float | None = Field(
+        None, examples=[365.0], description="Forget users without an event for this many days; by default never."
+    )
+    impressions_log: Path | None = Field(
+        None, examples=["impressions"], description="Folder for every scored request, as parquet; by default none."
+    )
+    log_users: bool = Field(False, description="Whether the log may name users.")
+
+    max_connections: _Number = Field(
+        10_000, description="Open connections per process; at most half of its file descriptors."
+    )
+    head_timeout: _Seconds = Field(10.0, description="Seconds until the head of a request must be complete.")
+    max_head: _Number = Field(65_536, description="Bytes of the head of a request.")
+    max_body: _Number = Field(8 * 2**20, description="Bytes of the body of a request.")
+    max_bodies: _Number = Field(64 * 2**20, description="Bytes of all large bodies that are worked on at once.")
+    max_waiting: _Number = Field(1_000, description="Requests that may wait for the readers, and for the writer.")
+    max_events: _Number = Field(10_000, description="Events in one request.")
+    max_users: _Number = Field(1_000, description="Users in one request.")
+    max_items: _Number = Field(10_000, description="Items in one request.")
+    max_candidates: _Number = Field(20_000, description="Candidates in one request, over all its users.")
+    max_explained: _Number = Field(100, description="Candidates that one request may have explained, kilobytes each.")
+    max_values: _Number = Field(200_000, description="Features in one reply, over all its candidates.")
+    threads: _Number = Field(2, description="Threads that read and score.")
+    at_once: int = Field(
+        128, ge=0, description="Candidates of one user up to which a score takes less time than a change of threads."
+    )
+
+    @field_validator("base_rate")
+    @classmethod
+    def _shares(cls, given: float | dict[str, float] | None) -> float | dict[str, float] | None:
+        shares = given.values() if isinstance(given, dict) else [] if given is None else [given]
+        if not all(0 < share < 1 for share in shares):
+            raise ValueError("a base rate is a share above 0 and below 1")
+        return given
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for address in given:
+            ipaddress.ip_network(address)
+        return given
+
+    def of_one(self, workers: int) -> Self:
+        """The settings of one of several processes, so that all together allow no caller more.
+
+        >>> ServiceSettings(rate=10.0).of_one(4).rate
+        2.5
+
+        Args:
+            workers: how many processes there are.
+        """
+        return self if self.rate is None else self.model_copy(update={"rate": self.rate / workers})
+
+    def allow(self, kind: str, number: int) -> None:
+        """Refuse a request that is too large.
+
+        >>> ServiceSettings(max_users=10).allow("users", 10)
+
+        Args:
+            kind: events, users, candidates, items, explained or values.
+            number: how many of them the request has.
+
+        Raises:
+            TooLargeError: more than allowed.
+        """
+        most = int(getattr(self, f"max_{kind}"))
+        if number > most:
+            words = {"explained": "candidates to explain", "values": "features"}.get(kind, kind)
+            raise TooLargeError(
+                f"{number:,} {words} in one request", expected=f"at most {most:,}", fix="send several requests"
+            )
+
+
+class ServiceConfig(ServiceSettings):
+    """All settings of `service.toml`: those of a service, and what `lifelong serve` opens for it."""
+
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Host names that requests may use, next to localhost and addresses. With API keys, by default any.",
+    )
+    data: Path | None = Field(
+        None, examples=["data"], description="Dataset that explanations read, for events that the log does not have."
+    )
+    report: Path | None = Field(
+        None, examples=["report"], description="Report of `lifelong compare` to show at /report; by default none."
+    )
+    mapping: Path | None = Field(
+        None, examples=["mapping.toml"], description="Of --from: mapping file that says which column is what."
+    )
+    columns: dict[str, str] = Field(
+        {}, description='Of --from: our name and the message\'s name of a column, as in {item = "product"}.'
+    )
+    on_bad: Literal["stop", "skip"] = Field(
+        "stop", description='Of --from: what to do with a message that is not an event: "stop" or "skip".'
+    )
+    dead_letter: str | None = Field(
+        None,
+        examples=["bad.jsonl"],
+        description="Of --from: where to keep skipped messages: a .jsonl file or kafka://...",
+    )
+    on_gap: Literal["stop", "skip"] = Field(
+        "stop",
+        description='Of --from: what to do if Kafka deleted messages not yet applied: "stop" or "skip".',
+    )
+
+
+def service_toml() -> str:
+    """A `service.toml` with all settings at their defaults; those that have none are commented out, with an example."""
+    lines = ["# Settings of `lifelong serve --config service.toml`, at their defaults.", ""]
+    for name, field in ServiceConfig.model_fields.items():
+        example = field.examples[0] if field.default is None and field.examples else field.default
+        line = f"{name} = {_toml(example)}"
+        lines += [f"# {field.description}", f"# {line}" if field.default is None else line, ""]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML: for texts, numbers and lists that is JSON."""
+    return "{}" if value == {} else json.dumps(value)

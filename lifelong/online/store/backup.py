@@ -1,0 +1,260 @@
+"""Copies a store on this machine's disk, also while a process owns it, and makes a store of a copy.
+
+    backup    tables (linked), then the log (copied) --same list of files as before?--> opened once --> DEST
+    restore   DEST --copied--> every file as it was? --> opened once --> the new store
+
+RocksDB never changes a table, only appends to its log, and each change of its files makes a new list (CURRENT names
+it). So what was linked and copied while CURRENT stayed the same is what a kill of the owner would have left: every
+commit that returned before the backup began, and of those that came meanwhile the first ones. Opening it checks the log
+and puts it into tables. Each shard is copied by itself, as after a kill: the positions of its own sources tell
+how far it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lifelong.atomic import building, put_in_place, remove_left, replace_text
+from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
+from lifelong.online.store.acknowledged import NAME as ACKNOWLEDGED
+from lifelong.online.store.folder import COPY, HEAD, databases, left_copies, unwritable
+from lifelong.online.store.sharded import open_folder
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+FACTS = "backup.json"
+_PATIENCE = 60.0
+"""Seconds for which a database is copied again if its files change meanwhile."""
+_LEFT_OUT = ("LOCK", "LOG")
+_NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """What a backup is of.
+
+    Args:
+        store: folder of the store.
+        made: UTC second.
+        artifact: id of the artifact that the store serves; empty for a new store.
+        files: name below the folder -> bytes and SHA-256.
+    """
+
+    store: str
+    made: int
+    artifact: str
+    files: dict[str, tuple[int, str]]
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(size for size, _ in self.files.values())
+
+
+def backup(path: Path, dest: Path) -> Backup:
+    """Copy a store into a new folder; a process that owns it continues meanwhile.
+
+    On the same disk tables are linked: they take no space until the store has other ones.
+
+    Args:
+        path: folder of the store.
+        dest: must not be there.
+
+    Raises:
+        UsageError: there is no store, or `dest` is there.
+        StoreCorruptError: the store is damaged.
+        StoreUnavailableError: `dest` cannot be written, or the store's files change all the time.
+    """
+    folders = databases(path)
+    if dest.exists():
+        raise UsageError(f"{dest} exists", expected="the name of a new folder", fix="name another one")
+    try:
+        _remove_copies(dest)
+        with building(dest) as draft:
+            store = draft / COPY
+            store.mkdir()
+            if folders != [path]:
+                shutil.copy2(path / HEAD, store / HEAD)
+            for folder in folders:
+                _copy(folder, store / folder.relative_to(path))
+            with _named(store, path):
+                artifact = _opened_once(store)
+            made = Backup(str(path), int(time.time()), artifact, _facts(store))
+            replace_text(store / FACTS, json.dumps({"format": "lifelong-backup", "version": 1, **asdict(made)}) + "\n")
+            put_in_place(store, dest)
+    except OSError as error:
+        raise unwritable(dest, error) from error
+    return made
+
+
+def restore(source: Path, path: Path) -> Backup:
+    """Make a store of a backup, which stays as it is.
+
+    Args:
+        source: what `backup` made.
+        path: folder of the new store; nothing may be there.
+
+    Raises:
+        UsageError: `source` is no backup, or something is at `path`.
+        StoreCorruptError: the backup lacks a file, or one is not as it was, or leads out of its folder.
+        StoreUnavailableError: `path` cannot be written.
+    """
+    made = read_backup(source)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(
+            f"{path} exists, and a backup never overwrites anything",
+            expected="the name of a new folder",
+            fix="move it away, or name another folder",
+        )
+    try:
+        _remove_copies(path)
+        with building(path) as draft:
+            store = draft / COPY
+            for name in made.files:
+                (store / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, store / name)
+            _check_copies(source, store, made)
+            with _named(store, source):
+                _opened_once(store)
+            put_in_place(store, path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return made
+
+
+def read_backup(source: Path) -> Backup:
+    """What a backup is of, when each of its files is in its folder.
+
+    Raises:
+        UsageError: it is none.
+        StoreCorruptError: a file is missing, or is somewhere else.
+    """
+    try:
+        facts = json.loads((source / FACTS).read_text())
+        if facts["format"] != "lifelong-backup" or facts["version"] != 1:
+            raise ValueError(f"{facts['format']} {facts['version']}")
+        files = {str(name): (int(size), str(digest)) for name, (size, digest) in facts["files"].items()}
+        made = Backup(facts["store"], facts["made"], facts["artifact"], files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = "a folder that `lifelong backup` made"
+        raise UsageError(
+            f"{source} is not a backup: {FACTS} cannot be read ({error})",
+            expected=expected,
+            fix="name the folder that `lifelong backup` wrote",
+        ) from error
+    folder = source.resolve()
+    for name in made.files:
+        # A link, `..` or an absolute name would copy what is no part of the backup.
+        if (source / name).resolve() != folder / name or Path(name).is_absolute():
+            raise _not_as_made(source / name, "is a link, or a name outside of the backup")
+        if not (source / name).is_file():
+            raise _not_as_made(source / name, "is missing")
+    return made
+
+
+def _check_copies(source: Path, copy: Path, made: Backup) -> None:
+    """Compare the files that were copied with what they were.
+
+    Raises:
+        StoreCorruptError: one is another; names the backup's file.
+    """
+    for name, (size, digest) in made.files.items():
+        found, found_digest = _fact(copy / name)
+        if found != size:
+            raise _not_as_made(source / name, f"has {found:,} bytes, not {size:,}")
+        if found_digest != digest:
+            raise _not_as_made(source / name, "has another SHA-256")
+
+
+def _not_as_made(path: Path, what: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"{path} {what}", expected="each file of the backup as it was made", fix="restore another backup"
+    )
+
+
+def _facts(folder: Path) -> dict[str, tuple[int, str]]:
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (FACTS, *_LEFT_OUT))
+    return {str(path.relative_to(folder)): _fact(path) for path in found}
+
+
+def _fact(path: Path) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_copies(out: Path) -> None:
+    """Remove the copies of stores that killed processes have left in the same folder."""
+    for removed in remove_left(left_copies(out.parent)):
+        logger.warning("removed %s, an unfinished copy of a store in %s", removed, out.parent)
+
+
+def _opened_once(store: Path) -> str:
+    """Check a copy and bring it to rest; returns the artifact that it serves."""
+    with contextlib.closing(open_folder(store, None, read_only=False)) as opened:
+        identity = opened.artifact_list().identity
+    return "" if identity is None else identity.artifact_id
+
+
+@contextlib.contextmanager
+def _named(copy: Path, path: Path) -> Iterator[None]:
+    """Name in an error what was copied, and not the copy."""
+    try:
+        yield
+    except StoreCorruptError as error:
+        found, fix = (text.replace(str(copy), str(path)) for text in (error.found, error.fix))
+        raise StoreCorruptError(f"nothing was made: {found}", expected=error.expected, fix=fix) from error
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """Copy one database, again until its files do not change meanwhile.
+
+    Raises:
+        StoreUnavailableError: they changed each time.
+    """
+    current, end = folder / "db" / "CURRENT", time.monotonic() + _PATIENCE
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            before = current.read_bytes()
+            _copy_files(folder, to)
+            if current.read_bytes() == before == (to / "db" / "CURRENT").read_bytes():
+                return
+        shutil.rmtree(to / "db", ignore_errors=True)
+        if not current.exists() or time.monotonic() > end:
+            raise StoreUnavailableError(
+                f"the files of {folder} changed each time that they were copied for {_PATIENCE:.0f} s",
+                fix="try again when the process that owns it has less to write",
+            )
+
+
+def _copy_files(folder: Path, to: Path) -> None:
+    (to / "db").mkdir(parents=True, exist_ok=True)
+    # First how far commits were acknowledged, then the log: it can only have grown.
+    for name in (HEAD, ACKNOWLEDGED):
+        if (folder / name).exists():
+            shutil.copy2(folder / name, to / name)
+    for path in sorted((folder / "db").iterdir()):
+        if path.suffix == ".log" or path.name.startswith(_LEFT_OUT):
+            continue
+        (_link if path.suffix == ".sst" else shutil.copy2)(path, to / "db" / path.name)
+    for path in sorted((folder / "db").glob("*.log")):
+        shutil.copy2(path, to / "db" / path.name)
+
+
+def _link(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        shutil.copy2(path, to)

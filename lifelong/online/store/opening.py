@@ -1,0 +1,174 @@
+"""Opens a store by its URL; the only module that knows all kinds of stores."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from lifelong.errors import UsageError
+from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.redis_client import SCHEMES, parse
+from lifelong.plugins import Registry, named_in_errors
+
+STORES = Registry[Callable[..., MemoryStore]]("stores", {}, reserved=("memory", "rocksdb", *SCHEMES))
+"""Scheme -> what opens a store of another package."""
+_CHECKS = "run the checks of lifelong.testing.store_contract on it"
+
+
+def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
+    """Open a store, or make a new one.
+
+    Args:
+        url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.online.store.rocksdb`), with
+            `?shards=N` for a new store of several databases (see `lifelong.online.store.sharded`), or
+            `redis://host:port/database` (see `lifelong.online.store.redis_client` and `.redis`); or the URL of a store
+            of another package (see `lifelong.plugins`).
+        read_only: opens an existing store, which another process may own: of a folder a fixed view, of a server its
+            present state.
+
+    Raises:
+        UsageError: the URL names no kind of store, or another number of shards than the store has.
+        StoreLockedError: another process owns it.
+        StoreError: it cannot be opened.
+        PluginError: a store of another package fails with an error of its own.
+
+    Example:
+        >>> store = open_store("memory://")
+        >>> store.read_many(["ann"]), store.artifact_list().identity
+        ([None], None)
+    """
+    if not isinstance(url, str):
+        raise UsageError(f"a URL of type {type(url).__name__}", expected="a text", fix="write rocksdb://store")
+    scheme, found, place = url.partition("://")
+    STORES.check_names()
+    expected = "memory://, rocksdb:///path or redis://host:port/database"
+    if not found:
+        raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write {_meant(url)}")
+    if scheme == "memory":
+        if place:
+            raise UsageError(
+                f"{url!r}: a store in memory has no place",
+                expected="memory://",
+                fix="leave out the place, or use rocksdb:///path for a store that lasts",
+            )
+        return InMemoryStore(read_only=read_only)
+    if scheme == "rocksdb":
+        from lifelong.online.store.sharded import open_folder
+
+        return open_folder(*folder_of(url), read_only=read_only)
+    if scheme in SCHEMES:
+        from lifelong.online.store.redis import RedisStore
+
+        return RedisStore(parse(url), read_only=read_only)
+    if scheme in STORES:
+        return _open_other(scheme, url, read_only=read_only)
+    others = "".join(f", {name}://" for name in STORES)
+    raise UsageError(f"there is no store {scheme}://", expected=expected + others, fix="correct the URL")
+
+
+def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
+    """Open a store of another package, and say what is missing if it is none."""
+    part = STORES[scheme]
+    try:
+        # A few builtins have no signature.
+        with contextlib.suppress(ValueError):
+            inspect.signature(part).bind(url, read_only=read_only)
+    except TypeError as error:
+        raise UsageError(
+            f"what opens {scheme}:// cannot be called with a URL and read_only: {error}",
+            expected="a function of (url, *, read_only) that gives a store",
+            fix="begin it with: def open_store(url, *, read_only=False)",
+        ) from error
+    with named_in_errors("stores", scheme, f"{scheme}:// was opened"):
+        store = part(url, read_only=read_only)
+    missing = [name for name in vars(MemoryStore) if not name.startswith("_") and not hasattr(store, name)]
+    if missing:
+        raise UsageError(
+            f"what {scheme}:// opens, of type {type(store).__name__}, lacks {', '.join(missing)}",
+            expected="a store, see MemoryStore in lifelong.online.store.contract",
+            fix=_CHECKS,
+        )
+    if wrong := [name for name in vars(MemoryStore) if not name.startswith("_") and not _is_called_alike(store, name)]:
+        raise UsageError(
+            f"{', '.join(wrong)} of what {scheme}:// opens, of type {type(store).__name__}, cannot be called as a "
+            "store's",
+            expected="the arguments of MemoryStore in lifelong.online.store.contract",
+            fix=_CHECKS,
+        )
+    return store
+
+
+def _is_called_alike(store: MemoryStore, name: str) -> bool:
+    """Whether a method takes all arguments that a store's takes, and needs no other."""
+    wanted, found = getattr(MemoryStore, name), getattr(store, name)
+    if not inspect.isfunction(wanted):
+        return True
+    parameters = list(inspect.signature(wanted).parameters.values())[1:]
+    by_place = [one for one in parameters if one.kind is one.POSITIONAL_ONLY or one.kind is one.POSITIONAL_OR_KEYWORD]
+    by_name = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        # A few builtins have no signature.
+        return True
+    try:
+        signature.bind(*by_place, **{one.name: one for one in by_name})
+        needed = [one for one in by_place if one.default is one.empty]
+        signature.bind(*needed, **{one.name: one for one in by_name if one.default is one.empty})
+    except TypeError:
+        return False
+    return True
+
+
+def local_folder(url: str) -> Path:
+    """The folder of a store on this machine's disk.
+
+    Raises:
+        UsageError: the URL is not that of one.
+
+    Example:
+        >>> local_folder("rocksdb:///data/memories")
+        PosixPath('/data/memories')
+    """
+    if not url.startswith("rocksdb://"):
+        raise UsageError(
+            f"{url!r} is not a store on a disk of this machine",
+            expected="rocksdb:///path",
+            fix="docs/backup.md says how to copy a server",
+        )
+    return folder_of(url)[0]
+
+
+def folder_of(url: str) -> tuple[Path, int | None]:
+    """The folder that a `rocksdb://` URL names, and the number of shards, None if it names none.
+
+    Raises:
+        UsageError: it names no folder, or has an unknown option.
+
+    Example:
+        >>> folder_of("rocksdb:///data/memories?shards=4")
+        (PosixPath('/data/memories'), 4)
+    """
+    place, _, query = url.partition("://")[2].partition("?")
+    expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards"
+    if not place:
+        raise UsageError(f"{url!r} names no folder", expected=expected, fix="add the path of a folder")
+    option, _, value = query.partition("=")
+    if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
+        raise UsageError(f"{url!r} has the option {query!r}", expected=expected, fix="correct the URL")
+    return Path(place), int(value) if query else None
+
+
+def _meant(url: str) -> str:
+    """The URL that was probably meant: one slash of a known scheme is missing, or the scheme itself.
+
+    >>> _meant("rocksdb:/data/store"), _meant("/data/store")
+    ('rocksdb:///data/store', 'rocksdb:///data/store')
+    """
+    scheme, colon, place = url.partition(":")
+    if colon and scheme in ("rocksdb", "memory", *SCHEMES):
+        return f"{scheme}://{place}" if scheme == "rocksdb" else f"{scheme}://{place.lstrip('/')}"
+    return f"rocksdb://{url}"

@@ -1,0 +1,235 @@
+"""Memories on disk in several RocksDB databases side by side: `rocksdb:///path?shards=N`.
+
+FOLDER/
+  store.json    how many shards; written last, when all of them are there
+  owner.json    process that has the store open for writing; it also holds a lock on FOLDER
+  shard-0/ ...  each as `lifelong.online.store.rocksdb` has it; its store.json says which shard of how many it is
+
+The number of shards is fixed when the store is made. One process owns the folder; it can lend the shards to processes
+of its own (`lent`), so that each database is read and written under a Python lock of its own. What a commit survives is
+what the commits of the shards survive, each by itself: see `lifelong.online.store.shards`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time as clock
+from collections.abc import Iterator
+from pathlib import Path
+
+from lifelong.atomic import DRAFT
+from lifelong.errors import StoreCorruptError, StoreLockedError, UsageError
+from lifelong.online.store.contract import ITEMS
+from lifelong.online.store.folder import (
+    HEAD,
+    OWNER,
+    SHARDED,
+    after_killed_owner,
+    held,
+    name_owner,
+    prepare,
+    read_head,
+    require_head,
+    unwritable,
+    way_back,
+    write_head,
+)
+from lifelong.online.store.rocksdb import CACHE, RocksDbStore
+from lifelong.online.store.shards import Shards, Share
+
+MOST = 256
+"""Shards of one store."""
+_PATIENCE, _PAUSE = 10.0, 0.05
+"""Seconds: how long the owner waits for processes of an owner that was killed, and how often it looks."""
+
+
+class ShardedStore(Shards):
+    """A store of several shards in a folder; one process may write to it at a time, threads of it may share it.
+
+    Args:
+        path: the folder; made if it is not there.
+        shards: how many, of a new store; of an old one None, or as many as it has.
+        read_only: a fixed view of each shard as it is now, while another process may write to it.
+
+    Raises:
+        UsageError: the store has another number of shards, or a new one cannot have that many.
+        StoreLockedError: another process has it open; names the process.
+        StoreCorruptError: a shard is missing or damaged; names it.
+        StoreUnavailableError: the disk is full or cannot be read.
+        StoreError: it is not there (read_only), or of another format.
+    """
+
+    path: Path
+
+    def __init__(self, path: Path | str, shards: int | None = None, *, read_only: bool = False) -> None:
+        if shards is not None and not 2 <= shards <= MOST:
+            raise UsageError(
+                f"shards = {shards}",
+                expected=f"2 to {MOST}, or 1 for a store without shards",
+                fix="choose about one shard for each core",
+            )
+        self.path = path = Path(path)
+        self._read_only = read_only
+        with contextlib.ExitStack() as stack:
+            if not read_only:
+                after_killed_owner(path, lambda: stack.enter_context(held(path)))
+                _make(path, shards)
+            found = require_head(path, SHARDED, read_only=read_only)["shards"]
+            _check_number(path, shards, found)
+            self.share: Share = Share(tuple(range(found)), found)
+            opened = open_shards(path, self.share, read_only=read_only)
+            super().__init__(str(path), self.share, opened)
+            stack.callback(self._release)
+            if not read_only:
+                self._own()
+                self.align()
+            self._ending = stack.pop_all()
+
+    def close(self) -> None:
+        """Release the shards and the folder; a second call does nothing."""
+        self._ending.close()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[dict[str, bytes]]:
+        """Leave the shards to child processes; gives the items put online, which those without shard 0 need too.
+
+        Meanwhile this process still owns the folder, and the store does not answer.
+        """
+        items = dict(self.scan(ITEMS))
+        super().close()
+        try:
+            yield items
+        finally:
+            self._shards.update(open_shards(self.path, self.share))
+
+    def _own(self) -> None:
+        try:
+            name_owner(self.path)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _release(self) -> None:
+        super().close()
+        if not self._read_only:
+            with contextlib.suppress(OSError):
+                (self.path / OWNER).unlink(missing_ok=True)
+
+
+def open_folder(path: Path, shards: int | None, *, read_only: bool) -> ShardedStore | RocksDbStore:
+    """Open the store in a folder, of shards or not, or make a new one.
+
+    Args:
+        path: the folder.
+        shards: of a new store, 1 if None; of an old one None, or as many as it has.
+        read_only: see `RocksDbStore`.
+
+    Raises:
+        UsageError: see `ShardedStore`.
+        StoreError: see `ShardedStore`.
+    """
+    head = read_head(path)
+    if head is None:
+        found = shards or 1
+    else:
+        found = head["shards"] if head["version"] == SHARDED else 1
+        _check_number(path, shards, found)
+    return RocksDbStore(path, read_only=read_only) if found == 1 else ShardedStore(path, found, read_only=read_only)
+
+
+def _check_number(path: Path, wanted: int | None, found: int) -> None:
+    """Refuse a store that has another number of shards.
+
+    Raises:
+        UsageError: it does.
+    """
+    if wanted not in (None, found):
+        raise UsageError(
+            f"{path} has {found} shard{'s' * (found > 1)}, which was fixed when it was made",
+            expected=f"shards={found}, or no number",
+            fix=f"leave out ?shards={wanted}, or build a new store in another folder",
+        )
+
+
+def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[int, RocksDbStore]:
+    """Open some shards of a store, which divide the usual cache among all of them; their numbers and databases.
+
+    Args:
+        path: the folder of the store; to write, this process or the one that started it owns it.
+        share: which ones.
+        read_only: see `RocksDbStore`.
+
+    Raises:
+        StoreError: see `ShardedStore`.
+    """
+    opened: dict[int, RocksDbStore] = {}
+    try:
+        for number in share.numbers:
+            _check(path, number, share.of)
+            folder, cache = _folder(path, number), CACHE // share.of
+            opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
+    except BaseException:
+        for shard in opened.values():
+            shard.close()
+        raise
+    return opened
+
+
+def _open(folder: Path, *, read_only: bool, cache: int, stores: int) -> RocksDbStore:
+    end = clock.monotonic() + _PATIENCE
+    while True:
+        try:
+            return RocksDbStore(folder, read_only=read_only, cache=cache, stores=stores)
+        except StoreLockedError:
+            # Who owns the whole store finds a shard owned only by what a killed process has left, which ends by itself.
+            if read_only or clock.monotonic() > end:
+                raise
+            clock.sleep(_PAUSE)
+
+
+def _make(path: Path, shards: int | None) -> None:
+    """Make the shards of a new store; those that an interrupted start has left are taken as they are.
+
+    Raises:
+        StoreCorruptError: the interrupted start was one with another number.
+        StoreUnavailableError: the folder cannot be written.
+    """
+    if shards is None or any(not _ours(file) for file in path.iterdir()):
+        return
+    for number in range(shards):
+        folder = _folder(path, number)
+        prepare(folder, facts={"shard": number, "shards": shards})
+        # The database, too: one that is missing later was lost.
+        RocksDbStore(folder).close()
+        _check(path, number, shards)
+    try:
+        write_head(path, SHARDED, shards=shards)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _ours(file: Path) -> bool:
+    """Whether an interrupted start may have left a file."""
+    return file.name == HEAD + DRAFT or file.name.startswith("shard-")
+
+
+def _folder(path: Path, number: int) -> Path:
+    return path / f"shard-{number}"
+
+
+def _check(path: Path, number: int, of: int) -> None:
+    """Refuse a shard that is not there, or is another one.
+
+    Raises:
+        StoreCorruptError: it is; names it.
+    """
+    folder = _folder(path, number)
+    head = read_head(folder)
+    fix = way_back(folder)
+    if head is None or not (folder / "db" / "CURRENT").exists():
+        raise StoreCorruptError(f"{folder} is missing, one of {of} shards, or has no database", fix=fix)
+    if (head.get("shard"), head.get("shards")) != (number, of):
+        raise StoreCorruptError(
+            f"{folder} is shard {head.get('shard')} of {head.get('shards')}",
+            expected=f"shard {number} of {of}",
+            fix=fix,
+        )

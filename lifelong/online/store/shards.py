@@ -1,0 +1,310 @@
+"""Several stores that share the users among them, as one store.
+
+    user --CRC-32 of the id, modulo N--> shard k: memories, event log, event ids, and the positions of sources
+                                         shard 0: items put online, too, and the artifact list that counts
+
+A commit is divided by user and written shard by shard: all of a user's part or nothing of it. Every shard keeps the
+watermarks of its own users, in the same write as their memories. The watermark of the whole store is the lowest one; if
+a crash left some shards behind, `positions` gives for each user how far the user's shard is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.dtypes import BoolArray, IntArray
+from lifelong.errors import StoreConflictError, StoreError
+from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
+from lifelong.online.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
+from lifelong.online.store.record_cache import Listenable, Listener
+
+K = TypeVar("K", str, tuple[str, str], tuple[str, int])
+V = TypeVar("V")
+
+
+def shard_of(user: str, of: int) -> int:
+    """Number of a user's shard, of so many.
+
+    Example:
+        >>> [shard_of(user, 4) for user in ("ann", "bob", "eve")]
+        [3, 0, 2]
+    """
+    return zlib.crc32(user.encode()) % of
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Some of the shards of a store, and their users.
+
+    Args:
+        numbers: of the shards, rising.
+        of: how many shards there are.
+    """
+
+    numbers: tuple[int, ...]
+    of: int
+
+    @property
+    def first(self) -> bool:
+        """Whether the first shard is among them, which has what is no user's."""
+        return 0 in self.numbers
+
+    def places(self, users: Sequence[str]) -> IntArray:
+        """Places of the users of these shards among others."""
+        return np.flatnonzero(self.chosen(np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))))
+
+    def chosen(self, hash_N: npt.NDArray[np.uint32]) -> BoolArray:
+        """Which users are of these shards, by the CRC-32 of their ids."""
+        mine = np.zeros(self.of, np.bool_)
+        mine[list(self.numbers)] = True
+        return mine[hash_N % self.of]
+
+
+class Shards:
+    """The stores of a share as one store; threads may share it.
+
+    Args:
+        place: the whole store, for messages.
+        share: which shards these are.
+        shards: number -> store; each is this process's alone.
+        items: items put online, where the shard that keeps them is not among these.
+    """
+
+    shared = False
+
+    def __init__(
+        self, place: str, share: Share, shards: Mapping[int, MemoryStore], *, items: Mapping[str, bytes] | None = None
+    ) -> None:
+        self._place, self._of, self._items = place, share.of, items
+        self._shards = dict(sorted(shards.items()))
+        # A list of artifacts, a view of all users and a commit each see the others done or not begun.
+        self._lock = threading.RLock()
+
+    @property
+    def _first(self) -> MemoryStore:
+        return next(iter(self._shards.values()))
+
+    def bind(self, identity: StoreIdentity) -> int:
+        """Claim a new store, or check an old one; the first shard decides."""
+        with self._lock:
+            spaces = [shard.bind(identity) for shard in self._shards.values()]
+        return spaces[0]
+
+    def artifact_list(self) -> ArtifactList:
+        """The artifacts that it holds memories of, as the first shard names them."""
+        return self._first.artifact_list()
+
+    def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
+        """Write another list, into the first shard last."""
+        with self._lock:
+            if self.artifact_list().epoch != before.epoch:
+                raise conflict(self._place, frozenset())
+            for shard in reversed(self._shards.values()):
+                shard.change_artifact_list(shard.artifact_list(), after)
+
+    def align(self) -> None:
+        """Give the first shard's list to those in which an interrupted change has left another one."""
+        wanted = self.artifact_list()
+        for shard in self._shards.values():
+            found = shard.artifact_list()
+            if found.to_json() != wanted.to_json():
+                shard.change_artifact_list(found, wanted)
+
+    def listen(self, listener: Listener) -> None:
+        """Have it called with what changes in any shard; see `Listener`."""
+        for shard in self._shards.values():
+            if isinstance(shard, Listenable):
+                shard.listen(listener)
+
+    def clear(self, space: int) -> None:
+        """Empty a space in every shard."""
+        for shard in self._shards.values():
+            shard.clear(space)
+
+    def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
+        """The value of each name, None if it is absent."""
+        if space == ITEMS:
+            here = self._items
+            return self._first.read_many(names, space=ITEMS) if here is None else list(map(here.get, names))
+        return self._asked(names, lambda shard, some: shard.read_many([names[at] for at in some], space=space))
+
+    def figures(self) -> dict[str, int]:
+        """What the shards count about themselves, for metrics, added up."""
+        found: dict[str, int] = {}
+        for shard in self._shards.values():
+            # A shard of your own need not count.
+            for name, value in getattr(shard, "figures", dict)().items():
+                found[name] = found.get(name, 0) + value
+        return found
+
+    def commit(self, change: Commit) -> None:
+        """Apply one write: of each user all or nothing.
+
+        Raises:
+            StoreConflictError: what it was made from has changed; names the users for whom nothing was kept.
+            StoreError: a shard cannot be written; the error says for which users something was kept.
+        """
+        check_values(change)
+        refused: set[str] = set()
+        conflicts, written = False, list[int]()
+        with self._lock:
+            for number, part in self._divided(change).items():
+                try:
+                    self._shards[number].commit(part)
+                    written.append(number)
+                except StoreConflictError as error:
+                    conflicts, refused = True, refused | error.users
+                except StoreError as error:
+                    raise self._half_written(error, written) from error
+        if conflicts:
+            raise conflict(self._place, frozenset(refused))
+
+    def _half_written(self, error: StoreError, written: Sequence[int]) -> StoreError:
+        """The error of a shard, with what other shards have kept of this write."""
+        if not written:
+            return error
+        names = ", ".join(map(str, written))
+        found = f"{error.found}; this write was kept for the users in shard {names} of {self._place}"
+        return type(error)(found, expected=error.expected, fix=error.fix)
+
+    def _divided(self, change: Commit) -> dict[int, Commit]:
+        """Number of a shard -> its part of a change, of shards that have one."""
+        parts, found = self._parts(change), {}
+        for number, shard in self._shards.items():
+            # A shard that is further than the others stays where it is.
+            marks = {key: offset for key, offset in change.watermarks.items() if offset > shard.watermark(*key)}
+            part = replace(parts[number], watermarks=marks)
+            if SOURCES in part.records and change.watermarks and not marks:
+                # What was applied of a source goes with the watermark.
+                records = {space: values for space, values in part.records.items() if space != SOURCES}
+                part = replace(part, records=records)
+            if part.users or part.watermarks or part.removed or min([0, *part.records, *part.bases]) < 0:
+                found[number] = part
+        return found
+
+    def _parts(self, change: Commit) -> dict[int, Commit]:
+        """Number of a shard -> what a change says of its users, the watermarks left as they are."""
+        if len(self._shards) == 1:
+            return dict.fromkeys(self._shards, change)
+        number_of = {user: shard_of(user, self._of) for user in change.users}
+        event_ids, events = _by_shard(change.event_ids, number_of), _by_shard(change.events, number_of)
+        trimmed = _by_shard(change.trimmed, number_of)
+        records, bases = self._by_space(change.records, number_of), self._by_space(change.bases, number_of)
+        return {
+            number: replace(
+                change,
+                records=records[number],
+                bases=bases[number],
+                event_ids=event_ids[number],
+                events=events[number],
+                trimmed=trimmed[number],
+                deleted=[user for user in change.deleted if number_of[user] == number],
+                removed=change.removed if number == min(self._shards) else (),
+            )
+            for number in self._shards
+        }
+
+    def _by_space(
+        self, spaces: Mapping[int, Mapping[str, V]], number_of: Mapping[str, int]
+    ) -> dict[int, dict[int, Mapping[str, V]]]:
+        """Number of a shard -> space -> what is its own; the items put online are the first shard's, sources all's."""
+        found: dict[int, dict[int, Mapping[str, V]]] = defaultdict(dict)
+        for space, values in spaces.items():
+            if space == SOURCES:
+                parts: Mapping[int, Mapping[str, V]] = dict.fromkeys(self._shards, values)
+            else:
+                parts = {next(iter(self._shards)): values} if space == ITEMS else _by_shard(values, number_of)
+            for number, part in parts.items():
+                found[number][space] = part
+        return found
+
+    def watermark(self, source: str, partition: int) -> int:
+        """Offset up to which all events were applied in every shard, -1 if none."""
+        return min(shard.watermark(source, partition) for shard in self._shards.values())
+
+    def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
+        """Per user the watermark of the user's shard."""
+        return self._asked(users, lambda shard, some: shard.positions(source, partition, [users[at] for at in some]))
+
+    def clock(self) -> int:
+        """The second by which event ids expire: of the shard that knows most, since each has only noted what was so."""
+        return max(shard.clock() for shard in self._shards.values())
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
+        """Which client event ids of which users were applied and have not expired."""
+        users = [user for user, _ in event_ids]
+        return self._asked(users, lambda shard, some: shard.seen([event_ids[at] for at in some], now=now))
+
+    def events(self, user: str, *, last: int | None = None) -> list[bytes]:
+        """The user's event log, oldest first."""
+        return self._of_user(user).events(user, last=last)
+
+    def event_ids(self, user: str) -> list[tuple[str, int]]:
+        """A user's client event ids and when each expires; expired ones too, until a later write removes them."""
+        return self._of_user(user).event_ids(user)
+
+    def purge(self) -> bool:
+        """Take what was erased out of the files of every shard."""
+        rewritten = [shard.purge() for shard in self._shards.values()]
+        return all(rewritten)
+
+    def check_writes(self) -> None:
+        """Write a mark to every shard; one that has refused a write is opened again, if that can be done."""
+        for shard in self._shards.values():
+            shard.check_writes()
+
+    def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
+        """Per (user, count) the user's logged events after the first `count`."""
+        users = [user for user, _ in asked]
+        return self._asked(users, lambda shard, some: shard.logs([asked[at] for at in some]))
+
+    def scan(self, space: int = 0) -> Iterator[tuple[str, bytes]]:
+        """All names of a space and their values, shard by shard: the view is fixed when this is called."""
+        if space == ITEMS and self._items is not None:
+            return iter(self._items.items())
+        with self._lock:
+            views = [shard.scan(space) for shard in self._shards.values()]
+        return itertools.chain(*views)
+
+    def close(self) -> None:
+        """Release every shard; a second call does nothing."""
+        for shard in self._shards.values():
+            shard.close()
+
+    def _of_user(self, user: str) -> MemoryStore:
+        return self._shards[shard_of(user, self._of)] if len(self._shards) > 1 else self._first
+
+    def _asked(self, users: Sequence[str], ask: Callable[[MemoryStore, Sequence[int]], Sequence[V]]) -> list[V]:
+        """What the shards answer, in the order of the question.
+
+        Args:
+            users: that are asked about.
+            ask: gives a shard's answer about the users at some places.
+        """
+        if len(self._shards) == 1:
+            return list(ask(self._first, range(len(users))))
+        places: dict[int, list[int]] = {number: [] for number in self._shards}
+        for place, user in enumerate(users):
+            places[shard_of(user, self._of)].append(place)
+        found: dict[int, V] = {}
+        for number, some in places.items():
+            found.update(zip(some, ask(self._shards[number], some), strict=True))
+        return [found[place] for place in range(len(users))]
+
+
+def _by_shard(values: Mapping[K, V], number_of: Mapping[str, int]) -> dict[int, dict[K, V]]:
+    """Number of a shard -> those of the values that are its users'; keys are users, or begin with one."""
+    found: dict[int, dict[K, V]] = defaultdict(dict)
+    for key, value in values.items():
+        user = key if isinstance(key, str) else key[0]
+        found[number_of[user]][key] = value
+    return found

@@ -1,0 +1,1 @@
+"""Blocks of networks that only models of the zoo use."""

@@ -1,0 +1,62 @@
+"""Models that rank by a score of their own; the logit is a rising function of it.
+
+    logit = slope log(score + floor) + bias          slope > 0 and bias by logistic regression on training examples
+
+So the order of items is that of the score, as its authors rank, and the log loss is that of a probability.
+
+Shapes: N examples, T tasks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.dataset.examples import Examples
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.negatives import labelled_training_examples
+from lifelong.dtypes import FloatArray
+from lifelong.offline.models.fitted_model import FittedModel
+from lifelong.zoo.layers.logistic import fit_logistic
+
+_EXAMPLES = 50_000
+"""Training examples that the logit is fitted on."""
+_LEAST_SLOPE = 1e-6
+
+
+class ScoredModel(FittedModel):
+    """A subclass learns something, keeps it in `learned`, and gives a score that is 0 or more."""
+
+    learns_from_negatives = False
+    not_continued = "it counts the whole training period, and a day that is in both would count twice"
+    floor: ClassVar[float]
+    """Added to the score before its logarithm is taken."""
+
+    @abstractmethod
+    def learn(self, dataset: Dataset, *, seed: int) -> dict[str, npt.NDArray[Any]]:
+        """What is kept of the training period, as named arrays."""
+
+    @abstractmethod
+    def scores(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        """A score of each example, 0 or more, from the events before its position and from what was learned: `[N]`."""
+
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
+        """Learn, then fit the logit."""
+        self.learned.update(self.learn(dataset, seed=seed))
+        examples = labelled_training_examples(dataset, seed=seed, limit=_EXAMPLES)
+        value_N1 = self._logs(dataset, examples)[:, None]
+        fits = [fit_logistic(value_N1, label_N, l2=1.0) for label_N in np.asarray(examples.label_NT, np.float64).T]
+        self.learned["slope"] = np.array([max(float(slope[0]), _LEAST_SLOPE) for slope, _ in fits])
+        self.learned["bias"] = np.array([bias for _, bias in fits])
+
+    def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        """Logits `[N, T]`."""
+        logit_NT: FloatArray = self._logs(dataset, examples)[:, None] * self.learned["slope"] + self.learned["bias"]
+        return logit_NT
+
+    def _logs(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        logs: FloatArray = np.log(self.scores(dataset, examples) + self.floor)
+        return logs
