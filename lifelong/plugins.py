@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, TypeVar, get_args
 
 from lifelong.errors import LifelongError, PluginError, UsageError
@@ -212,7 +213,7 @@ class Registry(MutableMapping[str, T]):
 
     Args:
         kind: of the parts.
-        own: of this package.
+        own: of this package; a text `module:name` is loaded when it is first used.
         reserved: other names that cannot be taken.
         check: called with the name and the part of another package when it is looked up; raises if it is none.
 
@@ -224,7 +225,7 @@ class Registry(MutableMapping[str, T]):
     def __init__(
         self,
         kind: Kind,
-        own: Mapping[str, T],
+        own: Mapping[str, T | str],
         *,
         reserved: Collection[str] = (),
         check: Callable[[str, Any], None] | None = None,
@@ -259,7 +260,10 @@ class Registry(MutableMapping[str, T]):
     def __getitem__(self, name: str) -> T:
         if name in self._own:
             self.check_names()
-            return self._own[name]
+            own = self._own[name]
+            if isinstance(own, str):
+                own = self._own[name] = resolve_name(own)
+            return own
         _import_named()
         self.check_names()
         registered = _REGISTERED[self.kind]

@@ -31,7 +31,7 @@ export default defineConfig({
     },
   ],
   build: {
-    outDir: "../lifelong/serving/page",
+    outDir: "../lifelong/online/serving/page",
     emptyOutDir: true,
     modulePreload: false,
     assetsInlineLimit: 0,

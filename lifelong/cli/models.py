@@ -18,7 +18,7 @@ def models(terminal: Terminal) -> Reply:
     require("torch", extra="train", purpose="the list of models")
     from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
 
-    own = {name: preset.entry for name, preset in PRESETS.items() if preset.selects}
+    own = {name: preset.entry for name, preset in PRESETS.items() if preset.home}
     overview, settings, document = list[Row](), list[Row](), dict[str, Any]()
     for name, entry in {**MODELS, **own}.items():
         served = not entry.not_served

@@ -14,7 +14,7 @@ from lifelong.testing.worlds import INPUTS, random_batch
 
 CASES = {
     **{name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)},
-    **{name: (name, {}) for name, preset in PRESETS.items() if preset.selects},
+    **{name: (name, {}) for name, preset in PRESETS.items() if preset.home},
     "sim-soft": ("sim", {"search": "soft"}),
     "sim-cluster": ("sim", {"search": "cluster"}),
 }

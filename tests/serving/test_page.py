@@ -16,7 +16,7 @@ from lifelong.online.serving.app import create_app
 from lifelong.online.store.opening import open_store
 
 ROOT = Path(__file__).parents[2]
-SOURCES, BUILT = ROOT / "page", ROOT / "lifelong" / "serving" / "page"
+SOURCES, BUILT = ROOT / "page", ROOT / "lifelong" / "online" / "serving" / "page"
 FILES = {"/page/page.js": "text/javascript", "/page/docs.js": "text/javascript", "/page/page.css": "text/css"}
 VIEWER = "/page/swagger-ui-bundle.js", "/page/swagger-ui.css"
 

@@ -33,7 +33,7 @@ def golden_cases() -> dict[str, tuple[str, dict[str, Any]]]:
     cases: dict[str, tuple[str, dict[str, Any]]] = {
         name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)
     }
-    return cases | {name: (name, {}) for name, preset in PRESETS.items() if preset.selects}
+    return cases | {name: (name, {}) for name, preset in PRESETS.items() if preset.home}
 
 
 def first_losses(dataset: Dataset, name: str, config: Mapping[str, Any]) -> list[float]:

@@ -15,24 +15,6 @@ PACKAGE = "lifelong"
 
 Graph = dict[str, set[str]]
 
-NOT_MODELS = {
-    "__init__",
-    "base",
-    "builder",
-    "exact_counts",
-    "fitted_model",
-    "history_model",
-    "listing",
-    "memory_model",
-    "model",
-    "neighbour_model",
-    "registry",
-    "scored_model",
-    "settings",
-    "shared",
-}
-"""Files of `lifelong/models` that hold no model."""
-
 
 def import_graph(root: Path = ROOT, package: str = PACKAGE) -> Graph:
     """Module -> the modules of the package that it imports, itself left out."""

@@ -53,7 +53,7 @@ def entries() -> Iterator[tuple[str, Entry]]:
     for name, entry in MODELS.items():
         yield name, entry
         for preset_name, preset in PRESETS.items():
-            if preset.model == name and preset.selects:
+            if preset.model == name and preset.home:
                 yield preset_name, preset.entry
 
 
@@ -119,7 +119,7 @@ def _page(name: str, entry: Entry) -> str:
     parts += [f"State of a user: {entry.state}.{served}\n", "## Settings\n", _settings(entry)]
     presets = [(other, preset) for other, preset in PRESETS.items() if preset.model == name]
     listed = [
-        f"[`{other}`]({address(other)})" if preset.selects else f"`{other}` with {_assignments(preset.settings)}"
+        f"[`{other}`]({address(other)})" if preset.home else f"`{other}` with {_assignments(preset.settings)}"
         for other, preset in presets
     ]
     parts += [f"Presets: {', '.join(listed)}.\n"] if listed else []

@@ -1,14 +1,10 @@
-"""The models, one file each.
+"""Tally, HPMN, and what every model is built on.
 
-`registry` says which there are and every name that stands for one, `builder` makes a model of a name and settings, and
-`base` has what a model file needs.
+`registry` says which models there are and every name that stands for one, `builder` makes a model of a name and
+settings, and `base` has what a model file needs. The other models are in `lifelong.zoo`.
 """
 
-import sys
-from types import ModuleType
-
 from lifelong.offline.models.builder import SERVED, build, check_config, is_served, require_served
-from lifelong.offline.models.listing import ModelList, model_list
 from lifelong.offline.models.registry import (
     ENDINGS,
     MODELS,
@@ -21,17 +17,6 @@ from lifelong.offline.models.registry import (
     registered_name,
 )
 from lifelong.offline.models.shared import SharedSettings
-
-
-class _Models(ModuleType):
-    """Calls the list: importing this package puts it in the place of the function `lifelong.models`."""
-
-    def __call__(self) -> ModelList:
-        """The models that can be trained."""
-        return model_list()
-
-
-sys.modules[__name__].__class__ = _Models
 
 __all__ = [
     "ENDINGS",

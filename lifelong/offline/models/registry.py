@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from lifelong.config import suggestion
@@ -19,41 +20,6 @@ from lifelong.offline.models.base import FittedModel, Model
 from lifelong.offline.models.hpmn import Hpmn
 from lifelong.offline.models.tally import Tally
 from lifelong.plugins import Registry, named_in_errors
-from lifelong.zoo.attrec import AttRec
-from lifelong.zoo.caser import Caser
-from lifelong.zoo.counts import Counts
-from lifelong.zoo.delta import GatedDelta
-from lifelong.zoo.dien import Dien
-from lifelong.zoo.din import Din
-from lifelong.zoo.dnn import Dnn
-from lifelong.zoo.eta import Eta
-from lifelong.zoo.fm import Fm
-from lifelong.zoo.fpmc import Fpmc
-from lifelong.zoo.fpmc_users import FpmcUsers
-from lifelong.zoo.gbdt import Gbdt
-from lifelong.zoo.gru4rec import Gru4Rec
-from lifelong.zoo.hpmn_authors import HpmnAuthors
-from lifelong.zoo.hpmn_dynamic import HpmnDynamic
-from lifelong.zoo.hstu import Hstu
-from lifelong.zoo.lr import Lr
-from lifelong.zoo.lstm import Lstm
-from lifelong.zoo.memn2n import MemN2N
-from lifelong.zoo.mf import Mf
-from lifelong.zoo.mimn import Mimn
-from lifelong.zoo.mingru import MinGru
-from lifelong.zoo.popularity import Popularity
-from lifelong.zoo.recanet import Recanet
-from lifelong.zoo.rum_feature import RumFeature
-from lifelong.zoo.rum_item import RumItem
-from lifelong.zoo.sdim import Sdim
-from lifelong.zoo.shan import Shan
-from lifelong.zoo.sim import Sim
-from lifelong.zoo.svdpp import Svdpp
-from lifelong.zoo.tifu_knn import TifuKnn
-from lifelong.zoo.topfreq import TopFreq
-from lifelong.zoo.twin import Twin
-from lifelong.zoo.ubr4ctr import Ubr4Ctr
-from lifelong.zoo.upcf import Upcf
 
 Entry = type[Model] | type[FittedModel]
 MODEL = (
@@ -69,18 +35,20 @@ class Preset:
 
     Args:
         model: it has the settings of this one; also the model that an artifact names.
-        entry: its class. If it is not the model's own, the settings select it, and it has settings of its own.
         settings: what is chosen.
+        home: module and name of a class other than the model's own, which the settings select, and which has settings
+            of its own; None for the model's.
     """
 
     model: str
-    entry: Entry
     settings: Mapping[str, Any]
+    home: str | None = None
 
     @property
-    def selects(self) -> bool:
-        """Whether its settings select another class than the model's own."""
-        return self.entry is not MODELS[self.model]
+    def entry(self) -> Entry:
+        """Its class."""
+        entry: Entry = MODELS[self.model] if self.home is None else resolve_name(self.home)
+        return entry
 
     def chosen_by(self, model: str, config: Mapping[str, Any]) -> bool:
         """Whether a model with these settings is this preset."""
@@ -88,11 +56,11 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "topfreq_personal": Preset("topfreq", TopFreq, {"everyone": False}),
-    "hpmn_authors": Preset("hpmn", HpmnAuthors, {"authors_mode": True}),
-    "fpmc_users": Preset("fpmc", FpmcUsers, {"user_factors": True}),
-    "sim_soft": Preset("sim", Sim, {"search": "soft"}),
-    "sim_cluster": Preset("sim", Sim, {"search": "cluster"}),
+    "topfreq_personal": Preset("topfreq", {"everyone": False}),
+    "hpmn_authors": Preset("hpmn", {"authors_mode": True}, "lifelong.zoo.hpmn_authors:HpmnAuthors"),
+    "fpmc_users": Preset("fpmc", {"user_factors": True}, "lifelong.zoo.fpmc_users:FpmcUsers"),
+    "sim_soft": Preset("sim", {"search": "soft"}),
+    "sim_cluster": Preset("sim", {"search": "cluster"}),
 }
 ENDINGS: dict[str, Mapping[str, Any]] = {
     "_counts": {"counts": True},
@@ -121,41 +89,41 @@ def _check_model(name: str, part: Any) -> None:
 MODELS: MutableMapping[str, Entry] = Registry[Entry](
     "models",
     {
-        "popularity": Popularity,
-        "topfreq": TopFreq,
-        "upcf": Upcf,
-        "tifu_knn": TifuKnn,
-        "recanet": Recanet,
-        "counts": Counts,
-        "gbdt": Gbdt,
-        "lr": Lr,
-        "fm": Fm,
-        "mf": Mf,
-        "fpmc": Fpmc,
-        "dnn": Dnn,
-        "svdpp": Svdpp,
-        "gru4rec": Gru4Rec,
-        "caser": Caser,
-        "hstu": Hstu,
-        "shan": Shan,
-        "memn2n": MemN2N,
-        "attrec": AttRec,
-        "din": Din,
-        "dien": Dien,
+        "popularity": "lifelong.zoo.popularity:Popularity",
+        "topfreq": "lifelong.zoo.topfreq:TopFreq",
+        "upcf": "lifelong.zoo.upcf:Upcf",
+        "tifu_knn": "lifelong.zoo.tifu_knn:TifuKnn",
+        "recanet": "lifelong.zoo.recanet:Recanet",
+        "counts": "lifelong.zoo.counts:Counts",
+        "gbdt": "lifelong.zoo.gbdt:Gbdt",
+        "lr": "lifelong.zoo.lr:Lr",
+        "fm": "lifelong.zoo.fm:Fm",
+        "mf": "lifelong.zoo.mf:Mf",
+        "fpmc": "lifelong.zoo.fpmc:Fpmc",
+        "dnn": "lifelong.zoo.dnn:Dnn",
+        "svdpp": "lifelong.zoo.svdpp:Svdpp",
+        "gru4rec": "lifelong.zoo.gru4rec:Gru4Rec",
+        "caser": "lifelong.zoo.caser:Caser",
+        "hstu": "lifelong.zoo.hstu:Hstu",
+        "shan": "lifelong.zoo.shan:Shan",
+        "memn2n": "lifelong.zoo.memn2n:MemN2N",
+        "attrec": "lifelong.zoo.attrec:AttRec",
+        "din": "lifelong.zoo.din:Din",
+        "dien": "lifelong.zoo.dien:Dien",
         "hpmn": Hpmn,
         "tally": Tally,
-        "hpmn_dynamic": HpmnDynamic,
-        "sim": Sim,
-        "ubr4ctr": Ubr4Ctr,
-        "eta": Eta,
-        "sdim": Sdim,
-        "twin": Twin,
-        "lstm": Lstm,
-        "mingru": MinGru,
-        "gated_delta": GatedDelta,
-        "mimn": Mimn,
-        "rum_item": RumItem,
-        "rum_feature": RumFeature,
+        "hpmn_dynamic": "lifelong.zoo.hpmn_dynamic:HpmnDynamic",
+        "sim": "lifelong.zoo.sim:Sim",
+        "ubr4ctr": "lifelong.zoo.ubr4ctr:Ubr4Ctr",
+        "eta": "lifelong.zoo.eta:Eta",
+        "sdim": "lifelong.zoo.sdim:Sdim",
+        "twin": "lifelong.zoo.twin:Twin",
+        "lstm": "lifelong.zoo.lstm:Lstm",
+        "mingru": "lifelong.zoo.mingru:MinGru",
+        "gated_delta": "lifelong.zoo.delta:GatedDelta",
+        "mimn": "lifelong.zoo.mimn:Mimn",
+        "rum_item": "lifelong.zoo.rum_item:RumItem",
+        "rum_feature": "lifelong.zoo.rum_feature:RumFeature",
     },
     # `all` is what commands take for every model.
     reserved=("all", *PRESETS),
@@ -202,7 +170,7 @@ def choose(name: str, config: Mapping[str, Any]) -> Chosen:
 
 def _selected(model: str, config: dict[str, Any]) -> Chosen:
     """The model's class, or that of the preset that the settings select; a selecting flag that is off is left out."""
-    selecting = [preset for preset in PRESETS.values() if preset.model == model and preset.selects]
+    selecting = [preset for preset in PRESETS.values() if preset.model == model and preset.home]
     for preset in selecting:
         if preset.chosen_by(model, config):
             return Chosen(model, preset.entry, config)
