@@ -371,7 +371,7 @@ def test_a_source_that_raises_is_named_with_its_error_and_line(failing: Path) ->
         f"operand type(s) for +: 'int' and 'str' (failing.py, line {line_of('1 + ')})"
     )
     assert raised.value.fix.startswith("repair failing") and isinstance(raised.value.__cause__, TypeError)
-    with pytest.raises(PluginError, match=r"'short'.*TypeError: nothing\(\) takes 1.*RawLog, see lifelong.offline.prep"):
+    with pytest.raises(PluginError, match=r"'short'.*TypeError: nothing\(\) takes 1.*RawLog, see lifelong.offline"):
         prepare("short", [], failing / "data")
     with pytest.raises(PluginError, match=r"the source 'lazy' .* while its tables were read: .*Could not convert"):
         prepare("lazy", [], failing / "data")

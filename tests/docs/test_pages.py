@@ -12,8 +12,9 @@ from support.imports import import_graph
 from support.rooms import draw
 
 import lifelong
-from lifelong import errors, nn
+from lifelong import errors
 from lifelong.cli.program import build
+from lifelong.offline import nn
 
 ROOT = Path(__file__).parents[2]
 MODULES = import_graph()
@@ -120,7 +121,7 @@ def test_the_reference_has_every_public_name() -> None:
     shown = {name.rsplit(".", 1)[1] for name in re.findall(r"^::: (lifelong\.[\w.]+)$", text, flags=re.MULTILINE)}
     assert shown == {*lifelong.__all__} - {"__version__"}
     modules = (ROOT / "docs" / "reference" / "nn.md").read_text()
-    assert {*re.findall(r"^::: lifelong\.nn\.(\w+)$", modules, flags=re.MULTILINE)} == {*nn.__all__}
+    assert {*re.findall(r"^::: lifelong\.offline\.nn\.(\w+)$", modules, flags=re.MULTILINE)} == {*nn.__all__}
 
 
 def test_every_page_is_in_the_navigation() -> None:

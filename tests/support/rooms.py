@@ -18,15 +18,7 @@ from statistics import fmean
 
 from support.imports import PACKAGE, ROOT, Graph, import_graph
 
-ROOMS = frozenset({"store", "data", "preparation", "memory", "ingestion", "scoring", "serving"})
-# An artifact is read without torch and written with it, so it is two boxes.
-READING = frozenset(
-    {
-        "lifelong.artifact",
-        *(f"lifelong.artifact.{name}" for name in ("folder", "manifest", "calibration", "list_order")),
-    }
-)
-WRITING = "export"
+HALVES = ("offline", "online")
 
 WIDTH = 400
 ROW = 64
@@ -102,12 +94,10 @@ def draw(modules: Graph) -> str:
 
 
 def _box(module: str) -> str | None:
-    name = module.removeprefix(f"{PACKAGE}.").split(".")[0]
-    if not (ROOT / PACKAGE / name).is_dir():
-        return None
-    if name == "artifact" and module not in READING:
-        return WRITING
-    return name
+    first, *below = module.removeprefix(f"{PACKAGE}.").split(".")
+    # A file of a half's own, as what every room of it may use, has no box.
+    path = (first, *below[:1]) if first in HALVES else (first,)
+    return path[-1] if (ROOT / PACKAGE).joinpath(*path).is_dir() and path[-1] not in HALVES else None
 
 
 def _rows(graph: Graph) -> Rows:
@@ -167,7 +157,7 @@ def _width(node: Node) -> float:
 
 def _drawn_box(name: str, x: float, y: float) -> str:
     width = _width(name)
-    kind = "room" if name in ROOMS else "other"
+    kind = "room" if (ROOT / PACKAGE / "online" / name).is_dir() else "other"
     return (
         f'<g class="{kind}"><rect x="{x - width / 2:.1f}" y="{y - BOX_HEIGHT / 2:.1f}" width="{width:.1f}" '
         f'height="{BOX_HEIGHT}" rx="6"/><text x="{x:.1f}" y="{y + 4.5:.1f}">{escape(name)}</text></g>'
