@@ -99,7 +99,6 @@ docs-version: $(VENV)/.lifelong-dev
 
 # What is drawn and written from the code; `docs` fails where it is stale.
 pictures: $(VENV)/.lifelong-dev
-	PYTHONPATH=tests $(BIN)/python -m support.rooms > docs/rooms.svg
 	PYTHONPATH=tests $(BIN)/python -m support.drawings docs/understand
 	PYTHONPATH=tests $(BIN)/python -m support.commands > docs/cli.md
 	PYTHONPATH=tests $(BIN)/python -m support.settings_page > docs/settings.md

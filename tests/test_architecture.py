@@ -1,5 +1,6 @@
 """The import graph, the import contracts, the registry and the layout of the folders."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_every_package_says_what_it_is_for() -> None:
 def test_folders_are_at_most_three_deep() -> None:
     deepest = max(len(path.relative_to(ROOT / "lifelong").parts) for path in (ROOT / "lifelong").rglob("*.py"))
     assert deepest <= 4
+
+
+def test_the_page_of_the_architecture_shows_the_layers_of_the_contracts() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text().partition("```text\n")[2].partition("```")[0]
+    rows = [set(re.findall(r"\w+", line)) for line in page.splitlines()]
+    for contract in _contracts():
+        layers = [{name.rpartition(".")[2] for name in layer.split(" | ")} for layer in contract.get("layers", ())]
+        places = [next(at for at, row in enumerate(rows) if row >= layer) for layer in layers]
+        assert places == sorted(places)
 
 
 def _contracts() -> list[dict[str, object]]:

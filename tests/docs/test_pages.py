@@ -9,7 +9,6 @@ from support.doctest_fences import fenced
 from support.drawings import PICTURES
 from support.errors_page import causes, defined_in, describe_errors
 from support.imports import import_graph
-from support.rooms import draw
 
 import lifelong
 from lifelong import errors
@@ -90,12 +89,6 @@ def _is_named_in(module: str, name: str) -> bool:
     return any(re.search(rf"\b{name}\b", file.read_text()) for file in files if file.exists())
 
 
-def test_the_picture_of_the_rooms_is_drawn_from_the_imports() -> None:
-    picture = (ROOT / "docs" / "rooms.svg").read_text()
-    assert picture == draw(MODULES), "stale: run `make pictures`"
-
-
-@pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_drawn_from_the_code(name: str) -> None:
     assert (ROOT / "docs" / "understand" / name).read_text() == PICTURES[name](), "stale: run `make pictures`"
 
