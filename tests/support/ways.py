@@ -15,6 +15,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from os.path import dirname
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -109,6 +111,12 @@ def taken(noted: Path) -> list[str]:
     return sorted(first, key=first.__getitem__)
 
 
+def shown(way: str, files: list[str]) -> str:
+    """A way as text: its rooms in order, and the files in each."""
+    rooms = [f"  {room}: {' '.join(Path(file).stem for file in group)}" for room, group in groupby(files, key=dirname)]
+    return "\n".join([f"{way}: {len(files)} files", *rooms])
+
+
 if __name__ == "__main__":
     for way, files in ways().items():
-        print(f"{way}: {len(files)} files", *files, sep="\n    ")
+        print(shown(way, files))
