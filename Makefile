@@ -90,7 +90,7 @@ docs: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest tests/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# `docs/versions.md` says when. The menu of versions shows MINOR releases; `latest` is the newest of them.
+# `CONTRIBUTING.md` says when. The menu of versions shows MINOR releases; `latest` is the newest of them.
 DOCS_VERSION = $(shell $(BIN)/python -c "import lifelong; print('.'.join(lifelong.__version__.split('.')[:2]))")
 
 docs-version: $(VENV)/.lifelong-dev

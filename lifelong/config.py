@@ -56,14 +56,13 @@ class TrainSettings(Record):
     )
     embeddings: Literal["auto", "dense", "sparse"] = Field(
         "auto",
-        description="sparse: a step reads and moves only the rows of embedding tables that its batch has (SparseAdam); "
-        "dense: all rows (Adam); auto: sparse for tables of a million rows or more",
+        description="sparse: a step moves only the rows that its batch has (SparseAdam); dense: all rows (Adam); auto: "
+        "sparse for tables of a million rows or more",
     )
     initial_vectors: Literal["random", "cooccurrence", "crossfitted"] = Field(
         "cooccurrence",
-        description="of item fields, before training; cooccurrence: factors of which users had which values in the "
-        "training events, with which a model leaves the plateau at AUC .50 many times sooner; crossfitted: the same, "
-        "but a user is trained with factors that others' events have made; random: small random numbers",
+        description="of item fields; cooccurrence: factors of which users had which values in the training events; "
+        "crossfitted: the same, but a user is trained with factors of others' events; random: small random numbers",
     )
     weight_decay: FiniteFloat = Field(
         0.0, ge=0, description="mu: half mu times the squared weights is added to the loss, embedding tables left out"
@@ -82,34 +81,29 @@ class TrainSettings(Record):
     validation_examples: int | None = Field(
         100_000,
         ge=1,
-        description="examples that decide when to stop, of whole users drawn at random; the same for every seed; null "
-        "takes all",
+        description="examples that decide when to stop, of whole users drawn at random; null takes all",
     )
     calibration_examples: int | None = Field(
         300_000,
         ge=1,
-        description="validation examples that the calibrator is fitted on: those that decide, and more users up to so "
-        "many; null takes all",
+        description="validation examples that the calibrator is fitted on; null takes all",
     )
     select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
     select_task: str | None = Field(
         None,
-        description="the task that decides when to stop and which weights are kept, or `mean` for the mean over all; "
-        "null takes the first",
+        description="the task that decides when to stop, or `mean` for the mean over all; null takes the first",
     )
     patience: int = Field(8, ge=1, description="stop after this many validations in a row without a new best")
     fall_patience: int | None = Field(
         None,
         ge=1,
-        description="stop after this many validations in a row without a new best that have clearly lost what was "
-        "learnt: the best weights have a log loss 1 % below that of a constant, and all of these validations one that "
-        "is 1 % above the best's; null takes `patience`",
+        description="stop after this many validations in a row with a log loss at least 1 % above the best weights', "
+        "once these are 1 % below a constant; null takes `patience`",
     )
     min_steps: int = Field(
         1000,
         ge=0,
-        description="batches before which patience does not end a run, for long histories start on a plateau; "
-        "`fall_patience` does",
+        description="batches before which `patience` does not end a run: long histories start on a plateau",
     )
 
     max_history: int | None = Field(
@@ -118,8 +112,7 @@ class TrainSettings(Record):
     overlap: int | None = Field(
         None,
         ge=0,
-        description="events that a target after a cut still sees at least, never below the largest period; null takes "
-        "half of a window, up to the 1,000 that models read by default",
+        description="events that a target after a cut still sees at least; null takes half of a window, up to 1,000",
     )
     max_targets: int = Field(256, ge=1, description="targets of one user in one pass, before negatives are added")
     batch_events: int = Field(8_192, ge=1, description="events of a batch at most, padding included")
@@ -127,8 +120,8 @@ class TrainSettings(Record):
     negatives: int | None = Field(
         None,
         ge=1,
-        description="negatives drawn for each positive in training, null takes as many as the dataset's rule says; "
-        "positives and negatives together weigh in the loss as they do there, so that probabilities stay what they are",
+        description="negatives drawn for each positive in training, weighted so that probabilities stay what they are; "
+        "null takes as many as the dataset's rule says",
     )
     hide_items: FiniteFloat = Field(
         0.02, ge=0, lt=1, description="share of item occurrences that get the number the item has while unknown"

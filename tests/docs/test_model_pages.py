@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 pytest.importorskip("torch")
-from support.model_pages import BASELINES, address, entries, models_table, pages, write
+from support.model_pages import PAGE_OF, address, entries, models_table, pages, write
 
 from lifelong.dataset.events import InputSpec
 from lifelong.offline.models import MODELS, PRESETS, all_names, build
@@ -43,25 +43,19 @@ def test_the_page_on_privacy_names_the_models_with_a_trained_vector_per_user() -
     assert {*re.findall(r"`(\w+)`", row)} == found
 
 
-def test_baselines_share_a_page_with_a_heading_for_each() -> None:
-    page = pages()["baselines.md"]
-    assert all(f"(`{name}`) {{ #{name} }}" in page for name in BASELINES)
-    assert {*BASELINES} <= {name for name, _ in entries()}
+def test_models_share_pages_with_a_heading_for_each() -> None:
+    made = pages()
+    assert all(f"(`{name}`) {{ #{name} }}" in made[f"{page}.md"] for name, page in PAGE_OF.items())
+    assert {*PAGE_OF} <= {name for name, _ in entries()}
 
 
-def test_a_page_says_what_can_be_set_and_whether_a_service_can_run_it() -> None:
-    assert "`factors` (16)" in pages()["baselines.md"]
-    assert "It cannot be served: its memory depends on the target" in pages()["hpmn_authors.md"]
-    assert "cannot be served" not in pages()["sim.md"]
-    for text in ("# SIM (`sim`)", "| `hits` |", "## Settings"):
-        assert text in pages()["sim.md"]
+def test_a_page_says_what_can_be_set_and_the_index_whether_a_service_can_run_it() -> None:
+    assert "(memories.md#hpmn_authors) | HPMN (authors' code) | history | no |" in pages()["index.md"]
+    assert "| `periods` |" in pages()["hpmn.md"]
 
 
-def test_every_preset_is_on_the_page_of_its_model_or_of_the_names() -> None:
-    for name, preset in PRESETS.items():
-        assert f"`{name}`" in pages()["index.md"]
-        if preset.model not in BASELINES:
-            assert f"`{name}`" in pages()[f"{preset.model}.md"]
+def test_every_preset_is_among_the_names() -> None:
+    assert all(f"`{name}`" in pages()["index.md"] for name in PRESETS)
 
 
 def test_a_page_names_the_usual_settings_that_the_model_can_have() -> None:
@@ -78,5 +72,5 @@ def test_the_page_of_tally_quotes_its_specification() -> None:
 def test_pages_of_models_that_are_gone_are_removed(tmp_path: Path) -> None:
     (tmp_path / "gone.md").write_text("# Gone\n")
     write(tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.md")} >= {name for name, _ in entries()} - {*BASELINES}
+    assert {path.name for path in tmp_path.glob("*.md")} == {*pages()}
     assert not (tmp_path / "gone.md").exists()

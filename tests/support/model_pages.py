@@ -1,4 +1,4 @@
-"""Writes the pages of `docs/models`: an index, one page for the baselines, one for each other model.
+"""Writes the pages of `docs/models`: an index, one for HPMN and one for Tally, and three that models share.
 
 PYTHONPATH=tests python -m support.model_pages docs/models      writes them anew, and removes those that are no more
 """
@@ -21,21 +21,36 @@ from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
 from lifelong.offline.models.registry import Entry
 from lifelong.offline.models.shared import shared_names
-from lifelong.offline.nn.tasks import HEADS
 from lifelong.offline.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 from lifelong.tally import spec
 
 WRITTEN = Path(__file__).parent / "pages"
 """Pages with a text of their own, in which settings and quotes are filled in."""
-BASELINES = (
-    *("popularity", "topfreq", "upcf", "tifu_knn", "recanet", "counts", "gbdt", "lr", "fm", "mf", "fpmc", "fpmc_users"),
-    *("dnn", "svdpp", "gru4rec", "lstm"),
-)
-"""Models that share a page."""
+SHARED = {
+    "baselines": (
+        "Baselines",
+        "Simple and classical models that a comparison should include.",
+        (
+            *("popularity", "topfreq", "upcf", "tifu_knn", "recanet", "counts", "gbdt", "lr", "fm", "mf", "fpmc"),
+            *("fpmc_users", "dnn", "svdpp", "gru4rec", "lstm"),
+        ),
+    ),
+    "memories": (
+        "Memory per user",
+        "Models with a state of fixed size, besides [Tally](tally.md) and [HPMN](hpmn.md).",
+        ("hpmn_dynamic", "hpmn_authors", "mingru", "gated_delta", "mimn", "rum_item", "rum_feature", "sdim"),
+    ),
+    "recent": (
+        "Recent history",
+        "Models that read a user's last events.",
+        ("din", "dien", "sim", "ubr4ctr", "eta", "twin", "hstu", "shan", "attrec", "memn2n", "caser"),
+    ),
+}
+"""Page -> its title, its first sentence, and its models."""
+_MORE = "`lifelong models` lists their settings; docstrings in `lifelong/models` say how each differs from its paper."
+PAGE_OF = {name: page for page, (_, _, names) in SHARED.items() for name in names}
 USUAL = ("embedding", "dropout")
 """Settings that nearly every model has, and that the index explains."""
-KEPT = ("Differs", "Adapted", "Implemented: pointwise", "Inputs of", "* hard")
-"""How paragraphs of a docstring begin that a page shows, besides its drawings and its first two."""
 NUMBERS = {"TWICE": TWICE, "ENOUGH": ENOUGH, "EPOCHS": EPOCHS, "STEPS": STEPS, "SMALLEST": SMALLEST}
 
 
@@ -43,8 +58,8 @@ def pages() -> dict[str, str]:
     """File -> text."""
     return {
         "index.md": _index(),
-        "baselines.md": _baselines(),
-        **{f"{name}.md": _page(name, entry) for name, entry in entries() if name not in BASELINES},
+        **{f"{page}.md": _shared(*texts) for page, texts in SHARED.items()},
+        **{f"{name}.md": _own(name, entry) for name, entry in entries() if name not in PAGE_OF},
     }
 
 
@@ -68,7 +83,7 @@ def models_table() -> str:
 
 def address(name: str) -> str:
     """Where a model is described."""
-    return f"baselines.md#{name}" if name in BASELINES else f"{name}.md"
+    return f"{PAGE_OF[name]}.md#{name}" if name in PAGE_OF else f"{name}.md"
 
 
 def settings_table(config: type[Any]) -> str:
@@ -84,7 +99,7 @@ def _index() -> str:
     template = (WRITTEN / "index.md").read_text()
     settings = settings_table(SharedSettings)
     texts = {"models": models_table(), "names": _names(), "settings": settings, "random": random}
-    return _filled(template, {**texts, "heads": "|".join(HEADS), "context": _code(USUAL_CONTEXT)})
+    return _filled(template, {**texts, "context": _code(USUAL_CONTEXT)})
 
 
 def _names() -> str:
@@ -95,40 +110,19 @@ def _names() -> str:
     return _table("name", "what it is", rows=[*presets, *endings])
 
 
-def _baselines() -> str:
-    """The page of simple and classical models."""
-    intro = (
-        "Simple and classical models that a comparison should include. `lifelong models --json` explains each setting."
-    )
-    parts = ["# Baselines\n", f"{intro}\n"]
+def _shared(title: str, intro: str, names: tuple[str, ...]) -> str:
+    """A page of several models."""
+    parts = [f"# {title}\n", f"{intro} {_MORE}\n"]
     for name, entry in entries():
-        if name in BASELINES:
-            parts += [f"## {entry.title} (`{name}`) {{ #{name} }}\n", *_described(entry, short=True)]
-            own = [one for one in fields(entry.Config) if one.name not in USUAL]
-            listed = "; ".join(f"`{one.name}` ({json.dumps(one.default)})" for one in own)
-            parts += [f"Settings: {listed}.\n"] if listed else []
+        if name in names:
+            parts += [f"## {entry.title} (`{name}`) {{ #{name} }}\n", *_described(entry)]
     return "\n".join(parts)
 
 
-def _page(name: str, entry: Entry) -> str:
-    """The page of one model."""
-    if (written := WRITTEN / f"{name}.md").exists():
-        return _filled(written.read_text(), {"settings": _settings(entry), "trained": _trained(entry)})
-    served = "" if not entry.not_served else f" It cannot be served: {entry.not_served}."
-    parts = [f"# {entry.title} (`{name}`)\n", *_described(entry)]
-    parts += [f"State of a user: {entry.state}.{served}\n", "## Settings\n", _settings(entry)]
-    presets = [(other, preset) for other, preset in PRESETS.items() if preset.model == name]
-    listed = [
-        f"[`{other}`]({address(other)})" if preset.home else f"`{other}` with {_assignments(preset.settings)}"
-        for other, preset in presets
-    ]
-    parts += [f"Presets: {', '.join(listed)}.\n"] if listed else []
-    path = f"lifelong/{Path(inspect.getfile(sys.modules[entry.__module__])).parent.name}/{_file(entry)}"
-    return "\n".join([*parts, f"More, and the code: `{path}`.\n"])
-
-
-def _file(entry: Entry) -> str:
-    return Path(inspect.getfile(sys.modules[entry.__module__])).name
+def _own(name: str, entry: Entry) -> str:
+    """The page of a model with a written text."""
+    written = (WRITTEN / f"{name}.md").read_text()
+    return _filled(written, {"settings": _settings(entry), "trained": _trained(entry)})
 
 
 def _settings(entry: Entry) -> str:
@@ -164,17 +158,16 @@ def _possible(entry: Any) -> set[str]:
 
 
 def _served(entry: Entry) -> str:
-    return f"no: {entry.not_served}" if entry.not_served else "yes"
+    return "no" if entry.not_served else "yes"
 
 
-def _described(entry: Entry, *, short: bool = False) -> list[str]:
-    """Of the paragraphs of a module's docstring: the first ones, drawings, what differs from the paper, the state."""
+def _described(entry: Entry) -> list[str]:
+    """Of a module's docstring: the first paragraph, drawings and inputs; and who wrote the paper."""
     module: ModuleType = sys.modules[entry.__module__]
     first, *more = (module.__doc__ or "").strip().split("\n\n")
-    kept = [part for part in more if part.startswith((" ", KEPT[3]) if short else (" ", *KEPT))]
-    cited = ([f"{entry.source}."] if entry.source != "baseline" else []) if short else more[:1]
-    # A list that follows is not shown, so neither is the sentence that announces it.
-    return [_markdown(re.sub(r"\s*[^.]*:$", "", part)) for part in dict.fromkeys([first, *cited, *kept])]
+    cited = [f"{entry.source[0].upper()}{entry.source[1:]}."] if entry.source != "baseline" else []
+    kept = [part for part in more if part.startswith((" ", "Inputs of"))]
+    return [_markdown(part) for part in dict.fromkeys([first, *cited, *kept])]
 
 
 def _markdown(paragraph: str) -> str:

@@ -2,7 +2,7 @@
 
 A store keeps of each user: a memory for each artifact, the event log, and client event ids. One commit erases all of
 it; `purge` then rewrites the files of an embedded store, which may hold erased bytes for a while. What is kept of users
-outside of the store, and who takes it out there: `docs/operating.md`, "Forgetting a user".
+outside of the store, and who takes it out there: `docs/privacy.md`.
 """
 
 from __future__ import annotations
