@@ -88,6 +88,7 @@ def _is_named_in(module: str, name: str) -> bool:
     return any(re.search(rf"\b{name}\b", file.read_text()) for file in files if file.exists())
 
 
+@pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_drawn_from_the_code(name: str) -> None:
     assert (ROOT / "docs" / "understand" / name).read_text() == PICTURES[name](), "stale: run `make pictures`"
 
