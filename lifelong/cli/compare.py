@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,8 @@ from lifelong.errors import UsageError
 from lifelong.plugins import imported
 
 if TYPE_CHECKING:
-    from lifelong.dataset.folder import Dataset
-    from lifelong.offline.training.study import Outcome, Study
+    from lifelong.offline.training.study import Outcome
 
-logger: logging.Logger = logging.getLogger(__name__)
 _SWEEP = "20,50,100,300,1000,all"
 _OPTIONS = {"changes": "set"}
 """Arguments with another name on the command line."""
@@ -111,9 +108,6 @@ def compare(
     check_drawing()
     for note in notes:
         terminal.say(note)
-    estimate = foreseen(terminal, dataset, study, out)
-    if estimate["trainings"]:
-        terminal.say("after each training comes a new estimate of how long the others will take")
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison
     page = write_comparison(out, comparison, lifelong=subject(configs), dataset=dataset, runs=out / "runs")
@@ -173,44 +167,6 @@ def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> dict[str, Any]:
-    """Say and return about how long the trainings that are missing take at most, in seconds.
-
-    A few steps of each model are timed. One that cannot begin is left out here: its run says why it failed.
-    """
-    from lifelong.offline.evaluation.results import readable_duration
-    from lifelong.offline.training.forecast import seconds_of
-    from lifelong.offline.training.study import plan
-
-    todo = [run for run in plan(study, out).runs if not run.finished]
-    if todo:
-        terminal.say("timing a few steps of each model, for an estimate ...")
-    known = dict[str, tuple[float, float] | None]()
-    whole = 0.0
-    for run in todo:
-        if run.model not in known:
-            try:
-                known[run.model] = seconds_of(dataset, run.model, run.settings(dataset))
-            except Exception as error:
-                logger.debug("%s cannot be timed", run.model, exc_info=error)
-                known[run.model] = None
-        took = known[run.model]
-        whole += 0.0 if took is None else took[1]
-    each = {model: took[0] for model, took in known.items() if took is not None}
-    left_out = [model for model in known if model not in each]
-    if each:
-        passes = ", ".join(f"{model} {readable_duration(seconds)}" for model, seconds in each.items())
-        terminal.say(f"estimate: one pass over the training targets takes about: {passes}")
-        terminal.say(
-            f"{len(todo)} trainings are left; their steps take about {readable_duration(whole / study.workers)} at "
-            "most, less where validation stops rising; initial vectors, validation and scoring come on top"
-            + (f", and so does fitting {', '.join(left_out)}" if left_out else "")
-        )
-    elif todo:
-        terminal.say(f"{len(todo)} trainings are left, of models that are fitted without passes: no estimate")
-    return {"trainings": len(todo), "seconds_at_most": whole / study.workers, "seconds_a_pass": each}
 
 
 def outcome_reply(outcome: Outcome, page: Path) -> Reply:

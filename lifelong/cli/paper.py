@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lifelong.cli.compare import command_line, foreseen, outcome_reply, seed_counts
+from lifelong.cli.compare import command_line, outcome_reply, seed_counts
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
@@ -60,7 +60,6 @@ def paper(
         list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
     ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only estimate how long it will take.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
     threads: Threads = None,
 ) -> Reply:
@@ -87,16 +86,12 @@ def paper(
         threads=threads,
     )
     plan(study, out)
-    if not estimate:
-        check_drawing()
+    check_drawing()
     dataset = prepared(terminal, log, paths, out, pairs(option, option="--option"))
     said = verdict(log, dataset)
     terminal.say(said)
-    foretold = foreseen(terminal, dataset, study, out)
-    if estimate:
-        return Reply({"verdict": said, **foretold}, [f"To begin: the same command without --estimate; into {out}"])
     reply = _repeated(terminal, log, study, dataset, out, command)
-    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foretold}
+    document = {**(reply.document or {}), "log": log, "verdict": said}
     return Reply(document, [*reply.summary, said], reply.exit_code)
 
 

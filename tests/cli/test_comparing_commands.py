@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -63,19 +62,6 @@ def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(
     assert list(outcome.document["failures"]) == ["dnn-seed0"]
     assert [row["model"] for row in outcome.document["rows"]] == ["popularity"]
     assert outcome.document["sweep"] == []
-    # What cannot begin cannot be timed, which stops nothing.
-    assert "2 trainings are left, of models that are fitted without passes: no estimate" in outcome.stderr
-
-
-def test_an_estimate_comes_before_the_first_training_and_none_when_all_are_finished(run, dataset, tmp_path):
-    words = ("--models", "dnn,popularity", "--sweep", "none", "--set", "dnn.embedding=3", *QUICK)
-    first, second = (run("compare", dataset.folder, "--out", tmp_path / "report", *words) for _ in range(2))
-    assert first.code == second.code == 0
-    said = first.stderr
-    assert re.search(r"estimate: one pass over the training targets takes about: dnn \S+ (s|min|h)\n", said)
-    assert "2 trainings are left; their steps take about " in said and "and so does fitting popularity" in said
-    assert said.index("estimate: one pass") < said.index("dnn-seed0: begins")
-    assert "estimate" not in second.stderr
 
 
 def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, dataset, tmp_path, monkeypatch):
