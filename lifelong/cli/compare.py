@@ -51,12 +51,6 @@ def compare(
         str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")
     ] = _SWEEP,
     sweep_examples: Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")] = 20_000,
-    ablations: Annotated[
-        str | None, typer.Option(metavar="MODEL[=VARIANTS]", help="Also train variants: hpmn, or hpmn=slots-1,hops-3.")
-    ] = None,
-    ablation_examples: Annotated[
-        int | None, typer.Option(min=1, help="Labelled examples for each variant and its base.")
-    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
     threads: Threads = None,
     track: Track = [],  # noqa: B006
@@ -81,7 +75,6 @@ def compare(
     every = all_names() if models == "all" else names(models)
     configs = model_configs(every, config, changes, threads)
     usual, own = seed_counts(seeds)
-    ablated, _, variants = (ablations or "").partition("=")
     dataset, notes = Dataset(data), list[str]()
     if models == "all":
         configs, notes = without_unmet(dataset, configs)
@@ -94,9 +87,6 @@ def compare(
         max_minutes=60 * max_hours,
         examples=examples,
         only_equal=only_equal,
-        ablations=ablated or None,
-        variants=names(variants) if variants else None,
-        ablation_examples=ablation_examples,
         sweep=() if sweep == "none" else parse_steps(sweep),
         sweep_examples=sweep_examples,
         workers=jobs,

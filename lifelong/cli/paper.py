@@ -32,8 +32,6 @@ Log = Literal["amazon", "taobao", "xlong"]
 SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong": "50,100,300,500,1000,all"}
 """Numbers of most recent events that the models of a data set are given, up to the paper's."""
 MODELS = "dnn,svdpp,gru4rec,caser,dien,rum_item,lstm,shan,hpmn,hpmn_authors"
-_LEFT_OUT = "authors-mode"
-"""An ablation that is a model of its own here."""
 _MINUTES = 180.0
 """Limit of one training; `--set train.max_minutes=5` sets a shorter one."""
 _SEEDS = 20
@@ -54,7 +52,6 @@ def paper(
         str | None,
         typer.Option(help="Numbers of most recent events given to each model; none skips the sweep. Default: by LOG."),
     ] = None,
-    ablations: Annotated[str, typer.Option(help="Variants of hpmn, such as slots-1,hops-1; all or none.")] = "all",
     option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source, as in `prepare`.")] = [],  # noqa: B006
     config: Annotated[
         list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
@@ -79,8 +76,6 @@ def paper(
         own_seeds={model: range(count) for model, count in own.items()},
         reference=FLAGSHIP if FLAGSHIP in configs else None,
         max_minutes=_MINUTES,
-        ablations=FLAGSHIP if FLAGSHIP in configs and ablations != "none" else None,
-        variants=ablations_of(ablations, configs),
         sweep=() if steps == "none" else parse_steps(steps),
         workers=jobs,
         threads=threads,
@@ -128,22 +123,6 @@ def authors_configs(
     """
     with as_file(files("lifelong.cli").joinpath("hpmn_paper", f"{log}.toml")) as authors:
         return model_configs(models, [authors, *config], changes, threads)
-
-
-def ablations_of(ablations: str, configs: Mapping[str, RunConfig]) -> list[str] | None:
-    """The names of the variants of HPMN that are trained; None where there are none.
-
-    Args:
-        ablations: names, all or none.
-        configs: settings of the models.
-    """
-    from lifelong.offline.training.ablations import variants
-
-    if ablations == "none" or FLAGSHIP not in configs:
-        return None
-    if ablations != "all":
-        return names(ablations)
-    return [name for name in variants(FLAGSHIP, configs[FLAGSHIP].model) if name != _LEFT_OUT]
 
 
 def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, options: Mapping[str, str]) -> Dataset:

@@ -90,7 +90,6 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
         (["--seeds", "0"], "--seeds 0"),
         (["--seeds", "2,hpmn=3"], "seeds of 'hpmn', which is not compared"),
         (["--sweep", "few"], "--sweep 'few'"),
-        (["--ablations", "popularity"], "no ablations of 'popularity'"),
         (["--max-hours", "0"], "--max-hours 0"),
         (["--jobs", "0"], "jobs"),
         (["--reference", "hpmn"], "'hpmn' is not compared"),

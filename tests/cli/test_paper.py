@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is of the report extra")
 
 from support.papers import amazon_files, taobao_file, xlong_files
 
-from lifelong.cli.paper import MODELS, ablations_of, authors_configs
+from lifelong.cli.paper import MODELS, authors_configs
 from lifelong.offline.models import check_config
 from lifelong.offline.reports.paper import COMPARED
 
@@ -20,7 +20,7 @@ QUICK = ("--set", "train.max_examples=60", "--threads", "1", "--set", "train.bat
 def test_the_paper_is_repeated_and_goes_on_where_it_stopped(run, tmp_path):
     files = amazon_files(tmp_path, users=60)
     words = ("paper", "amazon", *files, "--out", tmp_path / "report", "--models", "dnn,hpmn", *QUICK)
-    words = (*words, "--sweep", "5,all", "--ablations", "none", "--json")
+    words = (*words, "--sweep", "5,all", "--json")
     outcome = run(*words)
     assert outcome.code == 0, outcome.stdout
     document = outcome.document
@@ -79,14 +79,6 @@ def test_the_settings_are_the_authors(log, periods, rate, sequence):
     assert authors["covariance"] == (5e-5 if log == "xlong" else 1e-5)
 
 
-def test_the_ablations_are_those_of_hpmn_without_the_model_that_is_compared_anyway():
-    configs = authors_configs("taobao", ["hpmn", "dnn"], [], [], None)
-    found = ablations_of("all", configs)
-    assert {"slots-1", "hops-1", "covariance-0"} <= set(found) and "authors-mode" not in found
-    assert ablations_of("hops-1, slots-2", configs) == ["hops-1", "slots-2"]
-    assert ablations_of("none", configs) is ablations_of("all", {"dnn": configs["dnn"]}) is None
-
-
 def test_coins_that_all_fall_alike_are_flipped_again_and_it_is_said(run, tmp_path, monkeypatch):
     """Of a dozen users one is for validation: it has one label whatever the seed, and no seed is tried for ever."""
     monkeypatch.setattr("lifelong.cli.paper._SEEDS", 2)
@@ -103,7 +95,6 @@ def test_coins_that_all_fall_alike_are_flipped_again_and_it_is_said(run, tmp_pat
         (["movielens", "x.csv"], "movielens"),
         (["amazon", "x.json", "--models", "hpnm"], "hpnm"),
         (["amazon", "x.json", "--set", "train.max_minutes=0"], "max_minutes"),
-        (["amazon", "x.json", "--ablations", "hops-9"], "hops-9"),
     ],
 )
 def test_a_wrong_option_of_paper_is_bad_usage(run, tmp_path, words, found):

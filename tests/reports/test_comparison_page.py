@@ -45,7 +45,6 @@ def test_the_page_has_all_parts_in_order(page):
         "By number of most recent events",
         "Training",
         "Quality against cost",
-        "Ablations",
         "What the slots hold",
         "Case studies",
         "The data set",
@@ -68,7 +67,7 @@ def test_ids_on_the_page_are_unique(page):
 
 def test_every_table_lies_beside_the_page_in_three_formats(page):
     folder = page.parent / "tables"
-    for name in ("main", "equal-examples", "history-length", "sweep", "sweep-differences", "ablations", "dataset"):
+    for name in ("main", "equal-examples", "history-length", "sweep", "sweep-differences", "dataset"):
         assert {path.suffix for path in folder.glob(f"{name}.*")} == {".md", ".csv", ".tex"}
 
 

@@ -81,10 +81,3 @@ def test_the_sweep_has_a_column_per_number_of_events_and_all_comes_last():
     assert "20,000 targets, with at least 1,000 events before each" in values.caption
     assert list(gaps.columns)[-1] == "last 1,000"
     assert row_of(gaps, "HPMN")["last 1,000"] == "−0.0300 [−0.0340, −0.0260], p = 0.002"
-
-
-def test_the_ablation_table_says_what_differs():
-    rows = {row[0]: row for row in made.ablation_table(STUDY).rows}
-    assert rows["base"][1] == "the base"
-    assert rows["periods-1-3-9-27"][1] == "periods = [1, 3, 9, 27]"
-    assert text(rows["hops-1"][-1]).startswith("−0.0100")

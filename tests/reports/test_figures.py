@@ -75,12 +75,6 @@ def test_the_sweep_names_its_steps_and_tells_its_values(tmp_path):
     assert "HPMN, all events: 0.7000 [0.6950, 0.7050]" in tips_in(figure)
 
 
-def test_ablations_are_differences_to_the_base(tmp_path):
-    figure = figures.ablations(STUDY.ablations, tmp_path)
-    assert "slots-1" in words_in(figure) and "base" not in words_in(figure)
-    assert "slots-1: −0.0300 [−0.0340, −0.0260], p = 0.001" in tips_in(figure)
-
-
 def test_quality_against_cost_labels_every_point(tmp_path):
     points = {"cheap": (2.0, 0.6), "good": (40.0, 0.7), "bad": (90.0, 0.65)}
     words = words_in(figures.quality_against(points, tmp_path, name="trade", cost="state, bytes"))

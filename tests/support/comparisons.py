@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lifelong.offline.evaluation.compare import (
-    AblationRow,
     Comparison,
     ComparisonRow,
     Cost,
@@ -53,7 +52,7 @@ STEPS = (20, 50, 100, 300, 1000, None)
 
 
 def made_study(*, models: int = 28, p_value: float = 0.002) -> Comparison:
-    """A comparison with everything: costs, equal budgets, sweep, ablations.
+    """A comparison with everything: costs, equal budgets, sweep.
 
     HPMN, the reference, has AUC .70, the others .69, .68 and on down to .52; so HPMN is best. With fewer events AUC
     falls by .03 a step. DNN hit a limit; the popularity floor has no state, no latency and was fitted.
@@ -76,19 +75,6 @@ def made_study(*, models: int = 28, p_value: float = 0.002) -> Comparison:
         costs={name: _cost(name, place) for place, name in enumerate(names)},
         sweep=[_point(name, auc[name], place, p_value) for name in names for place in range(len(STEPS))],
         sweep_at_least=1000,
-        ablations=[
-            AblationRow(name="base", settings={}, metrics=_metrics(0.70), difference=None),
-            *(
-                AblationRow(name=name, settings=settings, metrics=_metrics(0.70 + gap), difference=_gap(gap, p))
-                for name, settings, gap, p in (
-                    ("slots-1", {"periods": [1]}, -0.03, 0.001),
-                    ("periods-1-3-9-27", {"periods": [1, 3, 9, 27]}, -0.004, 0.2),
-                    ("hops-1", {"hops": 1}, -0.01, 0.01),
-                    ("covariance-0", {"covariance": 0.0}, 0.001, 0.8),
-                    ("authors-mode", {"authors_mode": True}, -0.05, 0.001),
-                )
-            ),
-        ],
         command="lifelong compare data --models all --seeds 2 --out report",
         notes=["spare is left out: the data has no event types"],
     )

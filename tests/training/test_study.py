@@ -1,7 +1,5 @@
 """What a comparison trains, and what it makes of it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -10,9 +8,7 @@ from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.errors import UsageError
 from lifelong.offline.evaluation.compare import Comparison, Runs, compare
 from lifelong.offline.evaluation.costs import Serving, hit_limit
-from lifelong.offline.models import check_config
 from lifelong.offline.training import trainer
-from lifelong.offline.training.ablations import changed, variants
 from lifelong.offline.training.runs import gather
 from lifelong.offline.training.settings import with_recipe
 from lifelong.offline.training.study import RunsFailedError, Study, equal_budget, plan, run_study
@@ -86,30 +82,6 @@ def test_a_model_is_compared_after_as_many_epochs_as_it_is_trained_for_alone(tmp
     assert trained == compared
 
 
-def test_variants_have_the_budget_and_the_seed_of_their_base(tmp_path):
-    study = Study(configs("dnn", "hpmn"), seeds=(3,), examples=50, only_equal=True, ablations="hpmn")
-    planned = plan(study, tmp_path)
-    base, *others = planned.variants.values()
-    assert base == planned.equal["hpmn"][0]
-    assert others
-    assert all(job.config.train == base.config.train and job.config.train.seed == 3 for job in others)
-    assert all(job.name.startswith("hpmn-seed3-") and job.name.endswith("-equal") for job in others)
-    assert next(iter(plan(replace(study, only_equal=False), tmp_path).variants.values())).name == "hpmn-seed3"
-
-
-def test_variants_may_have_a_budget_of_their_own_and_a_base_beside_the_main_run(tmp_path):
-    planned = plan(Study(configs("hpmn"), ablations="hpmn", ablation_examples=70), tmp_path)
-    base, *others = planned.variants.values()
-    assert base.name == "hpmn-seed0-ablation"
-    assert all(job.config.train.max_examples == 70 for job in (base, *others))
-    assert planned.main["hpmn"][0].config.train.max_examples == 200
-
-
-def test_some_of_the_variants_may_be_chosen(tmp_path):
-    planned = plan(Study(configs("hpmn"), ablations="hpmn", variants=["hops-1", "slots-2"]), tmp_path)
-    assert list(planned.variants) == ["base", "slots-2", "hops-1"]
-
-
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -117,35 +89,12 @@ def test_some_of_the_variants_may_be_chosen(tmp_path):
         ({"equal_seeds": 1}, "no budget is given"),
         ({"own_seeds": {"hpmn": range(2)}}, "seeds of 'hpmn', which is not compared"),
         ({"reference": "hpmn"}, "'hpmn' is not compared"),
-        ({"ablations": "hpmn"}, "'hpmn', which is not compared"),
-        ({"ablations": "dnn"}, "no ablations of 'dnn'"),
-        ({"ablation_examples": 5}, "none are asked for"),
-        ({"configs": configs("hpmn"), "ablations": "hpmn", "variants": ["hop"]}, "no variant 'hop' of hpmn"),
         ({"seeds": ()}, "nothing to compare"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, change, found):
     with pytest.raises(UsageError, match=found):
         plan(Study(**{"configs": configs("dnn"), **change}), tmp_path)
-
-
-def test_a_variant_changes_what_it_is_named_for_and_nothing_else():
-    base = check_config("hpmn", {"width": 48})
-    made = {name: changed(base, settings) for name, settings in variants("hpmn", {"width": 48}).items()}
-    assert made["slots-1"] == {"periods": (1,)}
-    assert made["periods-1-3-9-27"] == {"periods": (1, 3, 9, 27)}
-    assert made["hops-1"] == {"hops": 1}
-    assert made["covariance-0"] == {"covariance": 0.0}
-    assert made["authors-mode"]["authors_mode"] is True
-    assert "width" not in made["authors-mode"]
-    assert "slots-6" not in made and "hops-3" not in made, "a variant equal to the base is none"
-
-
-def test_a_tally_of_another_size_has_the_slots_of_its_size_unless_others_were_named() -> None:
-    base = check_config("tally", {})
-    assert changed(base, variants("tally", {})["state-2048"]) == {"state": 2048, "periods": ()}
-    assert changed(base, variants("tally", {})["state-8192"]) == {"state": 8192}
-    assert variants("tally", {"periods": (1, 3)})["state-2048"]["periods"] == (1, 3)
 
 
 # the outcome
@@ -285,18 +234,6 @@ def test_a_run_that_was_trained_and_not_scored_to_the_end_is_only_scored_again(d
     (tmp_path / "runs" / "popularity-seed0" / "result-test.json").unlink()
     assert run_study(dataset, tmp_path, study).comparison.rows == first.rows
     assert trained == [("popularity", 0)]
-
-
-@pytest.mark.slow
-def test_ablations_are_rows_beside_their_base(dataset, tmp_path, monkeypatch):
-    only = {"hops-1": check_config("hpmn", {"hops": 1, "width": 4}), "authors-mode": {"authors_mode": True, "width": 4}}
-    monkeypatch.setattr("lifelong.offline.training.study.variants", lambda model, base: only)
-    study = Study({"hpmn": RunConfig(train=TRAIN, model={"width": 4})}, ablations="hpmn", resamples=10)
-    base, hops, authors = run_study(dataset, tmp_path, study).comparison.ablations
-    assert (base.name, base.settings, base.difference) == ("base", {}, None)
-    assert hops.settings == {"hops": 1}
-    assert hops.difference.value == pytest.approx(hops.metrics["auc"].value - base.metrics["auc"].value)
-    assert authors.settings["authors_mode"] is True
 
 
 @pytest.mark.parametrize(

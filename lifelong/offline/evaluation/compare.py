@@ -122,17 +122,6 @@ class SweepPoint(Record):
     """AUC minus that with all events; None for all events."""
 
 
-class AblationRow(Record):
-    """A variant of a model, compared with its base."""
-
-    name: str
-    settings: dict[str, Any]
-    """The settings that differ from the base's; empty for the base."""
-    metrics: dict[str, Estimate]
-    difference: DifferenceEstimate | None
-    """AUC minus that of the base; None for the base itself."""
-
-
 class Comparison(RecordFile):
     """What `lifelong compare` found; JSON in and out."""
 
@@ -154,7 +143,6 @@ class Comparison(RecordFile):
     sweep: list[SweepPoint] = Field(default_factory=list)
     sweep_at_least: int | None = None
     """Smallest number of events before an example of the sweep."""
-    ablations: list[AblationRow] = Field(default_factory=list)
     command: str | None = None
     """The command that made it."""
     notes: list[str] = Field(default_factory=list)

@@ -102,9 +102,6 @@ def write_comparison(
     drawn += _trade(comparison, state, folder, "auc-by-state", "state, bytes a user")
     if drawn:
         parts.append(Section("Quality against cost", figures=drawn))
-    if comparison.ablations:
-        drawn = [figures.ablations(comparison.ablations, folder)] if len(comparison.ablations) > 1 else []
-        parts.append(Section("Ablations", tables=[comparison_tables.ablation_table(comparison)], figures=drawn))
     parts += [*read, *([] if dataset is None else [dataset_section(dataset)])]
     if calibration is not None:
         what = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."

@@ -1,4 +1,4 @@
-"""The tables of a comparison: quality, cost, sweep, ablations."""
+"""The tables of a comparison: quality, cost, sweep."""
 
 from __future__ import annotations
 
@@ -112,21 +112,6 @@ def sweep_tables(comparison: Comparison) -> list[Table]:
 def sweep_ticks(comparison: Comparison) -> list[int | None]:
     """The numbers of events of a sweep, ascending; None, all of them, last."""
     return sorted({point.events for point in comparison.sweep}, key=lambda events: (events is None, events or 0))
-
-
-def ablation_table(comparison: Comparison) -> Table:
-    """Variants and their base."""
-    rows: list[list[Cell]] = [
-        [
-            row.name,
-            "; ".join(f"{key} = {value}" for key, value in row.settings.items()) or "the base",
-            *(row.metrics.get(name) for name in TESTED),
-            row.difference,
-        ]
-        for row in comparison.ablations
-    ]
-    columns = ["variant", "what differs", "AUC", "log loss", "AUC against the base"]
-    return Table(columns, rows, "A negative difference says that the base is better.", name="ablations")
 
 
 def slices_by_model(results: Sequence[Result]) -> Table:

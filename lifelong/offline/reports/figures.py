@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.offline.evaluation.attention import SlotContents
-from lifelong.offline.evaluation.compare import AblationRow, Comparison, ComparisonRow, DifferenceEstimate
+from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate
 from lifelong.offline.evaluation.results import Estimate, Result
 from lifelong.offline.reports import drawing
 from lifelong.offline.reports.comparison_tables import events_name, sweep_ticks
@@ -155,26 +155,6 @@ def slots(contents: SlotContents, folder: Path) -> Figure:
         "Each line is one slot. If slots hold time scales, the slow ones rise to the right and the fast ones fall."
     )
     return Figure(path, "Attention by slot", caption)
-
-
-def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
-    """The difference of each variant to the base, with its 95 % interval."""
-    given = [(row.name, row.difference) for row in rows if row.difference and row.difference.value is not None][::-1]
-    path = folder / "ablations.svg"
-    with drawing.drawn(path, (9.1, 1.2 + 0.42 * len(given))) as canvas:
-        axes = canvas.subplots()
-        axes.axvline(0, color=LIGHT.ink, linewidth=1, linestyle=(0, (4, 3)))
-        for place, (name, gap) in enumerate(given):
-            # An interval that includes 0 is drawn in grey.
-            sure = gap.p_value is not None and gap.p_value < 0.05
-            _mark(axes, _Point(place, gap, name), horizontal=True, color=LIGHT.series[0] if sure else _GREY)
-        drawing.name_rows(axes, [name for name, _ in given])
-        drawing.finish(axes, grid="x", x="AUC of the variant minus AUC of the base (95 % interval over users)")
-    caption = (
-        "Each row changes what its name says and leaves the rest. Left of the dashed line a variant is worse than the "
-        "base; grey where p is not below 0.05."
-    )
-    return Figure(path, "Ablations", caption)
 
 
 def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str) -> Figure:

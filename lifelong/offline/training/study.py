@@ -1,6 +1,6 @@
 """A whole comparison: which trainings it takes, and what is made of them.
 
-    Study --plan--> runs (main, equal budget, variants) --run_jobs--> finished runs --> rows, costs, sweep, ablations
+    Study --plan--> runs (main, equal budget) --run_jobs--> finished runs --> rows, costs, sweep
 
 Everything that is measured is kept with its run, so that a second call, after an interruption or with more models,
 does only what is missing.
@@ -18,13 +18,12 @@ from lifelong.atomic import check_folder
 from lifelong.config import RunConfig
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import LifelongError, UsageError
-from lifelong.offline.evaluation.compare import AblationRow, Comparison, ComparisonRow, cautions, compare
+from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, cautions, compare
 from lifelong.offline.evaluation.costs import Serving, cost_of
 from lifelong.offline.evaluation.facts import in_words
 from lifelong.offline.evaluation.significance import RESAMPLES
 from lifelong.offline.models import check_config, model_class
 from lifelong.offline.models.base import Model
-from lifelong.offline.training.ablations import changed, variants
 from lifelong.offline.training.callbacks import Callback
 from lifelong.offline.training.jobs import run_jobs
 from lifelong.offline.training.runs import Run, gather
@@ -54,9 +53,6 @@ class Study:
         max_minutes: limit of one main run; None = only the limits of its settings.
         examples: labelled examples of each run with an equal budget; None = no such runs.
         only_equal: leave the main runs out.
-        ablations: a model; its variants are trained too, with the budget and the seed of its first run.
-        variants: names of the variants; None = all.
-        ablation_examples: labelled examples of the variants, and of a base of their own, instead of that budget.
         sweep: numbers of recent events that the models of the first seed are given; None = all.
         sweep_examples: the largest number of test examples of the sweep.
         resamples: of the users.
@@ -74,9 +70,6 @@ class Study:
     max_minutes: float | None = None
     examples: int | None = None
     only_equal: bool = False
-    ablations: str | None = None
-    variants: Sequence[str] | None = None
-    ablation_examples: int | None = None
     sweep: Sequence[int | None] = ()
     sweep_examples: int = 20_000
     resamples: int = RESAMPLES
@@ -97,19 +90,17 @@ class Planned:
     Args:
         main: model -> one run per seed.
         equal: those with an equal budget.
-        variants: name of a variant -> its run; the base is the first.
     """
 
     main: Mapping[str, Sequence[Run]]
     equal: Mapping[str, Sequence[Run]] = field(default_factory=dict)
-    variants: Mapping[str, Run] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:
         """Each once, in the order in which they are begun: a first seed of every model comes before second ones."""
         groups = [runs for kind in (self.main, self.equal) for runs in kind.values()]
         by_seed = [runs[place] for place in range(max(map(len, groups))) for runs in groups if place < len(runs)]
-        return list({run.name: run for run in [*by_seed, *self.variants.values()]}.values())
+        return list({run.name: run for run in by_seed}.values())
 
 
 def plan(study: Study, out: Path) -> Planned:
@@ -127,8 +118,6 @@ def plan(study: Study, out: Path) -> Planned:
         )
     if (study.only_equal or study.equal_seeds is not None) and study.examples is None:
         raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
-    if study.ablation_examples is not None and study.ablations is None:
-        raise UsageError("a budget of ablations is given, and none are asked for", fix="add --ablations hpmn")
     unknown = [model for model in study.own_seeds if model not in study.configs]
     if unknown:
         raise UsageError(
@@ -150,8 +139,7 @@ def plan(study: Study, out: Path) -> Planned:
         for model, of in equal.items()
     }
     shown = {} if study.only_equal else runs
-    ablated = {} if study.ablations is None else _variants(study, out, study.ablations, shown or budgeted)
-    return Planned(shown, {} if study.examples is None else budgeted, ablated)
+    return Planned(shown, {} if study.examples is None else budgeted)
 
 
 def _check_out(out: Path) -> None:
@@ -185,37 +173,11 @@ def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConf
 def _runs(
     study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None
 ) -> list[Run]:
-    return [_run(study, out, model, config.with_train(seed=seed), suffix, minutes) for seed in study.seeds_of(model)]
-
-
-def _run(study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None) -> Run:
-    folder = out / "runs" / f"{model}-seed{config.train.seed}{suffix}"
-    return Run(folder, model, config, study.resamples, study.callbacks, minutes)
-
-
-def _variants(study: Study, out: Path, model: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Run]:
-    """Name of a variant -> its run, with the seed and the budget of the base, which is the first."""
-    if model not in runs:
-        raise UsageError(f"ablations of {model!r}, which is not compared", fix=f"add {model} to --models")
-    base, suffix = runs[model][0], "-equal" if study.only_equal else ""
-    if study.ablation_examples is not None:
-        config, suffix = equal_budget(model, base.config, study.ablation_examples), "-ablation"
-        if config is None:
-            raise UsageError(f"the examples of {model!r} cannot be limited", fix="leave --ablation-examples out")
-        base = _run(study, out, model, config, suffix)
-    made, every = {"base": base}, variants(model, base.config.model)
-    unknown = [name for name in study.variants or () if name not in every]
-    if unknown:
-        raise UsageError(
-            f"there is no variant {unknown[0]!r} of {model}",
-            expected=f"some of {', '.join(every)}",
-            fix="choose some of these",
-        )
-    for name, settings in every.items():
-        if study.variants is None or name in study.variants:
-            config = base.config.model_copy(update={"model": settings})
-            made[name] = _run(study, out, model, config, f"-{name}{suffix}", base.max_minutes)
-    return made
+    found = []
+    for seed in study.seeds_of(model):
+        folder = out / "runs" / f"{model}-seed{seed}{suffix}"
+        found.append(Run(folder, model, config.with_train(seed=seed), study.resamples, study.callbacks, minutes))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,7 +278,6 @@ class _Assembly:
             costs={model: cost_of(run.artifact, self._served(run, measure)) for model, run in firsts.items()},
             sweep=sweep(self._dataset, scored, resamples=study.resamples),
             sweep_at_least=next((task.chosen.at_least for task in scored.values()), None),
-            ablations=self._ablations(planned.variants),
             notes=[*self._notes, *cautions(rows or equal, reference)],
         )
 
@@ -332,20 +293,3 @@ class _Assembly:
             return None
         self._say(f"{run.name}: what it costs to serve")
         return measure(run.artifact)
-
-    def _ablations(self, runs: Mapping[str, Run]) -> list[AblationRow]:
-        done = {name: run for name, run in runs.items() if run.finished}
-        if "base" not in done:
-            return []
-        gathered = {name: gather([run], self._dataset) for name, run in done.items()}
-        rows = compare(gathered, reference="base", resamples=self._study.resamples)
-        settings = {name: check_config(run.model, run.config.model) for name, run in done.items()}
-        return [
-            AblationRow(
-                name=row.model,
-                settings=changed(settings["base"], settings[row.model]),
-                metrics=row.metrics,
-                difference=None if row.differences is None else row.differences["auc"],
-            )
-            for row in rows
-        ]
