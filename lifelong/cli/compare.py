@@ -28,7 +28,7 @@ def compare(
     data: DataPath,
     *,
     models: Annotated[str, typer.Option(help="Models, as in hpmn,hpmn_counts,counts; or all.")] = "all",
-    seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...")] = 1,
     out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")],
     reference: Annotated[
         str | None, typer.Option(help="Model to compare against (default: tally, else hpmn, else the first).")
@@ -41,10 +41,6 @@ def compare(
     max_hours: Annotated[float, typer.Option(help="Time limit of one training.")] = 3.0,
     examples: Annotated[
         int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
-    ] = None,
-    equal_seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum seeds of the fixed-budget trainings (default: all of --seeds)."),
     ] = None,
     only_equal: Annotated[bool, typer.Option("--only-equal", help="Run only the fixed-budget trainings.")] = False,
     sweep: Annotated[
@@ -74,15 +70,12 @@ def compare(
         )
     every = all_names() if models == "all" else names(models)
     configs = model_configs(every, config, changes, threads)
-    usual, own = seed_counts(seeds)
     dataset, notes = Dataset(data), list[str]()
     if models == "all":
         configs, notes = without_unmet(dataset, configs)
     study = Study(
         configs=configs,
-        seeds=range(usual),
-        own_seeds={model: range(count) for model, count in own.items()},
-        equal_seeds=equal_seeds,
+        seeds=range(seeds),
         reference=reference or subject(configs),
         max_minutes=60 * max_hours,
         examples=examples,
@@ -102,31 +95,6 @@ def compare(
     comparison = outcome.comparison
     page = write_comparison(out, comparison, lifelong=subject(configs), dataset=dataset, runs=out / "runs")
     return outcome_reply(outcome, page)
-
-
-def seed_counts(text: str) -> tuple[int, dict[str, int]]:
-    """The number of seeds of every model, and of models with another number.
-
-    Raises:
-        UsageError: a number is missing, below 1 or no number.
-
-    >>> seed_counts("2,hpmn=5")
-    (2, {'hpmn': 5})
-    """
-    usual, own = 1, {}
-    for word in names(text):
-        model, equals, count = word.rpartition("=")
-        if not count.isdigit() or int(count) < 1 or bool(model) != bool(equals):
-            raise UsageError(
-                f"--seeds {text}",
-                expected="a number from 1 on, and models with more: 2,hpmn=5,sim=5",
-                fix="give whole numbers, such as --seeds 3",
-            )
-        if model:
-            own[model] = int(count)
-        else:
-            usual = int(count)
-    return usual, own
 
 
 def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence[str] = ("data",)) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lifelong.cli.compare import command_line, outcome_reply, seed_counts
+from lifelong.cli.compare import command_line, outcome_reply
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
@@ -47,7 +47,7 @@ def paper(
     models: Annotated[
         str, typer.Option(help="Names; by default the paper's nine, and HPMN as its authors released it.")
     ] = MODELS,
-    seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...")] = 1,
     sweep: Annotated[
         str | None,
         typer.Option(help="Numbers of most recent events given to each model; none skips the sweep. Default: by LOG."),
@@ -69,11 +69,9 @@ def paper(
 
     steps = sweep or SWEEPS[log]
     configs = authors_configs(log, names(models), config, changes, threads)
-    usual, own = seed_counts(seeds)
     study = Study(
         configs=configs,
-        seeds=range(usual),
-        own_seeds={model: range(count) for model, count in own.items()},
+        seeds=range(seeds),
         reference=FLAGSHIP if FLAGSHIP in configs else None,
         max_minutes=_MINUTES,
         sweep=() if steps == "none" else parse_steps(steps),

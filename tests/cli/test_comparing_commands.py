@@ -18,7 +18,7 @@ from support.artifacts import tiny_artifact
 
 from lifelong.api import compare
 from lifelong.artifact.folder import Artifact
-from lifelong.cli.compare import command_line, seed_counts
+from lifelong.cli.compare import command_line
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.serving_cost import serving_of
 from lifelong.errors import MismatchError, MissingExtraError, UsageError
@@ -86,9 +86,6 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
     ("words", "found"),
     [
         (["--only-equal"], "no budget is given"),
-        (["--seeds", "2,popularity"], "--seeds 2,popularity"),
-        (["--seeds", "0"], "--seeds 0"),
-        (["--seeds", "2,hpmn=3"], "seeds of 'hpmn', which is not compared"),
         (["--sweep", "few"], "--sweep 'few'"),
         (["--max-hours", "0"], "--max-hours 0"),
         (["--jobs", "0"], "jobs"),
@@ -152,11 +149,6 @@ def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_
     comparison = json.loads((out / "comparison.json").read_text())
     assert [row["model"] for row in comparison["rows"]] == ["popularity", "gru4rec"]
     assert comparison["costs"]["gru4rec"]["examples_seen"] == 15_000
-
-
-def test_seeds_are_a_number_and_numbers_of_single_models():
-    assert seed_counts("3") == (3, {})
-    assert seed_counts("2,hpmn=5, sim_soft=1") == (2, {"hpmn": 5, "sim_soft": 1})
 
 
 @pytest.mark.slow

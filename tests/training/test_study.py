@@ -46,14 +46,6 @@ def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_pat
     assert planned.equal["counts"][0].config.model == {"max_examples": 50}
 
 
-def test_a_model_may_have_seeds_of_its_own_and_equal_budgets_fewer(tmp_path):
-    study = Study(configs("dnn", "gru4rec"), seeds=range(2), own_seeds={"dnn": range(3)}, examples=50, equal_seeds=1)
-    planned = plan(study, tmp_path)
-    assert {model: len(runs) for model, runs in planned.main.items()} == {"dnn": 3, "gru4rec": 2}
-    assert {model: len(runs) for model, runs in planned.equal.items()} == {"dnn": 1, "gru4rec": 1}
-    assert names(planned)[-1] == "dnn-seed2"
-
-
 def test_only_equal_leaves_the_main_runs_out(tmp_path):
     planned = plan(Study(configs("dnn"), examples=50, only_equal=True), tmp_path)
     assert names(planned) == ["dnn-seed0-equal"]
@@ -86,8 +78,6 @@ def test_a_model_is_compared_after_as_many_epochs_as_it_is_trained_for_alone(tmp
     ("change", "found"),
     [
         ({"only_equal": True}, "no budget is given"),
-        ({"equal_seeds": 1}, "no budget is given"),
-        ({"own_seeds": {"hpmn": range(2)}}, "seeds of 'hpmn', which is not compared"),
         ({"reference": "hpmn"}, "'hpmn' is not compared"),
         ({"seeds": ()}, "nothing to compare"),
     ],

@@ -41,14 +41,9 @@ class RunsFailedError(LifelongError):
 class Study:
     """What `run_study` does.
 
-    >>> Study({"popularity": RunConfig()}, seeds=range(2)).seeds_of("popularity")
-    range(0, 2)
-
     Args:
         configs: model -> settings of its runs, in the order of the rows.
         seeds: each model is trained once per seed.
-        own_seeds: model -> seeds of its own instead.
-        equal_seeds: the number of seeds that a model runs with an equal budget; None = all.
         reference: the model that the others are compared with; the first by default.
         max_minutes: limit of one main run; None = only the limits of its settings.
         examples: labelled examples of each run with an equal budget; None = no such runs.
@@ -64,8 +59,6 @@ class Study:
 
     configs: Mapping[str, RunConfig]
     seeds: Sequence[int] = (0,)
-    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    equal_seeds: int | None = None
     reference: str | None = None
     max_minutes: float | None = None
     examples: int | None = None
@@ -77,10 +70,6 @@ class Study:
     threads: int | None = None
     notes: Sequence[str] = ()
     callbacks: Sequence[Callback | str] = ()
-
-    def seeds_of(self, model: str) -> Sequence[int]:
-        """The seeds of one model."""
-        return self.own_seeds.get(model, self.seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +88,7 @@ class Planned:
     def runs(self) -> list[Run]:
         """Each once, in the order in which they are begun: a first seed of every model comes before second ones."""
         groups = [runs for kind in (self.main, self.equal) for runs in kind.values()]
-        by_seed = [runs[place] for place in range(max(map(len, groups))) for runs in groups if place < len(runs)]
-        return list({run.name: run for run in by_seed}.values())
+        return list({run.name: run for of_seed in zip(*groups, strict=True) for run in of_seed}.values())
 
 
 def plan(study: Study, out: Path) -> Planned:
@@ -116,15 +104,8 @@ def plan(study: Study, out: Path) -> Planned:
             expected="at least one model and one seed",
             fix="name models: --models tally,gbdt,counts,popularity",
         )
-    if (study.only_equal or study.equal_seeds is not None) and study.examples is None:
+    if study.only_equal and study.examples is None:
         raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
-    unknown = [model for model in study.own_seeds if model not in study.configs]
-    if unknown:
-        raise UsageError(
-            f"seeds of {unknown[0]!r}, which is not compared",
-            expected=f"one of {', '.join(study.configs)}",
-            fix="add the model to --models, or leave out its seeds",
-        )
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
             f"the reference {study.reference!r} is not compared",
@@ -134,10 +115,7 @@ def plan(study: Study, out: Path) -> Planned:
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
     runs = {model: _runs(study, out, model, config, "", study.max_minutes) for model, config in study.configs.items()}
     # A model that cannot take a limited number of examples is fitted once, and appears in both tables.
-    budgeted = {
-        model: (_runs(study, out, model, of, "-equal") if of else runs[model])[: study.equal_seeds]
-        for model, of in equal.items()
-    }
+    budgeted = {model: _runs(study, out, model, of, "-equal") if of else runs[model] for model, of in equal.items()}
     shown = {} if study.only_equal else runs
     return Planned(shown, {} if study.examples is None else budgeted)
 
@@ -174,7 +152,7 @@ def _runs(
     study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None
 ) -> list[Run]:
     found = []
-    for seed in study.seeds_of(model):
+    for seed in study.seeds:
         folder = out / "runs" / f"{model}-seed{seed}{suffix}"
         found.append(Run(folder, model, config.with_train(seed=seed), study.resamples, study.callbacks, minutes))
     return found
