@@ -2,16 +2,13 @@ import numpy as np
 import pytest
 from support.artifacts import tiny_artifact
 
-from lifelong.dataset.examples import Examples
 from lifelong.errors import UsageError
 from lifelong.offline.evaluation.attention import (
     SAME_CATEGORY,
     SAME_ITEM,
-    ReadAttention,
     read_attention,
     relation,
     sampled_users,
-    slot_contents,
 )
 from lifelong.testing.datasets import tiny_dataset
 
@@ -78,50 +75,3 @@ def test_a_model_without_slots_is_refused(dataset, tmp_path):
     artifact = tiny_artifact(tmp_path / "gru", dataset, model="gru4rec")
     with pytest.raises(UsageError, match="GRU4Rec has no slots with periods"):
         read_attention(artifact, dataset, dataset.examples("test"))
-
-
-def made_read(latest, attention, *, users=None, position=100):
-    size = len(latest)
-    zero = np.zeros(size, np.int64)
-    users = np.arange(size) if users is None else users
-    positions = np.full(size, position, np.int32)
-    examples = Examples(users.astype(np.int32), zero.astype(np.int32), zero, positions, np.ones((size, 1), np.float32))
-    latest = np.asarray(latest, np.int64)
-    return ReadAttention(examples, np.zeros(size), np.asarray(attention), (1, 4, 16), (latest > 0) * 1, latest, latest)
-
-
-def test_a_memory_that_reads_slow_slots_for_old_events_has_a_positive_correlation():
-    rng = np.random.default_rng(0)
-    latest = rng.integers(1, 100, 300)
-    slow = np.log(latest) / np.log(100)
-    found = slot_contents(made_read(latest, np.stack([1 - slow, 0 * slow, slow], 1)), resamples=200)
-    assert found.correlation == pytest.approx(1)
-    assert found.p_value < 0.05
-    assert [part.name for part in found.classes] == ["1 to 10", "11 to 32", "33 to 100"]
-    assert found.classes[0].attention_S[0] > found.classes[-1].attention_S[0]
-    backwards = slot_contents(made_read(latest, np.stack([slow, 0 * slow, 1 - slow], 1)), resamples=200)
-    assert backwards.correlation == pytest.approx(-1)
-
-
-def test_noise_has_no_correlation():
-    rng = np.random.default_rng(1)
-    found = slot_contents(made_read(rng.integers(1, 100, 400), rng.dirichlet([1, 1, 1], 400)), resamples=200)
-    assert found.low < 0 < found.high
-    assert found.p_value > 0.05
-
-
-def test_the_bootstrap_is_over_users_and_not_over_examples():
-    """One user with a thousand equal examples is one user: nothing is sure."""
-    rng = np.random.default_rng(2)
-    latest = np.concatenate([np.full(500, 90), rng.integers(1, 20, 20)])
-    slow = np.concatenate([np.full(500, 0.9), rng.random(20)])
-    users = np.concatenate([np.zeros(500), np.arange(1, 21)])
-    found = slot_contents(made_read(latest, np.stack([1 - slow, 0 * slow, slow], 1), users=users), resamples=500)
-    assert found.high - found.low > 0.3
-
-
-def test_targets_with_empty_slots_or_without_related_events_are_left_out_of_the_correlation():
-    found = slot_contents(made_read([0, 0, 0, 5], np.full((4, 3), 1 / 3)), resamples=10)
-    assert (found.examples, found.correlation) == (1, None)
-    assert {part.name: part.examples for part in found.classes} == {"1 to 10": 1, "none": 3}
-    assert slot_contents(made_read([5, 6], np.full((2, 3), 1 / 3), position=8), resamples=10).classes == ()

@@ -9,14 +9,8 @@ from support.artifacts import tiny_artifact
 
 from lifelong.dataset.examples import Examples
 from lifelong.errors import UsageError
-from lifelong.offline.evaluation.attention import AgeClass, ReadAttention, SlotContents, read_attention
-from lifelong.offline.reports.attention import (
-    UserAttention,
-    attention_timeline,
-    cases_section,
-    find_cases,
-    slots_section,
-)
+from lifelong.offline.evaluation.attention import ReadAttention, read_attention
+from lifelong.offline.reports.attention import UserAttention, attention_timeline, cases_section, find_cases
 from lifelong.testing.datasets import tiny_dataset
 
 LOW = -5.0
@@ -124,13 +118,6 @@ def test_a_case_is_drawn_with_related_events_in_rows_of_their_own(section):
 
 def test_nothing_read_gives_no_case():
     assert places() == {"old": None, "recent": None, "both": None}
-
-
-def test_the_slots_are_reported_with_their_correlation(tmp_path):
-    classes = (AgeClass("1 to 10", 50, np.array([0.7, 0.3])), AgeClass("33 to 100", 50, np.array([0.4, 0.6])))
-    section = slots_section(SlotContents((1, 32), classes, 100, 0.4, 0.3, 0.5, 0.001), tmp_path, title="HPMN")
-    assert section.paragraphs[0].endswith("+0.4000 [+0.3000, +0.5000], p = 0.001")
-    assert [[cell.value for cell in row[2:]] for row in section.tables[0].rows] == [[0.7, 0.3], [0.4, 0.6]]
 
 
 def made_attention(**changes):

@@ -1,4 +1,4 @@
-"""The report in Chromium: sorted tables, values of the figures, narrow screens, axe."""
+"""The report in Chromium: sorted tables, narrow screens, axe."""
 
 import pytest
 
@@ -69,38 +69,6 @@ def test_estimates_sort_by_their_values_and_counts_of_examples_stay_on_top(page,
     page.get_by_text("Table: AUC by length").click()
     head(page, "By length of the history", "<50 events").get_by_role("button").click()
     assert column(page, "By length of the history", 1) == ["20", "0.6800", "0.6900", "0.7000", "0.7100"]
-
-
-def test_a_curve_says_its_value_at_the_pointer(page, address):
-    page.goto(address)
-    mark = page.locator("svg[aria-label^='Learning curves'] [id*='tip-']").first
-    mark.scroll_into_view_if_needed()
-    box = mark.bounding_box()
-    page.mouse.move(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] / 2 - 5)
-    expect(page.get_by_role("status")).to_have_text("HPMN, 1,000 examples: 0.6100")
-    page.mouse.move(2, 2)
-    expect(page.get_by_role("status")).to_be_empty()
-
-
-@pytest.mark.parametrize("width", [360, 1280])
-def test_arrow_keys_go_from_value_to_value_and_escape_hides_it(page, address, width):
-    page.set_viewport_size({"width": width, "height": 700})
-    page.goto(address)
-    page.get_by_role("group", name="AUC by length of the history").focus()
-    bubble = page.get_by_role("status")
-    for key, said in [
-        ("ArrowRight", "HPMN, <50 events: 0.7100 [0.6900, 0.7300]"),
-        ("ArrowRight", "HPMN, 50-99 events: 0.7100 [0.6900, 0.7300]"),
-        ("ArrowLeft", "HPMN, <50 events: 0.7100 [0.6900, 0.7300]"),
-        ("ArrowLeft", "LightGBM on exact counts, 300-999 events: 0.6800 [0.6600, 0.7000]"),
-    ]:
-        page.keyboard.press(key)
-        expect(bubble).to_have_text(said)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        box = bubble.bounding_box()
-        assert box["x"] >= 0 and box["x"] + box["width"] <= width
-    page.keyboard.press("Escape")
-    expect(bubble).to_be_empty()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

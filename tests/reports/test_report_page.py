@@ -98,11 +98,6 @@ def test_the_policy_lets_only_the_script_of_the_page_run(page):
     assert page.tags.count("script") == 1
 
 
-def test_a_dot_of_a_figure_says_its_numbers_where_a_pointer_rests_on_it(page):
-    assert "<title>Target counts: 0.6700 [0.6500, 0.6900]</title>" in page.source
-    assert 'id="tip:' not in page.source
-
-
 def test_the_page_says_what_was_asked_and_what_the_numbers_are(page, tmp_path):
     assert "Targets 100 of 8 users, 50 positive Negatives popularity, 1 per positive" in page.text
     assert "Numbers are scores: negatives were sampled" in page.text
@@ -145,7 +140,7 @@ def test_the_page_follows_light_dark_and_narrow_screens(page):
 
 def test_tables_and_records_lie_beside_the_page(folder):
     names = {path.name for path in (folder / "tables").iterdir()}
-    assert {"mine.md", "mine.csv", "mine.tex", "main.csv", "history-length.tex"} <= names
+    assert {"mine.csv", "main.csv", "history-length.csv"} <= names
     assert (folder / "tables" / "mine.csv").read_text() == "a,b\nx,1\n"
     records = json.loads((folder / "results.json").read_text())
     assert [Result.model_validate(record).model for record in records] == ["hpmn", "counts"]

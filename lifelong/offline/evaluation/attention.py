@@ -1,4 +1,4 @@
-"""What a trained model's memory slots hold: attention over slots, compared with the ages of related events.
+"""Attention of a trained model over its memory slots, and the ages of the events that are related to a target.
 
 A *related* event has the target's item, or its category (the item field with such a name, else the first field). Its
 *age* is counted in events: 1 is the last event before the target.
@@ -20,13 +20,10 @@ from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import UsageError
 from lifelong.offline.data.batches import evaluation_batches
-from lifelong.offline.evaluation.significance import RESAMPLES, interval, p_value, resampled_sums
 from lifelong.offline.models.base import Model
 
 EXAMPLES = 30_000
 """About how many examples are read, of whole users drawn at random."""
-AGE_BOUNDS = (1, 11, 33, 101, 301, 1001)
-"""Lower bounds of the age classes, in events."""
 SAME_CATEGORY, SAME_ITEM = 1, 2
 
 
@@ -58,45 +55,6 @@ class ReadAttention:
         position_N1 = np.asarray(self.examples.position_N)[:, None]
         filled_N: IntArray = (position_N1 >= np.asarray(self.periods)).sum(1)
         return filled_N
-
-
-@dataclass(frozen=True, slots=True)
-class AgeClass:
-    """Targets with a latest related event of similar age.
-
-    Args:
-        name: name of the class, such as "33 to 100"; "none" without a related event.
-        examples: number of targets.
-        attention_S: mean attention to each slot.
-    """
-
-    name: str
-    examples: int
-    attention_S: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class SlotContents:
-    """Attention by slot against the age of related events, over targets with all slots filled.
-
-    Args:
-        periods: of the slots.
-        classes: age classes with an example.
-        examples: number of targets with a related event, on which the correlation is measured.
-        correlation: Spearman's, between the age of the latest related event and the attended mean log period; None if
-            it is not defined.
-        low: lower end of its 95 % interval over users.
-        high: upper end.
-        p_value: two-sided, of "no correlation".
-    """
-
-    periods: tuple[int, ...]
-    classes: tuple[AgeClass, ...]
-    examples: int
-    correlation: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
 
 
 def sampled_users(examples: Examples, *, most: int = EXAMPLES, seed: int = 0) -> Examples:
@@ -164,62 +122,8 @@ def relation(dataset: Dataset, examples: Examples, at: int) -> npt.NDArray[np.in
     return related_L
 
 
-def slot_contents(read: ReadAttention, *, resamples: int = RESAMPLES, seed: int = 0) -> SlotContents:
-    """Compare attention with ages, over the targets with all slots filled, so that the length does not decide."""
-    full_N = read.filled == len(read.periods)
-    class_N = np.searchsorted(AGE_BOUNDS, read.latest_N, side="right")
-    names = ["none", *(_bounds(place) for place in range(len(AGE_BOUNDS)))]
-    classes = [
-        AgeClass(names[place], int(chosen.sum()), read.attention_NS[chosen].mean(0))
-        for place in [*range(1, len(names)), 0]
-        if (chosen := full_N & (class_N == place)).any()
-    ]
-    used = np.flatnonzero(full_N & (read.count_N > 0))
-    scale_N = read.attention_NS[used] @ np.log2(np.asarray(read.periods, np.float64))
-    user_N = np.asarray(read.examples.user_N)[used]
-    value, drawn = _spearman(read.latest_N[used], scale_N, user_N, resamples, seed)
-    low, high = interval(drawn)
-    known = not np.isnan(value)
-    return SlotContents(
-        read.periods,
-        tuple(classes),
-        len(used),
-        value if known else None,
-        low if known else None,
-        high if known else None,
-        p_value(drawn) if known else None,
-    )
-
-
 def _ages(dataset: Dataset, examples: Examples, at: int) -> tuple[int, int, int]:
     """Number of related events, age of the latest, age of the oldest."""
     related_L = relation(dataset, examples, at)
     place = np.flatnonzero(related_L)
     return (len(place), len(related_L) - int(place[-1]), len(related_L) - int(place[0])) if len(place) else (0, 0, 0)
-
-
-def _bounds(place: int) -> str:
-    low = AGE_BOUNDS[place]
-    return f"{low} to {AGE_BOUNDS[place + 1] - 1}" if place + 1 < len(AGE_BOUNDS) else f"{low} and more"
-
-
-def _spearman(
-    first_N: npt.NDArray[np.generic], second_N: FloatArray, user_N: npt.NDArray[np.integer], resamples: int, seed: int
-) -> tuple[float, FloatArray]:
-    """Rank correlation, and its values under resampled users; ranks are always those of the whole sample."""
-    from scipy.stats import rankdata
-
-    if len(first_N) < 3:
-        return float("nan"), np.empty(0)
-    x, y = (rankdata(values) - (len(first_N) + 1) / 2 for values in (first_N, second_N))
-    columns_NX = np.column_stack((np.ones(len(x)), x, y, x * x, y * y, x * y))
-    whole_1X, drawn_RX = resampled_sums(columns_NX, user_N, resamples=resamples, seed=seed)
-    return float(_correlation(whole_1X)[0]), _correlation(drawn_RX)
-
-
-def _correlation(sum_RX: FloatArray) -> FloatArray:
-    count, x, y, xx, yy, xy = sum_RX.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt(np.maximum(xx - x * x / count, 0) * np.maximum(yy - y * y / count, 0))
-        value: FloatArray = np.where(spread > 1e-9, (xy - x * y / count) / spread, np.nan)
-    return value

@@ -29,16 +29,14 @@ from lifelong.offline.evaluation.attention import (
     SAME_CATEGORY,
     SAME_ITEM,
     ReadAttention,
-    SlotContents,
     category_field,
     relation,
 )
-from lifelong.offline.evaluation.compare import DifferenceEstimate
-from lifelong.offline.reports import drawing, figures
+from lifelong.offline.reports import drawing
 from lifelong.offline.reports.drawing import LIGHT, Figure
 from lifelong.offline.reports.figures import slot_name
 from lifelong.offline.reports.page import Section
-from lifelong.offline.reports.tables import Cell, Quantity, Table, text
+from lifelong.offline.reports.tables import Cell, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,24 +156,6 @@ def attention_timeline(attention: UserAttention, path: Path) -> Figure:
         "much each target draws from each slot (first read; a row adds up to 1)."
     )
     return Figure(path, f"Attention over time scales of user {attention.user}", caption)
-
-
-def slots_section(contents: SlotContents, folder: Path, *, title: str) -> Section:
-    """Mean attention of each slot, by age of the latest related event."""
-    note = (
-        f"Which slot does {title} (first seed) read, when the last event with the target's item or category lies how "
-        "far back? Only targets with all slots filled, so that the length of the history does not decide. Rank "
-        "correlation of that age with the mean log period that is attended to, with its 95 % interval over users: "
-    )
-    measured = {"value": contents.correlation, "low": contents.low, "high": contents.high, "p_value": contents.p_value}
-    rows: list[list[Cell]] = [
-        [part.name, part.examples, *(Quantity(float(of), f"{of:.3f}") for of in part.attention_S)]
-        for part in contents.classes
-    ]
-    columns = ["age of the latest related event", "targets", *(slot_name(period) for period in contents.periods)]
-    table = Table(columns, rows, "Mean attention of the first read, by how often a slot is written.", name="slots")
-    drawn = [figures.slots(contents, folder)] if contents.classes else []
-    return Section("What the slots hold", [note + text(DifferenceEstimate(**measured))], [table], drawn)
 
 
 def cases_section(read: ReadAttention, dataset: Dataset, folder: Path, *, title: str) -> Section:

@@ -13,11 +13,11 @@ from lifelong.artifact.folder import Artifact
 from lifelong.dataset.examples import SPLITS
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import LifelongError, require
-from lifelong.offline.evaluation.attention import read_attention, sampled_users, slot_contents
+from lifelong.offline.evaluation.attention import read_attention, sampled_users
 from lifelong.offline.evaluation.compare import Comparison, DifferenceEstimate, compare
 from lifelong.offline.evaluation.results import Result, value_of
 from lifelong.offline.reports import comparison_tables, figures
-from lifelong.offline.reports.attention import cases_section, slots_section
+from lifelong.offline.reports.attention import cases_section
 from lifelong.offline.reports.drawing import Figure
 from lifelong.offline.reports.page import Section, write_page
 from lifelong.offline.reports.tables import Cell, Quantity, Table, calibration_table, first_seeds
@@ -42,7 +42,7 @@ def check_drawing() -> None:
     Raises:
         MissingExtraError: a package that draws or writes reports is not installed.
     """
-    for package in ("matplotlib", "adjustText", "tabulate"):
+    for package in ("matplotlib", "adjustText"):
         require(package, extra="report", purpose="writing reports")
 
 
@@ -64,7 +64,7 @@ def write_comparison(
         out: folder; files of an earlier report in it are replaced.
         comparison: the record.
         lifelong: name of the model that the page is about.
-        dataset: adds the data set table and, with `runs`, what the slots hold and the case studies.
+        dataset: adds the data set table and, with `runs`, the case studies.
         runs: folder of `<model>-seed<k>`; their artifacts and logits are read.
         title: of the page.
         opening: parts before those of the comparison.
@@ -216,7 +216,7 @@ def _trade(
 def _attention(
     comparison: Comparison, dataset: Dataset | None, runs: Path | None, folder: Path, *, lifelong: str, title: str
 ) -> tuple[list[Section], list[str]]:
-    """What the slots hold and the case studies; or a note that says why there are none."""
+    """The case studies; or a note that says why there are none."""
     if dataset is None or runs is None:
         return [], []
     artifact, missing = _artifact(runs, lifelong), f"No case studies of {title}"
@@ -226,8 +226,7 @@ def _attention(
         read = read_attention(artifact, dataset, sampled_users(dataset.examples("test")))
     except LifelongError as error:
         return [], [f"{missing}: {error}"]
-    contents = slot_contents(read, resamples=comparison.resamples)
-    return [slots_section(contents, folder, title=title), cases_section(read, dataset, folder, title=title)], []
+    return [cases_section(read, dataset, folder, title=title)], []
 
 
 def _artifact(runs: Path, model: str) -> Artifact | None:

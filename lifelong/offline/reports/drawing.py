@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 MARKERS = "osD^vPX*"
-TIP = "tip:"
-"""What the id of a drawn value begins with; its text follows after the next colon."""
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -132,15 +130,6 @@ def css_variables(selector: str) -> str:
     """CSS that gives the colours their light and dark values."""
     light, dark = ("".join(f"--{role}:{of};" for role, of in theme.roles.items()) for theme in (LIGHT, DARK))
     return f"{selector}{{{light}}}@media (prefers-color-scheme: dark){{{selector}{{{dark}}}}}"
-
-
-def tip(place: float, text: str) -> str:
-    """The id (`gid`) of a mark whose text a page shows at the pointer; the place keeps ids of equal texts apart.
-
-    >>> tip(2.0, "HPMN: 0.7000")
-    'tip:2:HPMN: 0.7000'
-    """
-    return f"{TIP}{place:.6g}:{text}"
 
 
 def look(series: int) -> dict[str, Any]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lifelong.offline.evaluation.attention import SlotContents
-from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate
+from lifelong.offline.evaluation.compare import Comparison, ComparisonRow
 from lifelong.offline.evaluation.results import Estimate, Result
 from lifelong.offline.reports import drawing
 from lifelong.offline.reports.comparison_tables import events_name, sweep_ticks
 from lifelong.offline.reports.drawing import LIGHT, Figure
-from lifelong.offline.reports.tables import text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +22,8 @@ BEST = 6
 _GREY = LIGHT.series[7]
 
 
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """A value of a series, and what a page says of it at the pointer."""
-
-    x: float
-    of: Estimate | DifferenceEstimate
-    said: str
+_Point = tuple[float, Estimate]
+"""Where a value of a series is drawn, and the value."""
 
 
 def metric_by_model(results: Sequence[Result] | Sequence[ComparisonRow], folder: Path) -> Figure:
@@ -40,8 +32,8 @@ def metric_by_model(results: Sequence[Result] | Sequence[ComparisonRow], folder:
     path = folder / "auc-by-model.svg"
     with drawing.drawn(path, (9.1, 1.2 + 0.3 * len(given))) as canvas:
         axes = canvas.subplots()
-        for place, (value, title, auc) in enumerate(given):
-            _mark(axes, _Point(place, auc, title), horizontal=True, color=LIGHT.series[0])
+        for place, (value, _, auc) in enumerate(given):
+            _mark(axes, (place, auc), horizontal=True, color=LIGHT.series[0])
             axes.annotate(f"{value:.3f}", (auc.high or value, place), (6, 0), textcoords="offset points", va="center")
         drawing.name_rows(axes, [title for _, title, _ in given])
         drawing.chance_line(axes, vertical=True)
@@ -60,11 +52,7 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
     """
     places = [place for place, part in enumerate(results[0].slices) if part.examples]
     lines = {
-        result.title: [
-            _Point(x, part.metrics["auc"], f"{result.title}, {part.name} events")
-            for x, part in enumerate(result.slices[place] for place in places)
-        ]
-        for result in results
+        result.title: [(x, result.slices[place].metrics["auc"]) for x, place in enumerate(places)] for result in results
     }
     chosen = standing_out({result.title: result.metrics["auc"].value for result in results}, always)
     parts = [results[0].slices[place] for place in places]
@@ -89,10 +77,9 @@ def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ())
     """
     ticks, lines = sweep_ticks(comparison), dict[str, list[_Point]]()
     for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
-        said = f"{point.title}, {events_name(point.events)} events"
-        lines.setdefault(point.title, []).append(_Point(ticks.index(point.events), point.metrics["auc"], said))
+        lines.setdefault(point.title, []).append((ticks.index(point.events), point.metrics["auc"]))
     # Models are ranked by their last points, which are those of all events.
-    chosen = standing_out({title: of[-1].of.value for title, of in lines.items()}, always)
+    chosen = standing_out({title: of[-1][1].value for title, of in lines.items()}, always)
     path = folder / "auc-by-events.svg"
     with drawing.drawn(path, (9.1, 4.6)) as canvas:
         axes = canvas.subplots()
@@ -113,12 +100,7 @@ def learning_curves(
         folder: where to write.
         always: titles that are coloured however good they are.
     """
-    lines = {
-        title: [
-            _Point(examples, Estimate(value=value), f"{title}, {examples:,.0f} examples") for examples, value in curve
-        ]
-        for title, curve in curves.items()
-    }
+    lines = {title: [(examples, Estimate(value=value)) for examples, value in curve] for title, curve in curves.items()}
     chosen = standing_out({title: max(auc for _, auc in curve) for title, curve in curves.items()}, always)
     path = folder / "learning-auc.svg"
     with drawing.drawn(path, (9.1, 4.2)) as canvas:
@@ -130,31 +112,6 @@ def learning_curves(
         drawing.finish(axes, x="training examples (positives and negatives)", y="AUC on validation")
     caption = "AUC on the validation split while training; the weights of the highest point are kept."
     return Figure(path, "Learning curves", caption)
-
-
-def slots(contents: SlotContents, folder: Path) -> Figure:
-    """Mean attention to each slot, one line per slot, over the ages of the latest related event."""
-    classes = contents.classes
-    names = [slot_name(period) for period in contents.periods]
-    lines = {
-        name: [
-            _Point(x, Estimate(value=float(part.attention_S[slot])), f"{name}, age {part.name}")
-            for x, part in enumerate(classes)
-        ]
-        for slot, name in enumerate(names)
-    }
-    path = folder / "slots.svg"
-    with drawing.drawn(path, (9.1, 4.4)) as canvas:
-        axes = canvas.subplots()
-        _series(axes, lines, names)
-        _classes(axes, [f"{part.name}\n{part.examples:,} targets" for part in classes])
-        # Attention is compared with none.
-        axes.axhline(0, linewidth=0)
-        drawing.finish(axes, grid="y", x="age of the latest related event, in events", y="mean attention")
-    caption = (
-        "Each line is one slot. If slots hold time scales, the slow ones rise to the right and the fast ones fall."
-    )
-    return Figure(path, "Attention by slot", caption)
 
 
 def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str) -> Figure:
@@ -179,8 +136,7 @@ def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, 
         axes.plot(*zip(*(points[title] for title in front), strict=True), color=LIGHT.series[0], lw=1.2, alpha=0.6)
         for title, (x, y) in points.items():
             colour, shape = (LIGHT.series[0], "o") if title in front else (_GREY, "s")
-            said = drawing.tip(x, f"{title}: {x:,.4g}, AUC {y:.4f}")
-            axes.plot([x], [y], shape, color=colour, markersize=7, markeredgecolor=LIGHT.paper, gid=said)
+            axes.plot([x], [y], shape, color=colour, markersize=7, markeredgecolor=LIGHT.paper)
         axes.margins(x=0.16, y=0.12)
         drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
         names = [
@@ -237,13 +193,14 @@ def _known(metrics: Mapping[str, Estimate]) -> bool:
 
 
 def _mark(axes: Axes, point: _Point, *, horizontal: bool = False, size: float = 7, color: str, **look: Any) -> None:
-    """A dot with its 95 % interval as a bar; a page shows its name and the numbers at the pointer."""
-    middle, low, high = point.of.value or 0.0, point.of.low, point.of.high
+    """A dot with its 95 % interval as a bar."""
+    place, of = point
+    middle, low, high = of.value or 0.0, of.low, of.high
     bar = None if low is None or high is None else [[middle - low], [high - middle]]
-    x, y, way = (middle, point.x, "xerr") if horizontal else (point.x, middle, "yerr")
+    x, y, way = (middle, place, "xerr") if horizontal else (place, middle, "yerr")
     dot: dict[str, Any] = {"marker": "o", "markersize": size, "markeredgecolor": LIGHT.paper, "markeredgewidth": 0.7}
     dot |= {"color": color, "ecolor": (color, 0.55), "elinewidth": 2.4, "linestyle": "none", **look, way: bar}
-    axes.errorbar(x, y, **dot)[0].set_gid(drawing.tip(point.x, f"{point.said}: {text(point.of)}"))
+    axes.errorbar(x, y, **dot)
 
 
 def _classes(axes: Axes, names: Sequence[str]) -> None:
@@ -260,13 +217,13 @@ def _series(
     size: float = 7,
 ) -> None:
     """A line with marks for each chosen series, so far apart that marks do not cover each other; the rest in grey."""
-    known = {name: [point for point in of if point.of.value is not None] for name, of in lines.items()}
+    known = {name: [(x, point) for x, point in of if point.value is not None] for name, of in lines.items()}
     rest, grey = [name for name in known if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
     for name in rest:
         _line(axes, known[name], **grey)
     for series, name in enumerate(name for name in known if name in chosen):
         look, shift = drawing.look(series), apart * (series % 7 - 3)
-        moved = [_Point(at.x + shift, at.of, at.said) for at in known[name]]
+        moved = [(x + shift, of) for x, of in known[name]]
         _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
         for at in moved:
             _mark(axes, at, size=size, **look)
@@ -277,4 +234,4 @@ def _series(
 
 
 def _line(axes: Axes, points: Sequence[_Point], **look: Any) -> None:
-    axes.plot([at.x for at in points], [at.of.value or 0.0 for at in points], **look)
+    axes.plot([x for x, _ in points], [of.value or 0.0 for _, of in points], **look)
