@@ -26,6 +26,7 @@ from lifelong.offline.evaluation.metrics import auc
 from lifelong.offline.models import build
 from lifelong.offline.models.base import History, MemoryModel, Model
 from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.zoo.hpmn_dynamic import HpmnDynamic
 
 RED, BLUE, PLAIN = 2, 3, 4
 """Numbers of categories."""
@@ -86,8 +87,9 @@ def trained(name: str, seed: int, arguments: argparse.Namespace) -> dict[str, ob
             print(f"{name:13} seed {seed} step {step:6} AUC {curve[-1]:.4f}", flush=True)
     history = History(fresh.history_BLF, fresh.time_BL, fresh.length_B)
     with torch.no_grad():
-        facts = model.facts(model.encode(history, fresh.length_B.unsqueeze(-1)))
-    rates = facts["write_rate"].mean((0, 1)).tolist() if facts else [1 / period for period in model.periods]
+        memory = model.encode(history, fresh.length_B.unsqueeze(-1))
+    learned = isinstance(model, HpmnDynamic)
+    rates = memory.rate_BS.mean((0, 1)).tolist() if learned else [1 / period for period in model.periods]
     return {"model": name, "seed": seed, "auc": curve, "write_rate": [round(rate, 3) for rate in rates]}
 
 

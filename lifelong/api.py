@@ -47,7 +47,6 @@ def train(
     *,
     config: AnyConfig = None,
     start: AnyArtifact | None = None,
-    users_from: AnyDataset | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = True,
@@ -62,7 +61,6 @@ def train(
         out: folder of the artifact. By default next to the dataset: `train("data", "tally")` writes `data-tally`.
         config: settings, which named ones win over: a dict, a TOML file or a `RunConfig`.
         start: an artifact to start from: its weights are carried over by id, and the model has its settings.
-        users_from: the dataset that `start` was trained on, for models with an embedding per user.
         resume: continue from the checkpoint that an interrupted run left next to `out`.
         overwrite: replace an artifact that is already in `out`, at the end.
         progress: see `Progress`.
@@ -94,7 +92,6 @@ def train(
         _out(out, opened.folder, model or (begin.config.model if begin else "artifact")),
         config=run_config(model if begin is None else None, config, settings),
         start=begin,
-        users_from=None if users_from is None else as_dataset(users_from),
         resume=resume,
         overwrite=overwrite,
         progress=_progress(progress),

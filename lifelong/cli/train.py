@@ -29,10 +29,6 @@ def train(
         Path | None,
         typer.Option("--from", metavar="ARTIFACT", help="Start from its model and weights, matched by id."),
     ] = None,
-    users_from: Annotated[
-        Path | None,
-        typer.Option(metavar="DATA", help="Dataset that --from was trained on; needed for an embedding per user."),
-    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
@@ -66,7 +62,6 @@ def train(
             out,
             config=settings,
             start=start,
-            users_from=None if users_from is None else Dataset(users_from),
             resume=resume,
             overwrite=overwrite,
             progress=True,
@@ -83,9 +78,7 @@ def _document(artifact: Artifact) -> dict[str, Any]:
 
 
 def _summary(artifact: Artifact, data: Path) -> list[Any]:
-    from lifelong.offline.evaluation.facts import in_words
-
-    lines: list[Any] = [f"{line[0].upper()}{line[1:]}" for line in in_words(artifact.metrics.get("facts", {}))]
+    lines: list[Any] = []
     if "shares" in artifact.metrics:
         lines.append(_time(artifact.metrics))
     lines.append(f"Artifact {artifact.id[:12]} is in {artifact.path}")

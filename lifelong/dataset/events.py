@@ -24,7 +24,7 @@ HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
 NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
-_USER, _SINCE = "user.", "since."
+_USER = "user."
 USUAL_CONTEXT = ("gap", "hour", "weekday")
 """Context fields that a model reads unless others are chosen."""
 
@@ -96,23 +96,13 @@ class InputSpec:
     def context_fields(self) -> tuple[str, ...]:
         """Context fields that the model takes from a batch or a request, in its order."""
         if self.chosen is not None:
-            return tuple(field for field in self.chosen if not field.startswith(_SINCE))
+            return self.chosen
         return tuple(field for field in self.context if field in USUAL_CONTEXT)
-
-    @property
-    def since_fields(self) -> tuple[str, ...]:
-        """Item fields for which the model looks up how long ago the target's value occurred in the history."""
-        return tuple(field.removeprefix(_SINCE) for field in self.chosen or () if field.startswith(_SINCE))
 
 
 def user_context(field: str) -> str:
     """Name of the context field that holds a field of the user's profile."""
     return _USER + field
-
-
-def since_context(field: str) -> str:
-    """Name of the context field that says how long ago the target's value of an item field occurred."""
-    return _SINCE + field
 
 
 def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:

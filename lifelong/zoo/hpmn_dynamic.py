@@ -14,8 +14,7 @@ a = 1 and b = 1/2 - k, which is exactly HPMN with its periods. The read and the 
 Boundaries are binary in training as well as in a service, so that both write the same. Their gradient is that of the
 sigmoid (straight-through), multiplied by the change that the update makes, or would make, in the layer's slot. A
 regulariser keeps the rates of writing near the periods: the mean over slots of t ([|r - 1/t| - `slack`/t]_+)^2, where r
-is the share of a user's events that wrote slot j. Within the slack, rates may differ between sessions and users. The
-learned rates are reported after training.
+is the share of a user's events that wrote slot j. Within the slack, rates may differ between sessions and users.
 
 Differs from Chung et al.: a boundary depends on the layer's input and clock, not on its state, so that a whole history
 is one pass per layer. A layer is not reset after a boundary, and there is no flow from higher to lower layers.
@@ -177,10 +176,6 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
         away = ((memory.rate_BS - 1 / period_S).abs() - self.config.slack / period_S).clamp(min=0.0)
         due = memory.count_B.unsqueeze(-1) >= self.period_S
         return (period_S * away.square() * due).mean(dim=-1)
-
-    def facts(self, memory: HpmnDynamicMemory) -> Mapping[str, Tensor]:
-        """How often each slot was written."""
-        return {"write_rate": memory.rate_BS}
 
 
 def _layer(

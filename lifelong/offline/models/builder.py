@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from lifelong.config import problems_of
-from lifelong.dataset.events import USUAL_CONTEXT, InputSpec, since_context
+from lifelong.dataset.events import InputSpec
 from lifelong.errors import ConfigError, UsageError
 from lifelong.offline.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.offline.models.registry import MODEL, MODELS, Chosen, Entry, choose, plain_name
@@ -84,7 +84,7 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     entry, own, shared = _checked(choose(name, config))
     maker: Any = entry
     if shared.context is not None:
-        inputs = _choose_context(inputs, shared.context, entry)
+        inputs = _choose_context(inputs, shared.context)
     with named_in_errors("models", plain_name(name), "it was made", expected=MODEL):
         model: Model | FittedModel = maker(inputs, own)
         if isinstance(model, Model):
@@ -102,27 +102,18 @@ def _extended(model: Model, shared: SharedSettings, *, dropout: float) -> Model:
     return model
 
 
-def _choose_context(inputs: InputSpec, chosen: Sequence[str], entry: type[Any]) -> InputSpec:
+def _choose_context(inputs: InputSpec, chosen: Sequence[str]) -> InputSpec:
     """The inputs of a model that reads the chosen context fields.
 
     Raises:
-        ConfigError: the data lacks one, the model cannot have it, or one is named twice; names all of them.
+        ConfigError: the data lacks one, or one is named twice; names all of them.
     """
-    since = list(map(since_context, inputs.item)) if set(USUAL_CONTEXT) <= set(inputs.context) else []
-    readable = [*inputs.context, *(since if entry.sees_since else [])]
-    there = ", ".join(readable) or "none: this data has no clock times"
+    there = ", ".join(inputs.context) or "none: this data has no clock times"
     problems = [
         f"model.context: there is no context field {field!r} (there are: {there})"
         for field in chosen
-        if field not in (*inputs.context, *since)
+        if field not in inputs.context
     ]
-    if not entry.sees_since:
-        able = ", ".join(name for name, one in MODELS.items() if getattr(one, "sees_since", False))
-        problems += [
-            f"model.context: {entry.title} keeps no events to look up {field!r} in (these do: {able})"
-            for field in chosen
-            if field in since
-        ]
     problems += [f"model.context: {field!r} is listed twice" for field in set(chosen) if chosen.count(field) > 1]
     if problems:
         raise ConfigError(sorted(problems), fix="docs/context.md says what each field is")

@@ -11,14 +11,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lifelong.dataset.events import NO_TIME, InputSpec
-from lifelong.dataset.scales import SINCE
-from lifelong.dataset.vocabulary import UNKNOWN
+from lifelong.dataset.events import InputSpec
 from lifelong.offline.data.batch import Batch
 from lifelong.offline.models.model import Model, Output
-from lifelong.offline.nn.embeddings import ScaleVectors
 from lifelong.offline.nn.hits import over_events
 from lifelong.offline.nn.masks import length_mask
 from lifelong.offline.nn.short_term import SHORT_WIDTH, ShortTerm
@@ -76,14 +73,12 @@ class HistoryModel(Model):
 
     recent: int
     not_served = ""
-    sees_since = True
     free_weights: bool = False
     """Whether its attention weights may have any size and sign, as in a plain sum, instead of summing to 1."""
-    since_fields: tuple[str, ...]
     pooled: bool
 
     def __init__(self, inputs: InputSpec, config: Any, *, interest: int, pooled: bool = False, short: int = 0) -> None:
-        """Build the parts that all models share, and embeddings of how long ago values occurred, if any are chosen.
+        """Build the parts that all models share.
 
         Args:
             inputs: sizes of all input fields.
@@ -92,14 +87,11 @@ class HistoryModel(Model):
             pooled: whether the head also has the mean of the events, and its product with the target.
             short: last events, at most `recent`, that have an attention of their own next to `find`; 0 for none.
         """
-        since, embedding = inputs.since_fields, config.embedding
-        more = (2 * embedding * len(inputs.item) if pooled else 0) + (SHORT_WIDTH if short else 0)
-        width = interest + more + len(since) * embedding
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=config.dropout)
-        self.recent, self.since_fields, self.pooled = config.recent, since, pooled
+        more = (2 * config.embedding * len(inputs.item) if pooled else 0) + (SHORT_WIDTH if short else 0)
+        super().__init__(inputs, embedding=config.embedding, interest=interest + more, dropout=config.dropout)
+        self.recent, self.pooled = config.recent, pooled
         size = min(short, self.recent)
         self.short_term: ShortTerm | None = ShortTerm(self.target_width, self.event_width, size=size) if short else None
-        self.since_list: nn.ModuleList = nn.ModuleList(ScaleVectors(SINCE, embedding) for _ in since)
 
     @property
     def divisible(self) -> bool:
@@ -120,12 +112,12 @@ class HistoryModel(Model):
         return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
 
     def look(self, window: Window, query: Query) -> Found:
-        """`find`, and after its interest the short term, the mean, and when the target's values were last there."""
+        """`find`, and after its interest the short term and the mean."""
         found = self.find(window, query)
         parts = [found.interest_BCD]
         if self.short_term is not None:
             parts.append(self.short_term(window.vector_BLE, query.vector_BCE, query.position_BC))
-        parts += [*self._pool(window, query), *self._since_vectors(window, query)]
+        parts += self._pool(window, query)
         return found._replace(interest_BCD=torch.cat(parts, dim=-1)) if len(parts) > 1 else found
 
     def _pool(self, window: Window, query: Query) -> list[Tensor]:
@@ -134,34 +126,6 @@ class HistoryModel(Model):
             return []
         mean_BCE = recent_mean(window.vector_BLE[..., : self.target_width], query.position_BC, self.recent)
         return [mean_BCE, mean_BCE * query.vector_BCE]
-
-    def _since_vectors(self, window: Window, query: Query) -> list[Tensor]:
-        if not self.since_fields:
-            return []
-        seconds_BCF, known_BCF = self.since(window, query)
-        parts = []
-        for at, vectors in enumerate(self.since_list):
-            assert isinstance(vectors, ScaleVectors)
-            parts.append(vectors.of_values(seconds_BCF[..., at], known_BCF[..., at]))
-        return parts
-
-    def since(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
-        """Seconds since an event that the target sees had its value of each of `since_fields`, and whether one had.
-
-        An unknown value equals no other. `[B, C, F]`, int64 and bool.
-        """
-        visible_BCL = self.visible(query, window.number_BLF.shape[1])
-        seconds, known = [], []
-        for name in self.since_fields:
-            at = self.item_fields.index(name)
-            own_BC1 = query.number_BCF[..., at].unsqueeze(-1)
-            same_BCL = visible_BCL & (window.number_BLF[:, None, :, at] == own_BC1) & (own_BC1 > UNKNOWN)
-            time_BCL = torch.where(same_BCL, window.time_BL.unsqueeze(1), NO_TIME)
-            # One place more, since there may be no event at all.
-            last_BC = torch.cat([time_BCL, torch.full_like(own_BC1, NO_TIME)], dim=-1).amax(dim=-1)
-            known.append(last_BC != NO_TIME)
-            seconds.append(query.time_BC - torch.where(known[-1], last_BC, query.time_BC))
-        return torch.stack(seconds, dim=-1), torch.stack(known, dim=-1)
 
     def forward(self, batch: Batch) -> Output:
         """Embed, find, and respond."""

@@ -157,10 +157,6 @@ class MemoryModel(Model, Generic[M]):
         """Auxiliary losses on the memories at labelled positions; none by default."""
         return {}
 
-    def facts(self, memory: M) -> Mapping[str, Tensor]:
-        """What to report of memories after training, `[B, C, X]` by name: means over positions; nothing by default."""
-        return {}
-
     def forward(self, batch: Batch) -> Output:
         """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B)

@@ -78,8 +78,6 @@ class Model(nn.Module, ABC):
     """Auxiliary losses that are means over something other than labelled targets; see `Output.aux_sizes`."""
     reads_context: ClassVar[bool] = True
     """Whether the fields of the context can be chosen: `model.context`."""
-    sees_since: ClassVar[bool] = False
-    """Whether it can look up when the target's values last occurred in the history."""
     aux_sums: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are sums over the batch."""
     vector_spread: ClassVar[float] = 1.0

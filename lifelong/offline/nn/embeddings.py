@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, pad
 
-from lifelong.dataset.scales import Octaves, Scale
+from lifelong.dataset.scales import Scale
 from lifelong.dataset.vocabulary import FIRST_BUCKET
 from lifelong.offline.data.cooccurrence import group_of
 
@@ -222,15 +222,6 @@ class ScaleVectors(nn.Module):
     def forward(self, number: Tensor) -> Tensor:
         """Embeddings `[..., dim]` of numbers."""
         return embedding(number, self.code_VK) @ self.weight
-
-    def of_values(self, value: Tensor, known: Tensor) -> Tensor:
-        """Embeddings `[..., dim]` of values on an `Octaves` scale, without steps; unknown ones have their own."""
-        assert isinstance(self.scale, Octaves)
-        # Octave j counts as far as the value has come in it, from 0 to 1: the code of a level, between levels too.
-        place = torch.log2(1 + value.clamp(min=0).to(self.weight.dtype) / self.scale.unit).unsqueeze(-1)
-        code = (place - torch.arange(self.scale.octaves, device=value.device)).clamp(0, 1)
-        known = known.unsqueeze(-1)
-        return torch.cat([code * known, (~known).to(code.dtype)], dim=-1) @ self.weight
 
 
 def _random_factors(size: int, width: int) -> Tensor:

@@ -16,7 +16,6 @@ import torch
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.dataset.vocabulary import Vocabulary
 from lifelong.errors import ConfigError, MismatchError
 from lifelong.offline.data.renumbering import Renumbering
 from lifelong.offline.export.saving import load_model
@@ -31,16 +30,11 @@ class Start:
     Args:
         artifact: all its files were checked.
         dataset: what is trained on now.
-        users_from: the dataset that the artifact was trained on, for models with an embedding per user.
     """
 
-    artifact: Artifact
-    dataset: Dataset
-    users_from: Dataset | None
-
-    def __init__(self, artifact: Artifact, dataset: Dataset, users_from: Dataset | None = None) -> None:
-        self.artifact, self.dataset, self.users_from = artifact, dataset, users_from
-        self._user_numbers: Renumbering | None = None
+    def __init__(self, artifact: Artifact, dataset: Dataset) -> None:
+        self.artifact: Artifact = artifact
+        self.dataset: Dataset = dataset
 
     @classmethod
     def open(
@@ -50,7 +44,6 @@ class Start:
         *,
         model: str | None = None,
         settings: Mapping[str, Any] | None = None,
-        users_from: Dataset | None = None,
     ) -> Start:
         """Open an artifact and check that training can start from it.
 
@@ -59,14 +52,13 @@ class Start:
             dataset: what is trained on now.
             model: name given by the user, or None.
             settings: settings of the model given by the user.
-            users_from: see the class.
 
         Raises:
             ArtifactError: the artifact is absent, damaged or foreign.
             ConfigError: the model, settings or fields of the dataset differ; names every difference.
         """
         opened = Artifact.open(artifact.path if isinstance(artifact, Artifact) else artifact)
-        start = cls(opened, dataset, users_from)
+        start = cls(opened, dataset)
         problems = [*start._other_model(model, settings or {}), *start._other_fields()]
         if problems:
             raise ConfigError(
@@ -110,8 +102,8 @@ class Start:
         """Give a new model for the dataset the earlier weights.
 
         Raises:
-            MismatchError: it has an embedding per user and the earlier users are unknown, or other weights have
-                another shape.
+            MismatchError: it has an embedding per user and the dataset is another one, or other weights have another
+                shape.
         """
         assert isinstance(self.model, Model)
         earlier, state = self.model.state_dict(), model.state_dict()
@@ -155,35 +147,21 @@ class Start:
         Args:
             before: metrics of the earlier weights on the validation examples of the new dataset.
         """
-        users = {} if self._user_numbers is None else {USER_NUMBER: self._user_numbers}
         return {
             "artifact": self.artifact.id,
             "data_hash": self.artifact.config.data_hash,
-            "fields": {field: found.record() for field, found in (self.fields | users).items()},
+            "fields": {field: found.record() for field, found in self.fields.items()},
             "validation": dict(before),
         }
 
     def _numbers(self, field: str, size: int) -> Renumbering:
-        if field == USER_NUMBER:
-            self._user_numbers = self._users(size)
-            return self._user_numbers
-        return self.fields.get(field) or Renumbering.none(size)
-
-    def _users(self, size: int) -> Renumbering:
-        """How users' numbers have changed, by the ids in both datasets; an artifact has no ids of users."""
-        trained_on = self.artifact.config.data_hash
-        if self.dataset.manifest.data_hash == trained_on:
-            return Renumbering.none(size)
-        if self.users_from is None or self.users_from.manifest.data_hash != trained_on:
-            found = "the artifact does not have the users' ids"
-            if self.users_from is not None:
-                found = f"{self.users_from.folder} is not the dataset that it was trained on"
+        if field == USER_NUMBER and self.dataset.manifest.data_hash != self.artifact.config.data_hash:
             raise MismatchError(
-                f"{self.name} has an embedding per user, and {found}",
-                expected=f"the dataset with the hash {trained_on[:12]}",
-                fix="name the dataset that the artifact was trained on: --users-from DATA",
+                f"{self.name} has an embedding per user, and an artifact does not hold the ids of its users",
+                expected=f"the dataset that it was trained on, with the hash {self.artifact.config.data_hash[:12]}",
+                fix="train a new model, without a start",
             )
-        return Renumbering.of(Vocabulary(self.users_from.users), Vocabulary(self.dataset.users))
+        return self.fields.get(field) or Renumbering.none(size)
 
     def _other_model(self, model: str | None, given: Mapping[str, Any]) -> list[str]:
         """How the model and the settings that the user gave differ from the artifact's."""

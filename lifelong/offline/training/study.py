@@ -20,7 +20,6 @@ from lifelong.dataset.folder import Dataset
 from lifelong.errors import LifelongError, UsageError
 from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, cautions, compare
 from lifelong.offline.evaluation.costs import Serving, cost_of
-from lifelong.offline.evaluation.facts import in_words
 from lifelong.offline.evaluation.significance import RESAMPLES
 from lifelong.offline.models import check_config, model_class
 from lifelong.offline.models.base import Model
@@ -241,8 +240,6 @@ class _Assembly:
             reference = next(iter(runs))
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
-        for run in firsts.values():
-            self._notes += [f"{run.result.title}: {line}" for line in in_words(run.artifact.metrics.get("facts", {}))]
         equal = self._rows(_finished(planned, equal=True), reference) if planned.main else rows
         scored = {model: task for model, task in swept.items() if task.finished}
         return Comparison(

@@ -32,7 +32,6 @@ from lifelong.errors import ArtifactError, UsageError
 from lifelong.launch import launch
 from lifelong.offline.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.offline.evaluation.evaluate import predict, torch_threads
-from lifelong.offline.evaluation.facts import facts_of
 from lifelong.offline.evaluation.list_order import all_numbers, choices, fit_list_order
 from lifelong.offline.evaluation.processes import Processes
 from lifelong.offline.evaluation.results import peak_memory, versions
@@ -61,7 +60,6 @@ def train(
     *,
     config: RunConfig | None = None,
     start: Artifact | Path | str | None = None,
-    users_from: Dataset | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool | Callable[[str], None] = True,
@@ -89,7 +87,7 @@ def train(
         check_writable(out)
     begin = None
     if start is not None:
-        begin = Start.open(start, dataset, model=model, settings=config.model, users_from=users_from)
+        begin = Start.open(start, dataset, model=model, settings=config.model)
         model, config = model or begin.name, config.model_copy(update={"model": begin.settings})
     if model is None:
         raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
@@ -273,7 +271,6 @@ class _Run:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "peak_memory": peak_memory(),
             "validation": validation,
-            "facts": facts_of(model, self.dataset, self._stopping),
             **self.record,
         }
         run = {"model": self.settings, "train": self.config.train.model_dump()}
