@@ -64,7 +64,7 @@ def ranked(
     values: Measured = {"recall": {}, "ndcg": {}}
     for start in range(0, len(users), AT_ONCE):
         some = found.take(np.isin(found.user_N, users[start : start + AT_ONCE]))
-        of = ranks(score, held, some, minutes=1e9, popular=popular, seed=0)
+        of = ranks(score, held, some, popular=popular, seed=0)
         keep(values, of.user_N, of.basket_N, measured(of.rank_N, of.basket_N, int(of.basket_N.max()) + 1, CUTOFF))
         print(f"{min(start + AT_ONCE, len(users))} of {len(users)} users", file=sys.stderr)
     return values

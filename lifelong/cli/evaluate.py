@@ -32,9 +32,6 @@ RankingPopular = Annotated[
         "time; other items count as not found.",
     ),
 ]
-RankingMinutes = Annotated[
-    float, typer.Option(min=0, help="Give up a ranking early if it would take longer than this.")
-]
 
 
 def evaluate(
@@ -60,7 +57,6 @@ def evaluate(
     ] = "",
     ranking_users: RankingUsers = None,
     ranking_popular: RankingPopular = None,
-    ranking_minutes: RankingMinutes = 60.0,
     out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result record here.")] = None,
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
@@ -74,7 +70,7 @@ def evaluate(
     from lifelong.offline.evaluation.vault import stored_result
 
     delays = [parse_duration(part) for part in names(delay)]
-    asked = _ranking(ranking, ranking_users, ranking_popular, ranking_minutes)
+    asked = _ranking(ranking, ranking_users, ranking_popular)
     if out is not None:
         check_file(out)
     opened, dataset = Artifact.open(artifact), Dataset(data)
@@ -114,7 +110,7 @@ def _next(artifact: Artifact, data: Path, split: str) -> list[str]:
     return [f"Next: lifelong backfill {quote(str(artifact.path))} {quote(str(data))} --store rocksdb://store"]
 
 
-def _ranking(text: str, users: int | None, popular: int | None, minutes: float) -> Ranking | None:
+def _ranking(text: str, users: int | None, popular: int | None) -> Ranking | None:
     """The ranking that is asked for.
 
     Raises:
@@ -130,7 +126,7 @@ def _ranking(text: str, users: int | None, popular: int | None, minutes: float) 
                 expected="--ranking PLACES, as in --ranking 10,20",
                 fix=f"add --ranking 10,20, or leave out {option}",
             )
-    return Ranking(places, users or USERS, minutes, popular) if places else None
+    return Ranking(places, users or USERS, popular) if places else None
 
 
 def _places(text: str) -> list[int]:

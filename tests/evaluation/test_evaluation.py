@@ -152,12 +152,6 @@ def test_a_result_says_what_was_measured_on_what(artifact, dataset):
     assert result.delays[0].metrics == result.metrics
 
 
-def test_the_slices_of_a_result_hold_every_example_once(artifact, dataset):
-    result = evaluate(artifact, dataset, bootstrap=5)
-    assert sum(part.examples for part in result.slices) == result.counts.examples
-    assert result.delays == []
-
-
 def test_a_target_is_a_repeat_if_an_earlier_event_of_its_user_has_the_item(artifact, dataset, model):
     result = evaluate(artifact, dataset, bootstrap=5)
     examples = dataset.examples("test")
@@ -209,10 +203,6 @@ def test_every_task_is_measured(dataset, tmp_path):
 def test_logged_labels_make_probabilities_and_sampled_ones_scores(dataset, tmp_path):
     assert number_kind(dataset) == "score"
     assert number_kind(changed(dataset, tmp_path, base_rate=0.05)) == "probability"
-
-
-def test_the_dataset_of_training_fits(artifact, dataset):
-    check_fits(artifact, dataset)
 
 
 def test_another_schema_is_refused_by_field(artifact, dataset, tmp_path):

@@ -217,19 +217,3 @@ def test_a_record_with_a_ranking_is_read_back(dataset: Dataset, tmp_path: Path) 
     result = made_result().model_copy(update={"ranking": ranked(dataset, users=3)})
     result.save(tmp_path / "result.json")
     assert type(result).load(tmp_path / "result.json") == result
-
-
-def test_a_ranking_that_would_take_too_long_is_refused_after_its_first_scores(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def score(asked: Examples) -> np.ndarray:
-        calls.append(len(asked))
-        return made_up(asked)
-
-    monkeypatch.setattr(ranking, "_PAIRS", 1)
-    with pytest.raises(UsageError, match=r"baskets .* would take about \d+ minutes: 1 took \d+ s") as caught:
-        rank_catalogue(score, dataset, dataset.examples("test"), CUTOFFS, minutes=0, resamples=2, seed=0)
-    assert len(calls) == 1
-    assert all(f"--ranking-{option}" in caught.value.fix for option in ("popular", "users", "minutes"))

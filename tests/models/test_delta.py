@@ -5,7 +5,7 @@ import torch
 from finding import assert_memory_agrees
 from torch import Tensor, nn
 
-from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.testing.worlds import INPUTS
 from lifelong.zoo.delta import GatedDelta, GatedDeltaConfig
 
 LENGTHS = (9, 0, 1, 4)
@@ -57,11 +57,6 @@ def test_state_and_interest_are_the_naive_loop_in_value_and_gradient(chunk: int)
         return {"state": torch.stack(states), "interest": naive_interest(model, states, len(events), target)}
 
     assert_memory_agrees(model, naive, atol=1e-10)
-
-
-def test_the_size_of_a_chunk_changes_nothing() -> None:
-    batch = random_batch(LENGTHS, targets=5)
-    torch.testing.assert_close(make(1)(batch).logit_BCT, make(7)(batch).logit_BCT, rtol=0, atol=1e-12)
 
 
 def test_an_item_seen_again_is_held_once_and_its_new_value_takes_the_place_of_the_old() -> None:

@@ -73,15 +73,6 @@ def test_of_equally_near_events_the_latest_are_found() -> None:
     assert same.vector_BLE.grad[0].any(dim=-1).tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
-def test_attention_is_over_the_hits_and_nothing_without_events() -> None:
-    model = make(hits=5)
-    attention = model.find(*inputs_of(model, (3,))).attention_BCS
-    assert attention is not None
-    assert attention[0, 0].tolist() == [0.0] * 5
-    assert attention[0, 2].ne(0).tolist() == [True] * 3 + [False] * 2
-    assert attention[0, 2].sum().item() == pytest.approx(1.0)
-
-
 def test_hyperplanes_are_saved_and_never_trained() -> None:
     model = make()
     assert "plane_RE" in model.state_dict()

@@ -99,13 +99,6 @@ def test_read_before_the_first_event_has_no_weight_and_no_nan_in_the_gradient() 
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
-def test_single_read_before_the_first_event_is_zero() -> None:
-    model = make(hops=1)
-    memory = Slots(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, 3, 5, dtype=torch.float64))
-    interest_BCD, _ = model.read_vector(memory, torch.ones(1, 1, model.target_width).double())
-    assert interest_BCD.tolist() == [[[0.0] * 5]]
-
-
 def test_slots_are_written_at_multiples_of_their_periods_for_users_with_different_counts() -> None:
     model = make(periods=(1, 2, 6))
     memory = Slots(torch.tensor([0, 1, 5]), torch.zeros(3, 3, 5, dtype=torch.float64))

@@ -82,15 +82,6 @@ def test_interest_is_that_of_the_paper_in_value_and_gradient(
     assert_naive_agrees(model, lambda *place: naive(model, *place), *drawn(model))
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_a_stack_sees_exactly_the_last_recent_events(layers: int) -> None:
-    model = make(recent=7, layers=layers)
-    window, query = drawn(model, (11, 11))
-    last = model.find(window, query).interest_BCD[:, -1].sum()
-    (seen_BLE,) = torch.autograd.grad(last, window.vector_BLE)
-    assert seen_BLE.ne(0).any(-1).tolist() == [[False] * 4 + [True] * 7] * 2
-
-
 def test_the_order_of_times_before_the_recent_events_changes_nothing() -> None:
     model = make()
     window, query = drawn(model, (11, 11))

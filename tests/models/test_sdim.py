@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.offline.models.base import History, MemoryModel, Target
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.zoo.sdim import Sdim, SdimConfig, mean_direction
 
@@ -109,16 +108,6 @@ def test_sums_of_the_parts_of_a_history_add_up() -> None:
     torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=0, atol=1e-12)
 
 
-def test_positions_may_be_asked_in_any_order_and_twice() -> None:
-    model, batch = make(), random_batch([9], targets=1)
-    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
-    asked = [5, 0, 9, 5, 1]
-    together = model.encode_vector(event_BLE, batch.length_B, torch.tensor([asked])).mean_BGKD[0]
-    for place, position in enumerate(asked):
-        alone = model.encode_vector(event_BLE, batch.length_B, torch.tensor([[position]])).mean_BGKD[0, 0]
-        torch.testing.assert_close(together[place], alone, rtol=0, atol=1e-14)
-
-
 def test_the_gradient_of_an_empty_bucket_is_no_larger_than_that_of_others() -> None:
     sum_BCGD = torch.zeros(1, 1, 2, 4, requires_grad=True)
     mean_direction(sum_BCGD).sum().backward()
@@ -138,16 +127,6 @@ def test_an_old_event_is_found_exactly_behind_many_others_in_single_precision() 
     late = model.own_sums(event_BLE, target_BCE, torch.tensor([[5000]]))
     double = model.double().own_sums(event_BLE.double(), target_BCE.double(), torch.tensor([[5000]]))
     torch.testing.assert_close(late.double(), double, rtol=1e-4, atol=1e-3)
-
-
-def test_forward_is_what_the_memory_gives_without_making_it() -> None:
-    model, batch = make(), random_batch([12, 0, 5], targets=4, size=14)
-    batch.mask_BC[0, 2] = False
-    memory = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), batch.position_BC)
-    logit, _ = model.respond(memory, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
-    torch.testing.assert_close(model(batch).logit_BCT, logit, rtol=0, atol=1e-12)
-    general = MemoryModel.forward(model, batch).logit_BCT
-    torch.testing.assert_close(model(batch).logit_BCT[batch.mask_BC], general[batch.mask_BC], rtol=0, atol=1e-12)
 
 
 def test_hyperplanes_are_saved_and_never_trained() -> None:

@@ -78,17 +78,6 @@ def test_hard_search_falls_back_to_the_item_where_it_is_the_only_field() -> None
         assert int((found[0, target] > 0).sum()) == (min(same, 3) if own > 1 else 0)
 
 
-@pytest.mark.parametrize("search", ["hard", "soft", "cluster"])
-def test_padding_and_later_events_are_never_found(search: Search) -> None:
-    model = make(search, hits=64)
-    window, query = inputs_of(model, (6,), size=40, targets=4)
-    number, vector = window.number_BLF.clone(), window.vector_BLE.detach().clone()
-    # All that no target may see looks exactly like the targets.
-    number[:, 6:, :2], vector[:, 6:, :6] = query.number_BCF[:, :1], query.vector_BCE[:, :1].detach()
-    before = model.find(window, query).interest_BCD
-    torch.testing.assert_close(model.find(window._replace(number_BLF=number, vector_BLE=vector), query)[0], before)
-
-
 def test_soft_search_learns_from_the_labels_alone_and_never_from_the_attention() -> None:
     model, batch = make("soft"), random_batch(MANY, targets=3)
     batch.mask_BC[1] = False

@@ -5,25 +5,8 @@ from torch import nn
 from lifelong.offline.nn.attention import PairScore
 from lifelong.offline.nn.embeddings import STD_FEW, STD_MANY, FieldEmbedding
 from lifelong.offline.nn.head import Head
-from lifelong.offline.nn.masks import clear_padding, length_mask, masked_softmax
-from lifelong.offline.nn.periods import check_periods
-from lifelong.offline.nn.recurrent import gru_pass, gru_step, states_at
-
-
-def test_length_mask_is_true_where_real() -> None:
-    assert length_mask(torch.tensor([0, 2]), 3).tolist() == [[False] * 3, [True, True, False]]
-
-
-def test_cleared_padding_passes_no_nan_backward() -> None:
-    value = torch.full((1, 2, 1), float("nan"), requires_grad=True)
-    clear_padding(value, torch.tensor([0])).sum().backward()
-    assert value.grad is not None
-    assert value.grad.tolist() == [[[0.0], [0.0]]]
-
-
-def test_masked_softmax_is_a_softmax_of_the_real_entries() -> None:
-    weight = masked_softmax(torch.tensor([[1.0, 1.0, 50.0]]), torch.tensor([[True, True, False]]))
-    assert weight.tolist() == [[0.5, 0.5, 0.0]]
+from lifelong.offline.nn.masks import masked_softmax
+from lifelong.offline.nn.recurrent import gru_pass, gru_step
 
 
 def test_masked_softmax_of_nothing_is_zero_forward_and_backward() -> None:
@@ -42,23 +25,6 @@ def test_gru_step_is_one_step_of_the_pass() -> None:
     for place in range(5):
         hidden_BD = gru_step(gru, value[:, place], hidden_BD)
         torch.testing.assert_close(hidden_BD, gru_pass(gru, value, torch.tensor([5, 5]))[:, place], rtol=0, atol=1e-14)
-
-
-def test_gru_pass_over_no_step_has_no_state() -> None:
-    assert gru_pass(nn.GRU(3, 4, batch_first=True), torch.zeros(2, 0, 3), torch.zeros(2, dtype=torch.int64)).shape == (
-        2,
-        0,
-        4,
-    )
-
-
-def test_states_are_picked_after_so_many_steps_and_are_zero_before_the_first() -> None:
-    hidden_BLD = torch.tensor([[[1.0], [2.0], [3.0]]])
-    assert states_at(hidden_BLD, torch.tensor([[0, 1, 3]])).tolist() == [[[0.0], [1.0], [3.0]]]
-
-
-def test_states_of_no_step_are_zero() -> None:
-    assert states_at(torch.zeros(1, 0, 2), torch.tensor([[0, 0]])).tolist() == [[[0.0, 0.0]] * 2]
 
 
 @pytest.mark.parametrize("memories", [1, 3])
@@ -85,21 +51,12 @@ def test_fields_may_have_any_name() -> None:
     assert list(embed.tables) == ["item", "type", "a.b", "forward"]
 
 
-def test_head_has_one_logit_per_task() -> None:
-    head = Head(6, 2, hidden=(4,))
-    assert head(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 3)).shape == (3, 2)
-
-
 def test_a_head_takes_one_context_for_all_targets_of_a_user() -> None:
     head, (interest, target) = Head(6, 2, hidden=(4,), dropout=0), torch.randn(2, 3, 5, 1).unbind()
     target, context = torch.cat([target, target * 2], dim=-1), torch.randn(3, 1, 3)
     one, each = head(interest, target, context), head(interest, target, context.expand(3, 5, 3))
     torch.testing.assert_close(one, each)
     assert not torch.allclose(one[0], head(interest, target, context.flip(0))[0])
-
-
-def test_nested_periods_pass_the_check() -> None:
-    assert check_periods((1, 2, 6)) == (1, 2, 6)
 
 
 def test_vectors_of_a_large_field_start_small_and_of_a_small_one_wide() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
-from lifelong.offline.models import build, check_config
+from lifelong.offline.models import build
 from lifelong.offline.models.base import Model
 from lifelong.offline.nn.tasks import HEADS, Esmm, Mmoe, Ple, both
 from lifelong.testing.worlds import INPUTS, random_batch
@@ -105,16 +105,6 @@ def test_models_take_the_head_of_their_settings(name: str, kind: str) -> None:
     assert isinstance(model, Model) and type(model.head) is HEADS[kind]
     logit = model.eval()(random_batch([9, 4], targets=3, inputs=INPUTS_2)).logit_BCT
     assert logit.shape == (2, 3, 2) and bool(logit.isfinite().all())
-
-
-def test_the_shared_head_is_no_setting_that_is_kept() -> None:
-    assert "head" not in check_config("hpmn", {}) | check_config("hpmn", {"head": "shared"})
-    assert check_config("hpmn", {"head": "ple"})["head"] == "ple"
-
-
-def test_an_unknown_head_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"model.head: .*'star'.*shared, mmoe, ple, esmm"):
-        check_config("hpmn", {"head": "star"})
 
 
 def test_one_task_has_no_head_of_several() -> None:

@@ -70,11 +70,12 @@ def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
 
 def test_other_settings_and_data_are_refused_by_name(tmp_path: Path) -> None:
     Checkpoint(tmp_path / "out", fingerprint()).save(STATE)
-    other = fingerprint(data_hash="xyz", width=48, learning_rate=0.1)
+    other = fingerprint(data_hash="xyz", width=48, learning_rate=0.1).model_copy(update={"start": "0123456789abcdef"})
     with pytest.raises(ConfigError) as caught:
         Checkpoint(tmp_path / "out", other).load()
     assert caught.value.problems == [
         "the dataset's hash was 'abc', now 'xyz'",
+        "the start was 'initial weights', now 'artifact 0123456789ab'",
         "model.width was 32, now 48",
         f"train.learning_rate was {TrainSettings().learning_rate}, now 0.1",
     ]

@@ -145,11 +145,3 @@ def test_a_training_that_is_killed_again_and_again_ends_with_a_whole_artifact(tm
     assert kills and Artifact.open(out).metrics["stopped_by"] == "examples"
     shutil.rmtree(tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_what_a_kill_left_beside_the_state_is_removed(tmp_path: Path) -> None:
-    checkpoint = Checkpoint(tmp_path / "out", FINGERPRINT)
-    checkpoint.save(state(1))
-    (checkpoint.folder / ".tmp123").write_bytes(b"half a file")
-    checkpoint.save(state(2))
-    assert [path.name for path in checkpoint.folder.iterdir()] == ["state.safetensors"]

@@ -14,7 +14,7 @@ from lifelong.errors import ConfigError, MismatchError
 from lifelong.offline.data.cooccurrence import aligned_vectors, cooccurrence_vectors
 from lifelong.offline.models import MODELS, check_config
 from lifelong.offline.models.base import Model
-from lifelong.offline.training.settings import build_model, initialised, largest_period, with_recipe
+from lifelong.offline.training.settings import build_model, initialised, with_recipe
 from lifelong.testing.datasets import tiny_dataset
 
 
@@ -34,19 +34,9 @@ def test_problems_of_both_sections_come_together() -> None:
     assert len(caught.value.problems) == 3
 
 
-def test_unknown_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no model 'hpnm'"):
-        check_config("hpnm", {})
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_can_be_built_for_a_dataset(name: str, dataset: Dataset) -> None:
     assert build_model(dataset, name, {}).requirements(dataset) == []
-
-
-def test_period_of_the_memory(dataset: Dataset) -> None:
-    hpmn, dnn = build_model(dataset, "hpmn", {"periods": (1, 3, 12)}), build_model(dataset, "dnn", {})
-    assert (largest_period(hpmn), largest_period(dnn)) == (12, 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,19 @@
 """Sparse tables: gradients and steps of the rows alone that a batch touches."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.artifacts import empty_graphs
 from torch import nn
 
-from lifelong.config import RunConfig, TrainSettings
-from lifelong.dataset.folder import Dataset
+from lifelong.config import TrainSettings
 from lifelong.offline.evaluation.processes import Processes
-from lifelong.offline.export import saving
 from lifelong.offline.models import MODELS, build
 from lifelong.offline.models.base import Model
 from lifelong.offline.training import optimiser as optimisers
 from lifelong.offline.training.compute import Compute
-from lifelong.offline.training.display import Display
 from lifelong.offline.training.gradients import Gradients
 from lifelong.offline.training.optimiser import Optimiser, build_optimiser, clip_gradients, use_sparse_tables
-from lifelong.offline.training.trainer import train
-from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
 
 TRAINED = [name for name, entry in MODELS.items() if issubclass(entry, Model)]
@@ -129,40 +122,3 @@ def test_state_comes_back_exactly() -> None:
         optimiser.step()
     for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
-
-
-def test_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "write_graphs", empty_graphs)
-    dataset = tiny_dataset(tmp_path / "data", num_users=20)
-    straight = run(dataset, tmp_path / "straight")
-    step, count = Display.step, 0
-
-    def dying(self: Display, examples: int, speed: float, loss: float) -> None:
-        nonlocal count
-        count += 1
-        step(self, examples, speed, loss)
-        if count == 8:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Display, "step", dying)
-        with pytest.raises(KeyboardInterrupt):
-            run(dataset, tmp_path / "resumed")
-    resumed = run(dataset, tmp_path / "resumed", resume=True)
-    weights = [(artifact.path / "weights.safetensors").read_bytes() for artifact in (straight, resumed)]
-    assert weights[0] == weights[1]
-
-
-def run(dataset: Dataset, out: Path, *, resume: bool = False, embeddings: str = "sparse") -> Any:
-    train_settings = TrainSettings.model_validate(
-        {
-            "embeddings": embeddings,
-            "min_steps": 0,
-            "threads": 1,
-            "max_epochs": 2,
-            "max_targets": 10,
-            "batch_targets": 200,
-            "validate_every": 0.5,
-        }
-    )
-    return train(dataset, "dnn", out, config=RunConfig(train=train_settings), resume=resume, progress=False)

@@ -17,7 +17,7 @@ from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.dataset.events import InputSpec
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import ArtifactError, ConfigError, LifelongError, MismatchError
+from lifelong.errors import ArtifactError, ConfigError, MismatchError
 from lifelong.offline.evaluation.evaluate import evaluate
 from lifelong.offline.export import saving
 from lifelong.offline.export.saving import load_model
@@ -235,11 +235,6 @@ def test_a_damaged_artifact_is_refused_before_training(
         run(new, tmp_path / "second", None, start=first.path)
 
 
-def test_an_absent_artifact_is_refused(new: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not exist"):
-        run(new, tmp_path / "second", None, start=tmp_path / "nowhere")
-
-
 # fitted models
 
 
@@ -296,21 +291,6 @@ def test_a_resumed_run_is_the_same_as_one_without_a_break(
     mine, theirs = (load_file(each.path / "weights.safetensors") for each in (whole, resumed))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert resumed.metrics["start"] == whole.metrics["start"]
-
-
-def test_a_run_does_not_go_on_from_another_start(
-    first: Artifact, new: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-
-        def broken(self: Display, *given: Any) -> None:
-            raise OSError("power failure")
-
-        patched.setattr(Display, "step", broken)
-        with pytest.raises(OSError, match="power failure"):
-            run(new, tmp_path / "broken", None, start=first)
-    with pytest.raises(LifelongError, match=rf"the start was 'artifact {first.id[:12]}', now 'initial weights'"):
-        run(new, tmp_path / "broken", "dnn", own={"embedding": 4}, resume=True)
 
 
 def test_a_copied_artifact_is_the_same_start(first: Artifact, new: Dataset, tmp_path: Path) -> None:

@@ -180,17 +180,6 @@ def trained(monkeypatch):
     return calls
 
 
-def test_every_model_is_trained_once_per_seed_and_everything_is_kept(dataset, tmp_path, trained):
-    study = Study(configs("popularity", "counts"), seeds=range(2), resamples=10)
-    comparison = run_study(dataset, tmp_path, study).comparison
-    assert sorted(trained) == [("counts", 0), ("counts", 1), ("popularity", 0), ("popularity", 1)]
-    assert comparison.reference == "popularity"
-    assert Comparison.load(tmp_path / "comparison.json") == comparison
-    logit = np.load(tmp_path / "runs" / "counts-seed1" / "logits-test.npy")
-    assert logit.shape == (len(dataset.examples("test")), 1)
-    assert [result.model for result in comparison.results] == ["popularity", "popularity", "counts", "counts"]
-
-
 def test_seeds_of_gbdt_have_other_examples_and_trees_and_count_in_its_interval(dataset, tmp_path):
     pytest.importorskip("lightgbm")
     small = {"rounds": 5, "leaves": 4, "leaf_examples": 5, "max_examples": 100, "vectors": 0}

@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from support.artifacts import empty_graphs
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.dataset.examples import Examples, Split
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
+from lifelong.errors import ArtifactError, MismatchError, UsageError
 from lifelong.filling import backfill
 from lifelong.offline.data.cooccurrence import cooccurrence_vectors, unit_factors
 from lifelong.offline.data.popularity import target_counts
@@ -169,59 +169,26 @@ def test_same_seed_same_numbers_other_seed_others(dataset: Dataset, tmp_path: Pa
     assert not same_numbers(first, other)
 
 
-@pytest.mark.parametrize("model", ["dnn", "hpmn"])
+@pytest.mark.parametrize(("model", "embeddings"), [("dnn", "dense"), ("hpmn", "dense"), ("dnn", "sparse")])
 @pytest.mark.parametrize("number", [1, 9])
 def test_interrupted_and_resumed_run_ends_with_the_same_numbers(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, number: int
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, embeddings: str, number: int
 ) -> None:
-    straight = run(dataset, tmp_path / "straight", model=model)
+    straight = run(dataset, tmp_path / "straight", model=model, embeddings=embeddings)
     with monkeypatch.context() as patch:
         at_step(patch, number, lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt, match="train again with --resume"):
-            run(dataset, tmp_path / "resumed", model=model)
+            run(dataset, tmp_path / "resumed", model=model, embeddings=embeddings)
     assert not (tmp_path / "resumed").exists()
-    resumed = run(dataset, tmp_path / "resumed", model=model, resume=True)
+    resumed = run(dataset, tmp_path / "resumed", model=model, embeddings=embeddings, resume=True)
     assert same_numbers(straight, resumed)
     assert resumed.metrics["examples_seen"] == straight.metrics["examples_seen"]
-
-
-def test_two_threads_train_to_nearly_the_same(dataset: Dataset, tmp_path: Path) -> None:
-    one, two = (run(dataset, tmp_path / str(count), threads=count, dropout=0.0) for count in (1, 2))
-    for mine, theirs in zip(one.metrics["learning_curve"], two.metrics["learning_curve"], strict=True):
-        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
-
-
-def test_killed_run_goes_on_from_its_last_validation(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die() -> None:
-        raise RuntimeError("killed")
-
-    straight = run(dataset, tmp_path / "straight")
-    steps = straight.metrics["learning_curve"]
-    assert len(steps) > 2
-    with monkeypatch.context() as patch:
-        at_step(patch, 10, die)
-        with pytest.raises(RuntimeError, match="killed"):
-            run(dataset, tmp_path / "resumed")
-    assert same_numbers(straight, run(dataset, tmp_path / "resumed", resume=True))
 
 
 def test_signal_handler_is_put_back(dataset: Dataset, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     run(dataset, tmp_path / "out", max_epochs=1)
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_resume_with_other_settings_is_refused(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            run(dataset, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"train\.learning_rate was .* now 0\.5"):
-        run(dataset, tmp_path / "out", resume=True, learning_rate=0.5)
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_training(
@@ -233,9 +200,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_training(
         train(dataset, "popularity", Path("/proc/none/artifact"))
 
 
-def test_resume_without_a_checkpoint_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no checkpoint"):
-        run(dataset, tmp_path / "out", resume=True)
+def test_a_fit_has_nothing_to_resume(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing to resume"):
         run(dataset, tmp_path / "out", resume=True, model="popularity")
 
@@ -276,13 +241,6 @@ def test_popularity_is_that_of_a_runs_own_targets_and_not_learned(dataset: Datas
             column_V = weights(artifact)[f"embed.table_list.{place}.weight"][:, 5 + FEATURES]
             wanted_V = np.log((count_V + 1) / count_V.sum())
             np.testing.assert_allclose(column_V, wanted_V, rtol=1e-6, err_msg=field)
-
-
-def test_what_nobody_names_is_as_the_model_trains_best(dataset: Dataset, tmp_path: Path) -> None:
-    config = RunConfig(train=TrainSettings(schedule="constant", max_examples=50))
-    used = train(dataset, "tally", tmp_path / "a", config=config, progress=False).metrics["config"]["train"]
-    assert (used["initial_vectors"], used["negatives"], used["max_history"]) == ("crossfitted", 3, 8192)
-    assert (used["schedule"], used["max_examples"], used["max_epochs"]) == ("constant", 50, 60)
 
 
 def test_factors_are_made_of_a_runs_own_log(dataset: Dataset, tmp_path: Path) -> None:
@@ -339,13 +297,6 @@ def test_who_is_given_counts_is_told_the_popularity_of_the_training(dataset: Dat
         assert int(found[f"exact.popular.popular_{place}"].argmax()) == int(count_V.argmax())
 
 
-def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) -> None:
-    artifact = run(dataset, tmp_path / "out", model="counts")
-    calibrator = artifact.config.calibrator
-    assert calibrator.sampled_rate == pytest.approx(0.5)
-    assert calibrator.base_rate is None
-
-
 def test_calibrator_is_fitted_on_more_than_decides_when_to_stop(dataset: Dataset, tmp_path: Path) -> None:
     # This model knows enough for a slope above 0 on few examples, too.
     artifact = run(dataset, tmp_path / "out", model="counts", validation_examples=40)
@@ -366,11 +317,6 @@ def test_foreign_folder_is_refused_before_training(dataset: Dataset, tmp_path: P
         run(dataset, tmp_path / "out")
 
 
-def test_older_artifact_is_replaced_if_the_user_says_so(dataset: Dataset, tmp_path: Path) -> None:
-    first = run(dataset, tmp_path / "out", model="popularity")
-    assert run(dataset, tmp_path / "out", model="counts", overwrite=True).id != first.id
-
-
 def test_nan_loss_ends_the_run_with_advice(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"the loss became nan .* a lower train\.learning_rate than 1e\+30"):
         run(dataset, tmp_path / "out", learning_rate=1e30, clip=0)
@@ -381,41 +327,6 @@ def test_patience_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
     record = run(dataset, tmp_path / "out", learning_rate=1e-30, patience=2, max_epochs=50).metrics
     assert record["stopped_by"] == "patience"
     assert len(record["learning_curve"]) == 3
-
-
-def test_patience_waits_for_the_least_number_of_steps(dataset: Dataset, tmp_path: Path) -> None:
-    settings = {"learning_rate": 1e-30, "patience": 2, "max_epochs": 50, "validate_every": 200}
-    soon = run(dataset, tmp_path / "soon", **settings).metrics
-    late = run(dataset, tmp_path / "late", **settings, min_steps=40).metrics
-    assert (soon["stopped_by"], late["stopped_by"]) == ("patience", "patience")
-    assert late["steps"] >= 40 > soon["steps"]
-
-
-@pytest.mark.parametrize(
-    ("losses", "ends"),
-    [
-        # It learns, and then loses what it learnt: one value in between that is nearly as good is no end yet.
-        ([0.60, 0.50, 0.52, 0.501, 0.52, 0.53, 0.54], 6),
-        # Nothing was learnt: what varies on a plateau is no fall.
-        ([0.6931, 0.6925, 0.75, 0.75, 0.75, 0.75, 0.75], None),
-        # It stays where it is.
-        ([0.60, 0.50, 0.504, 0.504, 0.504, 0.504, 0.504], None),
-    ],
-)
-def test_patience_ends_a_run_before_its_least_steps_once_what_was_learnt_is_lost(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float], ends: int | None
-) -> None:
-    given = iter(losses)
-
-    def measured(logit_NT: np.ndarray, examples: Examples, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
-        value = next(given, losses[-1])
-        return {task: {"auc": 1 - value, "log_loss": value} for task in tasks}
-
-    monkeypatch.setattr("lifelong.offline.training.loop.measure_tasks", measured)
-    monkeypatch.setattr("lifelong.offline.training.loop.log_loss_of_shares", lambda *_: 0.6931)
-    record = run(dataset, tmp_path / "out", patience=2, min_steps=10**6, validate_every=200, max_epochs=4).metrics
-    assert record["stopped_by"] == ("examples" if ends is None else "patience")
-    assert len(record["learning_curve"]) == (ends or len(record["learning_curve"]))
 
 
 def test_a_constant_has_the_log_loss_of_the_shares_of_positives(dataset: Dataset) -> None:

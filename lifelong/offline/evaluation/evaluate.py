@@ -219,7 +219,7 @@ def evaluate(
         MismatchError: the dataset does not fit the model, its test period was seen in training, processes have
             different ones, or the artifact's family has read the vault.
         DatasetError: the dataset has no vault.
-        UsageError: a delay on data without clock times, or a ranking that would take longer than its minutes.
+        UsageError: a delay on data without clock times, or a ranking at no place.
         LostProcessError: another process does not answer.
     """
     from lifelong.offline.export.saving import load_model
@@ -256,7 +256,6 @@ def evaluate(
             examples,
             ranking.cutoffs,
             users=ranking.users,
-            minutes=ranking.minutes,
             popular=None if ranking.popular is None else rows_in(held, dataset, most_popular(dataset, ranking.popular)),
             resamples=bootstrap,
             seed=seed,

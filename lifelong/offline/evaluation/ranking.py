@@ -12,8 +12,7 @@ asks for. To rank all items, log q is added again, as in sampled softmax (Bengio
 2019); without it rare items would come first. `evaluate.added_in_lists` adds it, with the weights that an artifact has.
 
 Items with equal scores are ordered at random, once for all baskets, so that a model that cannot tell them apart gains
-nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with its candidates, and
-time by `MINUTES`: a ranking that would take longer is refused after its first scores, with an estimate.
+nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with its candidates.
 
 Users differ so much that a hundred of them decide little. Thousands can be ranked where candidates are only the items
 that a user had before and the most popular ones. Any other item of a basket counts as not found. Any other item that a
@@ -46,8 +45,6 @@ MEASURES = ("recall", "ndcg", "mrr")
 PARTS = ("all", "repeat", "explore")
 USERS = 100
 """How many users' baskets are ranked unless more are asked for: every basket is scored with every item."""
-MINUTES = 60.0
-"""Minutes that a ranking may take unless more are allowed."""
 _PAIRS = 1_000_000
 _NOT_FOUND = 2**40
 """Place of an item that is not among the candidates."""
@@ -60,13 +57,11 @@ class Ranking:
     Args:
         cutoffs: K, places from 1.
         users: how many users at most; None = all.
-        minutes: that scoring may take.
         popular: how many of the most popular items are ranked, next to those that the user had before; None = all.
     """
 
     cutoffs: Sequence[int]
     users: int | None = USERS
-    minutes: float = MINUTES
     popular: int | None = None
 
 
@@ -94,7 +89,6 @@ def rank_catalogue(
     cutoffs: Sequence[int],
     *,
     users: int | None = USERS,
-    minutes: float = MINUTES,
     popular: IntArray | None = None,
     resamples: int,
     seed: int,
@@ -107,13 +101,12 @@ def rank_catalogue(
         examples: of a split; those with a positive label of the first task are the items to be found.
         cutoffs: K.
         users: how many users at most, drawn at random; None = all.
-        minutes: that scoring may take, by an estimate after the first scores.
         popular: rows that are ranked next to those that the user had before, see `most_popular`; None = all.
         resamples: of the users, for the intervals.
         seed: of users, ties and resamples.
 
     Raises:
-        UsageError: no cut-off, or one below 1; or it would take longer than `minutes`, and how long.
+        UsageError: no cut-off, or one below 1.
         DataError: the split has no positive example.
     """
     if not cutoffs or min(cutoffs) < 1:
@@ -127,7 +120,7 @@ def rank_catalogue(
     if not len(found):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
     there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, popular=popular, seed=seed)
+    ranked = ranks(score, dataset, _of_users(found, users, seed), popular=popular, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
@@ -170,7 +163,6 @@ def ranks(
     dataset: Dataset,
     examples: Examples,
     *,
-    minutes: float = MINUTES,
     popular: IntArray | None = None,
     seed: int,
 ) -> Ranked:
@@ -180,39 +172,21 @@ def ranks(
         score: what items are ordered by.
         dataset: with histories and catalogue.
         examples: positives.
-        minutes: see `rank_catalogue`.
         popular: see `rank_catalogue`.
         seed: of the order of items with equal scores.
-
-    Raises:
-        UsageError: it would take longer than `minutes`.
     """
     examples = _sorted(examples)
     first_M = np.flatnonzero(is_first(examples.user_N, examples.time_N))
     bound_M = np.append(first_M, len(examples))
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
-    rank_N, started = np.empty(len(examples), np.int64), time.perf_counter()
+    rank_N = np.empty(len(examples), np.int64)
     for part, scored in _scored(score, dataset, examples.take(first_M), popular):
         for basket, (row_C, score_C) in zip(range(part.start, part.stop), scored, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
             item_N = np.asarray(examples.row_N[own], np.int64)
             rank_N[own] = _places(score_C, priority_V[row_C - FIRST_ROW], row_C, item_N)
-        _check_time(time.perf_counter() - started, part.stop, len(first_M), minutes)
     basket_N = np.repeat(np.arange(len(first_M)), np.diff(bound_M))
     return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, had_before(dataset, examples))
-
-
-def _check_time(seconds: float, done: int, baskets: int, minutes: float) -> None:
-    """Refuse to continue where all baskets would take too long, by the time of those that are done."""
-    estimate = seconds / 60 * baskets / done
-    if done < baskets and estimate > minutes:
-        raise UsageError(
-            f"{baskets:,} baskets with their candidates would take about {estimate:,.0f} minutes: "
-            f"{done:,} took {seconds:,.0f} s",
-            expected=f"at most {minutes:g} minutes",
-            fix="rank fewer items (--ranking-popular), rank for fewer users (--ranking-users), or allow more "
-            "(--ranking-minutes)",
-        )
 
 
 def _sorted(examples: Examples) -> Examples:
