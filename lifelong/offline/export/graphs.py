@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from lifelong.artifact.folder import RUN, FieldLayout, recent_layout
 from lifelong.errors import ArtifactError, require
+from lifelong.offline.export.activations import replace_elu
 from lifelong.offline.export.run_graph import run_graph
 from lifelong.offline.models.base import CountingModel, HistoryModel, MemoryModel, Model, Query, Window
 from lifelong.offline.nn.hpmn import Slots
@@ -421,7 +422,10 @@ def _power_of_two(graph: Any, exponent: Any) -> Any:
 
 
 def _strip(path: Path) -> None:
-    """Remove what the exporter notes about its source: file names and stack traces of this machine."""
+    """Remove what the exporter notes about its source: file names and stack traces of this machine.
+
+    Also writes ELUs in the form that runs faster.
+    """
     onnx = require("onnx", extra="train", purpose="exporting graphs")
     model = onnx.load(path)
     graph = model.graph
@@ -429,6 +433,7 @@ def _strip(path: Path) -> None:
         part.doc_string = ""
         del part.metadata_props[:]
     del graph.value_info[:]
+    replace_elu(graph)
     _drop_unused_inputs(graph)
     onnx.save(model, path)
 
