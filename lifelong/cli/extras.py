@@ -31,7 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "kafka": ("confluent_kafka",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
-    "report": ("matplotlib", "pandas", "jinja2", "adjustText"),
+    "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),

@@ -42,7 +42,7 @@ def check_drawing() -> None:
     Raises:
         MissingExtraError: a package that draws or writes reports is not installed.
     """
-    for package in ("matplotlib", "adjustText"):
+    for package in ("matplotlib", "adjustText", "tabulate"):
         require(package, extra="report", purpose="writing reports")
 
 
