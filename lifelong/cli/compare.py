@@ -10,90 +10,117 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.model_settings import model_configs, without_unmet
-from lifelong.cli.options import DataPath, Settings, Threads, Track, names
+from lifelong.cli.options import DataPath, Settings, Track, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 from lifelong.plugins import imported
 
 if TYPE_CHECKING:
-    from lifelong.offline.training.study import Outcome
+    from lifelong.config import RunConfig
+    from lifelong.dataset.folder import Dataset
+    from lifelong.offline.training.study import Outcome, Study
 
 _SWEEP = "20,50,100,300,1000,all"
 _OPTIONS = {"changes": "set"}
 """Arguments with another name on the command line."""
 
 
+Models = Annotated[str, typer.Option(help="Models, as in hpmn,hpmn_counts,counts; or all.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...")]
+Report = Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")]
+Reference = Annotated[
+    str | None, typer.Option(help="Model to compare against (default: tally, else hpmn, else the first).")
+]
+Configs = Annotated[
+    list[Path],
+    typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
+]
+MaxHours = Annotated[float, typer.Option(help="Time limit of one training.")]
+Equal = Annotated[
+    int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
+]
+OnlyEqual = Annotated[bool, typer.Option("--only-equal", help="Run only the fixed-budget trainings.")]
+Sweep = Annotated[str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")]
+SweepExamples = Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")]
+
+
 def compare(
     terminal: Terminal,
     data: DataPath,
     *,
-    models: Annotated[str, typer.Option(help="Models, as in hpmn,hpmn_counts,counts; or all.")] = "all",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...")] = 1,
-    out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")],
-    reference: Annotated[
-        str | None, typer.Option(help="Model to compare against (default: tally, else hpmn, else the first).")
-    ] = None,
-    config: Annotated[
-        list[Path],
-        typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
-    ] = [],  # noqa: B006
+    models: Models = "all",
+    seeds: Seeds = 1,
+    out: Report,
+    reference: Reference = None,
+    config: Configs = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    max_hours: Annotated[float, typer.Option(help="Time limit of one training.")] = 3.0,
-    examples: Annotated[
-        int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
-    ] = None,
-    only_equal: Annotated[bool, typer.Option("--only-equal", help="Run only the fixed-budget trainings.")] = False,
-    sweep: Annotated[
-        str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")
-    ] = _SWEEP,
-    sweep_examples: Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")] = 20_000,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
-    threads: Threads = None,
+    max_hours: MaxHours = 3.0,
+    examples: Equal = None,
+    only_equal: OnlyEqual = False,
+    sweep: Sweep = _SWEEP,
+    sweep_examples: SweepExamples = 20_000,
+    jobs: Jobs = 1,
     track: Track = [],  # noqa: B006
 ) -> Reply:
     """Train and score several models on the same examples; continues where an earlier call stopped."""
     command = command_line("compare", locals())
-    from lifelong.cli.serving_cost import serving_of
     from lifelong.dataset.folder import Dataset
-    from lifelong.offline.models import all_names
-    from lifelong.offline.reports.comparison import check_drawing, write_comparison
     from lifelong.offline.reports.verdict import subject
-    from lifelong.offline.training.study import Study, plan, run_study
+    from lifelong.offline.training.study import Study
     from lifelong.offline.training.sweep import parse_steps
     from lifelong.offline.training.trackers import checked_callbacks
 
-    if max_hours <= 0:
-        raise UsageError(
-            f"--max-hours {max_hours:g}",
-            expected="a number above 0",
-            fix="give a limit such as --max-hours 2, or leave it out",
-        )
-    every = all_names() if models == "all" else names(models)
-    configs = model_configs(every, config, changes, threads)
-    dataset, notes = Dataset(data), list[str]()
-    if models == "all":
-        configs, notes = without_unmet(dataset, configs)
+    dataset = Dataset(data)
+    configs, notes = _configs(dataset, models, config, changes)
     study = Study(
         configs=configs,
         seeds=range(seeds),
         reference=reference or subject(configs),
-        max_minutes=60 * max_hours,
+        max_minutes=60 * _positive(max_hours),
         examples=examples,
         only_equal=only_equal,
         sweep=() if sweep == "none" else parse_steps(sweep),
         sweep_examples=sweep_examples,
         workers=jobs,
-        threads=threads,
         notes=notes,
         callbacks=checked_callbacks(track),
     )
+    return _run(terminal, dataset, study, out, command)
+
+
+def _positive(hours: float) -> float:
+    if hours > 0:
+        return hours
+    fix = "give a limit such as --max-hours 2, or leave it out"
+    raise UsageError(f"--max-hours {hours:g}", expected="a number above 0", fix=fix)
+
+
+def _configs(
+    dataset: Dataset, models: str, config: Sequence[Path], changes: Sequence[str]
+) -> tuple[dict[str, RunConfig], list[str]]:
+    """The settings of each model, and a sentence on each of `all` that the dataset cannot train."""
+    from lifelong.offline.models import all_names
+
+    if models != "all":
+        return model_configs(names(models), config, changes), []
+    return without_unmet(dataset, model_configs(all_names(), config, changes))
+
+
+def _run(terminal: Terminal, dataset: Dataset, study: Study, out: Path, command: str) -> Reply:
+    """Run what is missing of a study, and write its report."""
+    from lifelong.cli.serving_cost import serving_of
+    from lifelong.offline.reports.comparison import check_drawing, write_comparison
+    from lifelong.offline.reports.verdict import subject
+    from lifelong.offline.training.study import plan, run_study
+
     plan(study, out)
     check_drawing()
-    for note in notes:
+    for note in study.notes:
         terminal.say(note)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
-    comparison = outcome.comparison
-    page = write_comparison(out, comparison, lifelong=subject(configs), dataset=dataset, runs=out / "runs")
+    lifelong = subject(study.configs)
+    page = write_comparison(out, outcome.comparison, lifelong=lifelong, dataset=dataset, runs=out / "runs")
     return outcome_reply(outcome, page)
 
 

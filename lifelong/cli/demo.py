@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.opening import open_pair, open_scorer
-from lifelong.cli.options import Settings, Threads
+from lifelong.cli.options import Settings
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import DatasetError
 
@@ -96,18 +97,28 @@ def demo(
     minutes: Annotated[
         float | None, typer.Option(min=0.01, help="Time limit for training each of two models; by default none.")
     ] = None,
-    source: Annotated[str, typer.Option(help="Source of the log.")] = "completejourney",
-    options: Annotated[list[str], typer.Option("--option", help="Option of the source: key=value.")] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    threads: Threads = None,
 ) -> Reply:
     """Run every step on a real purchase log: prepare, train, evaluate, serve from memory, explain, report."""
+    return run_steps(terminal, out, minutes=minutes, changes=changes)
+
+
+def run_steps(
+    terminal: Terminal,
+    out: Path,
+    *,
+    minutes: float | None,
+    changes: list[str],
+    source: str = "completejourney",
+    options: Mapping[str, str] | None = None,
+) -> Reply:
+    """All steps on a log that needs no files."""
     started = time.monotonic()
     steps = _Steps(terminal)
-    dataset = _prepared(steps, out, source, options)
+    dataset = _prepared(steps, out, source, options or {})
     # Before minutes of training, since not every log has such a user.
     upcoming = _upcoming(dataset)
-    comparison = _compared(steps, dataset, out, _configs(dataset, minutes, changes, threads))
+    comparison = _compared(steps, dataset, out, _configs(dataset, minutes, changes))
     online = _online(steps, dataset, upcoming, out)
     explained = _explained(steps, online, dataset, upcoming, out)
     commands = _commands(online, explained, upcoming, out)
@@ -136,13 +147,13 @@ class _Steps:
         self.terminal.say(f"\n[{self._number}/6] {title}   ({time.monotonic() - self._started:.0f} s so far)")
 
 
-def _prepared(steps: _Steps, out: Path, source: str, options: list[str]) -> Dataset:
+def _prepared(steps: _Steps, out: Path, source: str, options: Mapping[str, str]) -> Dataset:
     from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
     steps.next(f"Prepare: {source}, split by time, negatives by popularity")
     if (out / "data").exists():
         steps.terminal.say(f"  an earlier {out / 'data'} is replaced")
-    settings = PrepareSettings(overwrite=True, options=dict(option.split("=", 1) for option in options))
+    settings = PrepareSettings(overwrite=True, options=dict(options))
     dataset = prepare(
         source, [], out / "data", settings=settings, progress=lambda text: steps.terminal.say(f"  {text}")
     )
@@ -154,16 +165,14 @@ def _prepared(steps: _Steps, out: Path, source: str, options: list[str]) -> Data
     return dataset
 
 
-def _configs(dataset: Dataset, minutes: float | None, changes: list[str], threads: int | None) -> dict[str, RunConfig]:
+def _configs(dataset: Dataset, minutes: float | None, changes: list[str]) -> dict[str, RunConfig]:
     from lifelong.config import load_config
 
-    common = [] if threads is None else [f"train.threads={threads}"]
     limit = [] if minutes is None else [f"train.max_minutes={minutes}"]
-    trained = {name: [*of, *limit, *common, *changes] for name, of in TRAINED.items()}
-    fitted = {name: [*of, *common] for name, of in FITTED.items()}
+    trained = {name: [*of, *limit, *changes] for name, of in TRAINED.items()}
     if dataset.manifest.negatives.drawn_in_training:
         trained[SERVED].insert(0, "train.negatives=3")
-    return {model: load_config(None, {**trained, **fitted}.get(model, common)) for model in MODELS}
+    return {model: load_config(None, {**trained, **FITTED}.get(model, ())) for model in MODELS}
 
 
 def _compared(steps: _Steps, dataset: Dataset, out: Path, configs: dict[str, RunConfig]) -> Comparison:

@@ -15,7 +15,6 @@ import typer
 
 from lifelong.cli.extras import COMMANDS, EXTRAS
 from lifelong.cli.terminal import Reply, Terminal, columns, runnable
-from lifelong.errors import UsageError
 from lifelong.launch import cores
 from lifelong.version import __version__
 
@@ -27,17 +26,10 @@ def doctor(
         str | None,
         typer.Option(metavar="URL", help="Check this store instead: its format, and which failures it survives."),
     ] = None,
-    artifact: Annotated[
-        Path | None, typer.Option(metavar="ARTIFACT", help="Check this artifact instead: its format and every file.")
-    ] = None,
 ) -> Reply:
-    """Show what is installed, the machine, and which commands can run; or check a store or an artifact."""
-    if store is not None and artifact is not None:
-        raise UsageError("--store and --artifact are both given", expected="one of them", fix="run it once for each")
+    """Show what is installed, the machine, and which commands can run; or check a store."""
     if store is not None:
         return _store(store)
-    if artifact is not None:
-        return _artifact(artifact)
     missing = {extra: [name for name in modules if not _installed(name)] for extra, modules in EXTRAS.items()}
     commands = {name: [extra for extra in extras if missing[extra]] for name, extras in COMMANDS.items()}
     document = {
@@ -61,26 +53,6 @@ def _store(url: str) -> Reply:
     checkup = check_store(url)
     document = {"store": without_password(url), **asdict(checkup)}
     return Reply(document, [document["store"], *describe(checkup)], exit_code=1 if checkup.problems else 0)
-
-
-def _artifact(path: Path) -> Reply:
-    """What an artifact is; an error if a file of it is not what training wrote."""
-    from lifelong.artifact.folder import Artifact
-
-    found = Artifact.open(path, verify="full")
-    document = {
-        "artifact": str(path),
-        "id": found.id,
-        "format_version": found.manifest.format_version,
-        "model": found.config.model,
-        "files": len(found.manifest.files),
-        "bytes": sum(entry.size for entry in found.manifest.files.values()),
-    }
-    lines: list[Any] = [
-        f"{path}: {document['model']}, artifact {found.id[:12]}, format {document['format_version']}",
-        f"All {document['files']} files ({document['bytes']:,} bytes) are as training wrote them",
-    ]
-    return Reply(document, lines)
 
 
 def _summary(document: dict[str, Any]) -> list[Any]:

@@ -57,22 +57,17 @@ def evaluate(
     ] = "",
     ranking_users: RankingUsers = None,
     ranking_popular: RankingPopular = None,
-    out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result record here.")] = None,
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.atomic import check_file
     from lifelong.dataset.examples import VAULT
     from lifelong.dataset.folder import Dataset
-    from lifelong.launch import launch
     from lifelong.offline.evaluation import evaluate as evaluation
     from lifelong.offline.evaluation.results import parse_duration
     from lifelong.offline.evaluation.vault import stored_result
 
     delays = [parse_duration(part) for part in names(delay)]
     asked = _ranking(ranking, ranking_users, ranking_popular)
-    if out is not None:
-        check_file(out)
     opened, dataset = Artifact.open(artifact), Dataset(data)
     if stored:
         if split != VAULT:
@@ -89,8 +84,6 @@ def evaluate(
             in_sample=in_sample,
             ranking=asked,
         )
-    if out is not None and launch().first:
-        result.save(out)
     vault = _opened(dataset) if split == VAULT else []
     return Reply(result.model_dump(mode="json"), [*_summary(result), *vault, *_next(opened, data, split)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,66 +28,79 @@ from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.online.ingestion.dead_letters import DeadLetters
     from lifelong.online.ingestion.kafka import Followed, Stream
-    from lifelong.online.ingestion.topic_workers import StreamWorkers
+    from lifelong.online.ingestion.kafka_client import KafkaAddress
+    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
     from lifelong.online.memory.updater import Applied
+    from lifelong.online.store.contract import MemoryStore
+
+
+MoreFiles = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="FILE...", help="More files, for shells that expand --from logs/*.csv."),
+]
+Places = Annotated[
+    list[str],
+    typer.Option(
+        "--from",
+        metavar="FILE|URL",
+        help="Events: files or globs of csv or jsonl (also .gz) or parquet, repeatable; or"
+        " kafka://host:port,host:port/topic?group=NAME.",
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option(help="Name of the source, for a single file or topic; by default its path or name."),
+]
+LateEvents = Annotated[Late, typer.Option(help="What to do with an event older than the user's last one.")]
+Backfilled = Annotated[
+    Literal["skip", "apply"],
+    typer.Option(help="What to do with an event from before the end of a backfill."),
+]
+LastLine = Annotated[
+    Literal["leave", "complete", "correct"],
+    typer.Option(
+        help="A file's last line that has no line end: leave it for the next run; take it, as it is complete; or"
+        " put the whole line in the place of one that was taken so and goes on now."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Processes, for a store with shards; by default one per shard, at most one per core.",
+    ),
+]
+Idle = Annotated[float | None, typer.Option(min=0, help="End when a topic has had no message for this many seconds.")]
+MetricsPort = Annotated[
+    int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
+]
 
 
 def ingest(
     terminal: Terminal,
     artifact: ArtifactPath,
-    more: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="FILE...", help="More files, for shells that expand --from logs/*.csv."),
-    ] = None,
+    more: MoreFiles = None,
     *,
     store: StoreUrl,
-    places: Annotated[
-        list[str],
-        typer.Option(
-            "--from",
-            metavar="FILE|URL",
-            help="Events: files or globs of csv or jsonl (also .gz) or parquet, repeatable; or"
-            " kafka://host:port,host:port/topic?group=NAME.",
-        ),
-    ],
+    places: Places,
     mapping: MappingFile = None,
     column: Column = [],  # noqa: B006
-    source: Annotated[
-        str | None,
-        typer.Option(help="Name of the source, for a single file or topic; by default its path or name."),
-    ] = None,
-    late: Annotated[Late, typer.Option(help="What to do with an event older than the user's last one.")] = "apply",
-    backfilled: Annotated[
-        Literal["skip", "apply"],
-        typer.Option(help="What to do with an event from before the end of a backfill."),
-    ] = "skip",
+    source: Source = None,
+    late: LateEvents = "apply",
+    backfilled: Backfilled = "skip",
     codec: NewCodec = None,
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
-    last_line: Annotated[
-        Literal["leave", "complete", "correct"],
-        typer.Option(
-            help="A file's last line that has no line end: leave it for the next run; take it, as it is complete; or"
-            " put the whole line in the place of one that was taken so and goes on now."
-        ),
-    ] = "leave",
+    last_line: LastLine = "leave",
     max_ahead: MaxAhead = 1.0,
     patience: Patience = 60,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes, for a store with shards; by default one per shard, at most one per core.",
-        ),
-    ] = None,
-    idle: Annotated[
-        float | None, typer.Option(min=0, help="End when a topic has had no message for this many seconds.")
-    ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
-    ] = None,
+    workers: Workers = None,
+    idle: Idle = None,
+    metrics_port: MetricsPort = None,
 ) -> Reply:
     """Fold events of files or a topic into the memories, each exactly once, also after a restart.
 
@@ -95,26 +108,48 @@ def ingest(
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
     from lifelong.launch import collect_rarely
-    from lifelong.online.ingestion import files as ingestion
-    from lifelong.online.ingestion.kafka_client import is_kafka, parse
+    from lifelong.online.ingestion import files
 
     collect_rarely()
+    places, columns = [*places, *(more or [])], columns_of(mapping, column)
+    topic = _topic(places, last_line=last_line, idle=idle, metrics_port=metrics_port)
+    with (
+        open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
+        open_letters(dead_letter) as letters,
+    ):
+        if topic is not None:
+            from lifelong.online.ingestion.kafka import FILLING, StreamSettings
+            from lifelong.online.ingestion.topic_workers import TopicJob
 
-    columns = columns_of(mapping, column)
-    places = [*places, *(more or [])]
+            settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
+            job = TopicJob(topic, settings, late, codec, backfilled)
+            return _of_topic(terminal, opened, memories, job, letters, workers, metrics_port)
+        common: dict[str, Any] = {
+            "late": late,
+            "codec": codec,
+            "on_bad": on_bad,
+            "backfilled": backfilled,
+            "max_ahead": max_ahead,
+        }
+        of_files: dict[str, Any] = {"source": source, "columns": columns, "patience": patience, "last_line": last_line}
+        with terminal.progress("reading") as advance:
+            applied = files.ingest(
+                opened, memories, places, progress=advance, dead_letters=letters, workers=workers, **common, **of_files
+            )
+    return Reply(asdict(applied), [_sentence(applied)])
+
+
+def _topic(
+    places: Sequence[str], *, last_line: str, idle: float | None, metrics_port: int | None
+) -> KafkaAddress | None:
+    """The topic that is followed; None where files are read.
+
+    Raises:
+        UsageError: a topic among files, or an option of the other kind of source.
+    """
+    from lifelong.online.ingestion.kafka_client import is_kafka, parse
+
     topics = [place for place in places if is_kafka(place)]
-    if topics and len(places) > 1:
-        raise UsageError(
-            f"{topics[0]} among {len(places)} sources",
-            expected="files, or one topic alone",
-            fix="ingest the files first, then follow the topic with a command of its own",
-        )
-    if topics and last_line != "leave":
-        raise UsageError(
-            "--last-line with a topic",
-            expected="--last-line with files",
-            fix="leave it out: messages are whole",
-        )
     if not topics:
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
@@ -123,56 +158,48 @@ def ingest(
                     expected=f"{option} with --from kafka://...",
                     fix=f"leave out {option}: a file has no partitions to follow",
                 )
-        with (
-            open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
-            open_letters(dead_letter) as letters,
-            terminal.progress("reading") as advance,
-        ):
-            applied = ingestion.ingest(
-                opened,
-                memories,
-                places,
-                progress=advance,
-                source=source,
-                columns=columns,
-                late=late,
-                codec=codec,
-                on_bad=on_bad,
-                dead_letters=letters,
-                patience=patience,
-                workers=workers,
-                max_ahead=max_ahead,
-                backfilled=backfilled,
-                last_line=last_line,
-            )
-        return Reply(asdict(applied), [_sentence(applied)])
+        return None
+    if len(places) > 1:
+        raise UsageError(
+            f"{topics[0]} among {len(places)} sources",
+            expected="files, or one topic alone",
+            fix="ingest the files first, then follow the topic with a command of its own",
+        )
+    if last_line != "leave":
+        fix = "leave it out: messages are whole"
+        raise UsageError("--last-line with a topic", expected="--last-line with files", fix=fix)
+    return parse(topics[0])
 
-    from lifelong.online.ingestion.kafka import FILLING, StreamSettings
-    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
+
+def _of_topic(
+    terminal: Terminal,
+    artifact: Artifact,
+    store: MemoryStore,
+    job: TopicJob,
+    letters: DeadLetters | None,
+    workers: int | None,
+    metrics_port: int | None,
+) -> Reply:
+    """Follow a topic, in this process or in several."""
+    from lifelong.online.ingestion.topic_workers import StreamWorkers
     from lifelong.online.ingestion.workers import number_of_workers
     from lifelong.online.store.sharded import ShardedStore
 
-    settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
-    job = TopicJob(parse(topics[0]), settings, late, codec, backfilled)
-    with (
-        open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
-        open_letters(dead_letter) as letters,
-    ):
-        if workers is not None and workers > 1 and not isinstance(memories, ShardedStore):
-            several = "leave out --workers and start this command several times: the processes share the topic"
-            raise UsageError(
-                f"--workers {workers} with a topic, on a store without shards",
-                expected="--workers with rocksdb:///path?shards=N",
-                fix=several if memories.shared else "leave out --workers, or make a new store with ?shards=N",
-            )
-        number = number_of_workers(memories, workers)
-        stream: Stream | StreamWorkers
-        if number > 1 and isinstance(memories, ShardedStore):
-            stream = StreamWorkers(opened, memories, job, number, letters)
-        else:
-            stream = job.stream(opened, memories, letters)
-        with _metrics(terminal, stream, metrics_port):
-            followed = _follow(terminal, stream)
+    if workers is not None and workers > 1 and not isinstance(store, ShardedStore):
+        several = "leave out --workers and start this command several times: the processes share the topic"
+        raise UsageError(
+            f"--workers {workers} with a topic, on a store without shards",
+            expected="--workers with rocksdb:///path?shards=N",
+            fix=several if store.shared else "leave out --workers, or make a new store with ?shards=N",
+        )
+    number = number_of_workers(store, workers)
+    stream: Stream | StreamWorkers
+    if number > 1 and isinstance(store, ShardedStore):
+        stream = StreamWorkers(artifact, store, job, number, letters)
+    else:
+        stream = job.stream(artifact, store, letters)
+    with _metrics(terminal, stream, metrics_port):
+        followed = _follow(terminal, stream)
     return Reply(_document(followed), [_sentence(followed.applied), *_places(followed)])
 
 

@@ -21,16 +21,13 @@ if TYPE_CHECKING:
 TUNED = "tuned"
 
 
-def model_configs(
-    models: Sequence[str], paths: Sequence[Path], changes: Sequence[str], threads: int | None
-) -> dict[str, RunConfig]:
+def model_configs(models: Sequence[str], paths: Sequence[Path], changes: Sequence[str]) -> dict[str, RunConfig]:
     """The settings of each model; later files override earlier ones, and `--set` overrides files.
 
     Args:
         models: names.
         paths: files of settings.
         changes: `train.x=..` for all, `MODEL.x=..` or `MODEL.train.x=..` for one.
-        threads: of the computation.
 
     Raises:
         UsageError: there is no such model, or a file cannot be read.
@@ -44,8 +41,7 @@ def model_configs(
     if unknown:
         found = f"there is no model {unknown[0]!r}{suggestion(unknown[0], known)}"
         raise UsageError(found, fix="lifelong models lists all")
-    own = [] if threads is None else [f"train.threads={threads}"]
-    everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
+    everything = [*(change for path in paths for change in _file_changes(path, models)), *changes]
     sections = {"train", *models, *map(plain_name, models)}
     problems = [
         f"{change!r} is not a setting of a compared model" for change in everything if _owner(change) not in sections

@@ -19,10 +19,6 @@ StoreUrl = Annotated[
     typer.Option("--store", metavar="URL", help="rocksdb:///path[?shards=N], redis://host:port/database or memory://"),
 ]
 StorePlace = Annotated[str, typer.Argument(metavar="STORE", help="URL of a store, as in rocksdb:///data/memories.")]
-OneItem = Annotated[
-    list[str],
-    typer.Option("--item", metavar="ID", help="One candidate, also with a comma in its id; repeatable."),
-]
 StoreOrService = Annotated[
     str,
     typer.Option(
@@ -53,7 +49,6 @@ ProfileOption = Annotated[
     list[str] | None,
     typer.Option("--profile", metavar="FIELD=VALUE", help="A field of the user's profile; repeatable."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of threads.")]
 Column = Annotated[
     list[str],
     typer.Option(

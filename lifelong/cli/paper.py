@@ -17,7 +17,7 @@ import typer
 
 from lifelong.cli.compare import command_line, outcome_reply
 from lifelong.cli.model_settings import model_configs
-from lifelong.cli.options import Settings, Threads, names, pairs
+from lifelong.cli.options import Settings, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import MismatchError
 
@@ -58,7 +58,6 @@ def paper(
     ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
     jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
-    threads: Threads = None,
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
     command = command_line("paper", locals(), places=("log", "paths"))
@@ -68,7 +67,7 @@ def paper(
     from lifelong.offline.training.sweep import parse_steps
 
     steps = sweep or SWEEPS[log]
-    configs = authors_configs(log, names(models), config, changes, threads)
+    configs = authors_configs(log, names(models), config, changes)
     study = Study(
         configs=configs,
         seeds=range(seeds),
@@ -76,7 +75,6 @@ def paper(
         max_minutes=_MINUTES,
         sweep=() if steps == "none" else parse_steps(steps),
         workers=jobs,
-        threads=threads,
     )
     plan(study, out)
     check_drawing()
@@ -108,11 +106,7 @@ def _repeated(terminal: Terminal, log: Log, study: Study, dataset: Dataset, out:
 
 
 def authors_configs(
-    log: str,
-    models: Sequence[str],
-    config: Sequence[Path],
-    changes: Sequence[str],
-    threads: int | None,
+    log: str, models: Sequence[str], config: Sequence[Path], changes: Sequence[str]
 ) -> dict[str, RunConfig]:
     """The settings of each model: the authors' for this data set, then those of files, then those of changes.
 
@@ -120,7 +114,7 @@ def authors_configs(
         UsageError, ConfigError: see `lifelong.cli.model_settings.model_configs`.
     """
     with as_file(files("lifelong.cli").joinpath("hpmn_paper", f"{log}.toml")) as authors:
-        return model_configs(models, [authors, *config], changes, threads)
+        return model_configs(models, [authors, *config], changes)
 
 
 def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, options: Mapping[str, str]) -> Dataset:

@@ -53,11 +53,13 @@ def prepare(
             help="Reuse this dataset's or artifact's numbering of ids; append new ids.",
         ),
     ] = None,
-    skip_invalid: Annotated[
-        bool,
-        typer.Option("--skip-invalid", help="Source `table`: skip and count rows without user, item or time."),
-    ] = False,
-    option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
+    option: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Option of the source, as in skip_invalid=true of `table`: skip and count bad rows.",
+        ),
+    ] = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
 ) -> Reply:
@@ -68,21 +70,13 @@ def prepare(
         text = _mapping_of(source)
         return Reply({"mapping": text}, [text.rstrip()])
     if out is None:
-        raise UsageError(
-            "--out is not given", expected="--out DATA", fix="name a new folder for the dataset: --out data"
-        )
-    named = {
-        "protocol": protocol,
-        "negatives": negatives,
-        "mapping": mapping,
-        "start": start,
-        "tasks": tasks,
-        "vault": vault,
-    }
+        fix = "name a new folder for the dataset: --out data"
+        raise UsageError("--out is not given", expected="--out DATA", fix=fix)
+    named = {"protocol": protocol, "negatives": negatives, "mapping": mapping, "start": start, "vault": vault}
+    named["tasks"] = tasks
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}
-    options = pairs(option, option="--option") | ({"skip_invalid": "true"} if skip_invalid else {})
-    given |= {"options": options, "overwrite": overwrite}
+    given |= {"options": pairs(option, option="--option"), "overwrite": overwrite}
     settings = _settings(given)
     dataset = preparing.prepare(source, paths or [], out, settings=settings, progress=terminal.say)
     return Reply(_document(dataset), _summary(dataset))

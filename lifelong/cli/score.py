@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +15,6 @@ from lifelong.cli.opening import open_scorer
 from lifelong.cli.options import (
     ArtifactPath,
     BaseRate,
-    OneItem,
     ProfileOption,
     StoreUrl,
     base_rate_of,
@@ -39,7 +37,6 @@ def score(
     store: StoreUrl,
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
-    item: OneItem = [],  # noqa: B006
     time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="Requests: csv, jsonl or parquet.")] = None,
     out: Annotated[Path | None, typer.Option(help="Scores: csv, jsonl or parquet.")] = None,
@@ -53,8 +50,8 @@ def score(
     ] = None,
 ) -> Reply:
     """Score candidates from the memories in a store; explain the scores."""
-    candidates = [*names(items or ""), *item]
-    _check(user=user, items=items if not item else "given", source=source, out=out)
+    candidates = names(items or "")
+    _check(user=user, items=items, source=source, out=out)
     if (explain and source is not None) or (data is not None and not explain):
         raise UsageError(
             "--data without --explain" if not explain else "--explain with --from",
@@ -67,9 +64,7 @@ def score(
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
         if not candidates:
-            raise UsageError(
-                "no candidate is given", expected="at least one item id", fix="--items I1,I2, or --item ID"
-            )
+            raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2")
         check_request(user or "", time, time_unit=scorer.schema.time_unit)
         request = ScoreRequest(user or "", candidates, time, profile=profile_of(profile))
         return explanation_reply(scorer, request, data) if explain else _one(scorer, request, text=items or "")
@@ -103,7 +98,8 @@ def _one(scorer: Scorer, request: ScoreRequest, *, text: str) -> Reply:
     if unknown := [one.item for one in answer.scores if not one.known_item]:
         notes.append(f"Not met in training, scored as unknown items: {', '.join(unknown)}")
         notes += [
-            f"{one!r} is one item: give it by --item {quote(one)}" for one in _taken_apart(scorer, request.user, text)
+            f"{one!r} is one item: give its row in a file, by --from FILE --out FILE"
+            for one in _taken_apart(scorer, request.user, text)
         ]
     return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.compare import command_line
-from lifelong.cli.options import DataPath, Settings, Threads, Track
+from lifelong.cli.options import DataPath, Settings, Track
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def tune(
     examples: Annotated[int, typer.Option(min=2, help="Maximum number of labelled examples per trial.")] = 1_000_000,
     config: Annotated[Path | None, typer.Option(help="Fixed settings in TOML; they are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
-    threads: Threads = None,
     track: Track = [],  # noqa: B006
 ) -> Reply:
     """Search for a model's best settings on validation; continues where an earlier call stopped."""
@@ -41,8 +40,7 @@ def tune(
     from lifelong.offline.training.tuning import Search
     from lifelong.offline.training.tuning import tune as search
 
-    own = [] if threads is None else [f"train.threads={threads}"]
-    settings = load_config(config, [*changes, *own], check_model=functools.partial(check_config, model))
+    settings = load_config(config, changes, check_model=functools.partial(check_config, model))
     wanted = Search(
         model=model,
         trials=trials,

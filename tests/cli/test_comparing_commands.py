@@ -24,7 +24,7 @@ from lifelong.cli.serving_cost import serving_of
 from lifelong.errors import MismatchError, MissingExtraError, UsageError
 
 pytestmark = pytest.mark.torch
-QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--threads", "1")
+QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--set", "train.threads=1")
 
 
 # compare
@@ -124,7 +124,7 @@ def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_
         "--out",
         out,
     ]
-    options = ["--jobs", "2", "--sweep", "none", "--threads", "2", "--set", "train.validate_every=200"]
+    options = ["--jobs", "2", "--sweep", "none", "--set", "train.validate_every=200"]
     options += [
         "--set",
         "train.batch_targets=64",
@@ -190,12 +190,12 @@ def test_a_command_can_be_typed_again(tmp_path):
 
 def test_settings_reach_the_model_they_are_for(tmp_path):
     (tmp_path / "all.toml").write_text("[train]\nclip = 0.5\n[dnn]\nembedding = 4\n[dnn.train]\nlearning_rate = 0.1\n")
-    made = model_configs(["dnn", "hpmn"], [tmp_path / "all.toml"], ["hpmn.train.seed=7", "hpmn.width=9"], 2)
+    made = model_configs(["dnn", "hpmn"], [tmp_path / "all.toml"], ["hpmn.train.seed=7", "hpmn.width=9"])
     assert made["dnn"].model == {"embedding": 4}
     assert made["hpmn"].model == {"width": 9}
     assert [of.train.learning_rate for of in made.values()] == [0.1, 0.003]
     assert [of.train.seed for of in made.values()] == [0, 7]
-    assert [(of.train.clip, of.train.threads) for of in made.values()] == [(0.5, 2)] * 2
+    assert [of.train.clip for of in made.values()] == [0.5] * 2
 
 
 def test_a_model_given_counts_takes_the_settings_of_the_model_and_then_its_own(tmp_path):
@@ -203,7 +203,7 @@ def test_a_model_given_counts_takes_the_settings_of_the_model_and_then_its_own(t
     (tmp_path / "all.toml").write_text(text)
     changes = ["dnn_counts.train.patience=3"]
     for models in (["dnn_counts"], ["dnn", "dnn_counts"]):
-        made = model_configs(models, [tmp_path / "all.toml"], changes, None)
+        made = model_configs(models, [tmp_path / "all.toml"], changes)
         assert made["dnn_counts"].model == {"embedding": 5, "dropout": 0.2}
         assert (made["dnn_counts"].train.clip, made["dnn_counts"].train.patience) == (0.5, 3)
     assert (made["dnn"].model, made["dnn"].train.patience) == ({"embedding": 4, "dropout": 0.2}, 8)
@@ -211,28 +211,28 @@ def test_a_model_given_counts_takes_the_settings_of_the_model_and_then_its_own(t
 
 def test_one_file_serves_comparisons_of_some_of_its_models_too(tmp_path):
     (tmp_path / "all.toml").write_text("[train]\nclip = 0.5\n[sim_soft]\nhits = 8\n[dnn]\nembedding = 4\n")
-    made = model_configs(["dnn"], [tmp_path / "all.toml"], [], None)
+    made = model_configs(["dnn"], [tmp_path / "all.toml"], [])
     assert {name: (of.model, of.train.clip) for name, of in made.items()} == {"dnn": ({"embedding": 4}, 0.5)}
 
 
 def test_a_section_of_no_model_is_refused(tmp_path):
     (tmp_path / "all.toml").write_text("[dnm]\nembedding = 4\n")
     with pytest.raises(UsageError, match=r"all\.toml has \[dnm\]"):
-        model_configs(["dnn"], [tmp_path / "all.toml"], [], None)
+        model_configs(["dnn"], [tmp_path / "all.toml"], [])
 
 
 def test_tuned_settings_reach_their_own_model_alone(tmp_path):
     tuned = tmp_path / "hpmn.toml"
     tuned.write_text('[train]\nlearning_rate = 0.1\n[model]\nwidth = 9\n[tuned]\nmodel = "hpmn"\n')
-    made = model_configs(["dnn", "hpmn"], [tuned], [], None)
+    made = model_configs(["dnn", "hpmn"], [tuned], [])
     assert (made["hpmn"].train.learning_rate, made["hpmn"].model) == (0.1, {"width": 9})
     assert (made["dnn"].train.learning_rate, made["dnn"].model) == (0.003, {})
-    assert model_configs(["dnn"], [tuned], [], None)["dnn"].train.learning_rate == 0.003
+    assert model_configs(["dnn"], [tuned], [])["dnn"].train.learning_rate == 0.003
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"no\.toml"):
-        model_configs(["dnn"], [tmp_path / "no.toml"], [], None)
+        model_configs(["dnn"], [tmp_path / "no.toml"], [])
 
 
 def test_a_requirement_is_an_error_of_the_dataset(dataset, monkeypatch):
@@ -285,16 +285,26 @@ def test_a_model_that_cannot_be_served_has_no_cost_of_serving(dataset, tmp_path)
 @pytest.mark.slow
 def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path):
     out = tmp_path / "dnn.toml"
-    words = ("--model", "dnn", "--trials", "2", "--examples", "100", "--set", "model.dropout=0.25", "--threads", "1")
+    words = (
+        "--model",
+        "dnn",
+        "--trials",
+        "2",
+        "--examples",
+        "100",
+        "--set",
+        "model.dropout=0.25",
+        "--set",
+        "train.threads=1",
+    )
     outcome = run("tune", dataset.folder, *words, "--out", out, "--json")
     assert outcome.code == 0
     assert len(outcome.document["trials"]) == 2
     assert "trial 2:" in outcome.stderr
     tables = tomllib.loads(out.read_text())
     assert tables["model"]["dropout"] == 0.25
-    assert "threads" not in tables["train"]
     artifact = tmp_path / "artifact"
-    assert run("train", dataset.folder, "--model", "dnn", "--config", out, "--out", artifact, *QUICK[:4]).code == 0
+    assert run("train", dataset.folder, "--model", "dnn", "--config", out, "--out", artifact, *QUICK).code == 0
     trained = json.loads((artifact / "metrics.json").read_text())["config"]
     assert trained["train"]["learning_rate"] == tables["train"]["learning_rate"]
     assert trained["model"] == tables["model"]

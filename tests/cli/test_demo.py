@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from lifelong.artifact.folder import Artifact
-from lifelong.cli import main
+from lifelong.cli.demo import run_steps
+from lifelong.cli.terminal import Terminal
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -17,8 +18,10 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("demo") / "out"
-    words = ["demo", "--source", "synthetic", "--option", "world=lag", "--option", "users=60"]
-    assert main([*words, "--minutes", "0.05", "--threads", "1", "--out", str(out)]) == 0
+    world = {"world": "lag", "users": "60"}
+    changes = ["train.threads=1"]
+    terminal = Terminal(as_json=True, silent=True)
+    assert run_steps(terminal, out, minutes=0.05, changes=changes, source="synthetic", options=world).exit_code == 0
     return out
 
 

@@ -14,7 +14,7 @@ from lifelong.offline.models import check_config
 from lifelong.offline.reports.paper import COMPARED
 
 pytestmark = pytest.mark.torch
-QUICK = ("--set", "train.max_examples=60", "--threads", "1", "--set", "train.batch_targets=16")
+QUICK = ("--set", "train.max_examples=60", "--set", "train.threads=1", "--set", "train.batch_targets=16")
 
 
 def test_the_paper_is_repeated_and_goes_on_where_it_stopped(run, tmp_path):
@@ -62,7 +62,7 @@ def test_each_data_set_has_the_protocol_of_the_paper(run, tmp_path, log, protoco
     ],
 )
 def test_the_settings_are_the_authors(log, periods, rate, sequence):
-    configs = authors_configs(log, MODELS.split(","), [], [], None)
+    configs = authors_configs(log, MODELS.split(","), [], [])
     assert set(COMPARED) <= set(configs)
     for name, config in configs.items():
         assert config.train.learning_rate == rate and config.train.clip == 1.0 and config.train.weight_decay == 0.0

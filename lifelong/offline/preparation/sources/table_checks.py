@@ -156,7 +156,7 @@ def _unusable(opened: Opened, mapping: TableMapping, by_reason: Mapping[str, Map
         line=line,
         column=getattr(mapping, role),
         expected="rows with a user, an item and a time" if mapping.skip_invalid else f"the {role} in every row",
-        fix="check the mapping" if mapping.skip_invalid else "--skip-invalid counts and skips such rows",
+        fix="check the mapping" if mapping.skip_invalid else "--option skip_invalid=true counts and skips such rows",
     )
 
 
