@@ -209,7 +209,7 @@ MOVIES = 'movieId,title,genres\n2,"A ""b"", c",Drama|War\n3,d,(no genres listed)
 def test_ratings_of_movielens_are_events_and_from_a_threshold_labels(write: Write, read: Read, rows: Rows) -> None:
     paths = write("movies.csv", MOVIES), write("ratings.csv", RATINGS)
     raw = read("movielens", *paths)
-    assert rows(raw.events, *EVENT, "sequence") == [("1", "2", 100, 1), ("1", "3", 101, 2)]
+    assert rows(raw.events, *EVENT, "sequence") == [("1", "2", 100, 0), ("1", "3", 101, 1)]
     assert rows(raw.items, "item", "genres") == [("2", "Drama|War"), ("3", None)]
     assert (raw.impressions, raw.protocol) == (None, "temporal")
     assert rows(raw.ratings, "item", "rating") == [("2", 3.5), ("3", 5.0)]
@@ -321,7 +321,7 @@ def test_atomic_files_of_recbole_are_events_fields_and_profiles(write: Write, re
     user = "user_id:token\tage:token\tgender:token\toccupation:token\n1\t25\tF\t9\n"
     paths = write("ml.user", user), write("ml.item", item), write("ml.inter", inter)
     raw = read("recbole", *paths)
-    assert rows(raw.events, *EVENT, "sequence") == [("1", "7", 978300760, 1), ("1", "8", 978302109, 2)]
+    assert rows(raw.events, *EVENT, "sequence") == [("1", "7", 978300760, 0), ("1", "8", 978302109, 1)]
     assert rows(raw.items, "item", "genre", "release_year") == [("7", "Comedy", "1995"), ("8", "Drama", None)]
     assert rows(raw.users, "user", "age") == [("1", "25")]
     assert (raw.protocol, raw.impressions) == ("temporal", None)

@@ -34,8 +34,8 @@ def test_the_mapping_names_the_columns(write: Write, mapped: Read, rows: Rows) -
     path = write("log.csv", "t,shop,i,u,kind,brand\n100,s,a,x,view,b1\n101,s,b,x,buy,\n")
     raw = mapped(path, fields={"maker": "brand", "shop": "shop"}, event_type="kind", target_types=["buy"], name="Shop")
     assert rows(raw.events, "user", "item", "time", "sequence", "event_type") == [
-        ("x", "a", 100, 1, "view"),
-        ("x", "b", 101, 2, "buy"),
+        ("x", "a", 100, 0, "view"),
+        ("x", "b", 101, 1, "buy"),
     ]
     assert rows(raw.items, "item", "maker", "shop") == [("a", "b1", "s"), ("b", None, "s")]
     assert (raw.name, raw.item_fields, raw.target_types) == ("Shop", ("maker", "shop"), ("buy",))
@@ -100,9 +100,9 @@ def test_a_wrong_time_is_named_with_its_line(
 def test_labels_make_impressions_and_only_responses_are_events(write: Write, mapped: Read, rows: Rows) -> None:
     raw = mapped(write("log.csv", "u,i,t,clk,buy\nx,a,1,0,0\nx,b,2,1,0\nx,c,3,1,1\n"), labels=["clk", "buy"])
     assert rows(raw.impressions, "item", "time", "sequence", "clk", "buy") == [
-        ("a", 1, 1, 0.0, 0.0),
-        ("b", 2, 2, 1.0, 0.0),
-        ("c", 3, 3, 1.0, 1.0),
+        ("a", 1, 0, 0.0, 0.0),
+        ("b", 2, 1, 1.0, 0.0),
+        ("c", 3, 2, 1.0, 1.0),
     ]
     assert rows(raw.events, "item") == [("b",), ("c",)]
     assert (raw.tasks, raw.protocol) == (("clk", "buy"), "impressions")
@@ -172,7 +172,7 @@ def test_columns_that_nothing_names_are_in_the_record(
 
 def test_one_column_can_have_two_roles_and_any_name(write: Write, mapped: Read, rows: Rows) -> None:
     raw = mapped(write("log.csv", "u,sequence,t\nx,a,5\n"), item="sequence", fields={"self": "sequence"})
-    assert rows(raw.events, "item", "sequence") == [("a", 1)]
+    assert rows(raw.events, "item", "sequence") == [("a", 0)]
     assert rows(raw.items, "item", "self") == [("a", "a")]
 
 

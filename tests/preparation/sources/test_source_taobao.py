@@ -43,26 +43,15 @@ def test_rows_outside_the_window_are_dropped_and_counted(write: Write, read: Rea
     assert read("taobao", path, window="2017-12-04..2017-12-04").record["out_of_window"] == 4
 
 
-@pytest.mark.parametrize("cut", ["1,10,5,p", "1,10,5,pv", "1,10,5,pv,", "1,1", "1"])
-def test_a_cut_last_line_is_dropped_and_counted(write: Write, read: Read, cut: str) -> None:
-    record = read("taobao", write("log.csv", line() + cut)).record
-    assert (record["rows"], record["cut_lines"]) == (1, 1)
-
-
-def test_a_last_line_cut_inside_its_time_falls_out_of_the_window(write: Write, read: Read) -> None:
-    record = read("taobao", write("log.csv", line() + line()[:-4])).record
-    assert (record["rows"], record["out_of_window"]) == (2, 1)
-
-
 def test_a_whole_last_line_without_a_line_end_is_kept(write: Write, read: Read) -> None:
-    record = read("taobao", write("log.csv", line() + line().rstrip())).record
-    assert (record["rows"], record["cut_lines"]) == (2, 0)
+    assert read("taobao", write("log.csv", line() + line().rstrip())).record["rows"] == 2
 
 
 @pytest.mark.parametrize(
     ("bad", "column"),
     [
         ("1,10,5,pv\n", 5),
+        ("1,10,5,p", 5),
         ("1,10,5,pv,1,2\n", 6),
         ("1,10,5,click,1511755200\n", "4 (event_type)"),
         ("1,10,5,pv,noon\n", "5 (time)"),
@@ -75,19 +64,6 @@ def test_a_broken_line_is_an_error_even_if_it_is_the_last(write: Write, read: Re
     with pytest.raises(SourceError) as caught:
         read("taobao", path)
     assert (caught.value.file, caught.value.line, caught.value.column) == (str(path), 2, column)
-
-
-def test_a_wrong_last_line_without_a_line_end_is_an_error(write: Write, read: Read) -> None:
-    with pytest.raises(SourceError, match="line 2"):
-        read("taobao", write("log.csv", line() + "1,10,5,pv,noon"))
-
-
-def test_only_the_last_line_of_a_file_may_be_cut(write: Write, read: Read) -> None:
-    files = write("a.csv", line() + "1,10"), write("b.csv.gz", line(user=2) + "2,")
-    record = read("taobao", *files).record
-    assert (record["rows"], record["cut_lines"], record["files"]) == (2, 2, 2)
-    with pytest.raises(SourceError, match="line 1"):
-        read("taobao", write("c.csv", "1,10\n" + line()))
 
 
 def test_of_two_categories_of_an_item_the_last_in_the_source_wins(write: Write, read: Read, rows: Rows) -> None:
@@ -144,4 +120,4 @@ def test_the_genuine_head_reads_whole(read: Read) -> None:
     if not path.exists():
         pytest.skip("the genuine rows are not here")
     record = read("taobao", path).record
-    assert (record["rows"], record["out_of_window"], record["cut_lines"]) == (5000, 1, 0)
+    assert (record["rows"], record["out_of_window"]) == (5000, 1)

@@ -13,6 +13,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 
 from lifelong.errors import SourceError
+from lifelong.offline.preparation.sources import text as text_module
 from lifelong.offline.preparation.sources.text import Column, Layout, Places, rows
 
 LAYOUT = Layout((Column("user", "id"), Column("note"), Column("time", "integer")))
@@ -20,32 +21,44 @@ QUOTED = Layout(LAYOUT.columns, quoted=True, header=True)
 Write = Callable[..., Path]
 
 
-def table(files: list[Path], layout: Layout = LAYOUT, *, chunk_bytes: int = 1 << 24) -> tuple[list[Any], Places]:
-    places = Places()
-    found = pa.concat_tables([layout.schema().empty_table(), *rows(files, layout, places, chunk_bytes=chunk_bytes)])
+def table(files: list[Path], layout: Layout = LAYOUT) -> tuple[list[Any], Places]:
+    places = Places(layout)
+    found = pa.concat_tables([layout.schema().empty_table(), *rows(files, layout, places)])
     return [tuple(row.values()) for row in found.to_pylist()], places
 
 
-def test_sequence_is_the_line_counted_on_over_files(write: Write) -> None:
+def test_sequence_is_the_row_counted_on_over_files(write: Write) -> None:
     files = [write("b.csv", "u,x,1\nv,y,2\n"), write("empty.csv", ""), write("a.csv", "w,z,0\n")]
     found, places = table(files)
     assert found == [("u", "x", 1, 0), ("v", "y", 2, 1), ("w", "z", 0, 2)]
     assert places.locate(2) == (str(files[2]), 1)
-    assert (places.counts["files"], places.counts["empty_files"], places.counts["rows"]) == (3, 1, 3)
+    assert places.record() == {"files": 3, "rows": 3}
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 7, 64, 1 << 20])
-def test_the_size_of_a_chunk_changes_nothing(write: Write, chunk_bytes: int) -> None:
+@pytest.mark.parametrize("block_bytes", [40, 64, 1 << 20])
+def test_blank_lines_are_no_rows_and_quoted_line_breaks_end_none(
+    write: Write, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", block_bytes)
     text = 'user,note,time\n"u",a,1\n\nv,"two\nlines, ""quoted""",2\r\n\r\nw,,3'
-    found, places = table([write("a.csv", text)], QUOTED, chunk_bytes=chunk_bytes)
-    assert found == [("u", "a", 1, 1), ("v", 'two\nlines, "quoted"', 2, 3), ("w", "", 3, 6)]
-    assert places.counts["blank_lines"] == 2
+    found, places = table([write("a.csv", text)], QUOTED)
+    assert found == [("u", "a", 1, 0), ("v", 'two\nlines, "quoted"', 2, 1), ("w", "", 3, 2)]
+    assert [places.locate(sequence)[1] for sequence in range(3)] == [2, 4, 7]
 
 
-def test_a_large_file_keeps_every_line_in_its_place(write: Write) -> None:
+def test_a_large_file_keeps_every_line_in_its_place(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", 10_000)
     lines = [f"u{line % 7},n,{line}" for line in range(50_000)]
-    found, _ = table([write("a.csv.gz", "\n".join(lines))], chunk_bytes=10_000)
+    found, _ = table([write("a.csv.gz", "\n".join(lines))])
     assert [(time, sequence) for _, _, time, sequence in found] == [(line, line) for line in range(50_000)]
+
+
+def test_values_may_be_separated_by_several_characters(write: Write) -> None:
+    path = write("a.dat", "u::x::1\n\nv::y,z::2\n")
+    layout = Layout(LAYOUT.columns, delimiter="::")
+    assert table([path], layout)[0] == [("u", "x", 1, 0), ("v", "y,z", 2, 1)]
+    with pytest.raises(SourceError, match=r"'\?' is not a whole number"):
+        table([write("b.dat", "u::x::?\n")], layout)
 
 
 def test_gzip_is_known_by_its_content(write: Write) -> None:
@@ -56,7 +69,7 @@ def test_gzip_is_known_by_its_content(write: Write) -> None:
 
 def test_a_header_is_found_by_name_in_any_order_behind_a_mark_and_blank_lines(write: Write) -> None:
     path = write("a.csv", b"\xef\xbb\xbf\n\ntime,more,note,user\n5,?,x,u\n")
-    assert table([path], QUOTED)[0] == [("u", "x", 5, 3)]
+    assert table([path], QUOTED)[0] == [("u", "x", 5, 0)]
 
 
 @pytest.mark.parametrize(
@@ -78,10 +91,11 @@ def test_the_first_wrong_line_is_named(write: Write, text: str, line: int, colum
     assert caught.value.expected
 
 
-def test_a_wrong_line_of_a_later_chunk_and_file_is_named(write: Write) -> None:
+def test_a_wrong_line_of_a_later_block_and_file_is_named(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_module, "BLOCK_BYTES", 500)
     files = [write("a.csv", "u,x,1\n" * 10), write("b.csv", "u,x,1\n" * 4_000 + "u,x,?\n")]
     with pytest.raises(SourceError) as caught:
-        table(files, chunk_bytes=500)
+        table(files)
     assert (caught.value.file, caught.value.line) == (str(files[1]), 4_001)
 
 

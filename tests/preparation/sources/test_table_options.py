@@ -36,7 +36,7 @@ def test_rows_without_user_item_or_time_are_skipped_and_counted_by_reason(
     write: Write, mapped: Read, rows: Rows
 ) -> None:
     raw = mapped(write("log.csv", BAD), skip_invalid=True, event_type="kind")
-    assert rows(raw.events, "user", "item", "time", "sequence") == [("x", "a", 1, 1), ("y", "f", 9, 9)]
+    assert rows(raw.events, "user", "item", "time", "sequence") == [("x", "a", 1, 0), ("y", "f", 9, 8)]
     assert raw.record["skipped"] == {
         "rows": 7,
         "no_user": {"rows": 2, "first": "log.csv, line 3"},
@@ -99,8 +99,8 @@ def test_a_query_keeps_rows_and_makes_columns_of_any_role(write: Write, mapped: 
     )
     assert rows(raw.items, "item", "department") == [("a", "food"), ("b", "toys")]
     assert rows(raw.impressions, "item", "time", "liked", "loved", "sequence") == [
-        ("a", 1511481601, 1.0, 0.0, 1),
-        ("b", 1511568001, 0.0, 0.0, 2),
+        ("a", 1511481601, 1.0, 0.0, 0),
+        ("b", 1511568001, 0.0, 0.0, 1),
     ]
     assert raw.record["rows"] == 2
     assert raw.record["tables"]["log"]["rows"] == 3

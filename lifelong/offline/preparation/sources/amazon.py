@@ -24,17 +24,18 @@ import pyarrow as pa
 from lifelong.errors import SourceError
 from lifelong.offline.preparation.engine import scalars, stage
 from lifelong.offline.preparation.sources import staging
-from lifelong.offline.preparation.sources.lines import first_object, json_rows, literal_rows
+from lifelong.offline.preparation.sources.lines import object_rows, objects
 from lifelong.offline.preparation.sources.rawlog import RawLog
-from lifelong.offline.preparation.sources.text import Places
 
 OPTIONS: dict[str, str | tuple[str, ...]] = {"threshold": "", "price": ("drop", "keep"), "brand": ("keep", "drop")}
 FIELDS = ("category", "brand")
 PRICE = "price"
-REVIEWS = pa.schema(
-    [("reviewerID", pa.string()), ("asin", pa.string()), ("overall", pa.float64()), ("unixReviewTime", pa.int64())]
+_REVIEW = {"reviewerID": pa.string(), "asin": pa.string(), "overall": pa.float64(), "unixReviewTime": pa.int64()}
+_SEQUENCE = pa.field("sequence", pa.int64())
+REVIEWS = pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in _REVIEW.items()), _SEQUENCE])
+META = pa.schema(
+    [pa.field("asin", pa.string(), nullable=False), *((name, pa.string()) for name in (*FIELDS, PRICE)), _SEQUENCE]
 )
-META = pa.schema([(name, pa.string()) for name in ("item", *FIELDS, PRICE)] + [("sequence", pa.int64())])
 
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
@@ -42,15 +43,14 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     threshold = staging.check_number(options, "threshold")
     roles = staging.by_marker(
         # An empty file has no role that matters.
-        ((path, [*map(str, first_object(path) or ["reviewerID"])]) for path in paths),
+        ((path, list(next(objects(path), (1, {"reviewerID": ""}))[1])) for path in paths),
         {"reviews": "reviewerID", "meta": "asin"},
         {"reviews": "name reviews_*.json"},
         expected="reviews (reviewerID, asin, overall, unixReviewTime) or meta (asin, categories)",
     )
     reviews, meta = roles["reviews"], roles["meta"]
-    places = Places()
-    schema = REVIEWS.append(pa.field("sequence", pa.int64()))
-    table = stage(connection, json_rows(reviews, REVIEWS, places), schema)
+    record: dict[str, Any] = {}
+    table = stage(connection, object_rows(reviews, REVIEWS, record, make=_review), REVIEWS)
     log = table.select(
         user=table["reviewerID"],
         item=table["asin"],
@@ -59,7 +59,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         sequence=table["sequence"],
     )
     events = log.drop("rating")
-    raw = RawLog(name="Amazon reviews", events=events, ratings=log, record={**places.record()})
+    raw = RawLog(name="Amazon reviews", events=events, ratings=log, record=record)
     if meta:
         _add_meta(connection, raw, meta, with_price=options["price"] == "keep", with_brand=options["brand"] == "keep")
     elif options["price"] == "keep":
@@ -75,15 +75,19 @@ def _add_meta(
     connection: Any, raw: RawLog, files: Sequence[Path], *, with_price: bool, with_brand: bool = True
 ) -> None:
     """Add category and, if asked for, brand and price."""
-    places = Places()
-    table = stage(connection, literal_rows(files, _meta_row, META, places), META)
+    record: dict[str, Any] = {}
+    table = stage(connection, object_rows(files, META, record, make=_meta_row), META).rename(item="asin")
     names = [name for name in FIELDS if with_brand or name != "brand"] + [PRICE] * with_price
     counted = scalars(table.aggregate(**{name: table[name].isnull().sum() for name in names}))
-    raw.record["meta_files"] = places.record()
+    raw.record["meta_files"] = record
     raw.record["meta_without"] = {name: int(counted[name] or 0) for name in names}
     raw.record["items_without_meta"] = staging.without_meta(raw.events, table)
     staging.add_fields(raw, table, names)
     raw.number_fields = (PRICE,) if with_price else ()
+
+
+def _review(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found.get(name) for name in _REVIEW}
 
 
 def _meta_row(found: Mapping[str, Any]) -> dict[str, str | None]:
@@ -93,7 +97,7 @@ def _meta_row(found: Mapping[str, Any]) -> dict[str, str | None]:
     category = last[-1] if isinstance(last, list) and last else last if isinstance(last, str) else None
     brand = found.get("brand")
     return {
-        "item": str(found["asin"]),
+        "asin": None if (item := found.get("asin")) is None else str(item),
         "category": str(category) if category else None,
         "brand": str(brand) if brand else None,
         "price": None if (price := found.get("price")) is None else str(price),

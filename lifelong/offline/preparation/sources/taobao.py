@@ -1,6 +1,6 @@
 """Taobao UserBehavior: csv without a header, `user,item,category,behaviour,unix seconds`.
 
-Known quirks, all counted: rows outside the window (dropped), a cut last line (dropped), ties, exact duplicates (kept),
+Known quirks, all counted: rows outside the window (dropped), ties, exact duplicates (kept),
 unsorted rows, items with a category that changes (the last one wins).
 
 Options:
@@ -32,7 +32,6 @@ LAYOUT = Layout(
         Column("event_type", choices=BEHAVIOURS),
         Column("time", "integer"),
     ),
-    may_be_cut=True,
 )
 
 

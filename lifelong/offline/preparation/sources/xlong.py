@@ -48,7 +48,7 @@ LAYOUT = Layout(
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open train and test files."""
     splits, graphs = _roles(paths, options)
-    places, schema = Places(), LAYOUT.schema().append(pa.field("split", pa.string()))
+    places, schema = Places(LAYOUT), LAYOUT.schema().append(pa.field("split", pa.string()))
     table = stage(connection, _lines(splits, places), schema)
     items = table["history"].split(",")
     lines = _named(table.mutate(history_item=items, length=items.length().cast("int64")))
