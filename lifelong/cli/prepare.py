@@ -72,8 +72,8 @@ def prepare(
     if out is None:
         fix = "name a new folder for the dataset: --out data"
         raise UsageError("--out is not given", expected="--out DATA", fix=fix)
-    named = {"protocol": protocol, "negatives": negatives, "mapping": mapping, "start": start, "vault": vault}
-    named["tasks"] = tasks
+    named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "tasks": tasks}
+    named |= {"mapping": mapping, "start": start}
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}
     given |= {"options": pairs(option, option="--option"), "overwrite": overwrite}

@@ -32,7 +32,7 @@ def prepare(*words):
         (prepare("nowhere.csv", *COLUMNS), "there is no such file", "check the path"),
         (prepare(".", *COLUMNS), "this is a folder", "name its files: ./*"),
         (prepare("log.csv"), "no such column (it has at, who, what)", "--option user=COLUMN"),
-        (prepare("log.csv", *COLUMNS), "is not a number", "--option time_unit=iso"),
+        (prepare("log.csv", *COLUMNS), "is not a time", "--option time_unit=iso"),
         (prepare("ms.csv", *COLUMNS), "is not a time", "--option time_unit=ms"),
         (prepare("german.csv", *COLUMNS), "no such column (it has at;who;what)", '--option "delimiter=;"'),
         (prepare("log.csv", "--option", "foo"), "--option foo", "write --option key=value"),

@@ -82,7 +82,7 @@ def columns_of(path: Path, text: Text) -> Sequence[str]:
         return names
     if _is_json(path):
         return (JSON,)
-    return header_names(path, layout_of(text, {}, {})) if text.header else text.columns
+    return header_names(path, layout_of(text, {})) if text.header else text.columns
 
 
 def _is_json(path: Path) -> bool:
@@ -120,7 +120,7 @@ class Tables:
         else:
             text: Text = mapping.tables.get(name, mapping)
             names = columns_of(paths[0], text)
-            opened = open_rows(self._connection, paths, text, dict.fromkeys(names, "any"), checked=False)
+            opened = open_rows(self._connection, paths, text, dict.fromkeys(names, "any"))
         ends = (*opened.first[1:], None)
         which = " ".join(
             f"WHEN sequence < {end} THEN {_text(path.name)}" for path, end in zip(paths[:-1], ends[:-1], strict=True)

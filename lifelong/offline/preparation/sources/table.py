@@ -10,7 +10,7 @@ last value wins), items without a row in the items' files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from lifelong.errors import ConfigError
 from lifelong.offline.preparation.engine import quoted
 from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
+from lifelong.offline.preparation.sources.parquet import Kind
 from lifelong.offline.preparation.sources.queries import LOG, Tables, columns_of, files_of
 from lifelong.offline.preparation.sources.rawlog import RawLog
-from lifelong.offline.preparation.sources.table_checks import check_times, numbers, times, usable
-from lifelong.offline.preparation.sources.table_rows import Opened, is_checked_later, open_log, open_rows, wanted_of
+from lifelong.offline.preparation.sources.table_checks import check_ids, numbers, times, usable
+from lifelong.offline.preparation.sources.table_rows import Opened, open_log, open_rows, wanted_of
 
 OPTIONS = None
 """They are the mapping's settings, which it checks itself."""
@@ -110,7 +111,7 @@ class _MappedLog:
             key: name of the id in the result -> its column.
         """
         ((name, column),) = key.items()
-        wanted = {**dict.fromkeys(section.fields.values(), "string"), column: "id"}
+        wanted: dict[str, Kind] = {**dict.fromkeys(section.fields.values(), "value"), column: "id"}
         if section.table is not None and section.table not in self.files:
             return None
         if self.tables is not None:
@@ -122,6 +123,7 @@ class _MappedLog:
         else:
             text = section if section.table is None else self.mapping.tables[section.table]
             opened = open_rows(self.connection, self._files_of(section), text, wanted)
+        check_ids(opened, column)
         ids = opened.column(column).cast("string").name(name)
         return opened, opened.table.select(ids, opened.table["sequence"], *_fields(opened, section))
 
@@ -160,7 +162,7 @@ class _MappedLog:
         return raw
 
 
-def _check_columns(opened: Opened, wanted: Mapping[str, str], *, setting: str) -> None:
+def _check_columns(opened: Opened, wanted: Iterable[str], *, setting: str) -> None:
     """Check that a query gives the columns that the mapping names."""
     absent = [name for name in wanted if name not in opened.alias]
     if absent:
@@ -172,18 +174,11 @@ def _check_columns(opened: Opened, wanted: Mapping[str, str], *, setting: str) -
 
 def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
     """The rows with a user, an item and a time, under our names, and counts."""
-    time, later = times(opened, mapping), is_checked_later(mapping)
-    kept, skipped = usable(opened, mapping, time) if later else (ibis.literal(True), {})
-    if not later:
-        check_times(opened, mapping, time)
+    time = times(opened, mapping)
+    kept, skipped = usable(opened, mapping, time)
     types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
     rated = [mapping.rating] if mapping.rating else []
-    read = {
-        name: numbers(opened, name, _labelled(opened, name, kept, mapping))
-        if later
-        else opened.column(name).cast("float64")
-        for name in (*mapping.labels, *rated)
-    }
+    read = {name: numbers(opened, name, _labelled(opened, name, kept, mapping)) for name in (*mapping.labels, *rated)}
     splits = [opened.column(mapping.split).cast("string").name("split")] if mapping.split else []
     log = opened.table.filter(kept).select(
         opened.column(mapping.user).cast("string").name("user"),

@@ -49,23 +49,11 @@ def _in_seconds(number: Any, mapping: TableMapping) -> Any:
     return ibis.ifelse(seconds.abs() < _BEYOND, seconds, ibis.null("float64")).floor().cast("int64")
 
 
-def check_times(opened: Opened, mapping: TableMapping, time: Any) -> None:
-    """Check that all times can be right.
-
-    Raises:
-        SourceError: one cannot; names the first.
-    """
-    text, wrong = opened.column(mapping.time).cast("string"), _is_wrong(time, mapping)
-    sequence, found = _first(opened, wrong, text)
-    if sequence is not None:
-        raise _not_a_time(opened, mapping, sequence, found)
-
-
 def usable(opened: Opened, mapping: TableMapping, time: Any) -> tuple[Any, dict[str, Any]]:
     """Which rows have a user, an item, a time and, where the log has types, a type.
 
     Args:
-        opened: rows that were not checked when they were staged.
+        opened: staged rows.
         mapping: says whether rows may be skipped.
         time: `times`.
 
@@ -98,11 +86,25 @@ def usable(opened: Opened, mapping: TableMapping, time: Any) -> tuple[Any, dict[
     return reason == "", {"skipped": skipped}
 
 
+def check_ids(opened: Opened, name: str) -> None:
+    """Check that a column has an id in every row.
+
+    Raises:
+        SourceError: a row has none; names the first.
+    """
+    text = opened.column(name).cast("string")
+    sequence, _ = _first(opened, text.isnull() | (text == ""), text)
+    if sequence is not None:
+        file, line = opened.locate(sequence)
+        expected, fix = "an id in every row", "correct the value, or remove the row"
+        raise SourceError("there is no value", file=file, line=line, column=name, expected=expected, fix=fix)
+
+
 def numbers(opened: Opened, name: str, rows: Any) -> Any:
     """A column that must hold numbers, as float64.
 
     Args:
-        opened: rows that were not checked when they were staged.
+        opened: staged rows.
         name: of the column.
         rows: condition of those that are kept.
 
@@ -168,6 +170,6 @@ def _not_a_time(opened: Opened, mapping: TableMapping, sequence: int, text: str 
         line=line,
         column=mapping.time,
         expected=f"the format {mapping.time_format}" if mapping.time_format else f"time_unit = {mapping.time_unit!r}",
-        fix="set time_unit (s, ms, us, ns, iso, ordinal) or time_format: in the mapping, or by --option time_unit=ms or"
-        " --option 'time_format=%d.%m.%Y %H:%M:%S'",
+        fix="for texts such as 2017-11-25T18:00:00Z --option time_unit=iso, for milliseconds --option time_unit=ms (or "
+        "us, ns, ordinal), for others such as --option 'time_format=%d.%m.%Y %H:%M:%S'; or the same in the mapping",
     )

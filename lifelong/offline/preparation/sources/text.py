@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -46,14 +46,12 @@ class Column:
         kind: what its values must be; an `id` is a text that is not empty.
         choices: the only allowed values, if not empty.
         header: its name in the file, if it differs.
-        fix: what to do about a value that is not of its kind.
     """
 
     name: str
     kind: Literal["string", "id", "integer", "number"] = "string"
     choices: tuple[str, ...] = ()
     header: str = ""
-    fix: str = ""
 
     @property
     def named(self) -> str:
@@ -207,7 +205,7 @@ def rows(files: Sequence[Path], layout: Layout, places: Places) -> Iterator[pa.T
             yield table.append_column("sequence", sequence)
 
 
-def staged(connection: object, files: Sequence[Path], layout: Layout) -> tuple[object, Places]:
+def staged(connection: Any, files: Sequence[Path], layout: Layout) -> tuple[Any, Places]:
     """All rows of several files as a table of the engine, and the places of their lines.
 
     Raises:
@@ -346,6 +344,5 @@ def _checked(path: Path, layout: Layout, names: Sequence[str], *, start: int = 0
                     line=line,
                     column=f"{at + 1} ({column.named})",
                     expected=column.expected,
-                    fix=column.fix if values[at] else "",
                 )
         yield [values[at] for at, _ in columns]
