@@ -142,7 +142,6 @@ def _summary(result: Result) -> list[Any]:
     from lifelong.offline.reports.tables import (
         calibration_table,
         delays_table,
-        graded_table,
         metrics_table,
         ranking_table,
         slices_table,
@@ -161,7 +160,6 @@ def _summary(result: Result) -> list[Any]:
     tables = [
         metrics_table(result),
         tasks_table(result),
-        graded_table(result),
         slices_table(result),
         delays_table(result),
         calibration_table([result]),

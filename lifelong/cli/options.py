@@ -92,7 +92,7 @@ MaxAhead = Annotated[
 
 MAPPING_SETTINGS = (
     *("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "fields", "numbers", "missing"),
-    *("delimiter", "header", "columns", "quoted", "encoding", "target_types", "labels", "rating", "threshold"),
+    *("delimiter", "header", "columns", "quoted", "encoding", "target_types", "labels", "rating"),
     *("history", "split", "negatives", "name", "query", "tables", "skip_invalid", "items", "users"),
 )
 """What a mapping file may say: the settings of `prepare table`, whose module needs DuckDB, and `event_id`."""

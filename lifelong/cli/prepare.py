@@ -42,9 +42,7 @@ def prepare(
         float | None,
         typer.Option(metavar="SHARE", help="Hold out the last share, such as 0.05, for evaluate --split vault."),
     ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4,rating.")
-    ] = None,
+    tasks: Annotated[str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4.")] = None,
     start: Annotated[
         Path | None,
         typer.Option(

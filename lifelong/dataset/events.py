@@ -43,8 +43,6 @@ class Schema(Record):
     """Fields of the users' profiles."""
     number_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
     """Item fields that hold numbers."""
-    grades: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
-    """Values of a rating, ascending, if all its steps are tasks (`offline.preparation.ratings`); else empty."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:

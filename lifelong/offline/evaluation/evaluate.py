@@ -27,7 +27,6 @@ from lifelong.launch import launch
 from lifelong.offline.data.batches import evaluation_batches
 from lifelong.offline.data.recent import recent_parts
 from lifelong.offline.evaluation import metrics
-from lifelong.offline.evaluation.graded import graded_metrics
 from lifelong.offline.evaluation.in_sample import InSample, check_in_sample
 from lifelong.offline.evaluation.list_order import counted_numbers
 from lifelong.offline.evaluation.metrics import Sample
@@ -381,7 +380,7 @@ def record(scored: Scored, *, resamples: int = RESAMPLES, seed: int = 0) -> Resu
     drawn = bootstrap(samples, resamples=resamples, seed=seed)
     whole = samples["all"]
     grouped = metrics.gauc(whole.label, whole.logit, whole.user)
-    manifest, (delay, logit_NT) = scored.dataset.manifest, next(iter(scored.logits.items()))
+    manifest, delay = scored.dataset.manifest, next(iter(scored.logits))
 
     def measured(key: str, names: Sequence[str] = ()) -> dict[str, Any]:
         return estimates(samples[key], drawn[key], names or metrics.metric_names())
@@ -405,7 +404,6 @@ def record(scored: Scored, *, resamples: int = RESAMPLES, seed: int = 0) -> Resu
         unseen=slice_result("unseen", samples["unseen"], drawn["unseen"]),
         delays=[DelayResult(delay=int(key[6:]), metrics=measured(key)) for key in samples if key.startswith("delay:")],
         other_tasks={task: measured(f"task:{task}") for task in scored.dataset.schema.tasks[1:]},
-        graded=graded_metrics(scored.dataset, scored.examples, logit_NT, resamples=resamples, seed=seed),
         counts=Counts(
             examples=len(whole),
             positives=int(whole.positive.sum()),

@@ -164,8 +164,6 @@ class Result(RecordFile):
     """Targets with an item that was not known in training."""
     delays: list[DelayResult] = Field(default=[])
     other_tasks: dict[str, dict[str, Estimate]] = Field(default={})
-    graded: dict[str, Estimate] = Field(default={})
-    """Errors of the expected rating, where all steps of a rating are tasks; see `offline.evaluation.graded`."""
     counts: Counts
     resamples: int
     seed: int
@@ -198,14 +196,13 @@ class Result(RecordFile):
         """All metrics as a `pandas.DataFrame`: part, metric, value, low, high (a 95 % interval), reason.
 
         The parts are `all`, `calibrated`, `length <bounds>`, `repeat`, `explore` and `unseen` items, `delay
-        <duration>`, `task <name>`, and `graded` errors of a rating. A metric that is not defined has no value but a
-        reason.
+        <duration>` and `task <name>`. A metric that is not defined has no value but a reason.
         """
         parts: dict[str, Mapping[str, Estimate]] = {"all": self.metrics, "calibrated": self.calibrated or {}}
         parts |= {f"length {one.name}": one.metrics for one in self.slices}
         parts |= {one.name: one.metrics for one in (*self.repeats, self.unseen)}
         parts |= {f"delay {format_duration(one.delay)}": one.metrics for one in self.delays}
-        parts |= {f"task {task}": found for task, found in self.other_tasks.items()} | {"graded": self.graded}
+        parts |= {f"task {task}": found for task, found in self.other_tasks.items()}
         rows = (
             {"part": part, "metric": metric, **estimate.model_dump()}
             for part, found in parts.items()

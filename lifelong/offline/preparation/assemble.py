@@ -177,7 +177,6 @@ def make_manifest(
             user_fields=log.user_fields,
             number_fields=log.number_fields,
             tasks=job.tasks(rule),
-            grades=log.grades if rule.rule == "none" else (),
         ),
         negatives=rule,
         cut_times=cut_times,

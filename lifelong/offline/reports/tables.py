@@ -20,7 +20,6 @@ LABELS = {
 }
 ITEMS = {"repeat": "item had before", "explore": "item not had before", "unseen": "item unseen in training"}
 BY_HISTORY = "AUC by length of the history at the target, and by whether the user had the item before."
-_GRADED = {"rmse": "RMSE", "mae": "MAE", "rmse_of_mean": "RMSE of the mean rating of training"}
 _RANKING = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 
 
@@ -148,13 +147,6 @@ def _metrics(head: str, records: Mapping[str, Mapping[str, Estimate]], caption: 
     own = own_metrics(records.values())
     rows: list[list[Cell]] = [[name, *(of.get(metric) for metric in [*LABELS, *own])] for name, of in records.items()]
     return Table([head, *LABELS.values(), *own], rows, caption)
-
-
-def graded_table(result: Result) -> Table | None:
-    """Errors of the expected rating; None where no rating is graded."""
-    header = ["", *(_GRADED[name] for name in result.graded)]
-    rows: list[list[Cell]] = [["expected rating", *result.graded.values()]]
-    return Table(header, rows, "Errors of ratings.") if result.graded else None
 
 
 def slices_table(result: Result) -> Table:

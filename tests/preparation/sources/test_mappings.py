@@ -206,16 +206,13 @@ RATINGS = "userId,movieId,rating,timestamp\n1,2,3.5,100\n1,3,5,101\n"
 MOVIES = 'movieId,title,genres\n2,"A ""b"", c",Drama|War\n3,d,(no genres listed)\n'
 
 
-def test_ratings_of_movielens_are_events_and_from_a_threshold_labels(write: Write, read: Read, rows: Rows) -> None:
+def test_ratings_of_movielens_are_events(write: Write, read: Read, rows: Rows) -> None:
     paths = write("movies.csv", MOVIES), write("ratings.csv", RATINGS)
     raw = read("movielens", *paths)
     assert rows(raw.events, *EVENT, "sequence") == [("1", "2", 100, 0), ("1", "3", 101, 1)]
     assert rows(raw.items, "item", "genres") == [("2", "Drama|War"), ("3", None)]
     assert (raw.impressions, raw.protocol) == (None, "temporal")
     assert rows(raw.ratings, "item", "rating") == [("2", 3.5), ("3", 5.0)]
-    raw = read("movielens", *paths, threshold="4")
-    assert rows(raw.impressions, "item", "response") == [("2", 0.0), ("3", 1.0)]
-    assert len(rows(raw.events, "item")) == 2
 
 
 def test_older_releases_of_movielens_have_other_delimiters_and_latin1(write: Write, read: Read, rows: Rows) -> None:
@@ -326,8 +323,6 @@ def test_atomic_files_of_recbole_are_events_fields_and_profiles(write: Write, re
     assert rows(raw.users, "user", "age") == [("1", "25")]
     assert (raw.protocol, raw.impressions) == ("temporal", None)
     assert rows(raw.ratings, "item", "rating") == [("7", 5.0), ("8", 3.0)]
-    raw = read("recbole", paths[2], threshold="4")
-    assert rows(raw.impressions, "item", "response") == [("7", 1.0), ("8", 0.0)]
 
 
 def test_the_given_split_of_fuxictr_is_kept(write: Write, tmp_path: Path) -> None:

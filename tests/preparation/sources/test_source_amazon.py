@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lifelong.errors import ConfigError, SourceError
+from lifelong.errors import SourceError
 
 Write, Read, Rows = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]]
 DAY = 86_400
@@ -68,14 +68,6 @@ def test_the_price_of_a_meta_line_is_a_number_where_it_is_asked_for(write: Write
     assert (plain := read("amazon", reviews, meta)).item_fields == ("category", "brand") and not plain.number_fields
     with pytest.raises(SourceError, match="the meta file, which has the prices, is missing"):
         read("amazon", reviews, price="keep")
-
-
-def test_stars_from_a_threshold_are_labels(write: Write, read: Read, rows: Rows) -> None:
-    raw = read("amazon", write("reviews.json", review(stars=3) + review(stars=4.0)), threshold="4")
-    assert rows(raw.impressions, "item", "response") == [("x", 0.0), ("x", 1.0)]
-    assert raw.protocol == "impressions"
-    with pytest.raises(ConfigError, match="threshold = 'four'"):
-        read("amazon", write("reviews.json", review()), threshold="four")
 
 
 @pytest.mark.parametrize(

@@ -107,16 +107,6 @@ def test_labels_make_impressions_and_only_responses_are_events(write: Write, map
     assert (raw.tasks, raw.protocol) == (("clk", "buy"), "impressions")
 
 
-def test_a_rating_and_its_threshold_make_labels_and_every_row_is_an_event(
-    write: Write, mapped: Read, rows: Rows
-) -> None:
-    path = write("log.csv", "u,i,t,stars\nx,a,1,3.5\nx,b,2,4\n")
-    raw = mapped(path, rating="stars", threshold=4)
-    assert rows(raw.impressions, "item", "response") == [("a", 0.0), ("b", 1.0)]
-    assert rows(raw.events, "item") == [("a",), ("b",)]
-    assert rows(mapped(path, rating="stars", threshold=4, history="positive").events, "item") == [("b",)]
-
-
 def test_items_files_bring_fields_beside_those_of_the_log(write: Write, mapped: Read, rows: Rows) -> None:
     write("items1.tsv", "sku\tbrand\na\tb1\nz\tb9\n")
     write("items2.tsv", "sku\tbrand\na\tb2\n")
@@ -259,8 +249,7 @@ def test_all_mistakes_of_a_mapping_are_told_at_once(write: Write, read: Read) ->
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"threshold": 4}, "threshold is for a rating"),
-        ({"rating": "s", "threshold": 1, "labels": ["l"]}, "not both"),
+        ({"rating": "s", "labels": ["l"]}, "not both"),
         ({"history": "all"}, "no labels"),
         ({"target_types": ["buy"]}, "needs event_type"),
         ({"fields": ["time"]}, "cannot name an item field"),

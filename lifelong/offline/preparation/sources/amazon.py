@@ -9,8 +9,6 @@ null), meta lines without category or brand, several meta lines of one item (the
 Options:
     price: `drop` (default) or `keep`: the price of the meta line as an item field that is a number. It is the price of
         the day on which the meta data was collected.
-    threshold: stars from which a review is a positive label; then every review is a labelled impression (protocol
-        `impressions`), and an event too. Default: none, labels are sampled, unless `--tasks` asks for ratings.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.lines import object_rows, objects
 from lifelong.offline.preparation.sources.rawlog import RawLog
 
-OPTIONS: dict[str, str | tuple[str, ...]] = {"threshold": "", "price": ("drop", "keep"), "brand": ("keep", "drop")}
+OPTIONS: dict[str, str | tuple[str, ...]] = {"price": ("drop", "keep"), "brand": ("keep", "drop")}
 FIELDS = ("category", "brand")
 PRICE = "price"
 _REVIEW = {"reviewerID": pa.string(), "asin": pa.string(), "overall": pa.float64(), "unixReviewTime": pa.int64()}
@@ -40,7 +38,6 @@ META = pa.schema(
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open reviews and meta files."""
-    threshold = staging.check_number(options, "threshold")
     roles = staging.by_marker(
         # An empty file has no role that matters.
         ((path, list(next(objects(path), (1, {"reviewerID": ""}))[1])) for path in paths),
@@ -68,7 +65,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
             expected="meta_*.json with the reviews",
             fix="name the meta file too, or prepare without prices: --option price=drop",
         )
-    return staging.rated(raw, log, threshold) if threshold is not None else raw
+    return raw
 
 
 def _add_meta(

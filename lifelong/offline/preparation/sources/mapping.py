@@ -167,13 +167,12 @@ class TableMapping(_Section):
     labels: Names = ()
     """Columns with 0/1 labels: every row is an impression."""
     rating: str | None = None
-    """Column with a rating, from which `--tasks` makes labels; or label = rating >= threshold."""
-    threshold: float | None = None
+    """Column with a rating, from which `--tasks` makes labels."""
     split: str | None = None
     """With labels: column with train, validation or test, where the split is given."""
     history: Literal["all", "positive", "unlabelled"] | None = None
-    """With labels: which rows are events; `unlabelled`: those without a label, and no others. Default: all rated rows,
-    and labelled rows with a label above 0."""
+    """With labels: which rows are events; `unlabelled`: those without a label, and no others. Default: positive, those
+    with a label above 0."""
     negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None
     """Rule of negatives when the user names none."""
     name: str = "table"
@@ -200,21 +199,15 @@ class TableMapping(_Section):
 
     @model_validator(mode="after")
     def _labels_agree(self) -> TableMapping:
-        if self.threshold is not None and self.rating is None:
-            raise ValueError("threshold is for a rating, and none is named")
         _check_names([*self.fields, *self.labels])
         if self.rating and self.labels:
             raise ValueError("give labels, or a rating, not both")
-        if self.history and not (self.rating or self.labels):
+        if self.history and not self.labels:
             raise ValueError("history says which labelled rows are events; there are no labels")
-        if self.history == "positive" and self.rating and self.threshold is None:
-            raise ValueError("history = positive needs the threshold from which a rating is positive")
         if self.target_types and not self.event_type:
             raise ValueError("target_types needs event_type")
         if self.split and not self.labels:
             raise ValueError("split is for labelled rows, and there are no labels")
-        if self.history == "unlabelled" and not self.labels:
-            raise ValueError("history = unlabelled is for labels")
         _check_names([*self.fields, *(name for section in self.items for name in section.fields)])
         self._check_tables()
         return self

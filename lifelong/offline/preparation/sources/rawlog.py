@@ -33,7 +33,6 @@ class RawLog:
         tasks: names of the label columns.
         ratings: `user`, `item`, `time`, `sequence` and `rating` (a number) of every rated row, from which `--tasks` can
             make labels; None if there are none.
-        grades: values of a rating, ascending, if all its steps are tasks (`lifelong.offline.preparation.ratings`).
         target_types: event types that make a positive target when labels are sampled; None = every event.
         protocol: the protocol that fits this source when the user names none.
         negatives: the rule of negatives that fits this source when the user names none; None = the protocol's.
@@ -53,7 +52,6 @@ class RawLog:
     impressions: Any | None = None
     tasks: tuple[str, ...] = ("response",)
     ratings: Any | None = None
-    grades: tuple[float, ...] = ()
     target_types: tuple[str, ...] | None = None
     protocol: Literal["temporal", "paper", "impressions", "given"] = "temporal"
     negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None

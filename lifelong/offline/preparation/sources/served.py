@@ -47,8 +47,11 @@ _FIELD = "field_"
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open impressions and responses."""
-    window = staging.check_number(options, "window")
-    if window is None or window <= 0:
+    try:
+        window = float(options["window"])
+    except ValueError:
+        window = 0.0
+    if window <= 0:
         raise ConfigError(
             [f"window = {options['window']!r}: expected seconds above 0"], fix="give seconds, such as window=1800"
         )

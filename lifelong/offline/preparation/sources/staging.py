@@ -108,18 +108,6 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def check_number(settings: Mapping[str, str], name: str) -> float | None:
-    """An option as a number, None where it is empty.
-
-    Raises:
-        ConfigError: it is not a number.
-    """
-    try:
-        return float(settings[name]) if settings[name] else None
-    except ValueError:
-        raise ConfigError([f"{name} = {settings[name]!r} is not a number"], fix="give a number") from None
-
-
 # Functions of the engine: microseconds since 1970; a timestamp from a text, null where the text does not fit.
 epoch_us: Any = ibis.udf.scalar.builtin(lambda moment: None, name="epoch_us", signature=(("timestamp",), "int64"))
 try_strptime: Any = ibis.udf.scalar.builtin(
@@ -173,18 +161,3 @@ def add_fields(raw: RawLog, table: Any, fields: Sequence[str]) -> None:
 def without_meta(events: Any, items: Any) -> int:
     """How many items of the events have no row in `items`."""
     return count(events.select("item").distinct().anti_join(items, "item"))
-
-
-def rated(raw: RawLog, log: Any, threshold: float) -> RawLog:
-    """Labels from ratings: every rated row is an event and a labelled impression.
-
-    Args:
-        raw: the log without labels.
-        log: columns `user`, `item`, `time`, `sequence`, `rating`.
-        threshold: label = rating >= threshold.
-    """
-    liked = (log["rating"] >= threshold).cast("float64")
-    raw.impressions = log.select("user", "item", "time", "sequence", response=liked)
-    raw.protocol = "impressions"
-    raw.record["threshold"] = threshold
-    return raw

@@ -68,7 +68,7 @@ class _MappedLog:
         """Events, impressions, items and users."""
         mapping = self.mapping
         log, record = _log(self._opened_log(), mapping)
-        tasks = mapping.labels if mapping.threshold is None else ("response",)
+        tasks = mapping.labels
         base = ["user", "item", "time", "sequence"]
         events = log.filter(_is_event(log, tasks, mapping)).select(base + ["event_type"] * bool(mapping.event_type))
         shown = log.filter(log[tasks[0]].notnull()) if mapping.history == "unlabelled" else log
@@ -187,7 +187,7 @@ def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
         opened.table["sequence"],
         *types,
         *splits,
-        *_labels(read, mapping),
+        *(read[name].name(name) for name in mapping.labels),
         *_fields(opened, mapping),
         *(read[name].name(_RATING) for name in rated),
     )
@@ -206,19 +206,11 @@ def _fields_within(log: Any, mapping: TableMapping) -> Callable[[Callable[[Any],
     return lambda keep: staging.one_row_per_item(keep(log), list(mapping.fields))
 
 
-def _labels(number: Mapping[str, Any], mapping: TableMapping) -> list[Any]:
-    """Label columns, named by their task, from the columns that are numbers."""
-    if mapping.rating and mapping.threshold is not None:
-        return [(number[mapping.rating] >= mapping.threshold).cast("float64").name("response")]
-    return [number[name].name(name) for name in mapping.labels]
-
-
 def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
     """Which rows are events."""
-    history = mapping.history or ("positive" if mapping.labels else "all")
-    if not tasks or history == "all":
+    if not tasks or mapping.history == "all":
         return ibis.literal(True)
-    if history == "unlabelled":
+    if mapping.history == "unlabelled":
         return log[tasks[0]].isnull()
     return ibis.or_(*(log[task] > 0 for task in tasks))
 
