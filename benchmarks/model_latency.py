@@ -76,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = Dataset(arguments.data)
     names = [name for name in arguments.models or all_names() if name != TALLY]
-    configs, left_out = without_unmet(dataset, model_configs([TALLY, *names], arguments.config, [], None))
+    configs, left_out = without_unmet(dataset, model_configs([TALLY, *names], arguments.config, []))
     for reason in left_out:
         print(reason)
     found: dict[str, dict[str, Any]] = {}

@@ -192,10 +192,10 @@ def ours(
 
     limits = {"max_examples": options.examples, "validate_every": options.examples // 2}
     changes = [f"{model}.train.{name}={value}" for name, value in limits.items()]
-    changes += [f"train.initial_vectors={vectors}", "train.calibration_examples=20000", *BATCHES]
+    changes += [f"train.initial_vectors={vectors}", "train.calibration_examples=20000", *BATCHES, "train.threads=1"]
     # SDIM's sums hold the whole history.
     changes += [] if model == "sdim" else [f"{model}.recent={options.recent}"]
-    config = model_configs([model], [SETTINGS], changes, threads=1)[model]
+    config = model_configs([model], [SETTINGS], changes)[model]
     with tempfile.TemporaryDirectory() as name:
         artifact = train(dataset, model, Path(name) / model, config=config, progress=False)
         return predict(load_model(artifact), dataset, test, threads=1)[:, 0]

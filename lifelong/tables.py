@@ -186,14 +186,11 @@ def _not_exported(table: object, error: Exception, *, what: str, expected: str) 
 
 
 @contextmanager
-def table_file(
-    table: Any, *, whole_seconds: bool = False, what: str = "a table", expected: str = TABLES
-) -> Iterator[Path]:
+def table_file(table: Any, *, what: str = "a table", expected: str = TABLES) -> Iterator[Path]:
     """A table as a parquet file, written batch by batch and removed at the end.
 
     Args:
         table: see `reader_of`.
-        whole_seconds: write timestamps as UTC seconds.
         what: see `reader_of`.
         expected: see `reader_of`.
 
@@ -204,10 +201,9 @@ def table_file(
     parquet = require("pyarrow.parquet", extra="train", purpose="reading tables")
     with tempfile.TemporaryDirectory(prefix="lifelong-") as folder:
         path = Path(folder) / TABLE_FILE
-        schema = _of_plain_texts(_in_seconds(reader.schema) if whole_seconds else reader.schema)
-        with parquet.ParquetWriter(path, schema) as writer:
+        with parquet.ParquetWriter(path, _of_plain_texts(reader.schema)) as writer:
             for batch in reader:
-                writer.write_batch(_plain_texts(seconds_of(batch) if whole_seconds else batch))
+                writer.write_batch(_plain_texts(batch))
         try:
             yield path
         except SourceError as error:
@@ -285,13 +281,6 @@ def time_in_seconds(batch: Any, name: str) -> Any:
     return batch.set_column(place, name, utc_seconds(batch.column(place)))
 
 
-def seconds_of(batch: Any) -> Any:
-    """A record batch with its timestamps as UTC seconds, rounded down; times without a zone are taken for UTC."""
-    arrow = require("pyarrow", extra="train", purpose="reading tables")
-    columns = [utc_seconds(column) if arrow.types.is_timestamp(column.type) else column for column in batch.columns]
-    return arrow.record_batch(columns, schema=_in_seconds(batch.schema))
-
-
 def is_clock(kind: Any) -> bool:
     """Whether an Arrow type is one of timestamps or dates."""
     types = require("pyarrow", extra="train", purpose="reading tables").types
@@ -315,12 +304,6 @@ def utc_seconds(column: Any) -> Any:
     # Whole numbers are divided here: Arrow would want the zone's rules, which not every machine has.
     count_N = column.cast(arrow.int32() if days else arrow.int64()).fill_null(0).to_numpy().astype(np.int64)
     return arrow.array(count_N * 86_400 if days else count_N // PER_SECOND[unit], mask=np.asarray(column.is_null()))
-
-
-def _in_seconds(schema: Any) -> Any:
-    arrow = require("pyarrow", extra="train", purpose="reading tables")
-    types = ((one.name, arrow.int64() if arrow.types.is_timestamp(one.type) else one.type) for one in schema)
-    return arrow.schema(list(types))
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str) -> str:

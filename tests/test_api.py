@@ -167,8 +167,6 @@ def test_wrong_candidates_and_users_are_said_in_words(folder: Path) -> None:
             lifelong.features(scorer, "ann", "i1")
         with pytest.raises(UsageError, match="a user of type int"):
             lifelong.history(scorer, 3)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="the dataset has no user 3"):
-        lifelong.Dataset(folder / "data").history(3)  # type: ignore[arg-type]
 
 
 def test_progress_that_is_false_is_silent_everywhere(folder: Path) -> None:

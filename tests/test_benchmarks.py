@@ -40,6 +40,6 @@ def test_the_settings_of_the_comparison_are_settings_of_its_models() -> None:
     from lifelong.offline.models import all_names
 
     names = [*all_names(), "hpmn_counts"]
-    configs = model_configs(names, [FOLDER / "completejourney.toml"], [], None)
+    configs = model_configs(names, [FOLDER / "completejourney.toml"], [])
     # HPMN is trained on whole histories; those of its rows with counts are in windows.
     assert configs["hpmn"].train.max_history > configs["hpmn_counts"].train.max_history

@@ -37,7 +37,7 @@ from lifelong.dataset.scales import SCALES
 from lifelong.dataset.vocabulary import IdIndex, Vocabulary
 from lifelong.dtypes import Int32Array, IntArray
 from lifelong.errors import DatasetError, UsageError
-from lifelong.tables import html_table, table_of
+from lifelong.tables import html_table
 
 FORMAT_VERSION = 1
 PROFILE = "profile.npy"
@@ -226,33 +226,6 @@ class Dataset:
         if types is not None and histories.event_type_N is not None:
             kind = types.value_of(int(histories.event_type_N[at]))
         return self.catalogue.id_of(int(histories.row_N[at])) or "", int(histories.time_N[at]), kind
-
-    def history(self, user: str) -> Any:
-        """A user's events, the oldest first, as a `pyarrow.Table`: item, time, event_type and the item's fields.
-
-        Raises:
-            UsageError: the dataset has no such user.
-            MissingExtraError: pyarrow is not installed.
-        """
-        index = int(self.users.find([user])[0]) if isinstance(user, str) else -1
-        if index < 0:
-            raise UsageError(
-                f"the dataset has no user {user!r}",
-                expected=f"one of its {len(self.users):,} users",
-                fix="check the id, upper and lower case included",
-            )
-        place, fields = self.histories.of(index), self.schema.item_fields[1:]
-        columns = {"item": "string", "time": "int64", "event_type": "string", **dict.fromkeys(fields, "string")}
-        rows = []
-        for at in range(place.start, place.stop):
-            item, time, kind = self.event(at)
-            number_F = self.catalogue.number_VF[int(self.histories.row_N[at]), 1:]
-            values = {
-                field: self.catalogue.texts(field, [item], number_F[column : column + 1])[0]
-                for column, field in enumerate(fields)
-            }
-            rows.append({"item": item, "time": time, "event_type": kind, **values})
-        return table_of(rows, columns)
 
     @cached_property
     def user_cuts(self) -> IntArray | None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,21 +117,12 @@ def test_missing_times_of_pandas_are_no_times_and_wrong_rows_are_named(artifact,
         scorer.score_table(frame, usr="user")
 
 
-def test_a_history_is_a_table(artifact, store, dataset, tmp_path: Path) -> None:
+def test_a_history_is_a_table(artifact, store) -> None:
     ingest(artifact, store, pd.DataFrame(ROWS), **NAMES)
     found = history(Scorer(artifact, store), "u1").to_pandas()
     assert found["item"].tolist() == [row["what"] for row in ROWS if row["who"] == "u1"]
     assert found["position"].tolist() == list(range(1, 11))
     assert history(Scorer(artifact, store), "nobody").num_rows == 0
-    user = dataset.users.id_at(0)
-    table = dataset.history(user).to_pylist()
-    place = dataset.histories.of(0)
-    assert [(row["item"], row["time"], row["event_type"]) for row in table] == [
-        dataset.event(at) for at in range(place.start, place.stop)
-    ]
-    assert all(row["category"] for row in table)
-    with pytest.raises(UsageError, match="no user 'nobody'"):
-        dataset.history("nobody")
 
 
 COLUMNS_NOT_TAKEN = {
@@ -179,7 +169,7 @@ def test_true_and_false_are_the_texts_that_prepare_has_of_them(artifact, tmp_pat
     dataset = prepare(table, out=tmp_path / "data", fields=["category"], min_count=1)
     event = EventRows(artifact.config.dataset_schema, {}).event(table.to_pylist()[0])
     assert event.fields == {"category": "true"}
-    assert {row["category"] for row in dataset.history("u1").to_pylist()} == {"true", "false"}
+    assert set(dataset.vocabularies["category"].index.ids()) == {"true", "false"}
 
 
 def test_requests_in_milliseconds_are_refused_and_dates_and_fractions_are_times(artifact, store, tmp_path):

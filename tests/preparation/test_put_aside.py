@@ -76,7 +76,7 @@ def seen(dataset: Dataset) -> dict[str, bytes]:
         ("typed", {"tasks": "any,buy"}),
         ("typed", {"negatives": "following", "window": 0.001}),
         ("typed", {"protocol": "paper"}),
-        ("ratings", {"tasks": "rating"}),
+        ("ratings", {"tasks": "liked=rating>=4"}),
     ],
 )
 def test_other_events_in_the_vault_change_no_byte_outside_of_it(

@@ -97,7 +97,7 @@ LOGS: dict[str, PaperLog] = {
             ("split", "given: a file for training, one for testing", "the same; a tenth of the training lines, by the "
              "hash of the id, are validation"),
             ("label", "given: a positive and a negative item a line", "the same"),
-            ("vectors of items at the start", "given (graph_emb.txt)", "random: the file is counted and not read"),
+            ("vectors of items at the start", "given (graph_emb.txt)", "random: the file is not read"),
             ("query of HPMN", "the event before the target", "the same in hpmn_authors; the target in hpmn"),
         ),
     ),

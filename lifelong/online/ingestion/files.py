@@ -133,7 +133,7 @@ def ingest(
 
     run = _Ingest(artifact, store, task, source, progress, dead_letters, patience, workers)
     if not is_path(log):
-        with table_file(log, whole_seconds=True, what="events", expected=f"a path, a glob, or {TABLES}") as path:
+        with table_file(log, what="events", expected=f"a path, a glob, or {TABLES}") as path:
             return run.table(path)
     paths = _distinct(expand(log if isinstance(log, list | tuple) else [log]))
     if source is not None and len(paths) > 1:

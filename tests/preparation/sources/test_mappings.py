@@ -105,7 +105,6 @@ def test_listens_and_likes_of_yambda_are_events_with_types(save: Save, read: Rea
         ("2", "7", 10, "like"),
     ]
     assert rows(raw.items, "item", "artist", "album") == [("7", "4", "9"), ("8", "5", None)]
-    assert raw.record["conflicting_fields"] == {"artist": 1, "album": 0}
     assert (raw.target_types, raw.protocol) == (("like",), "temporal")
     assert read("yambda", music, albums).item_fields == ("album",)
     heard = read("yambda", music, query="FROM log WHERE event_type <> 'listen' OR played_ratio_pct >= 50")

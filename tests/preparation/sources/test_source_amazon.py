@@ -40,7 +40,6 @@ def test_meta_gives_brand_and_the_last_element_of_the_last_path(write: Write, re
     assert rows(raw.items, "item", "category", "brand") == [("x", "C", "b1"), ("y", None, None), ("z", None, None)]
     assert raw.item_fields == ("category", "brand")
     assert raw.record["items_without_meta"] == 1
-    assert raw.record["meta_without"] == {"category": 2, "brand": 2}
     assert raw.record["meta_files"]["rows"] == 3
 
 
@@ -48,7 +47,6 @@ def test_meta_in_json_and_twice_is_read_and_counted(write: Write, read: Read, ro
     meta = '{"asin": "x", "categories": [["A"]], "related": null}\n' + "{'asin': 'x', 'categories': [['B']]}\n"
     raw = read("amazon", write("reviews.json", review()), write("meta.json", meta))
     assert rows(raw.items, "item", "category") == [("x", "B")]
-    assert raw.record["conflicting_fields"] == {"category": 1, "brand": 0}
 
 
 def test_the_brand_can_be_left_out(write: Write, read: Read, rows: Rows) -> None:
@@ -56,18 +54,6 @@ def test_the_brand_can_be_left_out(write: Write, read: Read, rows: Rows) -> None
     raw = read("amazon", write("reviews.json", review()), meta, brand="drop")
     assert raw.item_fields == ("category",)
     assert rows(raw.items, "item", "category") == [("x", "A")]
-
-
-def test_the_price_of_a_meta_line_is_a_number_where_it_is_asked_for(write: Write, read: Read, rows: Rows) -> None:
-    meta = write("meta.json", "{'asin': 'x', 'price': 12.99, 'brand': 'b1'}\n{'asin': 'y', 'brand': 'b2'}\n")
-    reviews = write("reviews.json", review())
-    raw = read("amazon", reviews, meta, price="keep")
-    assert rows(raw.items, "item", "price") == [("x", "12.99"), ("y", None)]
-    assert (raw.item_fields, raw.number_fields) == (("category", "brand", "price"), ("price",))
-    assert raw.record["meta_without"]["price"] == 1
-    assert (plain := read("amazon", reviews, meta)).item_fields == ("category", "brand") and not plain.number_fields
-    with pytest.raises(SourceError, match="the meta file, which has the prices, is missing"):
-        read("amazon", reviews, price="keep")
 
 
 @pytest.mark.parametrize(

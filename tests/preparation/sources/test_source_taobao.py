@@ -70,7 +70,6 @@ def test_of_two_categories_of_an_item_the_last_in_the_source_wins(write: Write, 
     files = write("a.csv", line(category=7, time=NOON + 9)), write("b.csv", line(category=3) + line(item=11))
     raw = read("taobao", *files)
     assert rows(raw.items, "item", "category") == [("10", "3"), ("11", "5")]
-    assert raw.record["conflicting_fields"] == {"category": 1}
 
 
 def test_the_file_order_is_the_order_of_ties(write: Write, read: Read, rows: Rows) -> None:

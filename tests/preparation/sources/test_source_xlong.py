@@ -47,13 +47,6 @@ def test_every_line_of_a_user_is_a_history_of_its_own(write: Write, read: Read, 
     raw = read("xlong", *files)
     assert rows(raw.events, "user", "item") == [("u", "1"), ("v", "2"), ("u#2", "3"), ("u#3", "4")]
     assert {user for (user,) in rows(raw.impressions, "user")} == {"u", "v", "u#2", "u#3"}
-    assert raw.record["lines_of_a_user_met_before"] == 2
-
-
-def test_what_no_model_takes_is_counted(write: Write, read: Read) -> None:
-    graph = write("graph_emb.txt", "12 " + "0.25 " * 16 + "\n")
-    record = read("xlong", write("train.txt", line() + line("v")), graph).record
-    assert (record["neighbours_not_used"], record["graph_embedding_files_not_used"]) == (8, 1)
 
 
 @pytest.mark.parametrize(

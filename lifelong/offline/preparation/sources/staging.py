@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import ibis
 
 from lifelong.errors import ConfigError, SourceError
-from lifelong.offline.preparation.engine import count, scalars
+from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources.rawlog import RawLog
 
 T = TypeVar("T")
@@ -132,19 +132,8 @@ def one_row_per_item(table: Any, fields: Sequence[str], *, key: str = "item") ->
     return table.group_by(key).aggregate(last)
 
 
-def conflicts(table: Any, fields: Sequence[str], *, key: str = "item") -> dict[str, int]:
-    """For each field, how many items (or other ids in the column `key`) have more than one value of it."""
-    if not fields:
-        return {}
-    # Field names are the user's, so none may become the name of an argument.
-    differs = [(table[field].min() != table[field].max()).name(field) for field in fields]
-    per_item = table.group_by(key).aggregate(differs)
-    counted = scalars(per_item.aggregate([per_item[field].sum().name(field) for field in fields]))
-    return {field: int(counted[field] or 0) for field in fields}
-
-
 def add_fields(raw: RawLog, table: Any, fields: Sequence[str]) -> None:
-    """Take the fields of items, and count values that conflict.
+    """Take the fields of items.
 
     Args:
         raw: gets them.
@@ -155,7 +144,6 @@ def add_fields(raw: RawLog, table: Any, fields: Sequence[str]) -> None:
     raw.items, raw.item_fields = one_row_per_item(table, fields), tuple(fields)
     if {"user", "time"} <= set(table.columns):
         raw.items_within = lambda keep: one_row_per_item(keep(table), fields)
-    raw.record["conflicting_fields"] = conflicts(table, fields)
 
 
 def without_meta(events: Any, items: Any) -> int:

@@ -4,8 +4,8 @@
     [items' files]  --text or parquet--> item, fields ------------------------------------`--> items
     [users' files]  --text or parquet--> user, fields -----------------------------------------> users
 
-Known quirks, all counted: ties, exact duplicates (kept), unsorted rows, items with fields that differ between rows (the
-last value wins), items without a row in the items' files.
+Of a field with several values for an item the last one in the source wins; items without a row in the items' files are
+counted.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _MappedLog:
             ratings=log.select(*base, rating=log[_RATING]) if mapping.rating else None,
             protocol="given" if mapping.split else "impressions" if tasks else "temporal",
             negatives=mapping.negatives,
-            record={**record, "conflicting_fields": staging.conflicts(log, list(mapping.fields))},
+            record=record,
         )
         for section in mapping.items:
             raw = self._with_items(raw, section)
@@ -153,7 +153,6 @@ class _MappedLog:
         items = staging.one_row_per_item(rows_of_items, list(mapping.fields))
         raw.record["item_files"] = opened.record
         raw.record["items_without_meta"] = staging.without_meta(raw.events, items)
-        raw.record["conflicting_fields"] |= staging.conflicts(rows_of_items, list(mapping.fields))
         fields, of_log, within = (*raw.item_fields, *mapping.fields), raw.items, raw.items_within
         raw.items, raw.item_fields = _joined(of_log, items, fields), fields
         if within is not None:

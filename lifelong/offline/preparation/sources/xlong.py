@@ -2,8 +2,8 @@
 
 A line has 7 fields, separated by tabs: line index, user, items (comma-separated, oldest first), positive item, negative
 item, and 184 neighbour items of each. There are no times: event i of a line has the ordinal time i, and the two
-labelled targets come after the last event. There are no item fields. The neighbours and the optional file of graph
-embeddings are counted and not used: no model here takes them.
+labelled targets come after the last event. There are no item fields. The neighbours are not read: no model here takes
+them.
 
 The split of a file follows from its name (`train...` or `test...`) or from the options. Every line is a history of its
 own: the first line of a user keeps the id, the k-th is called `user#k`. Otherwise the histories of a user who is in
@@ -26,7 +26,7 @@ from lifelong.errors import SourceError
 from lifelong.offline.preparation.engine import materialise, scalars, stage
 from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.rawlog import RawLog
-from lifelong.offline.preparation.sources.text import Column, Layout, Places, open_text, rows
+from lifelong.offline.preparation.sources.text import Column, Layout, Places, rows
 
 OPTIONS = {"train": "", "test": ""}
 LONGEST = 1 << 20
@@ -37,8 +37,6 @@ LAYOUT = Layout(
         Column("history", "id"),
         Column("positive", "id"),
         Column("negative", "id"),
-        Column("near_positive"),
-        Column("near_negative"),
     ),
     names=("index", "user", "history", "positive", "negative", "near_positive", "near_negative"),
     delimiter="\t",
@@ -47,7 +45,7 @@ LAYOUT = Layout(
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open train and test files."""
-    splits, graphs = _roles(paths, options)
+    splits = _splits(paths, options)
     places, schema = Places(LAYOUT), LAYOUT.schema().append(pa.field("split", pa.string()))
     table = stage(connection, _lines(splits, places), schema)
     items = table["history"].split(",")
@@ -60,13 +58,6 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         time=each["time"].cast("int64"),
         sequence=each["sequence"] * LONGEST + each["time"],
     )
-    near = sum(lines[name].split(",").length() for name in ("near_positive", "near_negative"))
-    counted = scalars(lines.aggregate(renamed=(lines["turn"] > 0).sum(), near=near.sum()))
-    record: dict[str, Any] = {**places.record(), "graph_embedding_files_not_used": len(graphs)}
-    record |= {
-        "lines_of_a_user_met_before": int(counted["renamed"] or 0),
-        "neighbours_not_used": int(counted["near"] or 0),
-    }
     return RawLog(
         name="XLong",
         # Computed once: every later query would split all histories again.
@@ -74,7 +65,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         time_unit="ordinal",
         impressions=_targets(lines),
         protocol="given",
-        record=record,
+        record=dict(places.record()),
     )
 
 
@@ -127,15 +118,11 @@ def _targets(lines: Any) -> Any:
     return ibis.union(*both).select("user", "item", "time", "sequence", "response", "split")
 
 
-def _roles(files: Sequence[Path], settings: Mapping[str, str]) -> tuple[dict[Path, str], list[Path]]:
-    """Split of each corpus file, and the files of graph embeddings."""
+def _splits(files: Sequence[Path], settings: Mapping[str, str]) -> dict[Path, str]:
+    """Split of each file."""
     options = {name: split for split in ("train", "test") for name in staging.words(settings[split])}
     splits: dict[Path, str] = {}
-    graphs: list[Path] = []
     for path in files:
-        if path.name not in options and _is_graph(path):
-            graphs.append(path)
-            continue
         named = [split for split in ("train", "test") if split in path.name.lower()]
         split = options.get(path.name) or (named[0] if len(named) == 1 else None)
         if split is None:
@@ -146,12 +133,4 @@ def _roles(files: Sequence[Path], settings: Mapping[str, str]) -> tuple[dict[Pat
                 fix=f"--option train={path.name} or --option test={path.name}",
             )
         splits[path] = split
-    return splits, graphs
-
-
-def _is_graph(path: Path) -> bool:
-    """Whether the first line looks like graph embeddings: no tabs between 7 fields, but numbers with points."""
-    with open_text(path) as stream:
-        first = bytes(stream.read(1 << 16)).split(b"\n", 1)[0]
-    values = first.replace(b",", b" ").split()
-    return first.count(b"\t") != 6 and len(values) >= 16 and any(b"." in value for value in values)
+    return splits
