@@ -7,7 +7,7 @@ import inspect
 import keyword
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        code = build()(words, prog_name="lifelong", standalone_mode=False)
+        code = build(_asked(words))(words, prog_name="lifelong", standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
     except Exception as error:
@@ -64,8 +64,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def build() -> Any:
-    """The command tree (a Click group)."""
+def _asked(words: Sequence[str]) -> Iterable[str]:
+    """The command of a command line, whose module alone is loaded; all where it names none."""
+    place = 0
+    while words[place : place + 1] == ["--import"]:
+        place += 2
+    return [name for name in words[place : place + 1] if name in COMMANDS] or COMMANDS
+
+
+def build(commands: Iterable[str] = COMMANDS) -> Any:
+    """The tree of some commands (a Click group)."""
     app = typer.Typer(
         name="lifelong",
         help="Predict how users respond to items, from whole histories: one small memory per user, updated per event.",
@@ -74,7 +82,7 @@ def build() -> Any:
         rich_markup_mode=None,
     )
     app.callback()(_root)
-    for name in COMMANDS:
+    for name in commands:
         # `try` cannot be a name in Python.
         place = f"{name}_" if keyword.iskeyword(name) else name
         module = import_module(f"lifelong.cli.{place}")

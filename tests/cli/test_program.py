@@ -151,7 +151,7 @@ raise SystemExit(run_command(lost, as_json=True, debug=False))
 
 
 def test_ctrl_c_while_commands_are_loaded_exits_with_130(monkeypatch, capsys):
-    def interrupted():
+    def interrupted(commands):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("lifelong.cli.program.build", interrupted)

@@ -12,7 +12,6 @@ from support.artifacts import tiny_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import UsageError
 from lifelong.filling import backfill
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export.saving import load_model
@@ -34,12 +33,11 @@ def artifact(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Arti
     return tiny_artifact(tmp_path_factory.mktemp("model") / "artifact", dataset)
 
 
-def replayed(artifact: Artifact, dataset: Dataset, url: str, split: str) -> Replay:
-    cut = dataset.manifest.cut_times[0 if split == "validation" else 1]
+def replayed(artifact: Artifact, dataset: Dataset, url: str) -> Replay:
     store = open_store(url)
-    backfill(artifact, dataset, store, until=cut)
+    backfill(artifact, dataset, store, until=dataset.manifest.cut_times[1])
     store.close()
-    return replay(artifact, dataset, lambda: open_store(url), split=split)
+    return replay(artifact, dataset, lambda: open_store(url))
 
 
 def test_a_user_has_her_first_event_in_the_test_period(dataset: Dataset) -> None:
@@ -48,30 +46,19 @@ def test_a_user_has_her_first_event_in_the_test_period(dataset: Dataset) -> None
     assert (first_U >= dataset.manifest.cut_times[1]).any()
 
 
-def test_training_has_no_period_to_replay(artifact: Artifact, dataset: Dataset) -> None:
-    with pytest.raises(UsageError, match=r"the train examples of this dataset .* have no period of their own"):
-        replay(artifact, dataset, lambda: open_store("memory://"), split="train")
-
-
-def test_only_the_events_of_the_period_are_written(artifact: Artifact, dataset: Dataset, tmp_path: Path) -> None:
-    done = replayed(artifact, dataset, f"rocksdb://{tmp_path / 'store'}", "validation")
-    first, end = dataset.manifest.cut_times
-    assert done.events == ((dataset.histories.time_N >= first) & (dataset.histories.time_N < end)).sum()
-
-
-@pytest.mark.parametrize("split", ["validation", "test"])
-def test_online_scores_are_the_offline_scores(artifact: Artifact, dataset: Dataset, tmp_path: Path, split: str) -> None:
-    done = replayed(artifact, dataset, f"rocksdb://{tmp_path / 'store'}", split)
-    offline = predict(load_model(artifact), dataset, dataset.examples(split))[:, 0]
+def test_online_scores_are_the_offline_scores(artifact: Artifact, dataset: Dataset, tmp_path: Path) -> None:
+    done = replayed(artifact, dataset, f"rocksdb://{tmp_path / 'store'}")
+    offline = predict(load_model(artifact), dataset, dataset.examples("test"))[:, 0]
     np.testing.assert_allclose(done.logit_N, offline, atol=1e-5)
     assert done.reopened == 1
+    assert done.events == (dataset.histories.time_N >= dataset.manifest.cut_times[1]).sum()
 
 
 def test_afterwards_every_memory_holds_every_event_of_its_user(
     artifact: Artifact, dataset: Dataset, tmp_path: Path
 ) -> None:
     url = f"rocksdb://{tmp_path / 'store'}"
-    replayed(artifact, dataset, url, "test")
+    replayed(artifact, dataset, url)
     store = open_store(url)
     states = Runtime(artifact).decode(store.read_many(dataset.users.ids()))
     store.close()

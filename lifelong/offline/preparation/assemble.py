@@ -36,7 +36,6 @@ from lifelong.offline.preparation.numbering import (
     write_histories,
     write_impressions,
 )
-from lifelong.offline.preparation.protocol_choice import check_fields, choose_protocol, choose_rule
 from lifelong.offline.preparation.protocols import (
     Moments,
     Plan,
@@ -48,7 +47,14 @@ from lifelong.offline.preparation.protocols import (
     temporal,
     user_cuts,
 )
-from lifelong.offline.preparation.settings import Job, PrepareSettings, Protocol
+from lifelong.offline.preparation.settings import (
+    Job,
+    PrepareSettings,
+    Protocol,
+    check_fields,
+    choose_protocol,
+    choose_rule,
+)
 from lifelong.offline.preparation.sources import RawLog
 from lifelong.offline.preparation.stored_examples import write_examples
 from lifelong.offline.preparation.training_vocabulary import build_catalogue, field_vocabulary, not_numbers

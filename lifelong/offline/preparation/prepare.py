@@ -11,29 +11,35 @@ threads.
 from __future__ import annotations
 
 import difflib
+import glob
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from lifelong.atomic import building, in_use, put_in_place, remove_remains
+from lifelong.config import problems_of
 from lifelong.dataset.examples import VAULT
 from lifelong.dataset.folder import OPENED, Dataset, Manifest, array_hash, write_manifest
-from lifelong.errors import UsageError
+from lifelong.errors import ConfigError, UsageError
 from lifelong.offline.preparation.assemble import assemble
 from lifelong.offline.preparation.engine import clear_errors, open_engine
-from lifelong.offline.preparation.given import files_of, settings_of
 from lifelong.offline.preparation.ratings import label_ratings
 from lifelong.offline.preparation.settings import Job, PrepareSettings
-from lifelong.offline.preparation.sources import SOURCES, RawLog
+from lifelong.offline.preparation.sources import SOURCES, RawLog, is_mapped
 from lifelong.plugins import named_in_errors
-from lifelong.tables import expand
+from lifelong.tables import TABLES, expand, is_path, table_file
 
 __all__ = ["PrepareSettings", "expand", "prepare"]
 logger: logging.Logger = logging.getLogger(__name__)
+TABLE = "table"
+"""The source that reads what a caller has in hand: files, or a table of another library (`lifelong.tables`)."""
 _SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.offline.preparation.sources"
 _ENGINES = ("duckdb", "_duckdb", "ibis")
 
@@ -82,8 +88,8 @@ def prepare(
         raise UsageError(
             "no folder for the dataset was named", expected="a new folder as out", fix='prepare(log, out="data")'
         )
-    with files_of(log, paths) as (source, found):
-        chosen, columns = settings_of(source, settings, named)
+    with _files_of(log, paths) as (source, found):
+        chosen, columns = _settings_of(source, settings, named)
         dataset = _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
     if progress is None:
         for note in dataset.notes:
@@ -212,3 +218,91 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise UsageError(
             f"{out} already holds a dataset", expected="a new folder", fix="choose another --out, or --overwrite"
         )
+
+
+def _is_file(log: object) -> bool:
+    """Whether what names a log looks like a file or a glob, and not like the name of a source.
+
+    >>> _is_file("events.csv"), _is_file("logs/2024-*"), _is_file("taobao")
+    (True, True, False)
+    """
+    if not isinstance(log, str | Path):
+        return False
+    return bool(Path(log).suffix) or glob.has_magic(str(log)) or Path(log).expanduser().exists()
+
+
+@contextmanager
+def _files_of(log: object, paths: Sequence[str | Path]) -> Iterator[tuple[str, Sequence[str | Path]]]:
+    """The source of a log, and its files; those of a table in memory are removed at the end.
+
+    Args:
+        log: the name of a source, a path or glob, a list of them, or a table.
+        paths: files of the source that `log` names.
+
+    Raises:
+        UsageError: it is none of these, or both name files.
+    """
+    if isinstance(log, str) and (log in SOURCES or not _is_file(log)):
+        yield log, paths
+        return
+    if paths:
+        raise UsageError(
+            f"files twice: {_named(log)} and {_named(paths)}",
+            expected="the name of a source and its files, or a log",
+            fix='prepare(["one.csv", "two.csv"], out="data"), or prepare("taobao", ["UserBehavior.csv"], out="data")',
+        )
+    if _is_file(log):
+        yield TABLE, [log]  # type: ignore[list-item]
+    elif is_path(log):
+        yield TABLE, log  # type: ignore[misc]
+    else:
+        with table_file(log, what="a log", expected=f"the name of a source, a path, or {TABLES}") as path:
+            yield TABLE, [path]
+
+
+def _settings_of(
+    source: str, settings: PrepareSettings | None, named: Mapping[str, Any]
+) -> tuple[PrepareSettings, dict[str, Any]]:
+    """The settings of a preparation, and the columns of a table, from settings by their names.
+
+    Args:
+        source: its name; other names are settings of its mapping, or its options.
+        settings: that named ones are added to.
+        named: what the caller named.
+
+    Raises:
+        UsageError: there is no such setting.
+        ConfigError: a setting of the preparation is wrong; lists all of them.
+    """
+    own = {name: value for name, value in named.items() if name in PrepareSettings.model_fields}
+    others = {name: value for name, value in named.items() if name not in own}
+    columns: dict[str, Any] = {}
+    if source == TABLE or is_mapped(source):
+        if isinstance(own.get("mapping"), Mapping):
+            columns |= own.pop("mapping")
+        columns |= others
+        _check_names(columns)
+    elif others:
+        texts = {name: str(value) for name, value in others.items()}
+        own["options"] = {**(settings.options if settings else {}), **own.get("options", {}), **texts}
+    try:
+        return PrepareSettings.model_validate({**(settings.model_dump() if settings else {}), **own}), columns
+    except ValidationError as error:
+        raise ConfigError(problems_of(error), fix="`lifelong prepare --help` describes each of them") from None
+
+
+def _check_names(columns: Mapping[str, Any]) -> None:
+    from lifelong.offline.preparation.sources.mapping import TableMapping
+
+    unknown = [name for name in columns if name not in TableMapping.model_fields]
+    if unknown:
+        known = ", ".join([*TableMapping.model_fields, *PrepareSettings.model_fields])
+        raise UsageError(
+            f"`prepare` has no setting {', '.join(map(repr, unknown))}",
+            expected=f"one of {known}",
+            fix='columns are named by what they are: user="customer_id", fields=["brand"]',
+        )
+
+
+def _named(value: object) -> str:
+    return str(value) if isinstance(value, str | Path | list | tuple) else f"a {type(value).__name__}"

@@ -39,7 +39,6 @@ from lifelong.offline.preparation.earlier_dataset import EarlierDataset
 from lifelong.offline.preparation.engine import stage
 from lifelong.offline.preparation.manifest_counts import too_small
 from lifelong.offline.preparation.numbering import Numbered, id_index, number_ids
-from lifelong.offline.preparation.protocol_choice import choose_protocol
 from lifelong.offline.preparation.protocols import (
     PERIODS,
     Plan,
@@ -49,7 +48,7 @@ from lifelong.offline.preparation.protocols import (
     of_users,
     temporal,
 )
-from lifelong.offline.preparation.settings import Job, PrepareSettings
+from lifelong.offline.preparation.settings import Job, PrepareSettings, choose_protocol
 from lifelong.offline.preparation.sources import RawLog
 from lifelong.offline.preparation.stored_examples import write_examples
 from lifelong.offline.preparation.user_profiles import save_profiles

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lifelong.dataset.catalogue import number_fields
 from lifelong.dtypes import IntArray
-from lifelong.errors import RequestError, StoreUnavailableError
+from lifelong.errors import StoreUnavailableError
 from lifelong.online.store.contract import ITEMS, Commit, until_kept
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class OnlineItems:
             RequestError: an item cannot be given a field; nothing was kept.
             StoreUnavailableError: the error says what was kept, if anything; they can be put again.
         """
-        self.check(field for fields in items.values() for field in fields)
+        self.catalogue.check_fields(field for fields in items.values() for field in fields)
 
         def attempt(refused: frozenset[str] | None) -> int:
             before = dict(zip(items, self.store.read_many(list(items), space=ITEMS), strict=True))
@@ -95,21 +95,6 @@ class OnlineItems:
     def _online(self, items: Sequence[str]) -> list[Fields | None]:
         """Fields that were put online, for each item; None if there are none."""
         return [None if value is None else _decode(value) for value in self.store.read_many(items, space=ITEMS)]
-
-    def check(self, fields: Iterable[str]) -> None:
-        """Refuse fields that an item cannot be given.
-
-        Raises:
-            RequestError: it names the first of them.
-        """
-        known = self.fields
-        for field in fields:
-            if field not in known:
-                raise RequestError(
-                    f"{field!r} is not a field that an item can be given",
-                    expected=", ".join(known) or "no fields: this model knows only item ids",
-                    fix="leave it out",
-                )
 
     def numbers(self, items: Sequence[str], given: Sequence[Fields | None] | None = None) -> IntArray:
         """Field numbers of items, `[len(items), F]`.

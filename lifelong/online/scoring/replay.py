@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
-from lifelong.dataset.examples import Examples, Split
+from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import UsageError
@@ -31,7 +31,7 @@ class Replay:
     """What a replay did.
 
     Args:
-        logit_N: float64 score of every example of the split, in its order.
+        logit_N: float64 score of every test example, in its order.
         events: events written.
         rounds: groups of moments of different users that were handled together.
         reopened: how often the store was closed and opened again on the way.
@@ -60,28 +60,33 @@ def replay(
     dataset: Dataset,
     open_store: Callable[[], MemoryStore],
     *,
-    split: Split = "test",
     until: Mapping[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
-    """Score every example of a split from the store, and write the split's events, moment by moment.
+    """Score every test example from the store, and write the events of the test period, moment by moment.
 
-    The store must hold the memories up to the split's first time (`backfill --until`). It is closed and opened again
+    The store must hold the memories up to the period's first time (`backfill --until`). It is closed and opened again
     half-way.
 
     Args:
         artifact: the artifact that wrote the store.
         dataset: where the events and examples come from.
         open_store: opens the store; called again after each closing.
-        split: the period.
         until: index of a user -> time from which on her events are not written: her memory stays as it was before.
         progress: called with (rounds done, rounds in all).
 
     Raises:
-        UsageError: the split has no period of its own.
+        UsageError: the dataset is not split by time.
     """
-    examples = dataset.examples(split)
-    event_N = _written(dataset, _events_of(dataset, *_period(dataset, split)), until or {})
+    if not dataset.manifest.cut_times:
+        raise UsageError(
+            f"the test examples of this dataset (protocol {dataset.manifest.protocol}) have no period of their own",
+            expected="a dataset that is split by time",
+            fix="prepare the log with --protocol temporal",
+        )
+    examples = dataset.examples("test")
+    late_N = np.flatnonzero(np.asarray(dataset.histories.time_N) >= dataset.manifest.cut_times[-1])
+    event_N = _written(dataset, late_N, until or {})
     rounds = list(_rounds(dataset, examples, event_N))
     logit_N = np.full(len(examples), np.nan)
     store = open_store()
@@ -107,30 +112,6 @@ def replay(
     finally:
         store.close()
     return Replay(logit_N, written, len(rounds), reopened, score_seconds, write_seconds)
-
-
-def _period(dataset: Dataset, split: Split) -> tuple[int, int | None]:
-    """First moment of a split's period, and of the period after it.
-
-    Raises:
-        UsageError: this split has no period of its own.
-    """
-    cuts = dataset.manifest.cut_times
-    if split == "test" and cuts:
-        return cuts[-1], None
-    if split == "validation" and len(cuts) == 2:
-        return cuts
-    raise UsageError(
-        f"the {split} examples of this dataset (protocol {dataset.manifest.protocol}) have no period of their own",
-        expected="validation or test of a dataset that is split by time",
-        fix="prepare the log with --protocol temporal",
-    )
-
-
-def _events_of(dataset: Dataset, first: int, end: int | None) -> IntArray:
-    """Indices of all events of a period."""
-    time_N = np.asarray(dataset.histories.time_N)
-    return np.flatnonzero((time_N >= first) & (time_N < (np.iinfo(np.int64).max if end is None else end)))
 
 
 def _written(dataset: Dataset, event_N: IntArray, until: Mapping[int, int]) -> IntArray:

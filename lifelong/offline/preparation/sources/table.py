@@ -24,8 +24,16 @@ from lifelong.offline.preparation.sources.mapping import ItemsMapping, TableMapp
 from lifelong.offline.preparation.sources.parquet import Kind
 from lifelong.offline.preparation.sources.queries import LOG, Tables, columns_of, files_of
 from lifelong.offline.preparation.sources.rawlog import RawLog
-from lifelong.offline.preparation.sources.table_checks import check_ids, numbers, times, usable
-from lifelong.offline.preparation.sources.table_rows import Opened, open_log, open_rows, wanted_of
+from lifelong.offline.preparation.sources.table_rows import (
+    Opened,
+    check_ids,
+    numbers,
+    open_log,
+    open_rows,
+    times,
+    usable,
+    wanted_of,
+)
 
 OPTIONS = None
 """They are the mapping's settings, which it checks itself."""
