@@ -67,10 +67,6 @@ class NegativeRule(Record):
         return self.rule != "none" and not self.stored
 
 
-USER_CUTS = "user_cuts.npy"
-"""File with the cut times of each user, where the dataset has them."""
-
-
 class VaultEntry(Record):
     """What `prepare --vault` put aside."""
 
@@ -226,15 +222,6 @@ class Dataset:
         if types is not None and histories.event_type_N is not None:
             kind = types.value_of(int(histories.event_type_N[at]))
         return self.catalogue.id_of(int(histories.row_N[at])) or "", int(histories.time_N[at]), kind
-
-    @cached_property
-    def user_cuts(self) -> IntArray | None:
-        """The cut times of each user, [2, U], where users are cut one by one (`cut_by=user`); else None."""
-        path = self.folder / USER_CUTS
-        if not path.exists():
-            return None
-        cut_SU: IntArray = np.load(path)
-        return cut_SU if self.window_users is None else cut_SU[:, self.window_users]
 
     def examples(self, split: Split) -> Examples:
         """The examples of one split."""

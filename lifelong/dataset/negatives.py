@@ -235,8 +235,7 @@ class _Window:
 def training_window(manifest: Manifest) -> int | None:
     """Width in seconds of the window that training negatives by `popularity` are drawn from: the validation period's.
 
-    None where they are drawn from all of the training period, or by another rule: users have cut times of their own, or
-    there is no validation period.
+    None where they are drawn from all of the training period, or by another rule: there is no validation period.
     """
     rule, cuts = manifest.negatives, manifest.cut_times
     if rule.rule != "popularity" or not rule.drawn_in_training or len(cuts) < 2:
@@ -394,12 +393,6 @@ def row_counts(
     return count_V
 
 
-def period_of_user(cut_SU: IntArray, user_N: npt.NDArray[np.integer], time_N: IntArray) -> IntArray:
-    """How many of a user's cut times are at or before each time: the place of its split."""
-    found: IntArray = (time_N >= cut_SU[:, user_N]).sum(axis=0)
-    return found
-
-
 def _counts_of_split(dataset: Dataset, split: Split | None, since: int | None = None) -> IntArray:
     num_rows, first = len(dataset.catalogue), -(2**62) if since is None else since
     if split is None:
@@ -408,15 +401,8 @@ def _counts_of_split(dataset: Dataset, split: Split | None, since: int | None = 
         inside_U = np.zeros(dataset.histories.num_users, bool)
         inside_U[np.asarray(dataset.examples(split).user_N)] = True
         return row_counts(dataset.histories, num_rows, lambda user_N, time_N: inside_U[user_N])
-    place, cut_SU = SPLITS.index(split), dataset.user_cuts
-    if cut_SU is not None:
-        return row_counts(
-            dataset.histories,
-            num_rows,
-            lambda user_N, time_N: (period_of_user(cut_SU, user_N, time_N) == place) & (time_N >= first),
-        )
     # An event at a cut time belongs to the later split.
-    cuts = np.array(dataset.manifest.cut_times)
+    place, cuts = SPLITS.index(split), np.array(dataset.manifest.cut_times)
     return row_counts(
         dataset.histories,
         num_rows,

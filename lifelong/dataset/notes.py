@@ -61,5 +61,5 @@ def _ordinal(record: Mapping[str, Any]) -> list[str]:
     return [
         f"Times are ordinal, and all users are cut at the same numbers, {' and '.join(map(str, found['cut_times']))}: "
         f"all events of {found['users_before_all_cuts']:,} of {found['users']:,} users are before the first. "
-        "cut_by=user (--set cut_by=user) cuts each user's own times."
+        "Clock times, where the log has them, cut better."
     ]

@@ -73,6 +73,5 @@ def _with_histories(dataset: Dataset, histories: Histories, user_W: IntArray) ->
     other = copy.copy(dataset)
     # A cached property keeps its value in `__dict__`, so the file is never mapped.
     other.__dict__["histories"] = histories
-    other.__dict__.pop("user_cuts", None)
     other.window_users = user_W
     return other

@@ -12,7 +12,7 @@ import numpy as np
 from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
 from lifelong.dataset.events import Schema
 from lifelong.dataset.examples import SPLITS, Examples, Split
-from lifelong.dataset.folder import FORMAT_VERSION, USER_CUTS, Manifest, NegativeRule
+from lifelong.dataset.folder import FORMAT_VERSION, Manifest, NegativeRule
 from lifelong.dataset.histories import Histories
 from lifelong.dataset.negatives import row_counts
 from lifelong.dataset.vocabulary import IdIndex
@@ -39,13 +39,10 @@ from lifelong.offline.preparation.numbering import (
 from lifelong.offline.preparation.protocols import (
     Moments,
     Plan,
-    by_user,
     given,
     impressions,
-    logged_targets,
     paper,
     temporal,
-    user_cuts,
 )
 from lifelong.offline.preparation.settings import (
     Job,
@@ -150,7 +147,6 @@ def _settings_record(job: Job) -> dict[str, Any]:
     optional = ("tasks", "vault", "window")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()
-    unset |= {"cut_by"} if job.settings.cut_by == "log" else set()
     left_out = {"overwrite", "options", "mapping", "start", *unset}
     record: dict[str, Any] = {"settings": job.settings.model_dump(mode="json", exclude=left_out)}
     if job.earlier is not None:
@@ -204,29 +200,12 @@ def make_plan(job: Job, protocol: Protocol, histories: Histories, types: tuple[s
     log, settings = job.log, job.settings
     if protocol == "given":
         return given(histories, job.work, users.hashes())
-    if settings.cut_by == "user":
-        return _plan_by_user(job, protocol, histories, types)
     if protocol == "impressions":
         return impressions(histories, job.work, job.cut_times or cuts_of(log.impressions, settings))
     moments = moments_of(job, types)
     if protocol == "paper":
         return paper(moments, histories.num_users)
     return temporal(moments, job.cut_times or cuts_of(log.events, settings))
-
-
-def _plan_by_user(job: Job, protocol: Protocol, histories: Histories, types: tuple[str, ...]) -> Plan:
-    """Cut each user's own times, and keep the cuts: training draws its negatives before them."""
-    logged = protocol == "impressions"
-    if logged:
-        user_N, time_N = (np.load(job.work / f"{name}.npy", mmap_mode="r") for name in ("user", "time"))
-        offset_U = np.searchsorted(user_N, np.arange(histories.num_users + 1))
-    else:
-        offset_U, time_N = np.asarray(histories.offset_U), histories.time_N
-    cut_SU = user_cuts(offset_U, time_N, job.settings.cuts)
-    np.save(job.folder / USER_CUTS, cut_SU)
-    if logged:
-        return by_user(lambda: logged_targets(histories, job.work), cut_SU, logged=True)
-    return by_user(moments_of(job, types).targets, cut_SU, logged=False)
 
 
 def moments_of(job: Job, types: tuple[str, ...]) -> Moments:

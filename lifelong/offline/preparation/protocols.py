@@ -25,7 +25,7 @@ import numpy.typing as npt
 from lifelong.dataset.arrays import CHUNK, event_chunks, is_first, ranks, read_slice
 from lifelong.dataset.examples import SPLITS, VAULT, Examples, Split
 from lifelong.dataset.histories import Histories
-from lifelong.dataset.negatives import period_of_user, row_counts
+from lifelong.dataset.negatives import row_counts
 from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import DataError
 from lifelong.offline.preparation.numbering import SPLIT_CODES
@@ -179,54 +179,6 @@ def paper(moments: Moments, num_users: int) -> Plan:
         yield {split: last.take(np.flatnonzero(split_N == place)) for place, split in enumerate(SPLITS)}
 
     return Plan((cut,), lambda user, time: split_U[user], targets)
-
-
-def user_cuts(offset_U: IntArray, time_N: IntArray, shares: tuple[float, ...]) -> IntArray:
-    """The cut times of each user, `sorted(times)[int(share * n)]` of her own n times: [S, U].
-
-    Args:
-        offset_U: where the times of each user begin, and where the last ones end.
-        time_N: all times, ascending for each user.
-        shares: of the times before validation and before test.
-
-    Returns:
-        Cut times; of a user without times a moment after everything.
-
-    >>> user_cuts(np.array([0, 5, 5, 7]), np.array([1, 2, 3, 4, 5, 1, 2]), (0.6, 0.8)).T.tolist()[::2]
-    [[4, 5], [2, 2]]
-    """
-    length_U = np.diff(offset_U)
-    cut_SU = np.full((len(shares), len(length_U)), np.iinfo(np.int64).max)
-    filled_U = length_U > 0
-    for place, share in enumerate(shares):
-        cut_SU[place, filled_U] = time_N[(offset_U[:-1] + (share * length_U).astype(np.int64))[filled_U]]
-    return cut_SU
-
-
-def by_user(targets: Callable[[], Iterator[Examples]], cut_SU: IntArray, *, logged: bool) -> Plan:
-    """Targets split at the cut times of their own user.
-
-    Args:
-        targets: all targets, users in order.
-        cut_SU: `user_cuts`.
-        logged: whether the labels are logged, so that targets of training count with the events.
-    """
-
-    def split_of(user_N: npt.NDArray[np.integer], time_N: IntArray) -> IntArray:
-        return period_of_user(cut_SU, user_N, time_N)
-
-    def split() -> Iterator[Mapping[Split, Examples]]:
-        for examples in targets():
-            split_N = split_of(examples.user_N, examples.time_N)
-            yield {name: examples.take(split_N == place) for place, name in enumerate(SPLITS)}
-
-    return Plan((), split_of, split, _training_rows(split) if logged else None)
-
-
-def logged_targets(histories: Histories, work: Path) -> Iterator[Examples]:
-    """All logged labels, users in order."""
-    for examples, _ in _logged(histories, work):
-        yield examples
 
 
 def impressions(histories: Histories, work: Path, cut_times: tuple[int, ...]) -> Plan:

@@ -54,11 +54,6 @@ class PrepareSettings(Record):
         "HPMN authors' code; seen with the protocol paper alone",
     )
     cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
-    cut_by: Literal["log", "user"] = Field(
-        "log",
-        description="the times that the shares refer to: those of the whole log, or each user's own; user is for "
-        "ordinal times alone",
-    )
     vault: float = Field(
         0.0,
         ge=0,
@@ -182,26 +177,7 @@ def choose_protocol(log: RawLog, settings: PrepareSettings) -> Protocol:
             expected="the protocol paper, which has one target a user: others would see each other",
             fix="leave out ties, or choose --protocol paper",
         )
-    if settings.cut_by == "user":
-        _check_cuts_of_users(log, protocol, settings)
     return protocol
-
-
-def _check_cuts_of_users(log: RawLog, protocol: Protocol, settings: PrepareSettings) -> None:
-    """Refuse cuts by user where they let the future in, or where nothing is cut."""
-    if log.time_unit != "ordinal":
-        raise UsageError(
-            f"cut_by=user, and the events of {log.name} have clock times",
-            expected="ordinal times: a cut by user would train on what happened after the test targets of others",
-            fix="leave out cut_by",
-        )
-    if protocol not in ("temporal", "impressions") or settings.vault:
-        found = "a vault" if settings.vault else f"the protocol {protocol!r}"
-        raise UsageError(
-            f"cut_by=user with {found}",
-            expected="the protocol temporal or impressions, and no vault",
-            fix="leave out cut_by",
-        )
 
 
 def choose_rule(log: RawLog, protocol: str, settings: PrepareSettings) -> NegativeRule:

@@ -179,7 +179,7 @@ def dataset_section(dataset: Dataset) -> Section:
 def _cuts(dataset: Dataset) -> str:
     cuts = dataset.manifest.cut_times
     if not cuts:
-        return "none: the split is given" if dataset.user_cuts is None else "each user's own"
+        return "none: the split is given"
     if dataset.schema.time_unit != "seconds":
         return ", ".join(str(cut) for cut in cuts)
     return ", ".join(f"{datetime.datetime.fromtimestamp(cut, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC" for cut in cuts)
