@@ -150,25 +150,6 @@ def test_a_wrong_argument_is_said_in_words(
         getattr(lifelong, name)(*arguments, **named)
 
 
-def test_wrong_candidates_and_users_are_said_in_words(folder: Path) -> None:
-    with lifelong.Scorer(folder / "data-tally", "memory://") as scorer:
-        for items in ("i1", None, 3, [1]):
-            with pytest.raises(UsageError, match="a list of item ids"):
-                scorer.score("ann", items)  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="a user of type int"):
-            scorer.score(3, ["i1"])  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=r"time = 'now'.*UTC seconds"):
-            scorer.score("ann", ["i1"], time="now")  # type: ignore[arg-type]
-        assert repr(scorer).startswith("Scorer(Artifact(") and "InMemoryStore" in repr(scorer)
-        with pytest.raises(UsageError, match="a list of item ids"):
-            lifelong.explain(scorer, "ann")
-        # Else the letters would be the candidates.
-        with pytest.raises(UsageError, match="a list of item ids"):
-            lifelong.features(scorer, "ann", "i1")
-        with pytest.raises(UsageError, match="a user of type int"):
-            lifelong.history(scorer, 3)  # type: ignore[arg-type]
-
-
 def test_progress_that_is_false_is_silent_everywhere(folder: Path) -> None:
     log = folder / "one.csv"
     log.write_text("user,item,time\nann,i1,1600000000\n")

@@ -267,13 +267,6 @@ def test_a_source_that_gives_no_log_is_refused(monkeypatch: pytest.MonkeyPatch, 
         prepare("timeless", [], tmp_path / "data")
 
 
-@pytest.mark.parametrize(("words", "found"), [(("Bad-Name",), "small letters"), (("taken",), "not empty")])
-def test_new_refuses_a_name_or_a_folder_in_words(words: tuple[str, ...], found: str, tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "file").write_text("x")
-    assert found in run("lifelong", "new", "model", *words, cwd=tmp_path, code=2)
-
-
 @pytest.mark.parametrize(
     ("name", "found"),
     [

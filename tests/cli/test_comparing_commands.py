@@ -21,7 +21,7 @@ from lifelong.artifact.folder import Artifact
 from lifelong.cli.compare import command_line
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.serving_cost import serving_of
-from lifelong.errors import MismatchError, MissingExtraError, UsageError
+from lifelong.errors import MissingExtraError, UsageError
 
 pytestmark = pytest.mark.torch
 QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--set", "train.threads=1")
@@ -85,6 +85,9 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
 @pytest.mark.parametrize(
     ("words", "found"),
     [
+        (["--models", "hpmn,nonsense"], "nonsense"),
+        (["--set", "hpmn.width=3"], "hpmn.width"),
+        (["--set", "popularity.nonsense=3"], "nonsense"),
         (["--only-equal"], "no budget is given"),
         (["--sweep", "few"], "--sweep 'few'"),
         (["--max-hours", "0"], "--max-hours 0"),
@@ -233,15 +236,6 @@ def test_tuned_settings_reach_their_own_model_alone(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"no\.toml"):
         model_configs(["dnn"], [tmp_path / "no.toml"], [])
-
-
-def test_a_requirement_is_an_error_of_the_dataset(dataset, monkeypatch):
-    from lifelong.offline.training.settings import build_model
-    from lifelong.zoo.counts import Counts
-
-    monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
-    with pytest.raises(MismatchError, match="it has no prices"):
-        build_model(dataset, "counts", {})
 
 
 # costs of serving

@@ -21,11 +21,6 @@ def score(run, artifact, url, *more):
 # ingest
 
 
-def test_ingest_counts_what_became_of_the_events(run, artifact, url, events):
-    document = run("ingest", artifact, "--store", url, "--from", events, "--json").document
-    assert (document["applied"], document["duplicates"], document["no_dedup"]) == (4, 0, 0)
-
-
 def test_a_second_ingest_of_the_same_file_changes_nothing(run, artifact, filled, events):
     before = score(run, artifact, filled, "--json").document
     outcome = run("ingest", artifact, "--store", filled, "--from", events)
@@ -73,14 +68,6 @@ def test_ingest_takes_columns_by_other_names(run, artifact, url, tmp_path):
     path.write_text("visitor,item,time\nu1,i1,1700000000\n")
     outcome = run("ingest", artifact, "--store", url, "--from", path, "--column", "user=visitor", "--json")
     assert outcome.document["applied"] == 1
-
-
-def test_a_bad_line_is_named(run, artifact, url, tmp_path):
-    path = tmp_path / "log.csv"
-    path.write_text("user,item,time\nu1,i1,yesterday\n")
-    outcome = run("ingest", artifact, "--store", url, "--from", path, "--json")
-    assert outcome.code == 1
-    assert "line 2" in outcome.error["found"] and "time" in outcome.error["found"]
 
 
 def test_a_store_keeps_the_codec_it_was_made_with(run, artifact, url, events):
@@ -194,18 +181,6 @@ def test_a_store_that_is_not_there_is_named(run, artifact, tmp_path):
     assert "ingest" in outcome.error["fix"]
 
 
-def test_a_url_that_names_no_store_is_bad_usage(run, artifact):
-    outcome = score(run, artifact, "nonsense", "--json")
-    assert outcome.code == 2
-    assert "rocksdb:///path" in outcome.error["expected"]
-
-
-def test_a_folder_that_is_no_artifact_is_named(run, tmp_path):
-    outcome = score(run, tmp_path, "memory://", "--json")
-    assert outcome.code == 1
-    assert outcome.error["type"] == "ArtifactError"
-
-
 # score --from
 
 
@@ -274,13 +249,6 @@ def test_a_bad_row_is_named_and_leaves_no_output(run, artifact, filled, tmp_path
     assert outcome.code == 1
     assert found in outcome.error["found"]
     assert [path.name for path in tmp_path.iterdir() if "scores" in path.name] == []
-
-
-def test_a_line_that_is_no_json_is_named(run, artifact, filled, tmp_path):
-    source = tmp_path / "requests.jsonl"
-    source.write_text('{"user": "u1", "item": "i1"}\nnonsense\n')
-    outcome = run("score", artifact, "--store", filled, "--from", source, "--out", tmp_path / "o.csv", "--json")
-    assert "line 2: not JSON" in outcome.error["found"]
 
 
 def test_an_unknown_ending_is_bad_usage(run, artifact, filled, tmp_path):
@@ -426,12 +394,6 @@ def test_verify_says_that_the_store_has_later_events_than_the_dataset():
     assert "differs from the log" in _verdict(VerifyReport(users=2, count=1, extra=1, memory=1), own=False)
 
 
-def test_verify_takes_the_stores_own_log(run, artifact, filled):
-    outcome = run("verify", artifact, "--store", filled)
-    assert outcome.code == 0 and "its own log" in outcome.stdout
-    assert run("verify", artifact, "--store", filled, "--json").document["exact"] == 2
-
-
 # backfill next to a served artifact, switch
 
 
@@ -531,16 +493,6 @@ def test_more_workers_on_an_embedded_store_are_bad_usage_where_one_process_has_t
 def test_a_missing_key_file_is_bad_usage(run, artifact, tmp_path):
     outcome = run("serve", artifact, "--store", "memory://", "--api-key-file", tmp_path / "none", "--json")
     assert outcome.code == 2
-
-
-def test_a_store_that_is_owned_is_refused_with_the_way_out(run, artifact, filled):
-    owner = open_store(filled)
-    try:
-        outcome = run("serve", artifact, "--store", filled, "--port", "0", "--json")
-        assert outcome.code == 1
-        assert outcome.error["type"] == "StoreLockedError"
-    finally:
-        owner.close()
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,6 @@ def test_prepare_for_machines_is_the_manifest(run, log, tmp_path):
     }
 
 
-def test_a_finished_dataset_is_only_replaced_when_asked(run, log, tmp_path):
-    words = ("prepare", "taobao", log, "--out", tmp_path / "data")
-    assert run(*words).code == 0
-    assert run(*words, "--json").error["fix"].endswith("--overwrite")
-    assert run(*words, "--overwrite").code == 0
-
-
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -81,21 +74,6 @@ def test_a_place_that_cannot_be_written_is_named(run, log):
     outcome = run("prepare", "taobao", log, "--out", "/proc/data", "--json")
     assert outcome.code == 1
     assert "/proc/" in outcome.error["found"] and outcome.error["fix"] == "name another place, or change its rights"
-
-
-def test_an_unknown_source_is_bad_usage(run, log, tmp_path):
-    outcome = run("prepare", "taobato", log, "--out", tmp_path / "data", "--json")
-    assert outcome.code == 2
-    assert "taobao" in outcome.error["expected"]
-
-
-def test_a_file_that_is_not_what_it_should_be_is_named(run, tmp_path):
-    bad = tmp_path / "bad.csv"
-    bad.write_text("1,2,3,pv,1511600000\n1,2,3,pv,today\n")
-    outcome = run("prepare", "taobao", bad, "--out", tmp_path / "data", "--json")
-    assert outcome.code == 1
-    assert "bad.csv, line 2" in outcome.error["found"]
-    assert not (tmp_path / "data").exists()
 
 
 # train, evaluate, backfill
@@ -140,12 +118,6 @@ def test_what_verify_says_to_do_makes_the_store_whole(run, artifact, filled, dat
     assert outcome.code == 0 and "Next" not in outcome.stdout
 
 
-def test_a_fitted_model_cannot_be_served_and_says_why(run, trained):
-    outcome = run("score", trained, "--store", "memory://", "--user", "u", "--items", "i", "--json")
-    assert outcome.code == 1
-    assert "cannot be served" in outcome.error["found"]
-
-
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -160,12 +132,6 @@ def test_a_wrong_setting_of_train_is_bad_usage_and_named(run, dataset, tmp_path,
     outcome = run("train", dataset.folder, *words, "--out", tmp_path / "artifact", "--json")
     assert outcome.code == 2
     assert found in outcome.error["found"]
-
-
-def test_all_wrong_settings_are_named_at_once(run, dataset, tmp_path):
-    words = ("--set", "train.nonsense=1", "--set", "model.nonsense=1")
-    outcome = run("train", dataset.folder, "--model", "hpmn", "--out", tmp_path / "a", *words, "--json")
-    assert len(outcome.error["problems"]) == 2
 
 
 @pytest.mark.slow
@@ -196,12 +162,6 @@ def test_a_training_needs_a_model_or_a_start(run, dataset, tmp_path):
     outcome = run("train", dataset.folder, "--out", tmp_path / "artifact", "--json")
     assert outcome.code == 2
     assert "neither --model nor --from" in outcome.error["found"]
-
-
-def test_a_folder_that_is_no_dataset_is_named(run, tmp_path):
-    outcome = run("train", tmp_path, "--model", "hpmn", "--out", tmp_path / "a", "--json")
-    assert outcome.code == 1
-    assert outcome.error["type"] == "DatasetError"
 
 
 def test_evaluate_prints_tables(run, trained, dataset):
@@ -303,42 +263,6 @@ def test_commands_that_fill_a_store_refuse_one_that_ends_with_them(run, trained,
 
 
 # compare, models
-
-
-@pytest.mark.slow
-def test_compare_writes_a_report_and_goes_on_where_it_stopped(run, dataset, tmp_path):
-    words = ("compare", dataset.folder, "--models", "popularity,counts", "--out", tmp_path / "report")
-    first = run(*words, "--json").document
-    assert [row["model"] for row in first["rows"]] == ["popularity", "counts"]
-    assert Path(first["report"]).exists()
-    again = run(*words)
-    assert "Popularity" in again.stdout and "Report:" in again.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (["--models", "hpmn,nonsense"], "nonsense"),
-        (["--models", "popularity", "--set", "hpmn.width=3"], "hpmn.width"),
-        (["--models", "hpmn", "--set", "hpmn.nonsense=3"], "nonsense"),
-        (["--seeds", "0"], "seeds"),
-    ],
-)
-def test_a_wrong_option_of_compare_is_bad_usage(run, dataset, tmp_path, words, found):
-    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
-    assert outcome.code == 2
-    assert found in outcome.error["found"]
-
-
-def test_compare_takes_a_settings_file_with_a_section_per_model(run, dataset, tmp_path):
-    config = tmp_path / "run.toml"
-    config.write_text("[popularity]\nsmoothing = 2.0\n[train]\nseed = 1\n")
-    words = ("--models", "popularity", "--config", config, "--out", tmp_path / "report", "--json")
-    assert run("compare", dataset.folder, *words).code == 0
-    config.write_text("[nonsense]\nx = 2.0\n")
-    outcome = run("compare", dataset.folder, *words)
-    assert outcome.code == 2
-    assert "[nonsense]" in outcome.error["found"]
 
 
 def test_models_lists_every_model_with_its_settings(run):

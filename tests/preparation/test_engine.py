@@ -68,22 +68,3 @@ def test_an_engine_error_becomes_one_of_data(connection: Any, tmp_path: Path) ->
 def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), clear_errors(tmp_path):
         raise PermissionError(13, "no")
-
-
-IN_A_NOTEBOOK = """
-from pathlib import Path
-from lifelong.offline.preparation.engine import open_engine
-
-with open_engine(Path("."), memory_limit="500MB", threads=1) as connection:
-    print(connection.raw_sql("SELECT 41 + 1").fetchone())
-"""
-
-
-def test_it_opens_in_a_notebook(tmp_path: Path) -> None:
-    """There DuckDB draws its bar by another package, which need not be installed."""
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(IN_A_NOTEBOOK)])
-    kernel = {"timeout": 500, "startup_timeout": 500, "resources": {"metadata": {"path": str(tmp_path)}}}
-    nbclient.NotebookClient(book, **kernel).execute()
-    assert book.cells[0]["outputs"][0]["text"] == "(42,)\n"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import pytest
 from lifelong import atomic as folders
 from lifelong.dataset import arrays
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import DataError, DatasetError, UsageError
+from lifelong.errors import DataError, UsageError
 from lifelong.offline.preparation import prepare as prepare_module
 
 LOG = [(f"u{at % 7}", f"i{at % 5}", at) for at in range(100)]
@@ -141,30 +138,3 @@ def test_what_a_killed_run_left_is_removed_and_said(make: Any, tmp_path: Path) -
     assert any("removed .data.0123456789ab.unfinished" in text and "starting over" in text for text in said)
     assert not left.exists()
     assert all(path.exists() for path in others), "these are of something else"
-
-
-KILLED = """
-import sys
-from lifelong.offline.preparation import prepare
-from lifelong.offline.preparation.prepare import PrepareSettings
-def hang(folder):
-    print("ready", flush=True)
-    import time
-    time.sleep(60)
-prepare.array_hash = hang
-prepare.prepare("synthetic", [], sys.argv[1], settings=PrepareSettings(options={"users": "20"}))
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_leaves_no_folder_that_looks_finished(tmp_path: Path) -> None:
-    out = tmp_path / "data"
-    with subprocess.Popen([sys.executable, "-c", KILLED, str(out)], stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait(timeout=30)
-    assert not out.exists()
-    (left,) = tmp_path.iterdir()
-    with pytest.raises(DatasetError, match=r"dataset\.json is missing"):
-        Dataset(left)
