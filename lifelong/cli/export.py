@@ -31,7 +31,7 @@ def export(
     user: Annotated[str | None, typer.Option(help="Export everything kept about this user, as JSON.")] = None,
     events: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Export all users' event logs to this file: .csv or .jsonl."),
+        typer.Option(metavar="FILE", help="Export all users' event logs to this .csv file."),
     ] = None,
 ) -> Reply:
     """Export everything about one user as JSON, or all events as a log that `prepare` reads."""
@@ -72,7 +72,7 @@ def write_log(store: MemoryStore, path: Path) -> int:
     from lifelong.atomic import check_file
     from lifelong.online.scoring.tables import format_of, written_rows
 
-    format_of(path, ("csv", "jsonl"))
+    format_of(path, ("csv",))
     check_file(path)
     number, columns = 0, ["user", "item", "time", "event_type", *_fields(store)]
     with written_rows(path, dict.fromkeys(columns, "string")) as write:

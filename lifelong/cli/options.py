@@ -18,7 +18,6 @@ StoreUrl = Annotated[
     str,
     typer.Option("--store", metavar="URL", help="rocksdb:///path[?shards=N], redis://host:port/database or memory://"),
 ]
-StorePlace = Annotated[str, typer.Argument(metavar="STORE", help="URL of a store, as in rocksdb:///data/memories.")]
 StoreOrService = Annotated[
     str,
     typer.Option(

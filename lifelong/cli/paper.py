@@ -34,8 +34,6 @@ SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong"
 MODELS = "dnn,svdpp,gru4rec,caser,dien,rum_item,lstm,shan,hpmn,hpmn_authors"
 _MINUTES = 180.0
 """Limit of one training; `--set train.max_minutes=5` sets a shorter one."""
-_SEEDS = 20
-"""Of coin flips, at most."""
 
 
 def paper(
@@ -131,7 +129,7 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
         MismatchError: the folder holds the dataset of other files or options.
     """
     from lifelong.dataset.folder import Dataset
-    from lifelong.tables import expand
+    from lifelong.offline.preparation.prepare import PrepareSettings, expand, prepare
 
     chosen = {"brand": "drop", **options} if log == "amazon" else dict(options)
     found = {str(path): path.stat().st_size for path in expand(paths) if path.exists()}
@@ -144,24 +142,12 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
                 fix="choose another --out, or delete that folder",
             )
         return Dataset(out / "data")
-    dataset = _flipped(terminal, log, paths, out / "data", chosen)
+    settings = PrepareSettings(
+        protocol="given" if log == "xlong" else "paper",
+        ties="hidden" if log == "xlong" else "seen",
+        options=chosen,
+        overwrite=True,
+    )
+    dataset = prepare(log, list(paths), out / "data", settings=settings, progress=terminal.say)
     claim.write_text(json.dumps(wanted) + "\n")
     return dataset
-
-
-def _flipped(terminal: Terminal, log: str, paths: Sequence[str], folder: Path, options: Mapping[str, str]) -> Dataset:
-    """A new dataset, with the first seed that gives each split both labels: coin flips of few users may all agree."""
-    from lifelong.dataset.examples import SPLITS
-    from lifelong.offline.preparation.prepare import PrepareSettings, prepare
-
-    protocol: Literal["given", "paper"] = "given" if log == "xlong" else "paper"
-    ties: Literal["hidden", "seen"] = "hidden" if log == "xlong" else "seen"
-    made: Dataset
-    for seed in range(_SEEDS if protocol == "paper" else 1):
-        settings = PrepareSettings(protocol=protocol, ties=ties, seed=seed, options=dict(options), overwrite=True)
-        made = prepare(log, list(paths), folder, settings=settings, progress=terminal.say)
-        counts = made.manifest.counts
-        if all(0 < counts[f"{split}_positives"] < counts[f"{split}_examples"] for split in SPLITS):
-            break
-        terminal.say(f"the coin flips of seed {seed} give a split one label alone; the next seed is tried")
-    return made

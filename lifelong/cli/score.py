@@ -38,8 +38,8 @@ def score(
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
     time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
-    source: Annotated[Path | None, typer.Option("--from", help="Requests: csv, jsonl or parquet.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Scores: csv, jsonl or parquet.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="Requests: csv or parquet.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Scores: csv or parquet.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
     explain: Annotated[

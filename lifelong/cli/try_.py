@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import sys
-import threading
 import time as clock
-import webbrowser
 from contextlib import closing
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import typer
 
@@ -112,7 +108,7 @@ def _first(artifact: Artifact, store: str) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _serve(terminal: Terminal, artifact: Path, store: str, port: int) -> None:
-    """Serve until Ctrl-C; the page opens with a customer."""
+    """Serve until Ctrl-C, after links to the page of each customer."""
     from lifelong.cli.serve import serve
 
     address = f"http://127.0.0.1:{port}"
@@ -120,22 +116,8 @@ def _serve(terminal: Terminal, artifact: Path, store: str, port: int) -> None:
     terminal.say("\nThe page shows it for each of them:")
     for (user, (story, _)), link in zip(STORIES.items(), links, strict=True):
         terminal.say(f"  {user} {story}\n    {link}")
-    if sys.stdout.isatty() and not terminal.as_json:
-        threading.Thread(target=_open_page, args=(address, links[0]), daemon=True).start()
     serve(terminal, artifact, store=store, port=port)
 
 
 def _link(address: str, user: str, items: tuple[str, ...]) -> str:
     return f"{address}/#{urlencode({'user': user, 'item': items}, doseq=True)}"
-
-
-def _open_page(address: str, page: str) -> None:
-    """Open the page in a browser once the service answers, where there is a browser."""
-    for _ in range(100):
-        try:
-            urlopen(f"{address}/healthz", timeout=1).close()
-        except OSError:
-            clock.sleep(0.1)
-        else:
-            webbrowser.open(page)
-            return

@@ -184,7 +184,7 @@ def test_a_store_that_is_not_there_is_named(run, artifact, tmp_path):
 # score --from
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_file_of_requests_gives_a_file_of_scores(run, artifact, filled, tmp_path, ending):
     if ending == "parquet":
         pytest.importorskip("pyarrow", reason="parquet is of the train extra")
@@ -204,8 +204,6 @@ def test_a_file_of_requests_gives_a_file_of_scores(run, artifact, filled, tmp_pa
 def write_rows(path, ending, rows):
     if ending == "csv":
         path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows))
-    elif ending == "jsonl":
-        path.write_text("".join(json.dumps({"user": u, "item": i, "time": t}) + "\n" for u, i, t in rows))
     else:
         import pyarrow
         import pyarrow.parquet
@@ -218,8 +216,6 @@ def read_rows(path, ending):
     if ending == "csv":
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
-    if ending == "jsonl":
-        return [json.loads(line) for line in path.read_text().splitlines()]
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(path).to_pylist()
@@ -254,7 +250,7 @@ def test_a_bad_row_is_named_and_leaves_no_output(run, artifact, filled, tmp_path
 def test_an_unknown_ending_is_bad_usage(run, artifact, filled, tmp_path):
     outcome = run("score", artifact, "--store", filled, "--from", "x.xls", "--out", tmp_path / "o.csv", "--json")
     assert outcome.code == 2
-    assert "csv, jsonl, parquet" in outcome.error["expected"]
+    assert "csv, parquet" in outcome.error["expected"]
 
 
 def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
@@ -463,9 +459,6 @@ def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path
     assert run("ingest", artifact, "--store", again, "--from", out).code == 0
     wanted = score(run, artifact, filled, "--json").document
     assert score(run, artifact, again, "--json").document == wanted
-    lines = tmp_path / "events.jsonl"
-    assert run("export", "--events", lines, "--store", filled).code == 0
-    assert json.loads(lines.read_text().splitlines()[0])["user"] == "u1"
     assert run("export", "--events", tmp_path / "x.xls", "--store", filled).code == 2
     assert run("export", "--store", filled).code == 2
     assert run("export", "--user", "", "--store", filled, "--json").error["found"] == "--user is empty"

@@ -1,4 +1,4 @@
-"""Files of rows: csv and jsonl with the standard library, parquet with pyarrow; and the scores of tables of requests.
+"""Files of rows: csv with the standard library, parquet with pyarrow; and the scores of tables of requests.
 
 One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and
 `user.<field>` of the user's profile. Rows stream: neighbouring rows of one user and time become one request. The whole
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,7 +35,7 @@ SCORES = {
     "count": "int64",
 }
 """Column of a file of scores -> the Arrow name of its type."""
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "parquet")
 _ROWS = 8_192
 
 
@@ -75,9 +74,6 @@ def written_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[R
             yield lambda rows: table.write_table(arrow.Table.from_pylist(list(rows), schema=schema))
             return
         file = stack.enter_context(draft.open("w", newline="", encoding="utf-8"))
-        if kind == "jsonl":
-            yield lambda rows: file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            return
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         # Booleans as in JSON and SQL, not as in Python.
@@ -232,7 +228,7 @@ def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
             yield columns.request(values, file="the table", line=line)
         return
     readers: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]]
-    readers = {"csv": _csv, "jsonl": _jsonl, "parquet": partial(_parquet, columns=columns)}
+    readers = {"csv": _csv, "parquet": partial(_parquet, columns=columns)}
     for path in expand(requests if isinstance(requests, list | tuple) else [requests]):
         try:
             for line, values in readers[format_of(path)](path):
@@ -272,26 +268,6 @@ def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             ) from error
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                values = json.loads(text)
-            except ValueError as error:
-                raise SourceError(f"not JSON: {error}", file=str(path), line=line, fix="correct the line") from error
-            if not isinstance(values, dict):
-                raise SourceError(
-                    "not a JSON object",
-                    file=str(path),
-                    line=line,
-                    expected='{"user": .., "item": ..}',
-                    fix="write one object on each line",
-                )
-            yield line, values
-
-
 def _parquet(path: Path, *, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
     parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
     try:
@@ -304,7 +280,7 @@ def _parquet(path: Path, *, columns: _Columns) -> Iterator[tuple[int, Mapping[st
         raise SourceError(
             f"not a parquet file: {error}",
             file=str(path),
-            fix="write the file again, or name it .csv or .jsonl if it is one",
+            fix="write the file again, or name it .csv if it is one",
         ) from error
 
 

@@ -5,12 +5,9 @@ item, and 184 neighbour items of each. There are no times: event i of a line has
 labelled targets come after the last event. There are no item fields. The neighbours are not read: no model here takes
 them.
 
-The split of a file follows from its name (`train...` or `test...`) or from the options. Every line is a history of its
+The split of a file follows from its name (`train...` or `test...`). Every line is a history of its
 own: the first line of a user keeps the id, the k-th is called `user#k`. Otherwise the histories of a user who is in
 both files would become one. An item 0 is kept as an item: here no number is padding.
-
-Options:
-    train, test: names of files (without folders), comma-separated, where the split does not follow from the names.
 """
 
 from __future__ import annotations
@@ -24,11 +21,10 @@ import pyarrow as pa
 
 from lifelong.errors import SourceError
 from lifelong.offline.preparation.engine import materialise, scalars, stage
-from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.rawlog import RawLog
 from lifelong.offline.preparation.sources.text import Column, Layout, Places, rows
 
-OPTIONS = {"train": "", "test": ""}
+OPTIONS: dict[str, str] = {}
 LONGEST = 1 << 20
 """The sequence of an event is line * LONGEST + its place, so no line may have more events."""
 LAYOUT = Layout(
@@ -45,7 +41,7 @@ LAYOUT = Layout(
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open train and test files."""
-    splits = _splits(paths, options)
+    splits = _splits(paths)
     places, schema = Places(LAYOUT), LAYOUT.schema().append(pa.field("split", pa.string()))
     table = stage(connection, _lines(splits, places), schema)
     items = table["history"].split(",")
@@ -118,19 +114,17 @@ def _targets(lines: Any) -> Any:
     return ibis.union(*both).select("user", "item", "time", "sequence", "response", "split")
 
 
-def _splits(files: Sequence[Path], settings: Mapping[str, str]) -> dict[Path, str]:
+def _splits(files: Sequence[Path]) -> dict[Path, str]:
     """Split of each file."""
-    options = {name: split for split in ("train", "test") for name in staging.words(settings[split])}
     splits: dict[Path, str] = {}
     for path in files:
         named = [split for split in ("train", "test") if split in path.name.lower()]
-        split = options.get(path.name) or (named[0] if len(named) == 1 else None)
-        if split is None:
+        if len(named) != 1:
             raise SourceError(
                 "its name does not say which split it is",
                 file=str(path),
                 expected="`train` or `test` in the name",
-                fix=f"--option train={path.name} or --option test={path.name}",
+                fix="rename it, as in train_corpus.txt or test_corpus.txt",
             )
-        splits[path] = split
+        splits[path] = named[0]
     return splits
