@@ -275,9 +275,6 @@ def test_a_source_that_gives_no_log_is_refused(monkeypatch: pytest.MonkeyPatch, 
         ("___", "a letter first"),
         ("json", "as a module that is installed already"),
         ("lifelong", "as a module that is installed already"),
-        ("named_tuple", "a name of lifelong"),
-        ("all", "a name of lifelong"),
-        pytest.param("sim_soft", "a name of lifelong", marks=pytest.mark.torch),
     ],
 )
 def test_new_refuses_a_name_that_could_not_be_installed_or_used(

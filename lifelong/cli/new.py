@@ -68,21 +68,4 @@ def _meanings(name: str) -> dict[str, str]:
         )
     words = [word.capitalize() for word in name.split("_")]
     title = "".join(words)
-    text = files("lifelong.cli").joinpath("model", "NAME.py.txt").read_text(encoding="utf-8")
-    imports = [line for line in text.splitlines() if re.match("(from|import) ", line)]
-    if any(re.search(rf"\b{title}\b", line) for line in imports) or _is_known(name):
-        raise UsageError(
-            f"a model named {name!r}, which is a name of lifelong",
-            expected="another name",
-            fix=f"for example my_{name}",
-        )
     return {"DASHED": name.replace("_", "-"), "CLASS": title, "TITLE": " ".join(words), "NAME": name}
-
-
-def _is_known(name: str) -> bool:
-    """Whether lifelong has a model of this name; without torch, which the models need, nobody can say."""
-    if name == "all" or importlib.util.find_spec("torch") is None:
-        return name == "all"
-    from lifelong.offline.models import all_names
-
-    return name in all_names()

@@ -127,7 +127,7 @@ class Scorer:
         Args:
             requests: a path, a glob, a list of them, or a table of another library (see `lifelong.tables`), one row per
                 candidate: `user`, `item`, optionally `time` (UTC seconds or a timestamp), item fields, and
-                `user.<field>` of profiles; or `ScoreRequest`s.
+                `user.<field>` of profiles.
             columns: our name -> the table's name, for columns with other names.
             named: the same, by names: `user="customer"`.
 

@@ -22,7 +22,7 @@ from lifelong.errors import SourceError, UsageError, require
 from lifelong.online.memory.event import time_problem, whole_number
 from lifelong.online.scoring.answer import Answer, ScoreRequest
 from lifelong.online.scoring.online_items import OnlineItems
-from lifelong.tables import TABLES, TYPES, ColumnKind, check_types, expand, is_path, reader_of, text_of, time_in_seconds
+from lifelong.tables import TABLES, ColumnKind, check_types, expand, is_path, reader_of, text_of, time_in_seconds
 
 Rows = Sequence[Mapping[str, Any]]
 SCORES = {
@@ -126,23 +126,13 @@ def scored_rows(scorer: Answers, requests: Any, columns: Mapping[str, str]) -> I
 
     Args:
         scorer: artifact and store.
-        requests: a path, a glob, a list of them, a table of another library, or `ScoreRequest`s.
+        requests: a path, a glob, a list of them, or a table of another library.
         columns: our name -> the table's name, for columns with other names.
 
     Raises:
         UsageError: `requests` is none of these, or there is no such column.
         SourceError: a row is malformed; names file and line.
     """
-    if isinstance(requests, list | tuple) and all(isinstance(one, ScoreRequest) for one in requests):
-        if columns:
-            raise UsageError(
-                "columns of requests that have none",
-                expected="columns with a path or a table",
-                fix="leave out the names of columns",
-            )
-        for at in range(0, len(requests), _ROWS):
-            yield [row for answer in scorer.answer(requests[at : at + _ROWS]) for row in _scores(answer)]
-        return
     rows = _requests(requests, _Columns(scorer, columns))
     while chunk := list(islice(rows, _ROWS)):
         yield [row for answer in scorer.answer(_joined(chunk)) for row in _scores(answer)]
@@ -195,12 +185,6 @@ class _Columns:
                 raise SourceError(f"no {key}", file=file, line=line, column=key, expected="an id", fix="fix the row")
         of_item = {key: value for key, value in given.items() if key in self.fields}
         of_user = {key.removeprefix(user_context("")): value for key, value in given.items() if key in self.profile}
-        nested = next((key for key, value in values.items() if isinstance(value, list | dict)), None)
-        if nested is not None:
-            expected = TYPES[self._kinds.get(nested, "value")]
-            raise SourceError(
-                "a list or an object", file=file, line=line, column=nested, expected=expected, fix="flatten the column"
-            )
         time = self._time(values.get("time"), file=file, line=line)
         return ScoreRequest(str(given["user"]), [str(given["item"])], time, [of_item], of_user)
 
@@ -240,7 +224,7 @@ def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
 
 def _table_rows(table: Any, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of a table in memory, with their numbers; timestamps as UTC seconds."""
-    expected = f"a path, a list of ScoreRequest, or {TABLES}"
+    expected = f"a path, or {TABLES}"
     batches = reader_of(table, what="requests", expected=expected)
     columns.check(batches.schema, file="the table")
     # pandas adds its index, which has no name of its own, unless that counts the rows.
