@@ -44,7 +44,7 @@ from lifelong.dataset.folder import Dataset
 from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.errors import ConfigError, require
-from lifelong.offline.data.popularity import target_counts
+from lifelong.offline.data.counts import target_counts
 from lifelong.offline.data.renumbering import Renumbering
 from lifelong.offline.models.base import FittedModel, InputSpec, setting
 from lifelong.zoo.inputs.affinity import unit_vectors

@@ -23,7 +23,7 @@ from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import FloatArray
-from lifelong.offline.data.popularity import target_counts
+from lifelong.offline.data.counts import target_counts
 from lifelong.offline.models.settings import setting
 from lifelong.zoo.inputs.baskets import basket_weights, by_moment
 from lifelong.zoo.scored_model import ScoredModel

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lifelong.dataset.catalogue import FIRST_ROW
-from lifelong.offline.data.popularity import target_counts
+from lifelong.offline.data.counts import target_counts
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -18,7 +18,7 @@ from lifelong.dataset.folder import Dataset
 from lifelong.errors import ArtifactError, MismatchError, UsageError
 from lifelong.filling import backfill
 from lifelong.offline.data.cooccurrence import cooccurrence_vectors, unit_factors
-from lifelong.offline.data.popularity import target_counts
+from lifelong.offline.data.counts import target_counts
 from lifelong.offline.evaluation import metrics
 from lifelong.offline.evaluation.calibration import fit_calibrator
 from lifelong.offline.evaluation.evaluate import predict

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from lifelong.dataset.arrays import is_first
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError
-from lifelong.plugins import Registry, named_in_errors
+from lifelong.plugins import Registry
 
 CALIBRATION_BINS = 20
 LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
@@ -24,7 +24,6 @@ LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
 SHORT_BOUNDS = (0, 5, 10, 20, 50)
 """The same, where most histories are short."""
 _MOSTLY = 0.9
-_MEAN = "a function of a Sample that gives one number per example"
 RANGES: Mapping[str, tuple[float, float]] = {
     "auc": (0.0, 1.0),
     "gauc": (0.0, 1.0),
@@ -246,10 +245,8 @@ def mean_values(name: str, sample: Sample) -> FloatArray:
 
     Raises:
         DataError: they are not one finite number per example.
-        PluginError: the metric fails with an error of its own.
     """
-    with named_in_errors("metrics", name, f"{len(sample)} examples were measured", expected=_MEAN):
-        value_N = np.asarray(MEANS[name](sample), np.float64)
+    value_N = np.asarray(MEANS[name](sample), np.float64)
     if value_N.shape != sample.logit.shape or not np.isfinite(value_N).all():
         found = f"the metric {name!r} gave {value_N.shape} for {len(sample)} examples"
         raise DataError(found, expected="one finite number per example", fix="correct the metric")

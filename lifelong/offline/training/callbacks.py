@@ -6,13 +6,11 @@ Loop --every batch--> stepped     --every validation--> validated     before and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lifelong.offline.training.checkpoint import CurvePoint
-from lifelong.plugins import named_in_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +36,6 @@ class Callback:
     An error in a callback ends the run. With several processes for one model, only the first one calls.
     """
 
-    registered: str | None = None
-    """The name that it was asked for by, if any."""
-
     def begun(self, run: RunInfo) -> None:
         """A run begins, or goes on after an interruption."""
 
@@ -64,35 +59,25 @@ class Callbacks(Callback):
         """A run begins."""
         for one in self._callbacks:
             self._open.append(one)
-            with _named(one, "a run began"):
-                one.begun(run)
+            one.begun(run)
 
     def stepped(self, examples: int, speed: float, loss: float) -> None:
         """A batch was trained on."""
         for one in self._callbacks:
-            with _named(one, "a batch was trained on"):
-                one.stepped(examples, speed, loss)
+            one.stepped(examples, speed, loss)
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
         """A validation."""
         for one in self._callbacks:
-            with _named(one, "a validation ended"):
-                one.validated(point, best=best)
+            one.validated(point, best=best)
 
     def ended(self, measured: Mapping[str, float] | None) -> None:
         """The run has ended."""
         while self._open:
-            one = self._open.pop(0)
-            with _named(one, "a run ended"):
-                one.ended(measured)
+            self._open.pop(0).ended(measured)
 
     def __enter__(self) -> Callbacks:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.ended(None)
-
-
-def _named(callback: Callback, doing: str) -> AbstractContextManager[None]:
-    """Errors of a callback of another package say its name."""
-    return named_in_errors("callbacks", lambda: callback.registered, doing)

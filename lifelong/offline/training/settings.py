@@ -19,7 +19,7 @@ from lifelong.dtypes import Float32Array
 from lifelong.errors import MismatchError
 from lifelong.offline.data.batches import TrainingBatches
 from lifelong.offline.data.cooccurrence import aligned_vectors, cooccurrence_vectors, unit_factors
-from lifelong.offline.data.popularity import target_counts
+from lifelong.offline.data.counts import target_counts
 from lifelong.offline.models import build, model_class
 from lifelong.offline.models.base import FittedModel, Model
 

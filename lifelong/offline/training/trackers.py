@@ -17,7 +17,7 @@ from typing import Any
 from lifelong.errors import LifelongError, UsageError, require
 from lifelong.offline.training.callbacks import Callback, RunInfo
 from lifelong.offline.training.checkpoint import CurvePoint
-from lifelong.plugins import Registry, named_in_errors
+from lifelong.plugins import Registry
 
 logger: logging.Logger = logging.getLogger(__name__)
 _EXAMPLE = 'callbacks=["tensorboard", Watch()], where Watch is a subclass of lifelong.Callback'
@@ -62,15 +62,13 @@ def made(callbacks: Sequence[Callback | str]) -> list[Callback]:
 
 def _made(name: str) -> Callback:
     part: Any = TRACKERS[name]
-    with named_in_errors("callbacks", name, "it was made", expected=_CALLBACK):
-        found = part() if callable(part) else part
+    found = part() if callable(part) else part
     if not isinstance(found, Callback):
         raise UsageError(
             f"{name!r} gives an object of type {type(found).__name__}",
             expected=_CALLBACK,
             fix="return Watch() from it, where Watch is a subclass of lifelong.Callback",
         )
-    found.registered = name
     return found
 
 

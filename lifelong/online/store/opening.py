@@ -11,7 +11,7 @@ from lifelong.errors import UsageError
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.redis_client import SCHEMES, parse
-from lifelong.plugins import Registry, named_in_errors
+from lifelong.plugins import Registry
 
 STORES = Registry[Callable[..., MemoryStore]]("stores", {}, reserved=("memory", "rocksdb", *SCHEMES))
 """Scheme -> what opens a store of another package."""
@@ -33,7 +33,6 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
         UsageError: the URL names no kind of store, or another number of shards than the store has.
         StoreLockedError: another process owns it.
         StoreError: it cannot be opened.
-        PluginError: a store of another package fails with an error of its own.
 
     Example:
         >>> store = open_store("memory://")
@@ -82,8 +81,7 @@ def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
             expected="a function of (url, *, read_only) that gives a store",
             fix="begin it with: def open_store(url, *, read_only=False)",
         ) from error
-    with named_in_errors("stores", scheme, f"{scheme}:// was opened"):
-        store = part(url, read_only=read_only)
+    store = part(url, read_only=read_only)
     missing = [name for name in vars(MemoryStore) if not name.startswith("_") and not hasattr(store, name)]
     if missing:
         raise UsageError(
