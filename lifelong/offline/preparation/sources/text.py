@@ -344,5 +344,6 @@ def _checked(path: Path, layout: Layout, names: Sequence[str], *, start: int = 0
                     line=line,
                     column=f"{at + 1} ({column.named})",
                     expected=column.expected,
+                    fix="correct the value, or remove the line",
                 )
         yield [values[at] for at, _ in columns]
