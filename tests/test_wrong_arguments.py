@@ -43,7 +43,7 @@ def calls(artifact, store, scorer, dataset) -> dict[str, tuple[Callable[..., Any
         "UserEvent": (apply, {**EVENT, "event_type": "view", "fields": {"category": "c1"}, "event_id": "a"}),
         "create_app": (
             lifelong.create_app,
-            {**given, **dict.fromkeys(("api_keys", "admin_keys", "dataset", "settings"))},
+            {**given, **dict.fromkeys(("api_keys", "dataset", "settings"))},
         ),
         "Scorer": (Scorer, {**given, "base_rate": None}),
         "score": (scorer.score, request),

@@ -55,9 +55,6 @@ def serve(
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with one key per line, followed by its scopes.")
     ] = None,
-    admin_key_file: Annotated[
-        Path | None, typer.Option(help="File with one key per line, for /v1/admin/ and everything else.")
-    ] = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Accept requests from other machines without a key.")
     ] = False,
@@ -91,16 +88,15 @@ def serve(
     check_workers(workers, store, topic=place is not None)
     check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
     keys = None if api_key_file is None else KeyFile(api_key_file)
-    admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.config import load_record
     from lifelong.online.serving.settings import ServiceConfig
 
     fix = "`lifelong serve --print-config` prints all settings"
-    settings = load_record(ServiceConfig, config, changes, fix=fix).of_one(workers)
+    settings = load_record(ServiceConfig, config, changes, fix=fix)
     hosts = allowed_hosts(host, settings.allowed_hosts, keys=keys is not None)
     following = None if place is None else _following(place, settings)
-    plan = _Plan(artifact, store, settings, keys, admin_keys, hosts, following, log)
+    plan = _Plan(artifact, store, settings, keys, hosts, following, log)
     with _failures_in(log, terminal):
         _serve(terminal, plan, workers, host, port)
     return Reply(None, [] if log == "json" else ["Stopped; every accepted event is in the store."])
@@ -163,7 +159,6 @@ class _Plan:
     store: str
     settings: ServiceConfig
     keys: KeyFile | None
-    admin_keys: KeyFile | None
     hosts: list[str] | None
     following: _Following | None
     log: LogFormat
@@ -195,7 +190,6 @@ def _open_app(plan: _Plan) -> Iterator[FastAPI]:
             opened,
             memories,
             api_keys=plan.keys,
-            admin_keys=plan.admin_keys,
             allowed_hosts=plan.hosts,
             dataset=dataset,
             report=settings.report,

@@ -1,7 +1,6 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
-        -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
+request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from lifelong.online.serving.bodies import ShortRoutes
 from lifelong.online.serving.errors import install
 from lifelong.online.serving.explorer import explorer
 from lifelong.online.serving.figures import ServiceCollector
-from lifelong.online.serving.guards import Deadline, HostGate, RateLimit, ScopeGate
+from lifelong.online.serving.guards import Deadline, HostGate, KeyGate
 from lifelong.online.serving.impressions import ImpressionsLog
 from lifelong.online.serving.keys import GivenKeys, KeyRing
 from lifelong.online.serving.logs import AccessLog
-from lifelong.online.serving.middleware import BodyLimit, KeyGate, Measure
+from lifelong.online.serving.middleware import BodyLimit, Measure
 from lifelong.online.serving.pages import Report, pages
 from lifelong.online.serving.routes import api, busy, operations
 from lifelong.online.serving.rush import Rush, Shed
@@ -58,7 +57,6 @@ def create_app(
     store: MemoryStore,
     *,
     api_keys: GivenKeys | None = None,
-    admin_keys: GivenKeys | None = None,
     allowed_hosts: Sequence[str] | None = None,
     dataset: AnyDataset | None = None,
     report: Path | str | None = None,
@@ -72,8 +70,6 @@ def create_app(
         store: an opened store of it; it is not closed here, since its owner may continue to use it.
         api_keys: keys; a request to `/v1/` must bring one of them, with the scopes of each if it does not open all
             but the administration (see `lifelong.online.serving.keys`), or a `KeyFile`; None lets all in.
-        admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
-            `api_keys` and none of them has the scope closes it.
         allowed_hosts: names of the service in the `Host` header, next to localhost and any address; None for any name,
             which keeps no web page out that lets its own name point here.
         dataset: where explanations look up past events, with the store's log; or its folder.
@@ -111,14 +107,13 @@ def create_app(
         app.include_router(router)
     install(app)
     app.add_middleware(ShortRoutes, routes=busy.routes)
-    _guard(app, settings, api_keys=api_keys, admin_keys=admin_keys)
-    keys = api_keys is not None or admin_keys is not None
+    _guard(app, settings, api_keys)
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
     app.add_middleware(AccessLog, users=settings.log_users)
     app.add_middleware(Measure, metrics=service.metrics)
     app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
     app.add_middleware(Shed, rush=app.state.rush)
-    _describe(app, service, keys=keys)
+    _describe(app, service, keys=api_keys is not None)
     return app
 
 
@@ -216,25 +211,14 @@ def _impressions_log(service: Service) -> ImpressionsLog | None:
     return log
 
 
-def _guard(
-    app: FastAPI,
-    settings: ServiceSettings,
-    *,
-    api_keys: GivenKeys | None,
-    admin_keys: GivenKeys | None,
-) -> None:
-    """Check keys, rates and sizes before a request reaches its route; see `create_app`."""
+def _guard(app: FastAPI, settings: ServiceSettings, api_keys: GivenKeys | None) -> None:
+    """Check keys, time and sizes before a request reaches its route; see `create_app`."""
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, limit=settings.max_body, together=settings.max_bodies)
     app.add_middleware(Deadline, seconds=settings.timeout)
     app.add_middleware(AddressGate)
-    ring = KeyRing(api_keys, admin_keys)
     if api_keys is not None:
-        app.add_middleware(ScopeGate, keys=ring)
-    if settings.rate is not None:
-        app.add_middleware(RateLimit, rate=settings.rate, keyed=api_keys is not None)
-    if api_keys is not None or admin_keys is not None:
-        app.add_middleware(KeyGate, keys=ring)
+        app.add_middleware(KeyGate, keys=KeyRing(api_keys))
 
 
 def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:

@@ -47,10 +47,6 @@ class ForbiddenError(RequestError):
     """The API key does not have the scope of what was asked for."""
 
 
-class TooManyError(RequestError):
-    """A caller sends requests too often."""
-
-
 class BadHttpError(RequestError):
     """What came is not HTTP."""
 
@@ -82,7 +78,6 @@ _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (MediaTypeError, 415),
     (UnauthorizedError, 401),
     (ForbiddenError, 403),
-    (TooManyError, 429),
     (DeadlineError, 504),
     (RequestError, 422),
     (UsageError, 422),
@@ -98,7 +93,6 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorReply, "description": "larger than the service accepts; nothing was kept"},
     415: {"model": ErrorReply, "description": "the body has no Content-Type, or one that is not taken here"},
     422: {"model": ErrorReply, "description": "the body is not valid; nothing was kept"},
-    429: {"model": ErrorReply, "description": "too many requests from one caller; Retry-After says how long to wait"},
     500: {"model": ErrorReply, "description": "a fault of the service"},
     503: {
         "model": ErrorReply,

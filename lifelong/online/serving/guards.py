@@ -1,82 +1,25 @@
-"""Limits on requests: scopes of API keys, a rate for each caller, a deadline. Plain ASGI."""
+"""What a request must have: a key of the right scope, a name of this service, an answer in time. Plain ASGI."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import ipaddress
-import math
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lifelong.online.serving.errors import DeadlineError, ForbiddenError, TooManyError, error_response
+from lifelong.online.serving.errors import DeadlineError, ForbiddenError, UnauthorizedError, error_response
 from lifelong.online.serving.keys import KeyRing, scope_of
-
-_CALLERS = 10_000
-"""Callers with a remembered rate, at most; those without a request for the longest time are forgotten."""
 
 _HOSTS = 1_024
 """Names in `Host` headers of which it is remembered whether they are addresses."""
 
 
-def address_of(scope: Scope) -> str:
-    """Where a request comes from: the client's address, or what a trusted proxy says that it is."""
-    return str((scope.get("client") or ("",))[0])
-
-
 def given_key(headers: Headers) -> str:
     """The API key of a request, "" if it has none."""
     return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-
-
-class Buckets:
-    """Token buckets, one for each caller.
-
-    >>> buckets = Buckets(rate=1.0, burst=2.0, now=lambda: 0.0)
-    >>> [buckets.take("ann") for _ in range(3)]
-    [0.0, 0.0, 1.0]
-
-    Args:
-        rate: tokens a second.
-        burst: tokens at once.
-        now: a clock, in seconds.
-    """
-
-    rate: float
-    burst: float
-
-    def __init__(self, rate: float, burst: float, now: Callable[[], float] = time.monotonic) -> None:
-        self.rate, self.burst, self._now = rate, burst, now
-        # Caller -> (tokens left, at this time).
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._left)
-
-    def take(self, caller: str) -> float:
-        """Use one token of a caller's; returns 0, or the seconds until there is one."""
-        left, now = self._present(caller)
-        self._left[caller] = (left - 1 if left >= 1 else left, now)
-        self._left.move_to_end(caller)
-        if len(self._left) > _CALLERS:
-            self._left.popitem(last=False)
-        return self._until_one(left)
-
-    def wait(self, caller: str) -> float:
-        """Seconds until a caller has a token; none is used."""
-        return self._until_one(self._present(caller)[0])
-
-    def _present(self, caller: str) -> tuple[float, float]:
-        now = self._now()
-        left, since = self._left.get(caller, (self.burst, now))
-        return min(self.burst, left + (now - since) * self.rate), now
-
-    def _until_one(self, left: float) -> float:
-        return 0.0 if left >= 1 else (1 - left) / self.rate
 
 
 class HostGate:
@@ -159,8 +102,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-class ScopeGate:
-    """Refuses requests with a key that lacks the scope; comes after `KeyGate`, which checks the key.
+class KeyGate:
+    """Refuses requests without an API key of the scope that the address needs.
 
     Args:
         app: called for requests that pass.
@@ -174,64 +117,26 @@ class ScopeGate:
         self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 or pass on."""
+        """Answer 401 or 403, or pass on."""
         needed = scope_of(scope["path"]) if scope["type"] == "http" else None
-        if needed is None or (self.keys.open and needed != "admin"):
+        if needed is None:
             await self.app(scope, receive, send)
-            return
-        allowed = self.keys.scopes(given_key(Headers(scope=scope))) or frozenset()
-        if needed in allowed or "admin" in allowed:
+        elif (scopes := self.keys.scopes(given_key(Headers(scope=scope)))) is None:
+            missing = UnauthorizedError(
+                "no valid API key came with the request",
+                expected="X-API-Key: KEY or Authorization: Bearer KEY",
+                fix="ask the owner for a key",
+            )
+            await error_response(missing)(scope, receive, send)
+        elif needed in scopes or "admin" in scopes:
             await self.app(scope, receive, send)
-            return
-        error = ForbiddenError(
-            f"this API key is for {', '.join(sorted(allowed)) or 'nothing here'}",
-            expected=f"a key with the scope {needed}",
-            fix="ask the owner for another key, or add the scope to this one in the file of keys",
-        )
-        await error_response(error)(scope, receive, send)
-
-
-class RateLimit:
-    """Limits the requests that each caller makes to `/v1/`, by a token bucket.
-
-    Args:
-        app: called for requests that pass.
-        rate: requests per second, in the long run.
-        keyed: whether a caller is a key, which was checked before, and not an address.
-        burst: requests at once; those of a second if None.
-        now: a clock, in seconds.
-    """
-
-    app: ASGIApp
-    rate: float
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        rate: float,
-        *,
-        keyed: bool = False,
-        burst: float | None = None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.app, self.rate, self._keyed = app, rate, keyed
-        self._buckets = Buckets(rate, max(1.0, burst or rate), now)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 429 or pass on."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self.app(scope, receive, send)
-            return
-        wait = self._buckets.take(given_key(Headers(scope=scope)) if self._keyed else address_of(scope))
-        if not wait:
-            await self.app(scope, receive, send)
-            return
-        error = TooManyError(
-            f"more than {self.rate:g} requests a second from one caller",
-            expected=f"at most {self.rate:g} a second",
-            fix="wait as long as Retry-After says, and send more events or candidates in one request",
-        )
-        await error_response(error, headers={"retry-after": str(math.ceil(wait))})(scope, receive, send)
+        else:
+            error = ForbiddenError(
+                f"this API key is for {', '.join(sorted(scopes))}",
+                expected=f"a key with the scope {needed}",
+                fix="ask the owner for another key, or add the scope to this one in the file of keys",
+            )
+            await error_response(error)(scope, receive, send)
 
 
 class Deadline:

@@ -180,40 +180,35 @@ GivenKeys = Sequence[str] | Mapping[str, frozenset[str]] | KeyFile
 class KeyRing:
     """Which scopes a key has; knows only hashes.
 
-    >>> ring = KeyRing(["shop"], ["owner"])
-    >>> ring.scopes("owner"), ring.scopes("guess")
-    (frozenset({'admin'}), None)
+    >>> ring = KeyRing({"shop": frozenset({"events"})})
+    >>> ring.scopes("shop"), ring.scopes("guess")
+    (frozenset({'events'}), None)
 
     Args:
-        api: for all but the administration if they say nothing else; None if that needs no key.
-        admin: with the scope `admin`, whatever they say.
+        given: the keys.
+
+    Raises:
+        UsageError: they are something else.
     """
 
-    def __init__(self, api: GivenKeys | None, admin: GivenKeys | None = None) -> None:
-        self.open: bool = api is None
-        """Whether all but the administration needs no key."""
-        given = ((api, False), (admin, True))
-        self._sources = [(_with_scopes(keys), owners) for keys, owners in given if keys is not None]
-        self._made: list[Keys] = []
+    def __init__(self, given: GivenKeys) -> None:
+        self._given = given if isinstance(given, KeyFile) else _with_scopes(given)
+        self._made: Keys | None = None
         self._scopes: Keys = {}
 
     def scopes(self, key: str) -> frozenset[str] | None:
         """The scopes of a key, None if there is no such key."""
-        read = [keys.keys() if isinstance(keys, KeyFile) else keys for keys, _ in self._sources]
-        # Files give the same object as long as they have not changed.
-        if len(read) != len(self._made) or any(now is not then for now, then in zip(read, self._made, strict=True)):
-            self._made, self._scopes = read, {}
-            for (_, owners), keys in zip(self._sources, read, strict=True):
-                for name, scopes in keys.items():
-                    known = self._scopes.get(hashed(name), frozenset())
-                    self._scopes[hashed(name)] = known | (frozenset({"admin"}) if owners else scopes)
+        keys = self._given.keys() if isinstance(self._given, KeyFile) else self._given
+        # A file gives the same object as long as it has not changed.
+        if keys is not self._made:
+            self._made, self._scopes = keys, {}
+            for name, scopes in keys.items():
+                self._scopes[hashed(name)] = self._scopes.get(hashed(name), frozenset()) | scopes
         # A hash does not open anything: what is compared is the hash of what came.
         return self._scopes.get(f"sha256:{hashlib.sha256(key.encode('latin-1')).hexdigest()}")
 
 
-def _with_scopes(keys: GivenKeys) -> Keys | KeyFile:
-    if isinstance(keys, KeyFile):
-        return keys
+def _with_scopes(keys: Sequence[str] | Mapping[str, frozenset[str]]) -> Keys:
     # A text is a sequence, too: each of its letters would be a key.
     if (
         isinstance(keys, str)

@@ -1,18 +1,14 @@
-"""What every request passes: the check of API keys, the limit of a body's size, and the metrics. Plain ASGI."""
+"""What every request passes: the limit of a body's size, and the metrics. Plain ASGI."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections import OrderedDict
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lifelong.online.serving.errors import TooLargeError, TooManyError, UnauthorizedError, error_response
-from lifelong.online.serving.guards import Buckets, address_of, given_key
-from lifelong.online.serving.keys import KeyRing
+from lifelong.online.serving.errors import TooLargeError, error_response
 from lifelong.online.serving.metrics import Metrics
 
 _DRAINED = 8
@@ -20,60 +16,6 @@ _DRAINED = 8
 
 _SMALL = 16_384
 """Bytes up to which a body is accepted however many large ones there are."""
-
-_WRONG_BURST, _WRONG_RATE, _CALLERS = 20.0, 0.1, 10_000
-"""Wrong keys that an address may try at once, and then per second; callers with a right key that are remembered."""
-_GUESSING = TooManyError(
-    "too many wrong API keys from this address",
-    expected=f"at most {_WRONG_BURST:g} at once, then one every {1 / _WRONG_RATE:g} seconds",
-    fix="wait as long as Retry-After says, and send a key from the owner of the service",
-)
-
-
-class KeyGate:
-    """Refuses requests to `/v1/` without an API key, `X-API-Key: KEY` or `Authorization: Bearer KEY`.
-
-    Args:
-        app: called for requests that pass.
-        keys: the keys; those with the scope `admin` open `/v1/admin/`, and all of them the rest of `/v1/`.
-    """
-
-    app: ASGIApp
-    keys: KeyRing
-
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
-        self.app, self.keys = app, keys
-        self._wrong = Buckets(_WRONG_RATE, _WRONG_BURST)
-        # Who has come with a right key, and is not locked out by wrong ones of the same address.
-        self._right: OrderedDict[tuple[str, str], None] = OrderedDict()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 or pass on."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self.app(scope, receive, send)
-            return
-        admin = scope["path"].startswith("/v1/admin/")
-        if self.keys.open and not admin:
-            await self.app(scope, receive, send)
-            return
-        caller = address_of(scope), given_key(Headers(scope=scope))
-        if caller not in self._right and (wait := self._wrong.wait(caller[0])):
-            await error_response(_GUESSING, headers={"retry-after": str(math.ceil(wait))})(scope, receive, send)
-            return
-        scopes = self.keys.scopes(caller[1])
-        if scopes is not None and (not admin or "admin" in scopes):
-            self._right[caller] = None
-            if len(self._right) > _CALLERS:
-                self._right.popitem(last=False)
-            await self.app(scope, receive, send)
-            return
-        if caller[1] and scopes is None:
-            self._wrong.take(caller[0])
-        found = f"no valid {'admin' if admin else 'API'} key came with the request"
-        error = UnauthorizedError(
-            found, expected="X-API-Key: KEY or Authorization: Bearer KEY", fix="ask the owner for a key"
-        )
-        await error_response(error)(scope, receive, send)
 
 
 class BodyLimit:

@@ -234,8 +234,6 @@ def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **o
         # The app itself answers 504 before.
         body_seconds=settings.timeout + 1,
     )
-    proxies = list(settings.trusted_proxies)
-    options |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": proxies}
     options |= {"http": partial(Connection, connections=connections), "ws": "none"}
     # All that wait are accepted at once, before one is refused: they must not take what is left for the store.
     options["backlog"] = min(BACKLOG, max(1, descriptors // 8))
@@ -243,7 +241,13 @@ def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **o
         # uvicorn's lines go where all others go.
         options["log_config"] = None
     return uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on", **options
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        lifespan="on",
+        **options,
     )
 
 

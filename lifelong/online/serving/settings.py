@@ -9,10 +9,9 @@ all. From Python, `create_app` takes the `ServiceSettings`; what `ServiceConfig`
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -29,12 +28,6 @@ class ServiceSettings(Record):
 
     timeout: _Seconds = Field(30.0, description="Seconds until a request must be answered, slow bodies included.")
     max_wait: _Seconds = Field(0.25, description="Seconds that a request may wait under overload before it is refused.")
-    rate: float | None = Field(
-        None, gt=0, examples=[100.0], description="Requests per second that one caller may make; by default no limit."
-    )
-    trusted_proxies: tuple[str, ...] = Field(
-        (), description="Addresses or networks of proxies that are trusted to name the client in X-Forwarded-For."
-    )
     base_rate: float | dict[str, float] | None = Field(
         None,
         examples=[0.02],
@@ -84,24 +77,6 @@ class ServiceSettings(Record):
         if not all(0 < share < 1 for share in shares):
             raise ValueError("a base rate is a share above 0 and below 1")
         return given
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for address in given:
-            ipaddress.ip_network(address)
-        return given
-
-    def of_one(self, workers: int) -> Self:
-        """The settings of one of several processes, so that all together allow no caller more.
-
-        >>> ServiceSettings(rate=10.0).of_one(4).rate
-        2.5
-
-        Args:
-            workers: how many processes there are.
-        """
-        return self if self.rate is None else self.model_copy(update={"rate": self.rate / workers})
 
     def allow(self, kind: str, number: int) -> None:
         """Refuse a request that is too large.
