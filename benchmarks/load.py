@@ -23,8 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from msgspec import msgpack
-
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -182,7 +180,6 @@ def run(
     connections: int = 32,
     warm_up: float = 1.0,
     key: str | None = None,
-    kind: str = "application/json",
     seed: int = 0,
 ) -> Load:
     """Send requests.
@@ -195,11 +192,10 @@ def run(
         connections: requests on their way at the same time, at most.
         warm_up: seconds that are not counted.
         key: API key.
-        kind: content type of the bodies.
         seed: of the moments at which requests are due.
     """
     started, chance = time.perf_counter(), random.Random(seed)
-    requests = [_request(url, body, key, kind) for body in bodies]
+    requests = [_request(url, body, key) for body in bodies]
     asked, end = _Run(url, requests, connections, started + warm_up), started + warm_up + seconds
     due = started + (chance.expovariate(rate) if rate else 0.0)
     while due < end or not asked.done:
@@ -220,9 +216,9 @@ def run(
     return summary(asked.took, asked.failed, max(1e-9, time.perf_counter() - started - warm_up))
 
 
-def _request(url: str, body: bytes, key: str | None, kind: str) -> bytes:
+def _request(url: str, body: bytes, key: str | None) -> bytes:
     parts = urlsplit(url)
-    head = [f"POST {parts.path or '/'} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Type: {kind}"]
+    head = [f"POST {parts.path or '/'} HTTP/1.1", f"Host: {parts.netloc}", "Content-Type: application/json"]
     head += [f"Content-Length: {len(body)}", *([f"X-API-Key: {key}"] if key else [])]
     return "\r\n".join([*head, "", ""]).encode() + body
 
@@ -272,12 +268,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--key", default=None, help="API key")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--msgpack", action="store_true", help="send, and be answered in, MessagePack")
     given = parser.parse_args()
     bodies = [line for line in given.bodies.read_bytes().splitlines() if line.strip()]
     options = {name: getattr(given, name) for name in ("rate", "seconds", "connections", "key", "seed")}
-    if given.msgpack:
-        bodies, options["kind"] = [msgpack.encode(json.loads(body)) for body in bodies], "application/msgpack"
     print(json.dumps(asdict(run(given.url, bodies, **options))))
 
 

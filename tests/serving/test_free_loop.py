@@ -110,10 +110,9 @@ class Asked:
     before: Callable[[Service], object] = lambda service: None
 
 
-def sent(method: str, route: str, document: Any, *, packed: bool = False, **more: Any) -> Asked:
+def sent(method: str, route: str, document: Any, **more: Any) -> Asked:
     """A request with a document."""
-    encode, kind = (msgspec.msgpack, PACKED) if packed else (msgspec.json, JSON)
-    return Asked(method, route, route, encode.encode(document), kind, **more)
+    return Asked(method, route, route, msgspec.json.encode(document), **more)
 
 
 def long(text: object) -> str:
@@ -134,10 +133,9 @@ def event(number: int, **more: Any) -> dict[str, Any]:
 def bodies() -> Iterator[Asked]:
     """Requests with bodies, some of which are wrong at their end."""
     most = SETTINGS
-    for packed in (False, True):
-        yield sent("POST", "/v1/events", {"events": full(most.max_events, event)}, packed=packed)
-        people = [{"user": f"u{number}", "items": [f"i{at}" for at in range(20)]} for number in range(most.max_users)]
-        yield sent("POST", "/v1/score", {"requests": people}, packed=packed)
+    yield sent("POST", "/v1/events", {"events": full(most.max_events, event)})
+    people = [{"user": f"u{number}", "items": [f"i{at}" for at in range(20)]} for number in range(most.max_users)]
+    yield sent("POST", "/v1/score", {"requests": people})
     longest = full(most.max_events, lambda at: event(at, user=long(at), fields=FIELDS))
     yield sent("POST", "/v1/events", {"events": longest})
     for path, number in (("/v1/score", most.max_candidates), ("/v1/explain", most.max_explained)):

@@ -157,7 +157,7 @@ def artifacts() -> Target:
 
 
 def bodies() -> Target:
-    """Bodies of requests; the first byte chooses the address, its highest bit MessagePack."""
+    """Bodies of requests; the first byte chooses the address."""
     from lifelong.artifact.folder import Artifact
     from lifelong.online.serving.app import create_app
     from lifelong.online.store.ram import InMemoryStore
@@ -168,10 +168,7 @@ def bodies() -> Target:
 
     def target(data: bytes) -> bool:
         method, address = addresses[data[0] % len(addresses)] if data else addresses[0]
-        # Two of the addresses take MessagePack.
-        packed = data[:1] >= b"\x80" and address in ("/v1/events", "/v1/score")
-        headers = {"Content-Type": "application/msgpack" if packed else "application/json"}
-        reply = client.request(method, address, content=data[1:], headers=headers)
+        reply = client.request(method, address, content=data[1:], headers={"Content-Type": "application/json"})
         if reply.status_code == 200:
             return True
         assert reply.status_code in (413, 422) or "OverloadedError" in reply.text, (reply.status_code, reply.text)

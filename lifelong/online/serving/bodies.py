@@ -1,6 +1,6 @@
 """Bodies of requests and replies, without holding up the event loop: large ones are read and written in threads.
 
-    request --address?--> ShortRoutes --> JSON or MessagePack --> checked --> endpoint(body, service, encode) --> reply
+    request --address?--> ShortRoutes --> JSON --> checked --> endpoint(body, service) --> reply
                 `------> FastAPI: addresses with parameters, pages, small bodies of the operator
 
 FastAPI's own handling takes as long as a score, its search for a route a tenth of that, and it reads bodies and writes
@@ -10,13 +10,13 @@ replies on the event loop's thread, where all other requests wait.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 import msgspec
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
-from msgspec import MsgspecError, msgpack
+from msgspec import MsgspecError
 from pydantic import TypeAdapter, ValidationError
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,15 +28,12 @@ from lifelong.online.serving.schemas import EventsBody
 if TYPE_CHECKING:
     from lifelong.online.serving.service import Service
 
-PACKED = "application/msgpack", "application/x-msgpack", "application/vnd.msgpack"
-"""Content types of MessagePack; replies have the first."""
 LARGE = 16_384
 """Bytes of a body that is parsed in a thread, where it holds up no other request."""
 OPERATORS = 65_536
 """Bytes of a body that FastAPI reads on the event loop: two paths of 4,096 characters, escaped, fit in."""
 _PIECE = 262_144
 """Bytes of a long reply that are given to the server at a time."""
-Encode: TypeAlias = Callable[[object], bytes]
 
 
 class JsonRoute(ExactRoute):
@@ -52,9 +49,7 @@ class JsonRoute(ExactRoute):
             return usual
 
         async def handle(request: Request) -> Response:
-            kind = request.headers.get("content-type", "")
-            if not _is_json(kind):
-                raise _no_body_kind(kind, "application/json")
+            _check_json(request)
             if len(text := await request.body()) > OPERATORS:
                 raise TooLargeError(
                     f"a body of {len(text):,} bytes", expected=f"at most {OPERATORS:,} bytes", fix="give shorter paths"
@@ -64,12 +59,18 @@ class JsonRoute(ExactRoute):
         return handle
 
 
-def _no_body_kind(kind: str, taken: str) -> MediaTypeError:
-    return MediaTypeError(
-        f"a body with {f'the Content-Type {kind[:100]!r}' if kind else 'no Content-Type'}",
-        expected=taken,
-        fix="send the header Content-Type: application/json",
-    )
+def _check_json(request: Request) -> None:
+    """Refuse a body that is not said to be JSON.
+
+    Raises:
+        MediaTypeError: it is not.
+    """
+    if not _is_json(kind := request.headers.get("content-type", "")):
+        raise MediaTypeError(
+            f"a body with {f'the Content-Type {kind[:100]!r}' if kind else 'no Content-Type'}",
+            expected="application/json",
+            fix="send the header Content-Type: application/json",
+        )
 
 
 def _is_json(kind: str) -> bool:
@@ -82,20 +83,8 @@ def _is_json(kind: str) -> bool:
     return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
 
 
-async def _encode(request: Request) -> Encode:
-    return _encoder(request)[0]
-
-
-Encoder = Annotated[Encode, Depends(_encode)]
-"""Writes a document in the form that the client accepts."""
-
-
 class ShortRoute(ExactRoute):
-    """A route of an endpoint that takes `body`, `service` and `encode`, and returns an encoded document.
-
-    The body is what its content type says: JSON or MessagePack. The reply is MessagePack if `Accept` says so, or if the
-    body was and `Accept` does not ask for JSON; errors are JSON always.
-    """
+    """A route of an endpoint that takes `body` and `service`, and returns a document in JSON."""
 
     answer: Callable[[Request], Coroutine[Any, Any, Response]]
     """Answers a request without FastAPI; see `ShortRoutes`."""
@@ -107,28 +96,27 @@ class ShortRoute(ExactRoute):
 
 
 def _short_answer(
-    endpoint: Callable[[Any, Service, Encode], Awaitable[bytes]],
+    endpoint: Callable[[Any, Service], Awaitable[bytes]],
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     body_type = get_type_hints(endpoint, include_extras=True)["body"]
     adapter: TypeAdapter[Any] = TypeAdapter(body_type)
     elsewhere = _parsed_by_the_writer if body_type is EventsBody else _parsed_here
 
     async def answer(request: Request) -> Response:
-        packed, (encode, kind) = _is_packed_body(request), _encoder(request)
+        _check_json(request)
         service, text = request.app.state.service, await request.body()
-        decode = msgpack.decode if packed else msgspec.json.decode
 
         def parse() -> Any:
-            return adapter.validate_python(decode(text), context=service.settings.allow)
+            return adapter.validate_python(msgspec.json.decode(text), context=service.settings.allow)
 
         try:
             if len(text) < LARGE:
                 body = parse()
             else:
-                body = await service.aside(lambda: elsewhere(service, text, packed) or parse())
+                body = await service.aside(lambda: elsewhere(service, text) or parse())
         except (ValueError, RecursionError, MsgspecError) as error:
-            raise _invalid(error, packed=packed) from error
-        return Response(await endpoint(body, service, encode), media_type=kind)
+            raise _invalid(error) from error
+        return Response(await endpoint(body, service), media_type="application/json")
 
     return answer
 
@@ -191,56 +179,19 @@ def encoded_list(entries: Iterable[object]) -> msgspec.Raw:
     return msgspec.Raw(b"[" + b",".join(map(msgspec.json.encode, entries)) + b"]")
 
 
-def _parsed_by_the_writer(service: Service, text: bytes, packed: bool) -> EventsBody | None:
+def _parsed_by_the_writer(service: Service, text: bytes) -> EventsBody | None:
     """Many events, without holding up scores in this process; None where this one has to look at them."""
-    found = None if service.writer is None else service.writer.parse(text, packed)
+    found = None if service.writer is None else service.writer.parse(text)
     return None if found is None else EventsBody.model_construct(events=cast("Any", found))
 
 
-def _parsed_here(service: Service, text: bytes, packed: bool) -> None:
+def _parsed_here(service: Service, text: bytes) -> None:
     """All other bodies."""
 
 
-def _is_packed_body(request: Request) -> bool:
-    """Whether a body is said to be MessagePack, and not JSON.
-
-    Raises:
-        MediaTypeError: it is said to be neither.
-    """
-    kind = request.headers.get("content-type", "")
-    if (packed := _is_packed(kind)) or _is_json(kind):
-        return packed
-    raise _no_body_kind(kind, "application/json or application/msgpack")
-
-
-def _is_packed(kind: str) -> bool:
-    """Whether a content type is MessagePack.
-
-    >>> _is_packed("application/msgpack"), _is_packed("application/x-msgpack; v=1"), _is_packed("application/json")
-    (True, True, False)
-    """
-    return kind.partition(";")[0].strip().lower() in PACKED
-
-
-def _wants_packed(request: Request, packed: bool) -> bool:
-    accepted = request.headers.get("accept")
-    if accepted is None:
-        return packed
-    kinds = [kind.strip() for kind in accepted.split(",")]
-    return any(map(_is_packed, kinds)) or (packed and not any(map(_is_json, kinds)))
-
-
-def _encoder(request: Request) -> tuple[Encode, str]:
-    """What writes the reply to a request, and the content type."""
-    if _wants_packed(request, _is_packed(request.headers.get("content-type", ""))):
-        return msgpack.encode, PACKED[0]
-    return msgspec.json.encode, "application/json"
-
-
-def _invalid(error: Exception, *, packed: bool) -> RequestValidationError:
+def _invalid(error: Exception) -> RequestValidationError:
     """What is wrong with a body."""
     if isinstance(error, ValidationError):
         details = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
         return RequestValidationError(details)
-    kind = "msgpack_invalid" if packed else "json_invalid"
-    return RequestValidationError([{"type": kind, "loc": ("body",), "ctx": {"error": str(error)}}])
+    return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "ctx": {"error": str(error)}}])

@@ -172,8 +172,6 @@ def _problem(detail: Mapping[str, Any]) -> str:
     context = detail.get("ctx", {})
     if detail["type"] == "json_invalid":
         return f"the body is not JSON: {context.get('error', 'it cannot be parsed')}"
-    if detail["type"] == "msgpack_invalid":
-        return f"the body is not MessagePack: {context['error']}"
     message = _WORDS.get(detail["type"], "is not valid").format_map({"max_length": "", "min_length": "", **context})
     if "candidate" in detail["loc"] and detail["type"] in _NO_OBJECT:
         message = "should be an item id or an object"

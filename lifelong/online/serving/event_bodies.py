@@ -30,15 +30,11 @@ class _Events(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     events: Annotated[list[_Event], msgspec.Meta(min_length=1)]
 
 
-_json, _packed = msgspec.json.Decoder(_Events), msgspec.msgpack.Decoder(_Events)
+_decoder = msgspec.json.Decoder(_Events)
 
 
-def table_of(text: bytes, *, packed: bool = False) -> EventTable | None:
+def table_of(text: bytes) -> EventTable | None:
     """The events of a body, None if `EventsBody` has to look at it.
-
-    Args:
-        text: of the body.
-        packed: it is MessagePack, not JSON.
 
     Example:
         >>> table_of(b'{"events": [{"user": "u", "item": "i", "time": 7}]}')
@@ -47,7 +43,7 @@ def table_of(text: bytes, *, packed: bool = False) -> EventTable | None:
         True
     """
     try:
-        events = (_packed if packed else _json).decode(text).events
+        events = _decoder.decode(text).events
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     types, names = [event.event_type for event in events], [event.event_id for event in events]

@@ -21,7 +21,7 @@ from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.features import FeatureTable
 from lifelong.online.serving import schemas as s
 from lifelong.online.serving.addresses import ExactRoute
-from lifelong.online.serving.bodies import Encoder, JsonRoute, ShortRoute, encoded_list
+from lifelong.online.serving.bodies import JsonRoute, ShortRoute, encoded_list
 from lifelong.online.serving.errors import DOCUMENTED, VIEWED, error_parts
 from lifelong.online.serving.service import Service, UserMemory
 
@@ -52,11 +52,11 @@ operations: APIRouter = APIRouter(tags=["operations"], route_class=ExactRoute)
 
 
 @busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)
-async def post_events(body: s.EventsBody, service: Served, encode: Encoder) -> bytes:
+async def post_events(body: s.EventsBody, service: Served) -> bytes:
     """All events of the batch are written in one commit, or none of them."""
     applied = await service.add_events(body.events)
     counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
-    return encode({**counts, "note": _note(counts)})
+    return msgspec.json.encode({**counts, "note": _note(counts)})
 
 
 def _note(counts: dict[str, int]) -> str | None:
@@ -79,32 +79,32 @@ def _note(counts: dict[str, int]) -> str | None:
 
 
 @busy.post("/score", summary="Score candidates of one user, or of many", response_model=s.OneReply | s.ManyReply)
-async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served, encode: Encoder) -> bytes:
+async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> bytes:
     """One user with her candidates, or a list of such requests; the reply has the same form.
 
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
     if isinstance(body, s.ManyBody):
         requests = [_request(one) for one in body.requests]
-        return await service.answer_each(requests, lambda answers: encode(_many(requests, answers)))
-    return await service.answer(_request(body), lambda answer: encode(_one(answer)))
+        return await service.answer_each(requests, lambda answers: msgspec.json.encode(_many(requests, answers)))
+    return await service.answer(_request(body), lambda answer: msgspec.json.encode(_one(answer)))
 
 
 @busy.post(
     "/explain", summary="Explain scores: time scales and past events", responses=VIEWED, response_model=Explanation
 )
-async def post_explain(body: s.ExplainBody, service: Served, encode: Encoder) -> bytes:
+async def post_explain(body: s.ExplainBody, service: Served) -> bytes:
     """Attention over slots or events for each candidate, and the events behind it if they are known."""
-    return await service.explain(_request(body), body.artifact, encode)
+    return await service.explain(_request(body), body.artifact, msgspec.json.encode)
 
 
 @busy.put("/items", summary="Add items, or change their fields", response_model=s.ItemsReply)
-async def put_items(body: s.ItemsBody, service: Served, encode: Encoder) -> bytes:
+async def put_items(body: s.ItemsBody, service: Served) -> bytes:
     """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
     items: dict[str, dict[str, str | None]] = {}
     for item in body.items:
         items.setdefault(item.item, {}).update(item.fields)
-    return encode({"stored": await service.put_items(items)})
+    return msgspec.json.encode({"stored": await service.put_items(items)})
 
 
 @api.delete("/items/{item:text}", summary="Take away what was put online of an item")

@@ -239,13 +239,13 @@ class Writer:
         self.store = RemoteStore(self._connect, count=self._count)
         return self.store
 
-    def parse(self, text: bytes, packed: bool) -> ParsedEvents | None:
+    def parse(self, text: bytes) -> ParsedEvents | None:
         """Parse and check a body of events; None if `EventsBody` has to check it.
 
         Raises:
             StoreUnavailableError: the process has ended.
         """
-        held, users = self.store.calls.held("parse", text, packed)
+        held, users = self.store.calls.held("parse", text)
         return None if users is None else ParsedEvents(held, users)
 
     def fold(self, parts: Sequence[Rows | ParsedEvents]) -> list[Applied | Exception]:

@@ -101,17 +101,13 @@ class EventFolder:
     def __init__(self, updater: Updater, connection: Connection) -> None:
         self.updater, self._waiting = updater, connection.held
 
-    def parse(self, text: bytes, packed: bool) -> Hold | None:
+    def parse(self, text: bytes) -> Hold | None:
         """Parse the events of a body, and keep them until it is their turn.
-
-        Args:
-            text: of the body.
-            packed: it is MessagePack, not JSON.
 
         Returns:
             The events, and the user of each; None if `EventsBody` has to check the body.
         """
-        table = table_of(text, packed=packed)
+        table = table_of(text)
         return None if table is None else Hold(table, table.user)
 
     def fold(self, parts: Sequence[Part]) -> list[Applied | Exception]:
