@@ -44,7 +44,7 @@ START = 1_700_000_000
 ROOM = 60_000
 """Bytes of an address: nearly all of a head."""
 SETTINGS = ServiceSettings(timeout=600.0, max_wait=60.0)
-JSON, PACKED = "application/json", "application/msgpack"
+JSON = "application/json"
 FIELDS = {"category": "dairy", "price": "4.05"}
 USER, HEAVY = "/v1/users/{user:text}", "/v1/users/heavy"
 ADMIN = "/v1/admin/artifacts"
