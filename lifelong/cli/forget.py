@@ -47,8 +47,6 @@ def forget(
         )
     for user in users:
         check_user(user)
-    if dead_letter is not None and str(dead_letter).startswith("kafka:"):
-        raise UsageError(f"--dead-letter {dead_letter}", expected="a file", fix="let the topic's retention remove them")
     if is_service(store):
         if impressions_log is not None or dead_letter is not None:
             option = "--dead-letter" if impressions_log is None else "--impressions-log"

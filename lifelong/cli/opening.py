@@ -11,7 +11,7 @@ from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.online.ingestion.dead_letters import DeadLetters
+    from lifelong.online.ingestion.dead_letters import FileLetters
     from lifelong.online.scoring.scorer import Scorer
     from lifelong.online.store.contract import MemoryStore
 
@@ -54,20 +54,9 @@ def open_scorer(artifact: Path, url: str, *, base_rate: float | Mapping[str, flo
 
 
 @contextlib.contextmanager
-def open_letters(place: str | None) -> Iterator[DeadLetters | None]:
-    """The place of dead letters, None if they are not kept."""
+def open_letters(place: str | None) -> Iterator[FileLetters | None]:
+    """The file of dead letters, None if they are not kept."""
     from lifelong.online.ingestion.dead_letters import FileLetters
-    from lifelong.online.ingestion.kafka_client import is_kafka, parse
 
-    if place is None:
-        yield None
-        return
-    letters: DeadLetters
-    if is_kafka(place):
-        from lifelong.online.ingestion.kafka_letters import TopicLetters
-
-        letters = TopicLetters(parse(place))
-    else:
-        letters = FileLetters(Path(place))
-    with contextlib.closing(letters):
+    with contextlib.nullcontext() if place is None else contextlib.closing(FileLetters(Path(place))) as letters:
         yield letters

@@ -72,8 +72,8 @@ DeadLetter = Annotated[
     str | None,
     typer.Option(
         "--dead-letter",
-        metavar="FILE|URL",
-        help="Where to keep what --on-bad skip drops: a .jsonl file, or kafka://...",
+        metavar="FILE",
+        help="Where to keep what --on-bad skip drops: a .jsonl file.",
     ),
 ]
 OnGap = Annotated[

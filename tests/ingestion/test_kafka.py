@@ -240,26 +240,6 @@ def test_a_message_too_far_ahead_of_the_clock_is_a_bad_one(artifact, kafka, topi
     assert follow(artifact, open_store("memory://"), kafka.url(topic), max_ahead=2).applied.applied == 3
 
 
-def test_dead_letters_go_to_a_topic_with_their_place_and_reason(artifact, kafka, topic, store):
-    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-
-    from lifelong.online.ingestion.kafka_letters import TopicLetters
-
-    kafka.make(f"{topic}-dead", 1)
-    kafka.send(topic, [ROWS[0], b"?"], partition=0)
-    letters = TopicLetters(parse(kafka.url(f"{topic}-dead")))
-    follow(artifact, store, kafka.url(topic), on_bad="skip", letters=letters)
-    letters.close()
-    reader = Consumer({"bootstrap.servers": kafka.address, "group.id": "reader", "log_level": 0})
-    reader.assign([TopicPartition(f"{topic}-dead", 0, OFFSET_BEGINNING)])
-    message = reader.poll(20)
-    reader.close()
-    assert message.value() == b"?"
-    headers = {name: value.decode() for name, value in message.headers()}
-    assert (headers["source"], headers["partition"], headers["offset"]) == (f"kafka:{topic}", "0", "1")
-    assert "not JSON" in headers["reason"]
-
-
 def test_columns_late_events_and_event_ids_are_as_in_files(artifact, kafka, topic, store):
     rows = [
         {"user": "u", "what": "i1", "time": START + 9, "category": "c1", "id": "a"},

@@ -25,7 +25,7 @@ from lifelong.online.memory import takeover
 from lifelong.online.memory.forgetting import forget
 from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.writer import MemoryWriter
-from lifelong.online.serving.app import create_app, forget_letters_too
+from lifelong.online.serving.app import create_app
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.serving.sweeper import Sweeper
 from lifelong.online.store.contract import Commit
@@ -48,7 +48,7 @@ class Ground:
         self.store, self.letters = open_store(self.url), FileLetters(folder / "letters")
         settings = ServiceSettings(impressions_log=folder / "impressions", forget_after=30)
         self.app = create_app(artifact, self.store, settings=settings)
-        forget_letters_too(self.app, self.letters)
+        self.app.state.service.on_forget["dead_letters"] = self.letters.forget
         self.client = Client(self.app)
 
     def live(self, newer, *, old: bool = True) -> None:
@@ -210,8 +210,3 @@ def test_by_request_to_one_of_several_workers(artifact, tmp_path):
 def test_files_of_a_service_are_left_to_the_service(tmp_path, capsys, option):
     assert main(["forget", "u", "--store", "http://127.0.0.1:9", option, str(tmp_path)]) == 2
     assert f"{option} with a service" in capsys.readouterr().err.replace("\n", " ")
-
-
-def test_a_topic_is_left_to_its_brokers(capsys):
-    assert main(["forget", "u", "--store", "memory://", "--dead-letter", "kafka://host:1/topic"]) == 2
-    assert "retention" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Keeps bad lines and messages that were left out: in a file here, in a topic in `online.ingestion.kafka_letters`."""
+"""Keeps bad lines and messages that were left out."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from fastapi import FastAPI
 
 from lifelong.errors import UsageError
-from lifelong.online.ingestion.dead_letters import DeadLetters, FileLetters
+from lifelong.online.ingestion.dead_letters import FileLetters
 from lifelong.online.ingestion.following import Follower, StreamCollector
 from lifelong.online.ingestion.kafka import Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import KafkaAddress
@@ -155,7 +155,7 @@ def _checked_settings(settings: ServiceSettings | None) -> ServiceSettings:
     return settings
 
 
-def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
+def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letters: FileLetters | None) -> None:
     """Fold the events of a topic in, too, while the app runs.
 
     Args:
@@ -169,17 +169,10 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
     stream = Stream(address, service.store, service.apply, schema, settings=settings, letters=letters)
     follower = Follower(stream)
     service.metrics.add(StreamCollector(stream.report, lambda: follower.up))
-    forget_letters_too(app, letters)
+    if letters is not None:
+        # Users who are forgotten go from there too.
+        service.on_forget["dead_letters"] = letters.forget
     app.state.keepers.append(follower)
-
-
-def forget_letters_too(app: FastAPI, letters: DeadLetters | None) -> None:
-    """Take users who are forgotten out of dead letters too, as far as these are in a file.
-
-    A topic cannot be rewritten: its brokers delete messages after their retention time.
-    """
-    if isinstance(letters, FileLetters):
-        app.state.service.on_forget["dead_letters"] = letters.forget
 
 
 @contextlib.asynccontextmanager

@@ -123,7 +123,7 @@ class ServiceConfig(ServiceSettings):
     dead_letter: str | None = Field(
         None,
         examples=["bad.jsonl"],
-        description="Of --from: where to keep skipped messages: a .jsonl file or kafka://...",
+        description="Of --from: where to keep skipped messages: a .jsonl file.",
     )
     on_gap: Literal["stop", "skip"] = Field(
         "stop",
