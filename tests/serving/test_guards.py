@@ -96,14 +96,15 @@ def test_a_key_opens_its_scopes_and_no_other(make_client):
         return client.request(method, path, json=body, headers={"X-API-Key": key} if key else {}).status_code
 
     calls = [("POST", "/v1/events", EVENTS), ("POST", "/v1/score", SCORE), ("GET", "/v1/users/u-secret/memory", None)]
+    calls.append(("GET", "/v1/admin/artifacts", None))
     found = {key: [status(method, path, key, body) for method, path, body in calls] for key in (*keys, "wrong", "")}
     assert found == {
-        "writer": [200, 403, 403],
-        "reader": [403, 200, 403],
-        "owner": [200, 200, 200],
-        "keeper": [403, 403, 200],
-        "wrong": [401] * 3,
-        "": [401] * 3,
+        "writer": [200, 403, 403, 403],
+        "reader": [403, 200, 403, 403],
+        "owner": [200, 200, 200, 200],
+        "keeper": [403, 403, 200, 403],
+        "wrong": [401] * 4,
+        "": [401] * 4,
     }
     answer = client.request("POST", "/v1/score", json=SCORE, headers={"X-API-Key": "writer"}).json()["error"]
     assert (answer["type"], answer["expected"]) == ("ForbiddenError", "a key with the scope score")

@@ -523,15 +523,6 @@ def test_a_build_that_is_asked_for_again_ends_once_and_only_what_is_built_is_sai
     app.state.takeovers.close()
 
 
-def test_only_an_admin_key_opens_the_administration(make_client):
-    client = make_client(api_keys={"user": frozenset({"users"}), "admin": frozenset({"admin"})})
-    for key, status in ((None, 401), ("user", 403), ("admin", 200)):
-        headers = {} if key is None else {"x-api-key": key}
-        assert client.request("GET", "/v1/admin/artifacts", headers=headers).status_code == status
-    closed = make_client(api_keys=["user"])
-    assert closed.request("GET", "/v1/admin/artifacts", headers={"x-api-key": "user"}).status_code == 403
-
-
 def test_items_put_before_a_switch_are_known_after_it(app, client, artifact, newer):
     app.state.takeovers.start()
     client.put("/v1/items", {"items": [{"item": "new", "fields": {"category": "c1"}}]})
