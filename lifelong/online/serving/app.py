@@ -1,6 +1,7 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
+request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
+(-> FastAPI) -> route -> Service -> threads -> store
 """
 
 from __future__ import annotations
