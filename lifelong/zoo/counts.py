@@ -42,7 +42,6 @@ class Counts(FittedModel):
     source = "baseline"
     state = "counters"
     not_served = "it counts in the raw history"
-    not_continued = "its loss has one minimum, which a fit finds from anywhere"
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Fit on training examples and, where they are positives alone, drawn negatives."""

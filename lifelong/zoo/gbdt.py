@@ -45,7 +45,6 @@ from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.errors import ConfigError, require
 from lifelong.offline.data.counts import target_counts
-from lifelong.offline.data.renumbering import Renumbering
 from lifelong.offline.models.base import FittedModel, InputSpec, setting
 from lifelong.zoo.inputs.affinity import unit_vectors
 from lifelong.zoo.inputs.label_means import label_means
@@ -93,8 +92,6 @@ class Gbdt(FittedModel):
     def __init__(self, inputs: InputSpec, config: GbdtConfig) -> None:
         super().__init__(inputs, config)
         self.trees_T: list[Any] = []
-        self._start_T: list[Any] | None = None
-        """Trees of an earlier fit that boosting continues from."""
         self.popularity_F: list[Float32Array] = []
         """For each item field: log of 1 + how often each number is the target in training, `[V]`."""
         self.vectors: dict[str, Float32Array] = {}
@@ -111,8 +108,8 @@ class Gbdt(FittedModel):
         # LightGBM wants a column of labels in one piece.
         label_TN, held_TN = (np.ascontiguousarray(part.label_NT.T) for part in (examples, validation))
         self.trees_T = [
-            self._boost((value_NK, label_N), (held_NK, held_N), weight_N, seed=seed, start=start)
-            for label_N, held_N, start in zip(label_TN, held_TN, self._start_T or [None] * len(label_TN), strict=True)
+            self._boost((value_NK, label_N), (held_NK, held_N), weight_N, seed=seed)
+            for label_N, held_N in zip(label_TN, held_TN, strict=True)
         ]
 
     def _made(self, dataset: Dataset, seed: int, *, before: int | None = None) -> dict[str, Float32Array]:
@@ -143,28 +140,6 @@ class Gbdt(FittedModel):
         # Both together weigh as they do by the dataset's rule, so that probabilities stay what they are.
         positive_N = np.asarray(examples.label_NT).max(axis=1) > 0
         return examples, np.where(positive_N, 1.0, rule.ratio / settings.negatives).astype(np.float32)
-
-    def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
-        """Begin with the earlier trees; the numbers that they split by must still mean the same."""
-        names = list(self.inputs.item)
-        problems = [
-            f"its trees split by the numbers of {name!r}, which mean other values now: prepare the new data with"
-            " `--from` the earlier dataset or artifact"
-            for name in (names[place] for place in self._few)
-            if not fields[name].grown
-        ]
-        if self._few != earlier._few:
-            others = ", ".join(names[place] for place in sorted({*self._few} ^ {*earlier._few}))
-            problems.append(f"its inputs differ: model.categories is {self.config.categories}, on one side of {others}")
-        if self._with_vectors != earlier._with_vectors:
-            problems.append("its inputs differ: other item fields have vectors now")
-        if not problems:
-            self._start_T = self.trees_T = earlier.trees_T
-            self.popularity_F = [
-                fields[name].carry(popularity_V, np.zeros(fields[name].size, np.float32))
-                for name, popularity_V in zip(names, earlier.popularity_F, strict=True)
-            ]
-        return problems
 
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
@@ -201,11 +176,8 @@ class Gbdt(FittedModel):
         ]
         return model
 
-    def _boost(self, train: _Labelled, held: _Labelled, weight_N: Float32Array | None, *, seed: int, start: Any) -> Any:
-        """Trees of one task, from inputs and labels of training and validation; the earlier ones come first.
-
-        Earlier trees are kept alone where no further one makes validation better.
-        """
+    def _boost(self, train: _Labelled, held: _Labelled, weight_N: Float32Array | None, *, seed: int) -> Any:
+        """Trees of one task, from inputs and labels of training and validation."""
         lightgbm, settings = _lightgbm(), self.config
         options = {
             # Labels may be graded; where they are 0 and 1 this is the binary log loss.
@@ -227,9 +199,7 @@ class Gbdt(FittedModel):
         watched, stop = [], []
         if len(held[0]):
             watched, stop = [data.create_valid(*held)], [lightgbm.early_stopping(settings.patience, verbose=False)]
-        trees = lightgbm.train(options, data, settings.rounds, valid_sets=watched, callbacks=stop, init_model=start)
-        if start is not None and watched and _log_loss(trees, held) >= _log_loss(start, held):
-            return start
+        trees = lightgbm.train(options, data, settings.rounds, valid_sets=watched, callbacks=stop)
         # Read back from its text, a model is what a saved one will be, and lets go of the training data.
         return lightgbm.Booster(model_str=trees.model_to_string())
 
@@ -275,12 +245,6 @@ def _digest(columns: Iterable[npt.NDArray[Any]]) -> bytes:
     for column in columns:
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.digest()
-
-
-def _log_loss(trees: Any, held: _Labelled) -> float:
-    """Mean log loss on validation; labels may be graded."""
-    logit_N = trees.predict(held[0], raw_score=True, num_threads=torch.get_num_threads())
-    return float((np.logaddexp(0.0, logit_N) - held[1] * logit_N).mean())
 
 
 def _lightgbm() -> ModuleType:

@@ -40,7 +40,6 @@ class Popularity(FittedModel):
     state = "nothing"
     learns_from_negatives = False
     not_served = "it knows nothing of users"
-    not_continued = "it counts the whole training period, and a day that is in both would count twice"
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the responses of the training examples by item number."""

@@ -31,7 +31,6 @@ class ScoredModel(FittedModel):
     """A subclass learns something, keeps it in `learned`, and gives a score that is 0 or more."""
 
     learns_from_negatives = False
-    not_continued = "it counts the whole training period, and a day that is in both would count twice"
     floor: ClassVar[float]
     """Added to the score before its logarithm is taken."""
 

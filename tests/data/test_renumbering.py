@@ -1,7 +1,6 @@
 """Rows of a table between two vocabularies."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,15 +48,6 @@ def test_merged_buckets_start_from_their_mean():
     before, now = Vocabulary.build([], buckets=4), Vocabulary.build([], buckets=2)
     carried = Renumbering.of(before, now).carry(table(before), table(now))[:, 0]
     assert carried[FIRST_BUCKET:].tolist() == [(2 + 4) / 2, (3 + 5) / 2]
-
-
-@pytest.mark.parametrize(
-    ("now", "buckets", "grown"),
-    [("ab", 2, True), ("abc", 2, True), ("ba", 2, False), ("b", 2, False), ("cab", 2, False), ("abc", 4, False)],
-)
-def test_a_vocabulary_has_grown_if_every_number_still_means_the_same(now, buckets, grown):
-    numbers = Renumbering.of(Vocabulary.build(list("ab"), buckets=2), Vocabulary.build(list(now), buckets=buckets))
-    assert numbers.grown is grown
 
 
 def test_fixed_fields_keep_all_rows():

@@ -71,13 +71,6 @@ class Renumbering:
         """How many known values were not known before."""
         return len(self.source_K) - self.kept
 
-    @property
-    def grown(self) -> bool:
-        """Whether each earlier number still means the same value; new numbers may follow after them."""
-        first = FIRST_BUCKET + self.earlier_buckets
-        same = np.array_equal(self.source_K[: self.kept], first + np.arange(self.kept))
-        return same and not self.gone and self.buckets == self.earlier_buckets
-
     def carry(self, earlier_VX: Float32Array, fresh_VX: Float32Array) -> Float32Array:
         """A table for the numbers of now: earlier rows where there are some, else the fresh ones."""
         table_VX = np.array(fresh_VX)

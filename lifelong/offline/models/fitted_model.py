@@ -16,7 +16,6 @@ from lifelong.dataset.events import InputSpec
 from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import FloatArray
-from lifelong.offline.data.renumbering import Renumbering
 
 T = TypeVar("T")
 
@@ -39,8 +38,6 @@ class FittedModel(ABC):
     """Why no service can score with it."""
     learns_from_negatives: ClassVar[bool] = True
     """Whether a score says how much more likely the item is than as a drawn negative; False for a formula."""
-    not_continued: ClassVar[str] = "it is fitted at once, and nothing of an earlier fit would be left"
-    """Why a fit cannot continue from an earlier one."""
 
     def __init__(self, inputs: InputSpec, config: Any) -> None:
         self.inputs: InputSpec = inputs
@@ -67,15 +64,6 @@ class FittedModel(ABC):
     @abstractmethod
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Fit on the training period only."""
-
-    def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
-        """Let `fit` continue from an earlier model, or say why it cannot, in words.
-
-        Args:
-            earlier: of the same settings.
-            fields: what became of the numbers of each field.
-        """
-        return [self.not_continued]
 
     @abstractmethod
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:

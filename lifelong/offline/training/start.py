@@ -127,20 +127,6 @@ class Start:
                 state[name] = earlier[name]
         model.load_state_dict(state)
 
-    def carry_into_fitted(self, model: FittedModel) -> None:
-        """Let a fitted model start from the earlier one.
-
-        Raises:
-            MismatchError: it cannot, and why.
-        """
-        assert isinstance(self.model, FittedModel)
-        problems = model.start_from(self.model, self.fields)
-        if problems:
-            raise MismatchError(
-                f"{self.name} cannot go on from {self.artifact.path}: " + "; ".join(problems),
-                fix="train a new model, without a start",
-            )
-
     def record(self, before: Mapping[str, float]) -> dict[str, Any]:
         """What `metrics.json` says about the start.
 

@@ -101,6 +101,10 @@ def train(
         if isinstance(built, FittedModel):
             if resume:
                 raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without --resume")
+            if begin is not None:
+                raise UsageError(
+                    f"{model} is fitted at once: nothing of an earlier fit would be left", fix="train without a start"
+                )
             if launch().several:
                 raise UsageError(f"{model} is fitted at once by a single process", fix="train without torchrun")
             run.fit(built)
@@ -154,9 +158,6 @@ class _Run:
     def fit(self, model: FittedModel) -> None:
         """Fit a model that is not trained by gradient."""
         self.record = {"examples_seen": None, "learning_curve": [], "stopped_by": "fitted"}
-        if self.start is not None:
-            self.start.carry_into_fitted(model)
-            self.record["start"] = self.start.record(self._measured(model))
         with timed(self.seconds, "train"), model_named_in_errors(model, "it was fitted"):
             model.fit(self.dataset, seed=self.config.train.seed)
 
@@ -310,14 +311,6 @@ class _Run:
     def _drawn(self, limit: int | None) -> Examples:
         whole = self.dataset.examples("validation")
         return validation_subset(whole, limit) if len(whole) else whole
-
-    def _measured(self, model: Model | FittedModel) -> dict[str, float]:
-        logit_NT = self._logits(model, self._stopping)
-        if not len(logit_NT):
-            return {}
-        found = measure_tasks(logit_NT, self._stopping, self.dataset.schema.tasks)
-        auc, log_loss = selected(found, self.config.train.select_task)
-        return {"auc": auc, "log_loss": log_loss}
 
     def _calibrate(self, logit_NT: FloatArray) -> tuple[dict[str, Calibrator | None], dict[str, Any]]:
         """A calibrator per task, and what was measured: of the selected task, and of each where there are several."""
