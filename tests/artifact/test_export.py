@@ -166,14 +166,6 @@ def test_a_rename_that_fails_puts_the_old_artifact_back(dataset, hpmn, tmp_path,
     assert Artifact.open(out).id == hpmn.id
 
 
-def test_an_older_artifact_is_replaced(dataset, hpmn, tmp_path):
-    out = tmp_path / "artifact"
-    shutil.copytree(hpmn.path, out)
-    new = tiny_artifact(out, dataset, model="popularity")
-    assert Artifact.open(out).id == new.id != hpmn.id
-    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
-
-
 def test_an_artifact_that_is_served_is_not_replaced(hpmn, dataset, tmp_path, capsys):
     from lifelong.cli.program import run
     from lifelong.online.serving.app import create_app

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,17 +61,6 @@ def test_counts_of_negatives_that_do_not_fit_are_refused(folder, wrong):
     np.save(folder / "drawn.npy", wrong if len(wrong) == 3 else np.full(size, wrong[0]))
     with pytest.raises(ArtifactError, match=r"drawn.npy holds .* Expected: int64"):
         Artifact.open(sealed(folder))
-
-
-def test_one_of_a_release_that_did_not_count_negatives_opens_as_before(folder):
-    assert not (folder / "drawn.npy").exists()
-    assert Artifact.open(folder).drawn is None
-
-
-def test_one_that_was_written_before_there_were_scales_reads_what_it_read():
-    spec = Artifact.open(TINY).config.input_spec
-    older = replace(spec, context={field: spec.context[field] for field in ("gap", "hour", "weekday")})
-    assert older.context_fields == spec.context_fields == ("gap", "hour", "weekday")
 
 
 def test_it_does_not_hold_who_the_users_were():

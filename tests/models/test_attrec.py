@@ -64,18 +64,6 @@ def test_time_signals_are_sines_and_cosines_of_the_place() -> None:
     torch.testing.assert_close(time_signals(50, WIDTH).double(), naive_ND, rtol=0, atol=1e-6)
 
 
-def test_an_only_event_attends_to_itself() -> None:
-    model = make()
-    assert model.find(*inputs_of(model, (1,))).attention_BCS[0, -1].tolist() == [0.0, 0.0, 0.0, 1.0]
-
-
-def test_two_events_attend_to_each_other_and_not_to_themselves() -> None:
-    model = make(window=2)
-    attention_BCS = model.find(*inputs_of(model, (2, 9, 5))).attention_BCS[:, -1]
-    # Each row of affinities is one entry, 1: the mean is one half of each event, whatever the keys.
-    assert attention_BCS.unique().tolist() == [0.5]
-
-
 def test_an_item_starts_where_an_event_with_it_is() -> None:
     model = make()
     assert torch.equal(model.item.weight, model.user.weight[:, : model.target_width])

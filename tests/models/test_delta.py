@@ -48,7 +48,7 @@ def naive_interest(model: GatedDelta, states: list[Tensor], count: int, target: 
     return torch.cat([HEADS * shares[h] * found[h] for h in range(HEADS)])
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 64])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 64])
 def test_state_and_interest_are_the_naive_loop_in_value_and_gradient(chunk: int) -> None:
     model = make(chunk)
 

@@ -41,16 +41,6 @@ def test_interest_is_that_of_the_papers_two_layers_over_the_last_events(recent: 
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
 
 
-@pytest.mark.parametrize("recent", [1000, 3])
-def test_attention_is_over_the_last_events_before_the_target(recent: int) -> None:
-    model = make(recent=recent)
-    window, query = inputs_of(model)
-    attention_BCL = model.find(window, query).attention_over(9)
-    assert attention_BCL is not None
-    assert torch.equal(attention_BCL > 0, model.visible(query, 9))
-    torch.testing.assert_close(attention_BCL.sum(dim=-1), query.position_BC.clamp(max=1).double())
-
-
 def naive_loss(model: Dien, window: Window) -> Tensor:
     """The auxiliary loss with the sampled events of evaluation: half of all pairs further on."""
     pairs = []

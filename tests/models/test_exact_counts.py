@@ -10,11 +10,8 @@ from lifelong.errors import ConfigError, UsageError
 from lifelong.offline.models import (
     all_names,
     build,
-    check_config,
-    exact_counts,
     is_served,
     model_class,
-    plain_name,
     require_served,
 )
 from lifelong.offline.models.base import Model
@@ -50,47 +47,11 @@ def test_a_head_of_another_kind_is_given_no_counts(name: str) -> None:
         build(name, INPUTS, {"counts": True})
 
 
-def test_the_models_that_a_memory_is_compared_with_take_counts() -> None:
-    wanted = {"din", "sim", "sim_soft", "sim_cluster", "eta", "sdim", "twin", "hpmn", "gru4rec", "dien", "mimn"}
-    assert wanted <= set(TAKES)
-
-
-def test_the_trained_baseline_of_repeat_consumption_is_gru4rec_with_exact_counts_in_its_head() -> None:
-    named = build("gru4rec_counts", INPUTS, {})
-    assert (type(named).__name__, named.title) == ("Gru4Rec", "GRU4Rec + counts")
-    assert isinstance(named, Model) and named.exact is not None
-    assert "`gru4rec_counts`" in (exact_counts.__doc__ or "")
-
-
-def test_counts_are_off_unless_asked_for() -> None:
-    assert check_config("din", {}) == check_config("din", {"counts": False})
-    assert "counts" not in check_config("din", {})
-    plain, batch = build("din", INPUTS, {}).eval(), random_batch([12], targets=2)
-    assert plain.exact is None and is_served(plain)
-    without = replace(batch, count_BCK=batch.count_BCK[..., :0])
-    assert torch.equal(plain(batch).logit_BCT, plain(without).logit_BCT)
-
-
-def test_a_fitted_model_has_no_such_setting() -> None:
-    with pytest.raises(ConfigError, match=r"model\.counts: gbdt has no such setting"):
-        check_config("gbdt", {"counts": True})
-
-
 @pytest.mark.parametrize("name", ["gru4rec", "din", "sdim", "gated_delta"])
 def test_a_batch_plain_name_is_refused(name: str) -> None:
     model, batch = build(name, INPUTS, {"counts": True}), random_batch([12], targets=2)
     with pytest.raises(UsageError, match="was given no counts"):
         model(replace(batch, count_BCK=batch.count_BCK[..., :0]))
-
-
-def test_a_name_with_counts_is_its_model_or_form_with_them() -> None:
-    assert check_config("din_counts", {}) == check_config("din", {"counts": True})
-    assert check_config("sim_soft_counts", {}) == check_config("sim", {"search": "soft", "counts": True})
-    assert [plain_name(name) for name in ("din_counts", "din", "counts", "x_counts")] == [
-        *("din", "din", "counts", "x_counts")
-    ]
-    with pytest.raises(ConfigError, match=r"model.counts: din_counts has True \(found False\)"):
-        build("din_counts", INPUTS, {"counts": False})
 
 
 def test_several_tasks_have_the_head_of_their_settings_and_counts() -> None:

@@ -54,16 +54,6 @@ def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
     assert_logits_agree(model, batch, lambda *cell: (naive_logit(model, batch, *cell), torch.zeros(())))
 
 
-def test_only_the_last_basket_counts() -> None:
-    model, batch = make(), random_batch([6], targets=2)
-    other = random_batch([6], targets=2, seed=9)
-    batch.history_BLF[:, 5, -1] = 3
-    batch.position_BC[:] = 6
-    before = model(batch).logit_BCT
-    batch.history_BLF[:, :5] = other.history_BLF[:, :5]
-    assert torch.equal(model(batch).logit_BCT, before)
-
-
 def test_each_task_has_factors_of_its_own() -> None:
     inputs = replace(INPUTS, context={}, tasks=("click", "buy"))
     torch.manual_seed(0)

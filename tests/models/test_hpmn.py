@@ -90,15 +90,6 @@ def test_read_is_the_equation_of_the_specification(periods: tuple[int, ...], hop
         np.testing.assert_allclose(attention_BCS[0, place].detach(), attention, rtol=0, atol=1e-12)
 
 
-def test_read_before_the_first_event_has_no_weight_and_no_nan_in_the_gradient() -> None:
-    model = make()
-    memory = Slots(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, 3, 5, dtype=torch.float64))
-    interest_BCD, attention_BCS = model.read_vector(memory, torch.ones(1, 2, model.target_width).double())
-    interest_BCD.sum().backward()
-    assert attention_BCS.tolist() == [[[0.0] * 3] * 2]
-    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
-
-
 def test_slots_are_written_at_multiples_of_their_periods_for_users_with_different_counts() -> None:
     model = make(periods=(1, 2, 6))
     memory = Slots(torch.tensor([0, 1, 5]), torch.zeros(3, 3, 5, dtype=torch.float64))

@@ -89,15 +89,6 @@ def test_single_precision_makes_the_decisions_of_double_precision() -> None:
     torch.testing.assert_close(model.float()(batch).logit_BCT.double(), double, rtol=0, atol=1e-4)
 
 
-def test_a_slot_is_empty_until_its_first_write() -> None:
-    model = make(learned=False)
-    memory = model.write_vector(model.initial_memory(1), torch.ones(1, model.event_width).double())
-    attention = model.read_vector(
-        HpmnDynamicMemory(*(value.unsqueeze(1) for value in memory)), torch.ones(1, 1, model.target_width).double()
-    )[1]
-    assert attention.tolist() == [[[1.0, 0.0, 0.0]]]
-
-
 def over_budget(rates: list[float], count: int, slack: float) -> float:
     model = make(slack=slack)
     memory = HpmnDynamicMemory(*(value.unsqueeze(1) for value in model.initial_memory(1)))

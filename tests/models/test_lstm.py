@@ -34,16 +34,6 @@ def test_encode_is_the_naive_loop_in_value_and_gradient_of_both_states() -> None
     assert_memory_agrees(model, lambda events, target: naive(model, events))
 
 
-def test_a_cell_goes_on_from_where_the_batch_form_left_it() -> None:
-    model = make()
-    event_BLE = torch.randn(2, 6, model.event_width, dtype=torch.float64)
-    length_B = torch.tensor([6, 6])
-    half, whole = (model.encode_vector(event_BLE, length_B, torch.full((2, 1), at)) for at in (5, 6))
-    written = model.write_vector(type(half)(*(value[:, 0] for value in half)), event_BLE[:, 5])
-    for left, right in zip(written, whole, strict=True):
-        torch.testing.assert_close(left, right[:, 0], rtol=0, atol=1e-12)
-
-
 def test_in_single_precision_cells_stay_near_those_of_single_steps_over_a_long_history() -> None:
     model = make().float()
     event_BLE = torch.randn(1, 2000, model.event_width)

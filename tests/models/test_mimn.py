@@ -103,12 +103,6 @@ def test_state_and_interest_are_the_naive_loop_in_value_and_gradient(channels: i
     assert_memory_agrees(model, naive, atol=1e-10)
 
 
-def test_an_event_steps_only_the_channels_that_were_read_best() -> None:
-    model = make(channels=2)
-    memory = model.write_vector(model.initial_memory(3), torch.randn(3, model.event_width).double())
-    assert memory.channel_BSD.ne(0).any(dim=-1).sum(dim=-1).tolist() == [2, 2, 2]
-
-
 def test_more_channels_than_slots_are_all_slots() -> None:
     model = make(channels=99)
     memory = model.write_vector(model.initial_memory(1), torch.randn(1, model.event_width).double())

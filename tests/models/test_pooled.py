@@ -1,11 +1,8 @@
 """What DIN and DIEN give the head in addition to their interest, as their authors' public code does, against loops."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from lifelong.offline.export.graphs import write_graphs
 from lifelong.offline.models import build
 from lifelong.offline.models.base import HistoryModel
 from lifelong.testing.worlds import INPUTS, random_batch
@@ -36,13 +33,6 @@ def test_behind_the_interest_come_the_mean_of_the_visible_items_and_its_product_
                 mean = mean + window.vector_BLE[user, place, :width] / len(places)
             wanted = torch.cat([mean, mean * query.vector_BCE[user, target]])
             torch.testing.assert_close(whole[user, target, alone.shape[-1] :], wanted)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("recent", [20, 1000])
-def test_its_graph_is_the_model(name: str, recent: int, tmp_path: Path) -> None:
-    # Compares what the graphs give with the model.
-    write_graphs(pooled(name, recent).float(), tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)

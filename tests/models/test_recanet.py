@@ -87,18 +87,6 @@ def test_logits_and_gradients_are_those_of_the_equations(numbers_at_once: int, m
     assert_logits_agree(model, batch, lambda *cell: (naive(model, batch, *cell)[0], torch.zeros(())))
 
 
-def test_an_item_that_the_user_never_had_is_scored_without_the_user() -> None:
-    model, batch = make(), of_baskets([9])
-    batch.position_BC[:] = 9
-    batch.target_BCF[0, 0, 0] = 29
-    before = model(batch).logit_BCT
-    batch.history_BLF[0, :, 0] = batch.target_BCF[0, 1, 0] = 5
-    batch.user_B[:] += 1
-    after = model(batch).logit_BCT
-    assert torch.equal(before[0, 0], after[0, 0])
-    assert not torch.equal(before[0, 1], after[0, 1])
-
-
 def test_it_learns_which_items_are_due() -> None:
     """One item comes back after 2 baskets, another one after 6: neither the item nor the gap alone says anything."""
     torch.manual_seed(0)

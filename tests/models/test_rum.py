@@ -55,27 +55,6 @@ def test_interest_is_the_naive_loop_in_value_and_gradient(kind, naive) -> None:
     assert_memory_agrees(model, lambda *given: {"interest": naive(model, *given)})
 
 
-def test_item_memory_forgets_the_oldest_event() -> None:
-    model = make(RumItem)
-    events = torch.randn(5, model.event_width, dtype=torch.float64)
-    memory = model.initial_memory(1)
-    for event in events:
-        memory = model.write_vector(memory, event[None])
-    torch.testing.assert_close(memory.slot_BSD[0], model.entry(events[-SLOTS:]))
-
-
-def test_item_memory_with_fewer_events_than_places_gives_empty_places_no_weight() -> None:
-    model = make(RumItem)
-    memory = model.write_vector(model.initial_memory(1), torch.randn(1, model.event_width).double())
-    memory = type(memory)(*(value.unsqueeze(1) for value in memory))
-    # An inner product below 0 would lose against the 0 of an empty place.
-    with torch.no_grad():
-        model.query.weight.copy_(-model.query.weight)
-    for sign in (1.0, -1.0):
-        _, weight_BCS = model.read_vector(memory, sign * torch.ones(1, 1, model.target_width).double())
-        assert weight_BCS.tolist() == [[[0.0, 0.0, 1.0]]]
-
-
 def test_feature_memory_erases_only_where_the_event_belongs() -> None:
     model = make(RumFeature)
     with torch.no_grad():

@@ -88,26 +88,6 @@ def test_memory_and_own_buckets_and_naive_loop_agree_in_value_and_gradient(
             torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
 
 
-def test_memory_times_its_count_is_the_sum_of_the_events_of_each_bucket() -> None:
-    model, batch = make(), random_batch([9, 5], targets=4, size=11)
-    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
-    memory = model.encode_vector(event_BLE, batch.length_B, batch.position_BC)
-    for user in range(2):
-        for place, count in enumerate(batch.position_BC[user].tolist()):
-            sums = naive_sums(model, list(event_BLE[user, :count]))
-            torch.testing.assert_close(memory.mean_BGKD[user, place] * count, sums, rtol=0, atol=1e-12)
-
-
-def test_sums_of_the_parts_of_a_history_add_up() -> None:
-    model, batch = make(), random_batch([9], targets=1)
-    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
-    parts = [
-        model.encode_vector(part, torch.tensor([size]), torch.tensor([[size]])).mean_BGKD * size
-        for part, size in ((event_BLE[:, :4], 4), (event_BLE[:, 4:], 5), (event_BLE, 9))
-    ]
-    torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=0, atol=1e-12)
-
-
 def test_the_gradient_of_an_empty_bucket_is_no_larger_than_that_of_others() -> None:
     sum_BCGD = torch.zeros(1, 1, 2, 4, requires_grad=True)
     mean_direction(sum_BCGD).sum().backward()

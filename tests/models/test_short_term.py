@@ -1,14 +1,12 @@
 """The attention to the last events that SIM, ETA, SDIM and TWIN may have in addition to their search, against loops."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
-from lifelong.offline.export.graphs import write_graphs
 from lifelong.offline.models import build
-from lifelong.offline.models.base import HistoryModel, MemoryModel, Model
+from lifelong.offline.models.base import HistoryModel, Model
 from lifelong.offline.nn.short_term import ShortTerm
 from lifelong.testing.worlds import INPUTS, random_batch
 from tests.models.finding import inputs_of
@@ -81,20 +79,6 @@ def test_the_short_term_stands_behind_what_was_found_and_ends_at_the_recent_even
         for target in range(query.position_BC.shape[1]):
             asked = window.vector_BLE[user], query.vector_BCE[user, target], int(query.position_BC[user, target])
             torch.testing.assert_close(whole[user, target, alone.shape[-1] :], by_loops(model.short_term, *asked))
-
-
-@pytest.mark.parametrize("name", ["sim", "eta", "twin", "sdim"])
-@pytest.mark.parametrize("short", [3, 60])
-def test_its_graphs_are_the_model(name: str, short: int, tmp_path: Path) -> None:
-    model = model_of(name, short=short).float()
-    assert isinstance(model, HistoryModel | MemoryModel)
-    # Compares what the graphs give with the model.
-    write_graphs(model, tmp_path)
-
-
-def test_none_of_it_is_no_part_of_the_model() -> None:
-    names = {name for name, _ in model_of("eta", short=0).named_parameters()}
-    assert not any("short_term" in name for name in names)
 
 
 def test_sdim_attends_to_what_its_memory_keeps() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lifelong.offline.data.batch import Batch
 from lifelong.testing.worlds import INPUTS, random_batch
-from lifelong.zoo.svdpp import Svdpp, SvdppConfig, SvdppMemory
+from lifelong.zoo.svdpp import Svdpp, SvdppConfig
 
 K = 3
 
@@ -47,24 +47,6 @@ def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
     model, batch = make(seed), random_batch([7, 0, 1, 4], targets=4, seed=seed)
     batch.mask_BC[1, 2] = False
     assert_logits_agree(model, batch, lambda *cell: naive(model, batch, *cell), decay=0.5)
-
-
-def test_four_times_the_same_event_count_twice() -> None:
-    model = make()
-    mean = torch.ones(1, 1, K, dtype=torch.float64)
-    target_BCE = torch.zeros(1, 1, model.target_width)
-    interest = [model.read_vector(SvdppMemory(torch.tensor([[n]]), mean), target_BCE)[0] for n in (1, 4)]
-    assert torch.equal(interest[1], 2 * interest[0])
-
-
-def test_before_the_first_event_biases_alone_score() -> None:
-    model = make()
-    batch = random_batch([0], targets=1)
-    with torch.no_grad():
-        for table in model.embed.tables.values():
-            table.weight[:, 0] = 0.5
-    biases = len(INPUTS.item) + len(INPUTS.context)
-    assert model(batch).logit_BCT.item() == pytest.approx(model.head.mean.item() + 0.5 * biases)
 
 
 def test_without_gradients_there_is_no_loss() -> None:

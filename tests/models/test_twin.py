@@ -64,15 +64,6 @@ def test_interest_is_that_of_the_naive_loop_in_value_and_gradient(
     assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model, lengths, seed=seed, size=14))
 
 
-def test_with_room_for_all_events_nothing_is_left_out() -> None:
-    model = make(hits=9)
-    found = model.find(*inputs_of(model, (6,))).attention_BCS
-    assert found is not None
-    by_head = found[0, 2].view(2, 9)
-    assert by_head.ne(0).tolist() == [[True] * 6 + [False] * 3] * 2
-    assert by_head.sum(dim=1).tolist() == pytest.approx([0.5, 0.5])
-
-
 def test_age_alone_can_decide_what_is_selected() -> None:
     model = make(hits=1)
     with torch.no_grad():

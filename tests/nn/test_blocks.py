@@ -1,12 +1,9 @@
 import pytest
 import torch
-from torch import nn
 
-from lifelong.offline.nn.attention import PairScore
 from lifelong.offline.nn.embeddings import STD_FEW, STD_MANY, FieldEmbedding
 from lifelong.offline.nn.head import Head
 from lifelong.offline.nn.masks import masked_softmax
-from lifelong.offline.nn.recurrent import gru_pass, gru_step
 
 
 def test_masked_softmax_of_nothing_is_zero_forward_and_backward() -> None:
@@ -16,26 +13,6 @@ def test_masked_softmax_of_nothing_is_zero_forward_and_backward() -> None:
     assert weight.tolist() == [[0.0, 0.0]]
     assert score.grad is not None
     assert score.grad.tolist() == [[0.0, 0.0]]
-
-
-def test_gru_step_is_one_step_of_the_pass() -> None:
-    torch.manual_seed(0)
-    gru, value = nn.GRU(3, 4, batch_first=True).double(), torch.randn(2, 5, 3).double()
-    hidden_BD = torch.zeros(2, 4).double()
-    for place in range(5):
-        hidden_BD = gru_step(gru, value[:, place], hidden_BD)
-        torch.testing.assert_close(hidden_BD, gru_pass(gru, value, torch.tensor([5, 5]))[:, place], rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("memories", [1, 3])
-def test_pair_score_in_split_form_is_the_mlp_of_all_four_parts(memories: int) -> None:
-    torch.manual_seed(0)
-    score = PairScore(5).double()
-    query, entry = torch.randn(2, 3, 5).double(), torch.randn(2, memories, 4, 5).double()
-    wide = query.unsqueeze(-2).expand(2, 3, 4, 5)
-    parts = torch.cat([wide, entry.expand(2, 3, 4, 5), wide - entry, wide * entry], dim=-1)
-    expected = score.last(torch.relu(score.second(torch.relu(score.first(parts))))).squeeze(-1)
-    torch.testing.assert_close(score(query, entry), expected, rtol=0, atol=1e-14)
 
 
 def test_padding_embeds_to_zeros_and_fields_stand_in_order() -> None:

@@ -57,30 +57,6 @@ def test_a_new_boundary_is_a_clock() -> None:
     assert waited_BL.tolist() == [[1, 2, 3, 1, 2, 3, 1, 2], [1, 2, 3, 1, 2, 0, 0, 0]]
 
 
-def test_a_boundary_over_a_history_is_the_boundary_at_every_step() -> None:
-    torch.manual_seed(1)
-    boundary = Boundary(4, 3).double()
-    nn.init.normal_(boundary.linear.weight, std=2.0)
-    fed_BLD, weight = torch.randn(3, 30, 4, dtype=torch.float64), torch.randn(3, 30, dtype=torch.float64)
-    results = []
-    for whole in (True, False):
-        leaf = fed_BLD.clone().requires_grad_()
-        if whole:
-            write_BL = boundary.over(leaf, torch.tensor([30, 30, 30]))[0]
-        else:
-            waited_B, writes = torch.zeros(3, dtype=torch.float64), []
-            for t in range(30):
-                waited_B = waited_B + 1
-                writes.append(boundary(leaf[:, t], waited_B))
-                waited_B = waited_B * (writes[-1].detach() == 0)
-            write_BL = torch.stack(writes, dim=1)
-        gradients = torch.autograd.grad((write_BL * weight).sum(), [leaf, *boundary.parameters()])
-        results.append([write_BL.detach(), *gradients])
-    assert 0 < results[0][0].mean() < 1
-    for left, right in zip(*results, strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
-
-
 def test_waiting_counts_no_further_than_its_limit() -> None:
     boundary = Boundary(1, 10**6)
     waited_BL = boundary.over(torch.zeros(1, LONGEST_WAIT + 5, 1), torch.tensor([LONGEST_WAIT + 5]))[1]

@@ -3,22 +3,7 @@
 import pytest
 import torch
 
-from lifelong.offline.nn.embeddings import CODES, FieldEmbedding, code_table
-
-
-def test_each_number_of_a_small_field_has_a_place_but_padding_and_unknown() -> None:
-    assert code_table(5).tolist() == [[0, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
-
-
-def test_numbers_of_a_large_field_share_buckets_evenly() -> None:
-    code = code_table(2 + 3 * CODES)
-    assert code.shape == (2 + 3 * CODES, CODES)
-    assert code[2:].sum(dim=1).eq(1).all()
-    assert code.sum(dim=0).eq(3).all()
-
-
-def test_a_field_that_knows_no_value_has_an_empty_code() -> None:
-    assert code_table(2).tolist() == [[0], [0]]
+from lifelong.offline.nn.embeddings import FieldEmbedding
 
 
 def test_a_code_stands_behind_its_fields_vector_and_is_split_off_again() -> None:

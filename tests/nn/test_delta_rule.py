@@ -1,11 +1,9 @@
-"""The chunked delta rule against its recurrence, written as in the paper: a loop over users, events and heads."""
+"""The chunked delta rule over long histories."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from lifelong.zoo.layers.delta_rule import Change, delta_chunks, reads_after, states_after
@@ -23,56 +21,6 @@ def random_change(users: int, events: int, seed: int) -> Change:
     key = key / key.norm(dim=-1, keepdim=True)
     # Decays from none at all to nearly everything.
     return Change(key, draw(HEADS, VALUE), -torch.exp(3 * draw(HEADS) - 3), torch.sigmoid(2 * draw(HEADS)))
-
-
-def naive_states(change: Change, user: int) -> list[Tensor]:
-    """The state after 0, 1, 2, ... events: equation 10 with all its matrices."""
-    state = torch.zeros(HEADS, VALUE, KEY, dtype=torch.float64)
-    states = [state]
-    for t in range(change.keep_BLH.shape[1]):
-        heads = []
-        for h in range(HEADS):
-            k, v = change.key_BLHK[user, t, h], change.value_BLHD[user, t, h]
-            a, b = torch.exp(change.keep_BLH[user, t, h]), change.strength_BLH[user, t, h]
-            erase = torch.eye(KEY, dtype=torch.float64) - b * torch.outer(k, k)
-            heads.append(a * state[h] @ erase + b * torch.outer(v, k))
-        state = torch.stack(heads)
-        states.append(state)
-    return states
-
-
-@settings(max_examples=30, deadline=None)
-@given(events=st.integers(0, 20), size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_chunks_of_any_size_give_the_recurrence_at_every_position_in_value_and_gradient(
-    events: int, size: int, seed: int
-) -> None:
-    change, users = random_change(2, events, seed), 2
-    generator = torch.Generator().manual_seed(seed)
-    user_N = torch.arange(users).repeat_interleave(events + 1)
-    position_N = torch.arange(events + 1).repeat(users)
-    query = torch.randn(len(user_N), HEADS, KEY, generator=generator, dtype=torch.float64)
-    weights = [
-        torch.randn(len(user_N), HEADS, *shape, generator=generator).double() for shape in ((VALUE, KEY), (VALUE,))
-    ]
-    results = []
-    for chunked in (True, False):
-        leaves = [part.clone().requires_grad_() for part in (*change, query)]
-        given_change = Change(*leaves[:4])
-        if chunked:
-            chunks = delta_chunks(given_change, size)
-            state = states_after(chunks, user_N, position_N)
-            read = reads_after(chunks, user_N, position_N, leaves[4])
-        else:
-            state = torch.cat([torch.stack(naive_states(given_change, user)) for user in range(users)])
-            read = torch.stack(
-                [torch.stack([s[h] @ q[h] for h in range(HEADS)]) for s, q in zip(state, leaves[4], strict=True)]
-            )
-        loss = (state * weights[0]).sum() + (read * weights[1]).sum()
-        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
-        results.append([state.detach(), read.detach(), *(g if g is not None else torch.zeros(1) for g in gradients)])
-    for left, right in zip(*results, strict=True):
-        if left.numel() and right.numel():
-            torch.testing.assert_close(left, right.expand_as(left), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("log_keep", [0.0, -1e-9, -50.0, -1e4])

@@ -27,18 +27,6 @@ def values_and_gradient(input_BLX: Tensor, position_BC: Tensor) -> tuple[Tensor,
     return count_BC, value_BCX.detach(), leaf.grad
 
 
-def test_states_are_those_of_a_stack_in_the_order_of_the_targets() -> None:
-    input_BLX = torch.randn(3, 6, 4, dtype=torch.float64)
-    position_BC = torch.tensor([[6, 0, 3, 3], [1, 5, 0, 1], [0, 0, 0, 0]])
-    states = [start(3)]
-    for place in range(6):
-        states.append(step(states[-1], input_BLX[:, place]))
-    stack_BLX = torch.stack([value for _, value in states], dim=1)
-    count_BC, value_BCX = fold_at(step, start(3), input_BLX, position_BC)
-    assert torch.equal(count_BC, position_BC)
-    assert torch.equal(value_BCX, stack_BLX.gather(1, position_BC.unsqueeze(-1).expand(-1, -1, 4)))
-
-
 def test_computing_steps_again_changes_neither_values_nor_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     input_BLX = torch.randn(2, 11, 4, dtype=torch.float64)
     position_BC = torch.tensor([[11, 4], [7, 0]])
@@ -57,10 +45,3 @@ def test_events_behind_the_last_target_are_not_folded() -> None:
 
     fold_at(counting, start(2), torch.zeros(2, 9, 4, dtype=torch.float64), torch.tensor([[4], [2]]))
     assert seen == [2] * 4
-
-
-@pytest.mark.parametrize("length", [0, 3])
-def test_only_empty_histories_give_the_start(length: int) -> None:
-    position_BC = torch.zeros(2, 3, dtype=torch.int64)
-    count_BC, value_BCX = fold_at(step, start(2), torch.zeros(2, length, 4, dtype=torch.float64), position_BC)
-    assert torch.equal(count_BC, position_BC) and value_BCX.shape == (2, 3, 4)

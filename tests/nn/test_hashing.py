@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lifelong.zoo.layers.hashing import LARGEST_PLANE, bucket_ids, hyperplanes, shared_bits, signature
+from lifelong.zoo.layers.hashing import LARGEST_PLANE, hyperplanes, signature
 
 
 def planes(bits: int, width: int, *, seed: int = 0) -> torch.Tensor:
@@ -55,16 +55,3 @@ def test_vectors_are_on_one_side_with_a_probability_that_falls_with_their_angle(
         turned = torch.tensor([math.cos(angle), math.sin(angle)])
         same = signature(torch.tensor([1.0, 0.0]), plane_RE) == signature(turned, plane_RE)
         assert same.double().mean().item() == pytest.approx(1 - angle / math.pi, abs=0.015)
-
-
-def test_shared_bits_are_those_that_a_loop_counts() -> None:
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.rand(2, size, 256, generator=generator) < 0.5 for size in (3, 4))
-    counted = [[[sum(map(bool, (a == b).tolist())) for b in right[user]] for a in left[user]] for user in range(2)]
-    assert shared_bits(left, right).tolist() == counted
-
-
-def test_bits_of_a_group_are_one_number_whose_first_bit_is_worth_one() -> None:
-    side = torch.tensor([[True, False, False, False, True, True]])
-    assert bucket_ids(side, 3).tolist() == [[1, 6]]
-    assert bucket_ids(side, 2).tolist() == [[1, 0, 3]]

@@ -31,12 +31,6 @@ def test_scan_is_the_recurrence_in_value_and_gradient(users: int, steps: int, se
         torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
 
 
-def test_scan_of_no_step_is_empty() -> None:
-    empty = torch.zeros(2, 0, 3, requires_grad=True)
-    linear_scan(empty, empty).sum().backward()
-    assert linear_scan(empty, empty).shape == (2, 0, 3)
-
-
 @pytest.mark.parametrize("factor", [0.0, 1e-30, 1.0])
 def test_forgetting_at_once_and_never_are_finite_over_a_long_history(factor: float) -> None:
     factor_BLD = torch.full((1, 3000, 1), factor, requires_grad=True)

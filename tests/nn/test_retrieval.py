@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from lifelong.dataset.events import gap_numbers
-from lifelong.offline.nn.attention import TargetQuery
 from lifelong.offline.nn.hits import gaps_since, later_of_equal
 
 
@@ -24,9 +23,3 @@ def test_gaps_are_numbered_as_those_of_events() -> None:
     wanted = gap_numbers(seconds, np.zeros_like(seconds))
     found = gaps_since(torch.from_numpy(seconds), torch.zeros(len(seconds), dtype=torch.int64))
     np.testing.assert_array_equal(found.numpy(), wanted)
-
-
-def test_a_query_starts_as_the_targets_own_fields() -> None:
-    target = torch.randn(2, 3)
-    query = TargetQuery(3, 5)(target)
-    torch.testing.assert_close(query, torch.cat([target, torch.zeros(2, 2)], dim=1))

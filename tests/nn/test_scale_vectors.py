@@ -41,9 +41,3 @@ def test_vectors_on_a_scale_start_as_long_as_those_of_a_table() -> None:
         assert embed.vectors(field)[1:].square().mean().sqrt().item() == pytest.approx(1, abs=0.15)
     embed.restart(0.01)
     assert embed.vectors("time_of_day")[1:].square().mean().sqrt().item() == pytest.approx(0.01, abs=0.002)
-
-
-def test_near_gaps_have_near_vectors() -> None:
-    vector_VE = embedding().vectors("since_event")[2:]
-    near, far = ((vector_VE[step:] - vector_VE[:-step]).norm(dim=1).mean() for step in (1, 120))
-    assert near < far / 10

@@ -1,10 +1,9 @@
 """Adam's groups and the learning rate over a run."""
 
-import pytest
 from torch import nn
 
 from lifelong.config import TrainSettings
-from lifelong.offline.training.optimiser import build_optimiser, learning_rate
+from lifelong.offline.training.optimiser import build_optimiser
 
 
 def test_weight_decay_leaves_embedding_tables_out() -> None:
@@ -17,14 +16,3 @@ def test_weight_decay_leaves_embedding_tables_out() -> None:
 
 def test_model_without_tables_has_one_group() -> None:
     assert len(build_optimiser(nn.Linear(2, 1), TrainSettings()).param_groups) == 1
-
-
-def test_constant_rate() -> None:
-    settings = TrainSettings(learning_rate=0.5)
-    assert {learning_rate(settings, examples, 100) for examples in (0, 50, 100)} == {0.5}
-
-
-def test_cosine_falls_to_a_hundredth_at_the_end_of_the_run() -> None:
-    settings = TrainSettings(learning_rate=1.0, schedule="cosine")
-    rates = [learning_rate(settings, examples, 100) for examples in (0, 50, 100, 200)]
-    assert rates == pytest.approx([1.0, 0.505, 0.01, 0.01])

@@ -38,22 +38,24 @@ def ends(losses: Sequence[float], settings: TrainSettings) -> int | None:
     return next(fallen, None)
 
 
-def test_a_fall_of_three_validations_ends_a_run_that_would_wait_for_eight() -> None:
-    assert ends(LEARNT_BY_HEART, TrainSettings(fall_patience=3)) == 6
-    assert ends([*LEARNT_BY_HEART, 0.38], TrainSettings()) == 11
-
-
-def test_what_varies_and_rises_to_the_end_is_no_fall() -> None:
-    assert ends(RISES, TrainSettings(fall_patience=3)) is None
-
-
-def test_what_is_nearly_as_good_as_the_best_is_no_fall() -> None:
-    assert ends([0.5, 0.504, 0.504, 0.504, 0.504, 0.504], TrainSettings(fall_patience=3)) is None
-    assert ends([0.5, 0.506, 0.506, 0.506], TrainSettings(fall_patience=3)) == 4
-
-
-def test_a_plateau_before_anything_is_learnt_is_no_fall() -> None:
-    assert ends([0.69, 0.75, 0.75, 0.75, 0.75, 0.75], TrainSettings(fall_patience=3)) is None
+@pytest.mark.parametrize(
+    ("losses", "patience", "wanted"),
+    [
+        (LEARNT_BY_HEART, 3, 6),
+        ([*LEARNT_BY_HEART, 0.38], None, 11),
+        # What varies and rises to the end.
+        (RISES, 3, None),
+        # Nearly as good as the best, and not.
+        ([0.5, 0.504, 0.504, 0.504, 0.504, 0.504], 3, None),
+        ([0.5, 0.506, 0.506, 0.506], 3, 4),
+        # A plateau before anything is learnt.
+        ([0.69, 0.75, 0.75, 0.75, 0.75, 0.75], 3, None),
+    ],
+)
+def test_a_fall_is_what_has_clearly_lost_what_was_learnt(
+    losses: Sequence[float], patience: int | None, wanted: int | None
+) -> None:
+    assert ends(losses, TrainSettings(fall_patience=patience)) == wanted
 
 
 def test_no_validation_is_no_fall() -> None:

@@ -32,7 +32,6 @@ from lifelong.offline.training.loop import (
     DivergedError,
     log_loss_of_shares,
     measure_tasks,
-    total_examples,
     validation_subset,
 )
 from lifelong.offline.training.trainer import train
@@ -110,12 +109,6 @@ def test_artifact_holds_the_best_weights_and_their_record(dataset: Dataset, tmp_
     auc = metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
     assert auc == pytest.approx(best["auc"], abs=1e-6)
     assert record["validation"]["auc"] == pytest.approx(auc, abs=1e-6)
-
-
-def test_artifact_of_a_memory_model_has_graphs(dataset: Dataset, tmp_path: Path) -> None:
-    artifact = run(dataset, tmp_path / "out", model="hpmn", max_epochs=1)
-    names = {path.name for path in (artifact.path / "graphs").iterdir()}
-    assert names == {"write.onnx", "run.onnx", "read.onnx", "head.onnx"}
 
 
 def test_record_says_what_was_done(dataset: Dataset, tmp_path: Path) -> None:
@@ -343,12 +336,6 @@ def test_time_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
     assert len(record["learning_curve"]) == 1
 
 
-def test_examples_end_the_run_in_the_middle_of_an_epoch(dataset: Dataset, tmp_path: Path) -> None:
-    record = run(dataset, tmp_path / "out", max_examples=500).metrics
-    assert 500 <= record["examples_seen"] < 500 + 200
-    assert record["learning_curve"][-1]["examples"] == record["examples_seen"]
-
-
 def test_selection_by_log_loss(dataset: Dataset, tmp_path: Path) -> None:
     record = run(dataset, tmp_path / "out", select_on="log_loss").metrics
     assert record["best"]["log_loss"] == min(point["log_loss"] for point in record["learning_curve"])
@@ -372,11 +359,6 @@ def test_threads_and_random_state_are_put_back(dataset: Dataset, tmp_path: Path)
     run(dataset, tmp_path / "out", max_epochs=1)
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_total_is_the_smaller_limit() -> None:
-    assert total_examples(TrainSettings(max_epochs=3), 100) == 300
-    assert total_examples(TrainSettings(max_epochs=3, max_examples=250), 100) == 250
 
 
 def test_validation_subset_keeps_users_whole(dataset: Dataset) -> None:

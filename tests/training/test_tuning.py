@@ -52,12 +52,6 @@ def test_every_drawn_setting_is_one_that_the_model_takes(model):
         check_config(model, config.model)
 
 
-def test_what_was_set_by_hand_is_not_searched():
-    space = space_of("hpmn", RunConfig(), fixed={"model.width", "train.learning_rate"})
-    assert "model.hops" in space
-    assert not {"model.width", "train.learning_rate"} & set(space)
-
-
 def test_the_best_trial_is_written_so_that_training_reads_it(dataset, tmp_path):
     config = RunConfig(train=CONFIG.train.model_copy(update={"clip": 0.5}), model={"dropout": 0.2})
     search = Search("dnn", trials=3, examples=120, fixed={"train.clip", "model.dropout"}, command="lifelong tune")
