@@ -13,8 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lifelong.cli.examples import EXAMPLES
-from lifelong.cli.extras import COMMANDS
+from lifelong.cli.extras import COMMANDS, EXAMPLES
 from lifelong.cli.terminal import Reply, Terminal, report, run_command
 from lifelong.errors import StoreLockedError, UsageError
 from lifelong.launch import INTERRUPTED, launch

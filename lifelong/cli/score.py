@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +66,7 @@ def score(
             raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2")
         check_request(user or "", time, time_unit=scorer.schema.time_unit)
         request = ScoreRequest(user or "", candidates, time, profile=profile_of(profile))
-        return explanation_reply(scorer, request, data) if explain else _one(scorer, request, text=items or "")
+        return explanation_reply(scorer, request, data) if explain else _one(scorer, request)
 
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
@@ -85,7 +84,7 @@ def _check(*, user: str | None, items: str | None, source: Path | None, out: Pat
     )
 
 
-def _one(scorer: Scorer, request: ScoreRequest, *, text: str) -> Reply:
+def _one(scorer: Scorer, request: ScoreRequest) -> Reply:
     answer = scorer.answer([request])[0]
     several = list(answer.scores[0].tasks or {})
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
@@ -97,10 +96,6 @@ def _one(scorer: Scorer, request: ScoreRequest, *, text: str) -> Reply:
     notes = [f"No probability{f' of {task}' if task else ''}: {_how(task, reason)}" for task, reason in sorted(reasons)]
     if unknown := [one.item for one in answer.scores if not one.known_item]:
         notes.append(f"Not met in training, scored as unknown items: {', '.join(unknown)}")
-        notes += [
-            f"{one!r} is one item: give its row in a file, by --from FILE --out FILE"
-            for one in _taken_apart(scorer, request.user, text)
-        ]
     return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
 
 
@@ -109,14 +104,6 @@ def _how(task: str, reason: str) -> str:
     from lifelong.artifact.calibration import NO_BASE_RATE
 
     return f"{reason}: --base-rate {f'{task}=' if task else ''}0.02" if reason == NO_BASE_RATE else reason
-
-
-def _taken_apart(scorer: Scorer, user: str, text: str) -> list[str]:
-    """Known items with a comma in their ids, which `--items` takes for two."""
-    from lifelong.online.scoring.answer import ScoreRequest
-
-    pairs = [",".join(pair).strip() for pair in pairwise(text.split(","))]
-    return [one.item for one in scorer.answer([ScoreRequest(user, pairs)])[0].scores if one.known_item] if pairs else []
 
 
 def _tasks(score: Score) -> Mapping[str, Score | TaskScore]:

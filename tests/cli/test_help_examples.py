@@ -4,8 +4,7 @@ import shlex
 
 import pytest
 
-from lifelong.cli.examples import EXAMPLES
-from lifelong.cli.extras import COMMANDS
+from lifelong.cli.extras import COMMANDS, EXAMPLES
 from lifelong.cli.program import build
 
 pytestmark = pytest.mark.torch

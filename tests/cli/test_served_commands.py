@@ -118,18 +118,6 @@ def test_what_is_where_a_dataset_was_expected_is_said_and_nothing_is_to_be_writt
     assert "it is an artifact" in error["found"] and "--out" not in error["fix"]
 
 
-def test_an_id_with_a_comma_that_was_taken_for_two_is_named(run, filled, tmp_path):
-    log = "user,item,time\n" + "".join(f'u{n % 5},"{("oil, 1 l", "i1", "i2")[n % 3]}",{n}\n' for n in range(300))
-    (tmp_path / "log.csv").write_text(log)
-    assert run("prepare", "table", tmp_path / "log.csv", "--out", tmp_path / "data").code == 0
-    words = ["--model", "hpmn", "--out", tmp_path / "trained", "--set", "train.max_epochs=1"]
-    assert run("train", tmp_path / "data", *words).code == 0
-    words = ["score", tmp_path / "trained", "--store", "memory://", "--user", "u1"]
-    named = "'oil, 1 l' is one item: give its row in a file, by --from FILE --out FILE"
-    assert named in run(*words, "--items", "i1,oil, 1 l").stdout
-    assert "is one item" not in run(*words, "--items", "i1,new").stdout
-
-
 def test_score_keeps_the_order_of_the_request_for_machines(run, artifact, filled):
     document = score(run, artifact, filled, "--json").document
     assert [one["item"] for one in document["scores"]] == ["i1", "i2", "new"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from lifelong.cli.examples import EXAMPLES
+from lifelong.cli.extras import EXAMPLES
 from lifelong.cli.program import build
 
 _HEAD = """# Commands

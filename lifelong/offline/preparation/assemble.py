@@ -25,7 +25,6 @@ from lifelong.offline.preparation.manifest_counts import (
     count_split,
     ordinal_cuts,
     too_small,
-    unseen,
 )
 from lifelong.offline.preparation.numbering import (
     Numbered,
@@ -91,7 +90,7 @@ def assemble(job: Job) -> Manifest:
         "read": job.log.record,
         **span,
         **count_quirks(histories, job.type_code),
-        "items_without_events": unseen(row_counts(histories, FIRST_ROW + len(ids))),
+        "items_without_events": int((row_counts(histories, FIRST_ROW + len(ids))[FIRST_ROW:] == 0).sum()),
         **count_events(histories, plan),
         "splits": splits,
         **({"too_small": small} if small else {}),

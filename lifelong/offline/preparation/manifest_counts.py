@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.dataset.arrays import event_chunks, is_first, read_slice
-from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.examples import SPLITS, Examples, Split
 from lifelong.dataset.histories import Histories
-from lifelong.dtypes import BoolArray, IntArray
+from lifelong.dtypes import BoolArray
 from lifelong.offline.preparation.protocols import Plan, moment_starts
 
 WIDEST = 0.02
@@ -127,8 +126,3 @@ def _half_width(positives: int, negatives: int) -> float:
     above, below = _AUC / (2 - _AUC) - _AUC**2, 2 * _AUC**2 / (1 + _AUC) - _AUC**2
     variance = _AUC * (1 - _AUC) + (positives - 1) * above + (negatives - 1) * below
     return min(0.5, 1.96 * math.sqrt(variance / (positives * negatives)))
-
-
-def unseen(count_V: IntArray) -> int:
-    """How many items of the catalogue have no event."""
-    return int((count_V[FIRST_ROW:] == 0).sum())
