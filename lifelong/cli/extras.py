@@ -71,7 +71,7 @@ EXAMPLES: dict[str, str] = {
     "train": "lifelong train data --model tally --out artifact",
     "evaluate": "lifelong evaluate artifact data --delay 0s,1h,1d",
     "compare": "lifelong compare data --models tally,counts,popularity --seeds 3 --out report",
-    "paper": "lifelong paper amazon reviews_Electronics_5.json.gz --out report --estimate",
+    "paper": "lifelong paper amazon reviews_Electronics_5.json.gz --out report",
     "backfill": "lifelong backfill artifact data --store rocksdb://store --event-log",
     "switch": "lifelong switch --store rocksdb://store",
     "ingest": "lifelong ingest artifact --store rocksdb://store --from new.csv --mapping mapping.toml",
