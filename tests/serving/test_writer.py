@@ -359,11 +359,11 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
     with closing(writer_of(artifact, tmp_path / "store")) as writer:
         store = writer.open()
         writer.on_end = lambda error: ended.set()
-        left, waiting, folded = (writer.parse(text, False) for _ in range(3))
+        left, waiting, folded = (writer.parse(text) for _ in range(3))
         assert len(left) == EVENTS and left.users[0] == "u0"
         del left
         assert writer.fold([folded])[0].applied == EVENTS
-        assert writer.fold([writer.parse(text, False), request(1)["events"]])[1].applied == EVENTS
+        assert writer.fold([writer.parse(text), request(1)["events"]])[1].applied == EVENTS
         (process,) = children(os.getpid()) - others
         os.kill(process, signal.SIGKILL)
         with contextlib.suppress(StoreUnavailableError):
@@ -374,7 +374,7 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
         store.check_writes()
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             writer.fold([waiting])
-        assert writer.fold([writer.parse(text, False)])[0].duplicates == EVENTS
+        assert writer.fold([writer.parse(text)])[0].duplicates == EVENTS
     assert not children(os.getpid()) - others
 
 
@@ -440,7 +440,7 @@ def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):
 def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):
     connection = Connection()
     folder = EventFolder(Updater(artifact, InMemoryStore()), connection)
-    connection.answer(1, True, folder.parse(json.dumps(request(0)).encode(), False))
+    connection.answer(1, True, folder.parse(json.dumps(request(0)).encode()))
     for parts in ([0, 1], [1]):
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             folder.fold(parts)
