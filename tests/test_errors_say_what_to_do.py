@@ -60,7 +60,6 @@ def test_an_error_without_a_fix_is_found(source, has_fix):
     ("call", "kind", "words"),
     [
         ("mapping", SourceError, "To do: correct the line"),
-        ("seeds", UsageError, "To do: give whole numbers, such as --seeds 3"),
         ("address", UsageError, "To do: begin it with http:// or https://"),
         ("ranking", UsageError, "To do: separate the places by commas"),
         ("item", UsageError, "To do: give each as text"),
@@ -69,7 +68,6 @@ def test_an_error_without_a_fix_is_found(source, has_fix):
     ],
 )
 def test_it_is_part_of_the_message(tmp_path, call, kind, words):
-    from lifelong.cli.compare import seed_counts
     from lifelong.cli.evaluate import _places
     from lifelong.cli.remote import Remote
     from lifelong.config import read_mapping
@@ -79,7 +77,6 @@ def test_it_is_part_of_the_message(tmp_path, call, kind, words):
     (tmp_path / "mapping.json").write_text("{user: 1}")
     calls = {
         "mapping": lambda: read_mapping(tmp_path / "mapping.json"),
-        "seeds": lambda: seed_counts("two"),
         "address": lambda: Remote.of("localhost", None),
         "ranking": lambda: _places("ten"),
         "item": lambda: checked_requests([ScoreRequest("u1", [7])]),

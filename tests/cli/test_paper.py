@@ -79,8 +79,6 @@ def test_the_settings_are_the_authors(log, periods, rate, sequence):
     assert authors["covariance"] == (5e-5 if log == "xlong" else 1e-5)
 
 
-
-
 @pytest.mark.parametrize(
     ("words", "found"),
     [
