@@ -20,17 +20,16 @@ from lifelong.online.ingestion.kafka import Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import KafkaAddress
 from lifelong.online.opening import AnyArtifact, AnyDataset, as_dataset, checked_store, open_artifact
 from lifelong.online.scoring.people import RecentUsers
-from lifelong.online.serving.addresses import AddressGate
 from lifelong.online.serving.admin import admin
 from lifelong.online.serving.bodies import ShortRoutes
 from lifelong.online.serving.errors import install
 from lifelong.online.serving.explorer import explorer
 from lifelong.online.serving.figures import ServiceCollector
-from lifelong.online.serving.guards import Deadline, HostGate, KeyGate
+from lifelong.online.serving.guards import AddressGate, BodyLimit, Deadline, HostGate, KeyGate
 from lifelong.online.serving.impressions import ImpressionsLog
 from lifelong.online.serving.keys import GivenKeys, KeyRing
 from lifelong.online.serving.logs import AccessLog
-from lifelong.online.serving.middleware import BodyLimit, Measure
+from lifelong.online.serving.metrics import Measure
 from lifelong.online.serving.pages import Report, pages
 from lifelong.online.serving.routes import api, busy, operations
 from lifelong.online.serving.rush import Rush, Shed

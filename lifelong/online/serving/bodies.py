@@ -21,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lifelong.online.serving.addresses import ExactRoute
 from lifelong.online.serving.errors import ANSWERED, MediaTypeError, TooLargeError, answer_to
+from lifelong.online.serving.guards import ExactRoute
 from lifelong.online.serving.schemas import EventsBody
 
 if TYPE_CHECKING:

@@ -1,16 +1,28 @@
-"""What a request must have: a key of the right scope, a name of this service, an answer in time. Plain ASGI."""
+"""What a request must have: the right key, host and address, a body that is not too large, an answer in time."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lifelong.online.serving.errors import DeadlineError, ForbiddenError, UnauthorizedError, error_response
+from lifelong.errors import RequestError
+from lifelong.online.serving.errors import (
+    DeadlineError,
+    ForbiddenError,
+    TooLargeError,
+    UnauthorizedError,
+    error_response,
+)
 from lifelong.online.serving.keys import KeyRing, scope_of
 
 _HOSTS = 1_024
@@ -177,3 +189,152 @@ class Deadline:
                 fix="send it again; events that have an event_id are not applied twice",
             )
             await error_response(error)(scope, receive, send)
+
+
+_DRAINED = 8
+"""How many times its limit of a body is read and discarded: the client gets the refusal, not a closed connection."""
+
+_SMALL = 16_384
+"""Bytes up to which a body is accepted however many large ones there are."""
+
+
+class BodyLimit:
+    """Refuses bodies over a number of bytes, by their head or while they are read.
+
+    Args:
+        app: called for requests that pass.
+        limit: bytes of one body.
+        together: bytes of all bodies that are read or worked on at the same time, small ones not counted; None for no
+            limit.
+    """
+
+    app: ASGIApp
+    limit: int
+    together: int | None
+
+    def __init__(self, app: ASGIApp, limit: int, together: int | None = None) -> None:
+        self.app, self.limit, self.together, self._held = app, limit, together, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 413 or 503, or pass on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdigit() and int(length) > self.limit:
+            await self._drain(receive)
+            error = TooLargeError(f"a body of {int(length):,} bytes", expected=self._expected, fix=_FIX)
+            await error_response(error)(scope, receive, send)
+            return
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            size = len(message.get("body", b""))
+            read += size
+            # Those of a request are given back when it ends: what a body is parsed to is as large as the body.
+            self._held += size
+            if read > self.limit:
+                await self._drain(receive, message)
+                raise HTTPException(413, f"a body over {self.limit:,} bytes")
+            if self.together is not None and self._held > self.together and read > _SMALL:
+                raise HTTPException(503, f"bodies of {self.together:,} bytes are being read")
+            return message
+
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self._held -= read
+
+    @property
+    def _expected(self) -> str:
+        return f"at most {self.limit:,} bytes"
+
+    async def _drain(self, receive: Receive, last: Message | None = None) -> None:
+        left = self.limit * _DRAINED
+        while left > 0 and (last is None or (last["type"] == "http.request" and last.get("more_body"))):
+            last = await receive()
+            left -= len(last.get("body", b""))
+
+
+_FIX = "send it in several requests"
+
+
+PARAMETERS = 4_000
+"""Parameters of an address, at most: to take apart all that fit into a head would hold up the event loop."""
+
+
+class AddressGate:
+    """Refuses addresses and parameters that are not UTF-8, and too many parameters.
+
+    The server replaces each byte that it cannot read by the same character, so that ids of different users would become
+    one.
+
+    Args:
+        app: called for requests that pass.
+    """
+
+    app: ASGIApp
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 413, 422 or pass on."""
+        if scope["type"] == "http" and (number := scope["query_string"].count(b"&") + 1) > PARAMETERS:
+            too_many = TooLargeError(
+                f"an address with {number:,} parameters",
+                expected=f"at most {PARAMETERS:,}",
+                fix="send several requests",
+            )
+            await error_response(too_many)(scope, receive, send)
+        elif scope["type"] == "http" and not all(map(_is_text, (scope.get("raw_path") or b"", scope["query_string"]))):
+            error = RequestError(
+                "the address of the request is not text in UTF-8",
+                expected="ids in UTF-8, percent-encoded",
+                fix="encode the id as UTF-8 first: ü is %C3%BC, not %FC",
+            )
+            await error_response(error)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def _is_text(encoded: bytes) -> bool:
+    """Whether a percent-encoded part of an address is UTF-8.
+
+    >>> _is_text(b"/v1/users/%C3%BC/memory"), _is_text(b"/v1/users/%FC/memory")
+    (True, False)
+    """
+    if b"%" not in encoded and encoded.isascii():
+        return True
+    try:
+        unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class ExactRoute(APIRoute):
+    """A route whose address ends where the pattern does.
+
+    Patterns of routes also match before one last line break: `/v1/users/u/memory%0a` would be an address of user `u`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request."""
+        handler = self.handler()
+        if self.path.endswith("}"):
+            # The break is the end of an id.
+            return handler
+
+        async def handle(request: Request) -> Response:
+            if request.scope["path"].endswith("\n"):
+                raise HTTPException(404)
+            return await handler(request)
+
+        return handle
+
+    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request to the exact address."""
+        return super().get_route_handler()

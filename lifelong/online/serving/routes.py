@@ -20,9 +20,9 @@ from lifelong.online.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.features import FeatureTable
 from lifelong.online.serving import schemas as s
-from lifelong.online.serving.addresses import ExactRoute
 from lifelong.online.serving.bodies import JsonRoute, ShortRoute, encoded_list
 from lifelong.online.serving.errors import DOCUMENTED, VIEWED, error_parts
+from lifelong.online.serving.guards import ExactRoute
 from lifelong.online.serving.service import Service, UserMemory
 
 
