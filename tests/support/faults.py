@@ -429,9 +429,13 @@ def run_with_clock(clock: str, *words: str) -> int:
     return run(list(words))
 
 
+SERVED = ("cli.serve", *(f"online.{name}" for name in ("serving.app", "serving.run", "store.redis", "store.rocksdb")))
+"""What a service loads."""
+
+
 def main() -> None:
     """Load what services need, then start a command for each line that is read: the file of its clock, its words."""
-    for name in ("cli.serve", "serving.app", "serving.run", "serving.connections", "store.redis", "store.rocksdb"):
+    for name in SERVED:
         importlib.import_module(f"lifelong.{name}")
     # Nobody asks how they end.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
