@@ -229,7 +229,7 @@ def serve_some_days(client):
 
 
 @pytest.mark.torch
-def test_served_impressions_train_the_next_model(logged, tmp_path):
+def test_served_impressions_train_the_next_model(logged, tmp_path, capsys):
     for name in ("torch", "ibis"):
         pytest.importorskip(name)
     from lifelong.cli import main
@@ -248,9 +248,9 @@ def test_served_impressions_train_the_next_model(logged, tmp_path):
     assert dataset.schema.item_fields == ("item", "category") and dataset.schema.event_types
     small = ["--set", "model.embedding=4", "--set", "train.max_examples=40", "--set", "train.threads=1"]
     assert main(["train", str(data), "--model", "dnn", "--out", str(artifact), *small]) == 0
-    out = tmp_path / "result.json"
-    assert main(["evaluate", str(artifact), str(data), "--bootstrap", "10", "--out", str(out)]) == 0
-    assert json.loads(out.read_text())
+    capsys.readouterr()
+    assert main(["evaluate", str(artifact), str(data), "--bootstrap", "10", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]
 
 
 def test_labels_from_a_file_are_the_response(logged, tmp_path):
