@@ -1,11 +1,14 @@
-"""What it costs that a commit waits for a replica: a primary and its replica on this machine.
+"""What it costs that a commit waits for a replica, or for disks: a primary and its replica on this machine.
 
 Batches of events are applied to a store on Valkey, each acknowledged before the next one is made: memories of Tally and
-of HPMN (default settings, initial weights), and the log of events. Both ways take turns, so that
-what else runs on the machine meets both of them.
+of HPMN (default settings, initial weights), and the log of events. The first two ways of waiting take turns, so that
+what else runs on the machine meets both of them; those that wait for a disk, which may take a second, come after them,
+with a tenth of the batches each, and with `--sync always` only (`docs/store.md` says why).
 
     nothing            the primary has it
     replicas=1         the replica has it, too
+    fsync=true         it is on the primary's disk
+    both               ... and on the replica's
 
     python benchmarks/replicas.py --batches 200 [--model tally]
 
@@ -33,14 +36,16 @@ from lifelong.online.store.opening import open_store
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.valkey import replica, server
 
-WAYS = {"nothing": "", "replicas=1": "&replicas=1"}
+WAYS = {"nothing": "", "replicas=1": "&replicas=1", "fsync=true": "&fsync=true", "both": "&replicas=1&fsync=true"}
 """Name -> options of the URL."""
 
 
 def seconds(updaters: dict[str, Updater], batches: int, size: int, users: int) -> dict[str, np.ndarray]:
     """Of each way, of its batches, from giving one to its acknowledgement; the first tenth is left out."""
     rng, found = np.random.default_rng(size), {name: list[float]() for name in updaters}
-    turns = [name for _ in range(batches) for name in rng.permutation(list(updaters)).tolist()]
+    quick = [name for name in updaters if "fsync" not in WAYS[name]]
+    turns = [name for _ in range(batches) for name in rng.permutation(quick).tolist()]
+    turns += [name for name in updaters if name not in quick for _ in range(batches // 10)]
     for turn, name in enumerate(turns):
         places = zip(rng.integers(0, users, size).tolist(), rng.integers(0, ITEMS, size).tolist(), strict=True)
         events = [UserEvent(f"u{user}", f"i{item}", START + turn, "view") for user, item in places]
@@ -72,6 +77,7 @@ def of_model(artifact: Artifact, folder: Path, arguments: argparse.Namespace) ->
         stores = {
             way: open_store(f"{place}&prefix=way-{number}{options}{'&replica_timeout=10' if options else ''}")
             for number, (way, options) in enumerate(WAYS.items())
+            if arguments.sync == "always" or "fsync" not in options
         }
         updaters = {way: Patience(60)(lambda store=store: Updater(artifact, store)) for way, store in stores.items()}
         for size in map(int, arguments.sizes.split(",")):

@@ -123,6 +123,15 @@ def test_an_option_that_no_commit_can_meet_is_said(pair):
     found = check_store(f"{url_of(pair)}?replicas=2")
     assert "has 1 of the 2 replicas that a commit waits for" in found.problems[0]
     assert found.survives[POWER] == "the last second or so is lost"
+    found = check_store(f"{url_of(pair)}?replicas=1&fsync=true")
+    assert found.facts["a commit waits for"] == "the disk of the primary and of 1 replica"
+    assert found.survives[POWER] == "the last second or so is lost"
+    assert "with fsync=true set appendfsync always" in found.problems[0]
+    pair.call("config", "set", "appendfsync", "always")
+    found = check_store(f"{url_of(pair)}?replicas=1&fsync=true")
+    assert found.survives[POWER] == "nothing is lost" and found.problems == []
+    pair.call("config", "set", "appendonly", "no")
+    assert "as fsync=true wants it: set appendonly yes" in check_store(f"{url_of(pair)}?fsync=true").problems[-1]
 
 
 def test_one_of_two_replicas_may_not_be_the_one_that_takes_over(pair, tmp_path):

@@ -182,7 +182,9 @@ def _of_node(address: Address, name: str, info: Mapping[str, Any], settings: Map
 
 def _waited(address: Address) -> str:
     """What a commit waits for that the URL asks for."""
-    return f"{address.replicas} replica{'s' if address.replicas > 1 else ''}" if address.replicas else "no replica"
+    disk = "the disk" if address.fsync else ""
+    some = f"{address.replicas} replica{'s' if address.replicas > 1 else ''}" if address.replicas else ""
+    return " of the primary and of ".join(filter(None, (disk, some))) or "no replica"
 
 
 def _failover(wanted: int, replicas: int) -> str:
@@ -235,6 +237,10 @@ def _replica_problems(address: Address, name: str, info: Mapping[str, Any], know
             " one; or set min-replicas-to-write 1, so that it stops when it is alone, and a failover loses the last"
             " moments only"
         )
+    if address.fsync and not info.get("aof_enabled"):
+        yield f"{name} keeps no log to wait for, as fsync=true wants it: set appendonly yes"
+    elif address.fsync and known.get("appendfsync", "always") != "always":
+        yield f"{name} may say too early that a write is on its disk: with fsync=true set appendfsync always"
 
 
 def describe(checkup: Checkup) -> list[str]:

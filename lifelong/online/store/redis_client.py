@@ -9,6 +9,7 @@
     ?timeout=SECONDS how long one answer may take; 2.5 if left out, or 5 where replicas are waited for
     ?ca=FILE         certificate authority of a rediss:// server, where the system does not know it
     ?replicas=N      this many replicas have a write before it is acknowledged (`online.store.replicas`); default 0
+    ?fsync=true      ... and it is on the disk of the primary and of these replicas, if all have `appendfsync always`
     ?replica_timeout=SECONDS   how long that may take; 3 if left out
 
 A password can be in `LIFELONG_REDIS_PASSWORD` instead (its user in `LIFELONG_REDIS_USER`). No message shows it. The
@@ -35,7 +36,7 @@ EXPECTED = (
 )
 SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 """Of URLs that name a server."""
-_OPTIONS = ("cluster", "prefix", "timeout", "ca", "replicas", "replica_timeout")
+_OPTIONS = ("cluster", "prefix", "timeout", "ca", "replicas", "fsync", "replica_timeout")
 _PORT, _SENTINEL_PORT = 6379, 26379
 _RETRIES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.05, 1.0
 """Tries after the first one, and the seconds between them: together about two and a half seconds."""
@@ -61,6 +62,7 @@ class Address:
         sentinel_user: to log in to Sentinels with.
         sentinel_password: None where they want none.
         replicas: how many have a write before it is acknowledged.
+        fsync: whether it must be on a disk, too.
         replica_timeout: seconds in which that must be so.
     """
 
@@ -77,6 +79,7 @@ class Address:
     sentinel_user: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
     replicas: int = 0
+    fsync: bool = False
     replica_timeout: float = 3.0
 
     @property
@@ -86,6 +89,11 @@ class Address:
         scheme = f"{'rediss' if self.tls else 'redis'}{'+sentinel' if self.service else ''}"
         service = f"{self.service}/" if self.service else ""
         return f"{scheme}://{hosts}/{service}{'?cluster=true' if self.cluster else self.database}"
+
+    @property
+    def waits(self) -> bool:
+        """Whether a write must be somewhere else, too, before it is acknowledged."""
+        return self.replicas > 0 or self.fsync
 
 
 def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
@@ -126,6 +134,7 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
         sentinel_user=(environment.get("LIFELONG_SENTINEL_USER") or None) if sentinel else None,
         sentinel_password=(environment.get("LIFELONG_SENTINEL_PASSWORD") or None) if sentinel else None,
         replicas=_replicas(options.get("replicas", "0")),
+        fsync=_flag("fsync", options),
         replica_timeout=_seconds("replica_timeout", options.get("replica_timeout", "3")),
     )
     _check_parts(address, sentinel=sentinel, options=options)
@@ -140,9 +149,9 @@ def _check_parts(address: Address, *, sentinel: bool, options: Mapping[str, str]
         raise _bad("Sentinels and a cluster", expected="one of them: a cluster finds its new primaries itself")
     if len(address.hosts) > 1 and not (address.cluster or sentinel):
         raise _bad("several servers that are no cluster and no Sentinels")
-    if "replica_timeout" in options and not address.replicas:
-        raise _bad("a replica_timeout, but no replicas to wait for", expected="replicas=1, or more, too")
-    if address.replicas and address.replica_timeout >= address.timeout:
+    if "replica_timeout" in options and not address.waits:
+        raise _bad("a replica_timeout, but no replicas to wait for", expected="replicas=1, or more, or fsync=true, too")
+    if address.waits and address.replica_timeout >= address.timeout:
         raise _bad(
             f"a replica_timeout of {address.replica_timeout:g} seconds and a timeout of {address.timeout:g}",
             expected="a shorter replica_timeout: the server answers only when it is over",
@@ -358,6 +367,10 @@ _ERRORS: tuple[tuple[str, type[StoreError], str, str], ...] = (
      "names no primary of this service now; whether the last write was kept is not known",
      "check the name of the service and its servers, then send it again: events with an offset or an event_id are not"
      " applied twice"),
+    ("unknown command .WAITAOF", StoreError, "cannot wait for a disk",
+     "leave out fsync=true, or take a server with WAITAOF: Valkey, or Redis from 7.2 on"),
+    ("WAITAOF cannot be used when numlocal", StoreError, "keeps no log that could be waited for",
+     "set appendonly yes, or leave out fsync=true"),
     ("Cluster mode is not enabled", StoreError, "is a server of its own", "leave out ?cluster=true"),
     ("MovedError", StoreError, "is a server of a cluster", "add ?cluster=true to the URL"),
     ("DB index|SELECT", StoreError, "has no such database", "name a database of the server"),
@@ -417,7 +430,8 @@ def _timeout(options: Mapping[str, str]) -> float:
     if "timeout" in options:
         return _seconds("timeout", options["timeout"])
     # The server answers only when the wait for replicas is over.
-    return _WAITING_TIMEOUT if options.get("replicas", "0") != "0" else _TIMEOUT
+    waits = options.get("replicas", "0") != "0" or options.get("fsync") == "true"
+    return _WAITING_TIMEOUT if waits else _TIMEOUT
 
 
 def _prefix(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Waits until replicas have what a client has written.
+"""Waits until replicas have what a client has written, and its servers have it on disk.
 
     write --> touch, WAIT, INFO on one connection --enough replicas?--> --same history as before?--> acknowledged
 
@@ -40,7 +40,7 @@ class Replicas:
         self._address, self._client, self._keys = address, client, keys
         with translated(address.name):
             self._histories = (
-                {_history(self._ask(key, [_INFO])[0]) for key in self._places()} if address.replicas else set()
+                {_history(self._ask(key, [_INFO])[0]) for key in self._places()} if address.waits else set()
             )
 
     def wait(self) -> None:
@@ -48,31 +48,44 @@ class Replicas:
 
         Raises:
             StoreUnavailableError: too few do, in time; or another server is the primary now. What was written is there.
+            StoreError: the server cannot wait.
         """
-        if not self._address.replicas:
+        if not self._address.waits:
             return
         with translated(self._address.name):
             found = [self._ask(key, [("SET", key, b""), self._command, _INFO]) for key in self._places()]
         histories = {_history(info) for _, _, info in found}
         before, self._histories = self._histories, histories
+        synced, copies = zip(*(self._counted(waited) for _, waited, _ in found), strict=True)
         if not histories <= before:
             raise StoreUnavailableError(
                 f"{self._address.name} has another primary than before, or was started again; what was written since"
                 " the last write that was acknowledged may be missing there, and this one is not acknowledged",
                 fix=_AGAIN,
             )
-        if (copies := min(int(waited) for _, waited, _ in found)) < self._address.replicas:
-            raise self._late(copies)
+        if min(copies) < self._address.replicas or not all(synced):
+            raise self._late(synced=all(synced), copies=min(copies))
 
     @property
     def _command(self) -> tuple[Any, ...]:
-        return "WAIT", self._address.replicas, max(1, round(1000 * self._address.replica_timeout))
+        milliseconds = max(1, round(1000 * self._address.replica_timeout))
+        if self._address.fsync:
+            return "WAITAOF", 1, self._address.replicas, milliseconds
+        return "WAIT", self._address.replicas, milliseconds
 
-    def _late(self, copies: int) -> StoreUnavailableError:
+    def _counted(self, answer: Any) -> tuple[bool, int]:
+        """Whether the primary has all that it must have, and how many replicas have it."""
+        return (bool(answer[0]), int(answer[1])) if self._address.fsync else (True, int(answer))
+
+    def _late(self, *, synced: bool, copies: int) -> StoreUnavailableError:
+        wanted, disk = self._address.replicas, " on disk" if self._address.fsync else ""
+        missing = [] if synced else ["the server itself had it not on disk"]
+        missing += [] if copies >= wanted else [f"{copies} of {wanted} replicas had it{disk}"]
         return StoreUnavailableError(
             f"{self._address.name} has kept what was written, but after {self._address.replica_timeout:g} seconds"
-            f" {copies} of {self._address.replicas} replicas had it; it is not acknowledged and can be lost",
-            expected="as many replicas that keep up; see `lifelong doctor --store`",
+            f" {' and '.join(missing)}; it is not acknowledged and can be lost",
+            expected=f"as many replicas that keep up{', each with a log (appendonly yes)' if disk else ''};"
+            " see `lifelong doctor --store`",
             fix=_AGAIN,
         )
 
