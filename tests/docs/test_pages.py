@@ -65,7 +65,7 @@ def test_a_page_has_one_title(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "least"), [("security.md", 28), ("guarantees.md", 30), ("privacy.md", 8), ("backup.md", 6)]
+    ("page", "least"), [("security.md", 30), ("guarantees.md", 30), ("privacy.md", 8), ("backup.md", 6)]
 )
 def test_every_promise_names_its_test(page: str, least: int) -> None:
     rows = re.findall(r"^\|.*\|$", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)

@@ -1,14 +1,17 @@
 """What is said of a store's settings."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.valkey import cluster, free_port, replica, server
+from support.power_loss import library
+from support.valkey import Server, cluster, free_port, replica, server
 
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store import redis_client
 from lifelong.online.store.checkup import EVENTS, check_store, describe
+from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store
 
 PROCESS, SERVER, POWER, FAILOVER = EVENTS
@@ -79,6 +82,47 @@ def test_a_server_s_settings_decide_what_it_survives(tmp_path, valkey, options, 
 
         assert re.search(problem, found.problems[0])
         assert any(line.startswith("To do: ") for line in describe(found))
+
+
+SLOW_SYNC = Path(__file__).parents[1] / "support" / "slow_sync.c"
+
+
+def loses_what_it_acknowledged(folder, slow, sync):
+    """Whether a server that is killed lacks what it had acknowledged while its disk was slow."""
+    environment = {"LD_PRELOAD": str(library(SLOW_SYNC)), "LIFELONG_SLOW_SYNC": str(slow)}
+    options = ("--appendonly", "yes", "--appendfsync", sync)
+    one = Server(folder, free_port(), options, environment=environment)
+    try:
+        one.start()
+        slow.touch()
+        with closing(open_store(url_of(one))) as store:
+            number, end = 0, time.monotonic() + 60
+            # With everysec a sync begins within a second; it now takes its time.
+            while sync == "everysec" and "aof_pending_bio_fsync:1" not in one.call("info", "persistence"):
+                assert time.monotonic() < end
+                number += 1
+                store.commit(Commit(records={0: {f"u{number}": b"1"}}))
+            store.commit(Commit(records={0: {"last": b"1"}}))
+        one.kill()
+        slow.unlink()
+        one.start()
+        with closing(open_store(url_of(one))) as store:
+            return store.read_many(["last"]) == [None]
+    finally:
+        one.kill()
+        slow.unlink(missing_ok=True)
+
+
+def test_a_killed_server_may_lose_what_it_has_acknowledged_with_everysec_alone(tmp_path, valkey):
+    if library(SLOW_SYNC) is None:
+        pytest.skip("there is no C compiler (Debian: gcc, libc6-dev)")
+    # After two seconds it writes without waiting for the sync, so that on a busy machine not every kill comes in time.
+    tries = (loses_what_it_acknowledged(tmp_path / f"everysec-{at}", tmp_path / "slow", "everysec") for at in range(20))
+    assert any(tries)
+    assert not loses_what_it_acknowledged(tmp_path / "no", tmp_path / "slow", "no")
+    with pytest.raises(StoreUnavailableError):
+        # Nothing is acknowledged.
+        loses_what_it_acknowledged(tmp_path / "always", tmp_path / "slow", "always")
 
 
 def test_a_replica_and_a_primary_that_does_not_wait_for_one_are_said(tmp_path, valkey):

@@ -122,6 +122,15 @@ def test_each_record_of_a_commit_is_found_however_many_there_are(copies, size):
     assert copies.get([*written, "u", "1"]) == [*written.values(), None, None]
 
 
+def test_many_names_are_found_at_once_each_with_its_latest_record(copies):
+    names = [f"u{number}" for number in range(MANY)]
+    for at, some in enumerate((names, names[::2], names[::3], names[:5])):
+        wrote(copies, dict.fromkeys(some, b"%d" % at))
+    latest = dict.fromkeys(names, b"0") | dict.fromkeys(names[::2], b"1") | dict.fromkeys(names[::3], b"2")
+    latest |= dict.fromkeys(names[:5], b"3")
+    assert copies.get([*names, "nobody"]) == [*latest.values(), None]
+
+
 def test_names_are_whole_ones_in_any_script(copies):
     written = {
         "ann": b"1",
@@ -144,6 +153,23 @@ def test_pieces_hold_all_of_a_commit_and_none_is_large():
     assert [1 in piece for piece in pieces] == [True, False, False, False]
     assert not any(2 in piece for piece in pieces)
     assert list(pieces_of({})) == []
+
+
+@pytest.mark.parametrize("others", [0, 5, PIECE, MANY])
+def test_what_was_asked_for_stays_up_to_date_and_what_was_erased_is_known_to_be_absent(copies, others):
+    more = {f"other{number}": b"x" for number in range(others)}
+    copies.offer(copies.moment, ["ann", "bob"], [b"1", None])
+    wrote(copies, {"ann": b"2", "bob": b"3", "eve": b"4"} | more)
+    assert copies.get(["ann", "bob", "eve"]) == [b"2", b"3", b"4"]
+    wrote(copies, more | {"ann": ABSENT, "eve": ABSENT})
+    assert copies.get(["ann", "bob", "eve"]) == [ABSENT, b"3", ABSENT]
+
+
+def test_what_was_read_before_a_write_of_another_process_does_not_hide_it(copies):
+    moment = copies.moment
+    wrote(copies, {"ann": b"new"})
+    copies.offer(moment, ["ann"], [b"old"])
+    assert copies.get(["ann"]) == [b"new"]
 
 
 @pytest.mark.parametrize("others", [0, PIECE])
