@@ -208,12 +208,6 @@ class Gbdt(FittedModel):
         """Places of the item fields that are inputs themselves."""
         return [place for place, size in enumerate(self.inputs.item.values()) if size < self.config.categories]
 
-    @property
-    def _with_vectors(self) -> list[str]:
-        """Item fields with a vector for each value."""
-        width = self.config.vectors
-        return [field for field, size in self.inputs.item.items() if 0 < width < size]
-
     def _inputs(
         self, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array], known: tuple[Split, ...]
     ) -> Float32Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -40,16 +40,6 @@ from lifelong.online.serving.takeovers import Takeovers
 from lifelong.online.serving.writer import Writer
 from lifelong.online.store.contract import MemoryStore
 from lifelong.version import __version__
-
-
-class Keeper(Protocol):
-    """A part that works next to the service, from its start to its end."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def close(self) -> None:
-        """End, and wait until it has ended."""
 
 
 def create_app(
