@@ -75,7 +75,7 @@ def measured(dataset: Dataset, log: str, part: str, seed: int, out: Path, thread
         settings["periods"] = []
     with without(part):
         started = time.process_time()
-        artifact = train(dataset, "tally", out, progress=False, **settings)
+        artifact = train(dataset, "tally", out, overwrite=True, progress=False, **settings)
         seconds = time.process_time() - started
         result = evaluate(artifact, dataset, bootstrap=2, threads=threads)
     found = {name: float(result.metrics[name].value or 0) for name in ("auc", "log_loss")} | {"cpu_s": seconds}
