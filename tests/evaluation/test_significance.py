@@ -52,6 +52,12 @@ def test_weights_of_one_give_the_point_estimates_of_all_metrics():
     assert {name: float(value[0]) for name, value in values.items()} == pytest.approx(metrics.all_metrics(sample))
 
 
+def test_calibration_bins_that_are_off_in_opposite_directions_do_not_cancel_in_any_resample():
+    # Probabilities .25 and .75 where half is positive: each user has one bin off by +.25 and one off by -.25.
+    sample = Sample.of([1, 0, 1, 0] * 5, np.log([1 / 3, 1 / 3, 3.0, 3.0] * 5), np.repeat(np.arange(5), 4))
+    assert bootstrap({"": sample}, resamples=20)[""]["ece"] == pytest.approx(0.25)
+
+
 def test_a_model_that_scores_all_alike_is_at_one_half_in_every_resample():
     sample = Sample.of([1, 0, 1, 0], np.zeros(4), [0, 0, 1, 1])
     assert Resampler(sample).values(draw_weights(2, 20, np.random.default_rng(0)))["auc"].tolist() == [0.5] * 20
