@@ -55,7 +55,7 @@ def test_the_page_has_all_parts_in_order(page):
 
 def test_the_page_shows_its_command_and_notes(page):
     text = text_of(page)
-    assert "lifelong compare data --models all --seeds 2 --out report" in text
+    assert "lifelong compare data --models all --seeds 3 --out report" in text
     assert "spare is left out: the data has no event types" in text
 
 
