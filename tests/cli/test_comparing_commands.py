@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,15 @@ def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
     assert "--examples 150" in document["command"]
     folder = tmp_path / "report" / "runs" / "dnn-seed0-equal"
     assert json.loads((folder / "artifact" / "metrics.json").read_text())["examples_seen"] == 150
+
+
+def test_no_page_recommends_fewer_seeds():
+    # The pages of results record what was measured, with however many seeds.
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", *(page for page in (root / "docs").rglob("*.md") if "results" not in page.parts)]
+    commands = [line for page in pages for line in page.read_text().splitlines() if "lifelong " in line]
+    given = [int(seeds) for line in commands for seeds in re.findall(r"--seeds (\d+)", line)]
+    assert given and min(given) >= LEAST_SEEDS
 
 
 def test_without_matplotlib_nothing_is_trained(run, dataset, tmp_path, monkeypatch):
