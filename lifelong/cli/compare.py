@@ -39,7 +39,6 @@ MaxHours = Annotated[float, typer.Option(help="Time limit of one training.")]
 Equal = Annotated[
     int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
 ]
-OnlyEqual = Annotated[bool, typer.Option("--only-equal", help="Run only the fixed-budget trainings.")]
 Sweep = Annotated[str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")]
 SweepExamples = Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")]
@@ -57,7 +56,6 @@ def compare(
     changes: Settings = [],  # noqa: B006
     max_hours: MaxHours = 3.0,
     examples: Equal = None,
-    only_equal: OnlyEqual = False,
     sweep: Sweep = _SWEEP,
     sweep_examples: SweepExamples = 20_000,
     jobs: Jobs = 1,
@@ -79,7 +77,6 @@ def compare(
         reference=reference or subject(configs),
         max_minutes=60 * _positive(max_hours),
         examples=examples,
-        only_equal=only_equal,
         sweep=() if sweep == "none" else parse_steps(sweep),
         sweep_examples=sweep_examples,
         workers=jobs,

@@ -119,7 +119,6 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
         (["--models", "hpmn,nonsense"], "nonsense"),
         (["--set", "hpmn.width=3"], "hpmn.width"),
         (["--set", "popularity.nonsense=3"], "nonsense"),
-        (["--only-equal"], "no budget is given"),
         (["--sweep", "few"], "--sweep 'few'"),
         (["--max-hours", "0"], "--max-hours 0"),
         (["--jobs", "0"], "jobs"),
@@ -216,8 +215,8 @@ def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, data
 
 
 def test_a_command_can_be_typed_again(tmp_path):
-    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "only_equal": True, "jobs": None, "max_hours": 3.0}
-    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --only-equal --max-hours 3"
+    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "open": True, "jobs": None, "max_hours": 3.0}
+    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --open --max-hours 3"
     assert command_line("compare", {"terminal": object(), "data": Path("data"), **given}) == expected
 
 

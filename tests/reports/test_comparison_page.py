@@ -98,14 +98,6 @@ def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
     assert "No case studies of HPMN: the field 'item' has" in text
 
 
-def test_one_equal_budget_alone_is_one_table(tmp_path):
-    study = made_study(models=3)
-    study = study.model_copy(update={"equal_rows": study.rows})
-    path = write_comparison(tmp_path, study, lifelong="hpmn")
-    assert "The same number of examples for all" not in headings(path)
-    assert "Each model was trained on 1,000,000 labelled examples." in text_of(path)
-
-
 def test_the_pair_is_read_from_the_record_whoever_the_reference_is():
     study = made_study(models=3)
     pair = pair_difference(study, "hpmn")

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.offline.evaluation import metrics
@@ -129,17 +128,6 @@ def draw_weights(num_users: int, resamples: int, rng: np.random.Generator) -> Fl
     # Users of resample r are counted in the r-th block of `num_users` bins.
     flat = np.bincount((drawn + num_users * np.arange(resamples)[:, None]).ravel(), minlength=resamples * num_users)
     return flat.reshape(resamples, num_users).astype(np.float64)
-
-
-def resampled_sums(
-    columns_NX: FloatArray, user_N: npt.ArrayLike, *, users: IntArray | None = None, resamples: int, seed: int
-) -> tuple[FloatArray, FloatArray]:
-    """Sums of columns over all examples, `[1, X]`, and of resampled users, `[R, X]`; `users` as in `bootstrap`."""
-    users = np.unique(np.asarray(user_N)) if users is None else users
-    place_N = np.searchsorted(users, np.asarray(user_N))
-    sum_UX = np.zeros((len(users), columns_NX.shape[1]))
-    np.add.at(sum_UX, place_N, columns_NX)
-    return sum_UX.sum(axis=0, keepdims=True), draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sum_UX
 
 
 def bootstrap(
