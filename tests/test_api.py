@@ -180,7 +180,7 @@ def test_training_and_comparing_from_python_use_the_models_recipe_where_nothing_
             "cosine",
         )
     of: dict[str, dict[str, object]] = {"tally": {"state": 1024}}
-    lifelong.compare(folder / "data", of, folder / "compared", epochs=1, progress=False)
+    lifelong.compare(folder / "data", of, folder / "compared", epochs=1, seeds=1, progress=False)
     compared = lifelong.open_artifact(folder / "compared" / "runs" / "tally-seed0" / "artifact")
     assert compared.config.run["train"]["initial_vectors"] == "crossfitted"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from lifelong.online.ingestion.kafka_client import KafkaAddress
     from lifelong.online.serving.keys import KeyFile
     from lifelong.online.serving.logs import LogFormat
+    from lifelong.online.serving.service import Service
     from lifelong.online.serving.settings import ServiceConfig, ServiceSettings
     from lifelong.online.serving.writer import Writer
     from lifelong.online.serving.writer_process import WriterTask
@@ -109,8 +112,8 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
 
     shown = {"store": without_password(plan.store), "keys": plan.keys is not None}
 
-    def ready(artifact_id: str, address: str) -> None:
-        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, plan.log)
+    def ready(artifact_id: str, example: _Example, address: str) -> None:
+        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, example, plan.log)
 
     with contextlib.ExitStack() as around:
         if workers > 1 and plan.store.startswith("rocksdb://"):
@@ -122,7 +125,7 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
             served = app.state.service.artifact
             if served.path.resolve() != plan.artifact.resolve():
                 _say(terminal, f"The store was switched to {served.path}: that artifact is served.", plan.log)
-            announce = partial(ready, served.id)
+            announce = partial(ready, served.id, _example(app.state.service))
             if workers == 1:
                 run(app, host=host, port=port, ready=announce)
         if workers > 1:
@@ -268,13 +271,34 @@ def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -
     return WriterTask(url, artifact.resolve(), settings.late, settings.event_log, settings.max_ahead, log)
 
 
-def _announce(terminal: Terminal, document: dict[str, Any], log: LogFormat) -> None:
+_Example = tuple[str | None, list[str]]
+"""A user who has a memory, None where nobody has one, and items of the catalogue."""
+
+
+def _example(service: Service) -> _Example:
+    from lifelong.errors import StoreUnavailableError
+
+    ids = service.artifact.catalogue.ids
+    items = [ids.id_at(place) for place in range(min(len(ids), 2))]
+    # A service starts without its store, and is not ready until that is back.
+    with contextlib.suppress(StoreUnavailableError):
+        return next((user for user, _ in service.store.scan(service.scorer.space)), None), items
+    return None, items
+
+
+def _announce(terminal: Terminal, document: dict[str, Any], example: _Example, log: LogFormat) -> None:
     terminal.emit(document)
     address = document["address"]
     _say(terminal, f"Serving {document['artifact'][:12]} from {document['store']} at {address}  (Ctrl-C stops)", log)
+    if log == "json":
+        # Nobody copies a command from there, and a log that is kept is no place for a user's id.
+        return
+    user, items = example
     key = " -H 'X-API-Key: KEY'" if document["keys"] else ""
-    body = """'{"user": "U", "items": ["I1", "I2"]}'"""
-    _say(terminal, f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score", log)
+    body = shlex.quote(json.dumps({"user": user or "anybody", "items": items}, ensure_ascii=False))
+    terminal.say(f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score")
+    if user is None:
+        terminal.say("No user has a memory yet: whoever is asked about is scored as a new user.")
 
 
 def _say(terminal: Terminal, message: str, log: LogFormat) -> None:

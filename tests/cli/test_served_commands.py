@@ -2,10 +2,12 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
+from fastapi.testclient import TestClient
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
@@ -469,6 +471,30 @@ def test_more_workers_on_an_embedded_store_are_bad_usage_where_one_process_has_t
     outcome = run("serve", artifact, "--store", "memory://", "--workers", "2", "--json")
     assert outcome.code == 2
     assert "seen by its own process alone" in outcome.error["found"]
+
+
+@pytest.mark.parametrize(("full", "log"), [(True, "text"), (False, "text"), (True, "json")])
+def test_the_printed_request_is_of_a_user_and_items_that_exist(run, artifact, filled, monkeypatch, capsys, full, log):
+    def asked(app, *, host, port, ready):
+        ready("http://localhost:8000")
+        printed = capsys.readouterr()
+        said.append(printed.out + printed.err)
+        if log == "text":
+            words = shlex.split(next(line for line in said[0].splitlines() if "curl" in line))
+            body = json.loads(words[words.index("-d") + 1])
+            with TestClient(app, base_url="http://localhost") as client:
+                answers.append((body["user"], client.post(words[-1], json=body).json()))
+
+    monkeypatch.setattr("lifelong.online.serving.run.run", asked)
+    said, answers = [], []
+    outcome = run("serve", artifact, "--store", filled if full else "memory://", "--port", "0", "--log", log)
+    assert outcome.code == 0, outcome.stderr
+    # A log that machines keep is no place for a user's id.
+    assert ("curl" in said[0]) == (log == "text")
+    for user, answer in answers:
+        assert (user in {"u1", "u2"}) == answer["known_user"] == full
+        assert answer["scores"] and all(score["known_item"] for score in answer["scores"])
+        assert ("No user has a memory yet" in said[0]) == (not full)
 
 
 def test_a_missing_key_file_is_bad_usage(run, artifact, tmp_path):

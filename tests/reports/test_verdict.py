@@ -17,12 +17,15 @@ def gap(value, p):
 
 
 def with_auc(study, model, value, low, high):
-    """The same with another AUC of one model's row."""
+    """The same with another AUC of one model: of its row, and of its one seed."""
     auc = {"auc": Estimate(value=value, low=low, high=high)}
     rows = [
         row.model_copy(update={"metrics": {**row.metrics, **auc}}) if row.model == model else row for row in study.rows
     ]
-    return study.model_copy(update={"rows": rows})
+    results = [
+        of.model_copy(update={"metrics": {**of.metrics, **auc}}) if of.model == model else of for of in study.results
+    ]
+    return study.model_copy(update={"rows": rows, "results": results})
 
 
 STUDY = with_auc(made_study(models=4), "popularity", 0.5, 0.49, 0.51)
@@ -39,7 +42,12 @@ STUDY = with_auc(made_study(models=4), "popularity", 0.5, 0.49, 0.51)
         ),
         (3, "gbdt", gap(-0.03, 0.01), "Use HPMN: AUC 0.700 [0.695, 0.705] against 0.670 [0.665, 0.675] for LightGBM"),
         (3, "hpmn", gap(0.01, 0.4), "HPMN and Target counts, the best other model, are level"),
-        (2, "hpmn", gap(0.01, 0.01), "No verdict yet: HPMN is ahead of Target counts"),
+        (
+            2,
+            "hpmn",
+            gap(0.01, 0.01),
+            "HPMN is ahead of Target counts, AUC 0.700 [0.695, 0.705] against 0.680 [0.675, 0.685] (HPMN minus Target",
+        ),
         (3, "hpmn", None, "No verdict: HPMN is ahead of Target counts"),
     ],
     ids=["better", "worse", "level", "few seeds", "not tested"],
@@ -91,6 +99,17 @@ def test_a_model_that_learned_nothing_is_named_and_not_recommended():
     assert first.startswith("Do not use Target counts as it was trained here: it learned nothing from histories (AUC")
     # What was said of it first is not said again.
     assert not any("Target counts" in one for one in rest if "earned nothing" in one)
+
+
+def test_seeds_that_differ_do_not_make_a_model_one_that_learned_nothing_while_each_is_sure_that_it_did():
+    wide = Estimate(value=0.68, low=0.2, high=1.0)
+    rows = [row.model_copy(update={"metrics": {"auc": wide}}) if row.model == "counts" else row for row in STUDY.rows]
+    assert not any("earned nothing" in said for said in verdict(STUDY.model_copy(update={"rows": rows}), "hpmn"))
+
+
+def test_where_no_cost_was_measured_none_is_told():
+    costs = {name: cost.model_copy(update={"latency_ms": None}) for name, cost in STUDY.costs.items()}
+    assert not any("Cost" in said for said in verdict(STUDY.model_copy(update={"costs": costs}), "hpmn"))
 
 
 def test_one_model_alone_is_compared_with_nothing():

@@ -46,11 +46,6 @@ def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_pat
     assert planned.equal["counts"][0].config.model == {"max_examples": 50}
 
 
-def test_only_equal_leaves_the_main_runs_out(tmp_path):
-    planned = plan(Study(configs("dnn"), examples=50, only_equal=True), tmp_path)
-    assert names(planned) == ["dnn-seed0-equal"]
-
-
 def test_an_equal_budget_ends_by_examples_alone():
     config = RunConfig(train=TRAIN.model_copy(update={"max_minutes": 1.0, "patience": 1, "max_epochs": 1}))
     train = equal_budget("dnn", config, 77).train
@@ -77,7 +72,6 @@ def test_a_model_is_compared_after_as_many_epochs_as_it_is_trained_for_alone(tmp
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"only_equal": True}, "no budget is given"),
         ({"reference": "hpmn"}, "'hpmn' is not compared"),
         ({"seeds": ()}, "nothing to compare"),
     ],
