@@ -48,12 +48,21 @@ STUDY = with_auc(made_study(models=4), "popularity", 0.5, 0.49, 0.51)
             gap(0.01, 0.01),
             "HPMN is ahead of Target counts, AUC 0.700 [0.695, 0.705] against 0.680 [0.675, 0.685] (HPMN minus Target",
         ),
+        (1, "hpmn", gap(0.01, 0.4), "HPMN and Target counts, the best other model, are level"),
         (3, "hpmn", None, "No verdict: HPMN is ahead of Target counts"),
     ],
-    ids=["better", "worse", "level", "few seeds", "not tested"],
+    ids=["better", "worse", "level", "few seeds", "one seed, level", "not tested"],
 )
 def test_the_first_sentence_says_which_model_to_use_or_why_that_is_open(seeds, model, pair, start):
     assert verdict(seeded(STUDY, seeds), model, pair)[0].startswith(start)
+
+
+@pytest.mark.parametrize(("p", "seeds"), [(0.01, 1), (0.4, 2)])
+def test_with_few_seeds_the_first_sentence_shows_what_they_say_and_how_to_claim_it(p, seeds):
+    said = verdict(seeded(STUDY, seeds), "hpmn", gap(0.01, p))[0]
+    assert "+0.0100 [+0.0000, +0.0200], p" in said
+    assert said.endswith("It takes 3 trainings of each to claim that: `lifelong compare` with --seeds 3.")
+    assert "Choose by cost" not in said
 
 
 def test_lightgbm_and_the_cost_of_a_request_are_named():

@@ -96,19 +96,18 @@ def _claim(mine: ComparisonRow, other: ComparisonRow, pair: DifferenceEstimate |
             f"Do not use {mine.title} as it was trained here: it learned nothing from histories (AUC "
             f"{brief(mine.metrics['auc'])} is {why}). The best model is {other.title}."
         )
-    if min(mine.seeds, other.seeds) < LEAST_SEEDS:
-        shown = "" if pair is None else f" ({mine.title} minus {other.title}: {_signed(pair)})"
-        return (
-            f"{first.title} is ahead of {second.title}, {values}{shown}. Only other trainings of each can say whether "
-            f"that holds for them: `lifelong compare` with --seeds {LEAST_SEEDS}."
-        )
-    if p is None or pair is None:
-        return f"No verdict: {first.title} is ahead of {second.title}, {values}, but their difference was not tested."
-    if p >= SURE:
+    few = min(mine.seeds, other.seeds) < LEAST_SEEDS
+    more = f"It takes {LEAST_SEEDS} trainings of each to claim that: `lifelong compare` with --seeds {LEAST_SEEDS}."
+    if p is not None and pair is not None and p >= SURE:
         return (
             f"{mine.title} and {other.title}, the best other model, are level: {values}, difference {_signed(pair)}. "
-            "Choose by cost."
+            f"{more if few else 'Choose by cost.'}"
         )
+    if few:
+        shown = "" if pair is None else f" ({mine.title} minus {other.title}: {_signed(pair)})"
+        return f"{first.title} is ahead of {second.title}, {values}{shown}. {more}"
+    if p is None or pair is None:
+        return f"No verdict: {first.title} is ahead of {second.title}, {values}, but their difference was not tested."
     best_other = ", the best other model" if mine is first else ""
     gap = f"{mine.title} minus {other.title}: {_signed(pair)}"
     return f"Use {first.title}: {values} for {second.title}{best_other}. {gap}."
