@@ -145,7 +145,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "sim": {"recent": 12},
     "rum_item": {"slots": 12},
 }
-"""Settings with which models are checked in `lag` once more, and none can know: windows that end before what decides."""
+"""Settings of models in `lag` once more, with which none can know: windows that end before what decides."""
 
 
 @dataclass(frozen=True)
