@@ -176,14 +176,8 @@ def test_a_graph_that_comes_after_opening_is_not_used(folder):
 @pytest.mark.parametrize(
     "name",
     [
-        "tables",
-        "tables/gap.npy",
-        "graphs",
-        "graphs/head.onnx",
-        "vocabulary/category",
-        "catalogue/number.npy",
-        "weights.safetensors",
-        "metrics.json",
+        *("tables", "tables/gap.npy", "graphs", "graphs/head.onnx", "vocabulary/category", "catalogue/number.npy"),
+        *("weights.safetensors", "metrics.json"),
     ],
 )
 def test_a_manifest_that_leaves_out_what_the_model_needs_is_refused(folder, name):
