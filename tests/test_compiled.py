@@ -106,6 +106,7 @@ def test_a_folder_that_others_may_write_is_not_used_and_functions_run_without(pl
     planted = temporary / f"lifelong-{user}"
     planted.mkdir()
     planted.chmod(0o777)
+    os.chown(planted, user, -1)
     assert call(place, temporary=temporary) == ("8", "None", 0)
     assert not any(planted.iterdir())
 
