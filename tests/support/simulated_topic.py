@@ -83,9 +83,11 @@ class Message:
     """What a consumer gives: no error, and no headers."""
 
     def __init__(self, partition: int, offset: int, text: bytes, user: str) -> None:
-        self.user, self.text, self.error, self.headers = user, text, (lambda: None), (lambda: None)
-        self.partition, self.offset = (lambda: partition), (lambda: offset)
-        self.key, self.value = user.encode, (lambda: text)
+        none: Callable[[], None] = lambda: None  # noqa: E731
+        self.user, self.text, self.error, self.headers, self.key = user, text, none, none, user.encode
+        self.partition: Callable[[], int] = lambda: partition
+        self.offset: Callable[[], int] = lambda: offset
+        self.value: Callable[[], bytes] = lambda: text
 
 
 class FakeConsumer:
