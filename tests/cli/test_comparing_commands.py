@@ -146,29 +146,11 @@ def test_a_file_in_the_place_of_the_report_is_bad_usage(run, dataset, tmp_path):
 @pytest.mark.slow
 def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_again(dataset, tmp_path):
     out = tmp_path / "report"
-    words = [
-        sys.executable,
-        "-m",
-        "lifelong",
-        "compare",
-        dataset.folder,
-        "--models",
-        "popularity,gru4rec",
-        "--seeds",
-        "1",
-        "--out",
-        out,
-    ]
-    options = ["--jobs", "2", "--sweep", "none", "--set", "train.validate_every=200"]
-    options += [
-        "--set",
-        "train.batch_targets=64",
-        "--set",
-        "train.patience=1000000",
-        "--set",
-        "train.max_examples=15000",
-    ]
-    command = [str(word) for word in [*words, *options, "--set", "gru4rec.width=4"]]
+    words = ["compare", str(dataset.folder), "--models", "popularity,gru4rec", "--seeds", "1"]
+    words += ["--out", str(out), "--sweep", "none"]
+    sets = ("train.validate_every=200", "train.batch_targets=64", "train.patience=1000000", "train.max_examples=15000")
+    words += ["--jobs", "2", *(word for each in (*sets, "gru4rec.width=4") for word in ("--set", each))]
+    command = [sys.executable, "-m", "lifelong", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     result = out / "runs" / "popularity-seed0" / "result-test.json"
     checkpoint = out / "runs" / "gru4rec-seed0" / "artifact.checkpoint" / "state.safetensors"
@@ -190,10 +172,8 @@ def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_
 def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path):
     words = ("--models", "sim,sim_soft", "--seeds", "1", "--sweep", "none", "--set", "sim.embedding=3", *QUICK)
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
-    assert [(row["model"], row["title"]) for row in outcome.document["rows"]] == [
-        ("sim", "SIM (hard)"),
-        ("sim_soft", "SIM (soft)"),
-    ]
+    rows = [(row["model"], row["title"]) for row in outcome.document["rows"]]
+    assert rows == [("sim", "SIM (hard)"), ("sim_soft", "SIM (soft)")]
     assert [result["model"] for result in outcome.document["results"]] == ["sim", "sim_soft"]
 
 
@@ -202,16 +182,13 @@ def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, data
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0, outcome.stdout
     document = outcome.document
-    assert [(row["model"], row["title"]) for row in document["rows"]] == [
-        ("dnn", "DNN"),
-        ("dnn_counts", "DNN + counts"),
-    ]
+    rows = [(row["model"], row["title"]) for row in document["rows"]]
+    assert rows == [("dnn", "DNN"), ("dnn_counts", "DNN + counts")]
     assert document["rows"][1]["differences"]["auc"]["low"] is not None
     assert [result["config"]["model"]["embedding"] for result in document["results"]] == [3, 3]
     assert document["costs"]["dnn"]["state_bytes"] and document["costs"]["dnn_counts"]["state_bytes"] is None
-    assert [(point["model"], point["events"]) for point in document["sweep"]][2:] == [
-        *(("dnn_counts", 5), ("dnn_counts", None))
-    ]
+    points = [(point["model"], point["events"]) for point in document["sweep"]]
+    assert points[2:] == [("dnn_counts", 5), ("dnn_counts", None)]
 
 
 def test_a_command_can_be_typed_again(tmp_path):
@@ -250,10 +227,11 @@ def test_one_file_serves_comparisons_of_some_of_its_models_too(tmp_path):
     assert {name: (of.model, of.train.clip) for name, of in made.items()} == {"dnn": ({"embedding": 4}, 0.5)}
 
 
-def test_a_section_of_no_model_is_refused(tmp_path):
+@pytest.mark.parametrize(("name", "found"), [("all", r"all\.toml has \[dnm\]"), ("no", r"no\.toml")])
+def test_a_section_of_no_model_and_a_file_that_cannot_be_read_are_named(tmp_path, name, found):
     (tmp_path / "all.toml").write_text("[dnm]\nembedding = 4\n")
-    with pytest.raises(UsageError, match=r"all\.toml has \[dnm\]"):
-        model_configs(["dnn"], [tmp_path / "all.toml"], [])
+    with pytest.raises(UsageError, match=found):
+        model_configs(["dnn"], [tmp_path / f"{name}.toml"], [])
 
 
 def test_tuned_settings_reach_their_own_model_alone(tmp_path):
@@ -263,11 +241,6 @@ def test_tuned_settings_reach_their_own_model_alone(tmp_path):
     assert (made["hpmn"].train.learning_rate, made["hpmn"].model) == (0.1, {"width": 9})
     assert (made["dnn"].train.learning_rate, made["dnn"].model) == (0.003, {})
     assert model_configs(["dnn"], [tuned], [])["dnn"].train.learning_rate == 0.003
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"no\.toml"):
-        model_configs(["dnn"], [tmp_path / "no.toml"], [])
 
 
 # costs of serving
@@ -311,18 +284,7 @@ def test_a_model_that_cannot_be_served_has_no_cost_of_serving(dataset, tmp_path)
 @pytest.mark.slow
 def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path):
     out = tmp_path / "dnn.toml"
-    words = (
-        "--model",
-        "dnn",
-        "--trials",
-        "2",
-        "--examples",
-        "100",
-        "--set",
-        "model.dropout=0.25",
-        "--set",
-        "train.threads=1",
-    )
+    words = ("--model", "dnn", "--trials", "2", "--examples", "100", "--set", "model.dropout=0.25", *QUICK[-2:])
     outcome = run("tune", dataset.folder, *words, "--out", out, "--json")
     assert outcome.code == 0
     assert len(outcome.document["trials"]) == 2
