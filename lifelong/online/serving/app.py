@@ -1,6 +1,6 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
+request -> Shed -> Measure -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
 (-> FastAPI) -> route -> Service -> threads -> store
 """
 
@@ -28,7 +28,6 @@ from lifelong.online.serving.figures import ServiceCollector
 from lifelong.online.serving.guards import AddressGate, BodyLimit, Deadline, HostGate, KeyGate
 from lifelong.online.serving.impressions import ImpressionsLog
 from lifelong.online.serving.keys import GivenKeys, KeyRing
-from lifelong.online.serving.logs import AccessLog
 from lifelong.online.serving.metrics import Measure
 from lifelong.online.serving.pages import Report, pages
 from lifelong.online.serving.routes import api, busy, operations
@@ -99,8 +98,7 @@ def create_app(
     app.add_middleware(ShortRoutes, routes=busy.routes)
     _guard(app, settings, api_keys)
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
-    app.add_middleware(AccessLog, users=settings.log_users)
-    app.add_middleware(Measure, metrics=service.metrics)
+    app.add_middleware(Measure, metrics=service.metrics, users=settings.log_users)
     app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=api_keys is not None)

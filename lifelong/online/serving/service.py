@@ -35,7 +35,7 @@ from lifelong.online.scoring.features import FeatureTable, feature_table
 from lifelong.online.scoring.online_items import Fields, OnlineItems
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.serving.batching import Reads, Writes
-from lifelong.online.serving.errors import NotFoundError
+from lifelong.online.serving.errors import NotFoundError, TooLargeError
 from lifelong.online.serving.health import WriteHealth, check_clock
 from lifelong.online.serving.metrics import Metrics
 from lifelong.online.serving.queues import Pace, Queue
@@ -267,13 +267,30 @@ class Service:
         if self.writer is not None:
             self.writer.give(writer.artifact.path.resolve(), writer.runtime.codec.name)
 
+    def allow(self, kind: str, number: int) -> None:
+        """Refuse a request that is too large.
+
+        Args:
+            kind: events, users, candidates, items, explained or values.
+            number: how many of them the request has.
+
+        Raises:
+            TooLargeError: more than the settings allow.
+        """
+        most: int = getattr(self.settings, f"max_{kind}")
+        if number > most:
+            words = {"explained": "candidates to explain", "values": "features"}.get(kind, kind)
+            raise TooLargeError(
+                f"{number:,} {words} in one request", expected=f"at most {most:,}", fix="send several requests"
+            )
+
     async def add_events(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold events in; all of them are written at once, or none.
 
         Args:
             rows: what a `UserEvent` holds, by name, checked; or those that wait in the writer.
         """
-        self.settings.allow("events", len(rows))
+        self.allow("events", len(rows))
         with self.health.noted():
             applied = await self.writes.fold(rows)
         self._had_events(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
@@ -388,11 +405,11 @@ class Service:
             time: moment of the request; now if None.
             reply: see `answer`.
         """
-        self.settings.allow("candidates", len(items))
+        self.allow("candidates", len(items))
 
         def work(scorer: Scorer) -> T:
             columns = len(feature_table(scorer, user, [], time=time).names)
-            self.settings.allow("values", columns * len(items))
+            self.allow("values", columns * len(items))
             return reply(feature_table(scorer, user, items, time=time))
 
         return await self._ask(work)
