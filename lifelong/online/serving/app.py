@@ -19,7 +19,6 @@ from lifelong.online.ingestion.following import Follower, StreamCollector
 from lifelong.online.ingestion.kafka import Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import KafkaAddress
 from lifelong.online.opening import AnyArtifact, AnyDataset, as_dataset, checked_store, open_artifact
-from lifelong.online.scoring.people import RecentUsers
 from lifelong.online.serving.admin import admin
 from lifelong.online.serving.bodies import ShortRoutes
 from lifelong.online.serving.errors import install
@@ -108,11 +107,9 @@ def create_app(
 def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     """Put what runs with the app, and what its endpoints read, into its state."""
     app.state.service, app.state.takeovers = service, Takeovers(service)
-    app.state.impressions, app.state.recent_users, app.state.report = _impressions_log(service), RecentUsers(), report
+    app.state.impressions, app.state.report = _impressions_log(service), report
     service.metrics.add(ServiceCollector(service, app.state.takeovers))
     service.on_switch.append(service.metrics.tell)
-    service.on_events.append(app.state.recent_users.add)
-    service.on_forget["recent"] = app.state.recent_users.discard
     keepers = [
         service.metrics,
         service.health,

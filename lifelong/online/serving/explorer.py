@@ -64,14 +64,14 @@ async def get_artifacts(service: Served) -> list[ListedArtifact]:
 
 @explorer.get("/users", summary="Find users", response_model=FoundUsers)
 async def get_users(
-    request: Request,
     service: Served,
     q: Text = "",
     story: Annotated[Kind | None, Query(description="only users with such a history, by a fixed rule")] = None,
     limit: Limit = 20,
 ) -> Response:
     """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""
-    recent = request.app.state.recent_users
+    # Copied: events come while a thread reads it.
+    recent = list(reversed(tuple(service.recent)))
     return await sent(service, lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
 
 
