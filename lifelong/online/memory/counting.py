@@ -25,7 +25,7 @@ from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.online.memory.state import States
 from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
-from lifelong.tally.spec import AGES, COUNTS, FEATURES, KEYS, KINDS
+from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
 _PARTS = ("cell", "clock", "repeats", "sums")
@@ -125,6 +125,8 @@ class Counting:
         self.plan, self._kernel, self._rules, self._gap = plan, kernel, kernel.rules_of(plan), gap
         self.names = tuple(part.name for part in plan.layout if part.name in _PARTS)
         self._tables = [*tables.values()]
+        # Seconds of each number of a gap.
+        self._seconds_G = seconds_of(np.arange(FIRST + len(GAPS)))
         # What a number embeds to ends in its popularity and, of the first fields, its factor.
         ends = np.cumsum([table.shape[1] for table in self._tables])
         self._popularities = np.append(0, ends[:-1]) + dim + FEATURES
@@ -175,7 +177,7 @@ class Counting:
         """
         item_NF, gap_N = number_NF[:, : len(self.plan.sizes_F)], np.zeros(len(user_N), np.int64)
         if self._gap is not None:
-            gap_N = seconds_of(number_NF[:, self._gap])
+            gap_N = self._seconds_G[number_NF[:, self._gap]]
         memory, factor_ND = self._memory(states, slice(None)), self._of_factors(item_NF)
         self._kernel.write(memory, user_N, np.ascontiguousarray(number_NF), gap_N, factor_ND, count_N, self._rules)
         return {name: states.fields[name] for name in self.names}

@@ -28,7 +28,7 @@ from lifelong.online.scoring.answer import Score, ScoreRequest
 from lifelong.online.scoring.explanation import HIGH, LOW, Affinity, Counted, CountedValue
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
-from lifelong.tally.spec import KEYS, NO_KEY, key_of
+from lifelong.tally.spec import FIRST, KEYS
 
 
 def counted_of(
@@ -139,7 +139,7 @@ class _Parts:
     ) -> CountedValue:
         """What is known of one number of a field, which stands for a value."""
         name = self.scorer.schema.item_fields[field]
-        if key_of(number) == NO_KEY:
+        if number < FIRST:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
         bounds = bounds_of(number, self.scorer.artifact.vocabularies[name])
         if kind > 0:

@@ -445,7 +445,7 @@ class Service:
             work: what is asked of the scorer.
             artifact: id of another artifact of the store, or its first characters; None for the one that is served.
         """
-        return await self._ask(lambda served: work(self.views.of(served, artifact)))
+        return await self._ask(lambda served: work(served if artifact is None else self.views.of(served, artifact)))
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""
@@ -544,6 +544,6 @@ def _memory_of(scorer: Scorer, user: str) -> UserMemory:
         count=int(states.count_B[0]),
         last_time=None if last == NO_TIME else last,
         bytes=scorer.runtime.codec.size,
-        slots=slots_of(scorer.artifact, states, 0),
+        slots=slots_of(scorer, states, 0),
         artifact=scorer.artifact.id,
     )
