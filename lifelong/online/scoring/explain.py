@@ -20,8 +20,7 @@ import numpy as np
 from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.catalogue_view import added_in_lists
-from lifelong.online.scoring.counted import counted_of
+from lifelong.online.scoring.counted import added_in_lists, counted_of
 from lifelong.online.scoring.explanation import (
     CandidateExplanation,
     CoveredSlot,

@@ -24,10 +24,9 @@ from lifelong.online.serving.bodies import ShortRoutes
 from lifelong.online.serving.errors import install
 from lifelong.online.serving.explorer import explorer
 from lifelong.online.serving.figures import ServiceCollector
-from lifelong.online.serving.guards import AddressGate, BodyLimit, Deadline, HostGate, KeyGate
 from lifelong.online.serving.impressions import ImpressionsLog
 from lifelong.online.serving.keys import GivenKeys, KeyRing
-from lifelong.online.serving.metrics import Measure
+from lifelong.online.serving.middleware import AddressGate, BodyLimit, Deadline, HostGate, KeyGate, Measure
 from lifelong.online.serving.pages import Report, pages
 from lifelong.online.serving.routes import api, busy, operations
 from lifelong.online.serving.rush import Rush, Shed

@@ -16,6 +16,7 @@ import msgspec
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from msgspec import MsgspecError
 from pydantic import (
     BaseModel,
@@ -32,6 +33,7 @@ from pydantic import (
     with_config,
 )
 from pydantic_core import PydanticCustomError
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict
@@ -39,7 +41,6 @@ from typing_extensions import TypedDict
 from lifelong.online.memory.event import LAST_SECOND, MAX_ID
 from lifelong.online.serving.errors import ANSWERED, MediaTypeError, TooLargeError, answer_to
 from lifelong.online.serving.event_bodies import KEYS
-from lifelong.online.serving.guards import ExactRoute
 
 if TYPE_CHECKING:
     from lifelong.online.serving.service import Service
@@ -252,6 +253,31 @@ class ExplainBody(OneBody):
 
     items: Annotated[Candidates, _allowed("candidates", "explained")]
     artifact: Id | None = Field(None, description=OTHER)
+
+
+class ExactRoute(APIRoute):
+    """A route whose address ends where the pattern does.
+
+    Patterns of routes also match before one last line break: `/v1/users/u/memory%0a` would be an address of user `u`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request."""
+        handler = self.handler()
+        if self.path.endswith("}"):
+            # The break is the end of an id.
+            return handler
+
+        async def handle(request: Request) -> Response:
+            if request.scope["path"].endswith("\n"):
+                raise HTTPException(404)
+            return await handler(request)
+
+        return handle
+
+    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request to the exact address."""
+        return super().get_route_handler()
 
 
 class JsonRoute(ExactRoute):

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -24,10 +22,8 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong.online.background import Background
-from lifelong.online.serving.logs import access
 
 if TYPE_CHECKING:
     from lifelong.online.serving.connections import Connections
@@ -37,8 +33,6 @@ SHARED = "PROMETHEUS_MULTIPROC_DIR"
 _EVERY, _OLD, _HUNG = 1.0, 10.0, 60.0
 """Seconds between two times that a process writes its figures down, after which they are those of a dead one, and after
 which one that hangs has been replaced."""
-_TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-"""A `traceparent` header of W3C Trace Context, with the id of its trace."""
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _REQUESTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SCORES = (-20, -12, -8, -6, *(half / 2 for half in range(-10, 11)), 6, 8, 12, 20)
@@ -226,55 +220,3 @@ def _plain(families: Iterable[Metric]) -> list[tuple[str, str, str, list[tuple[s
         (one.name, one.documentation, one.type, [(of.name, dict(of.labels), of.value) for of in one.samples])
         for one in families
     ]
-
-
-class Measure:
-    """Counts requests by route and status, and their time by route; logs them where that is asked for.
-
-    Args:
-        app: called for each request.
-        metrics: has the counters.
-        users: whether the log has the address itself, which can hold the id of a user.
-    """
-
-    app: ASGIApp
-    metrics: Metrics
-    users: bool
-
-    def __init__(self, app: ASGIApp, metrics: Metrics, *, users: bool = False) -> None:
-        self.app, self.metrics, self.users = app, metrics, users
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app and measure."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noted)
-        finally:
-            seconds = time.perf_counter() - started
-            # A route's pattern and not the path, which can hold the id of a user.
-            route = getattr(scope.get("route"), "path", None)
-            labels = ("any", "none") if route is None else (scope["method"], route)
-            self.metrics.requests.labels(*labels, str(status)).inc()
-            self.metrics.seconds.labels(*labels).observe(seconds)
-            if access.isEnabledFor(logging.INFO):
-                self._log(scope, route, status, seconds)
-
-    def _log(self, scope: Scope, route: str | None, status: int, seconds: float) -> None:
-        milliseconds = round(1e3 * seconds, 3)
-        data = {"method": scope["method"], "route": route, "status": status, "milliseconds": milliseconds}
-        if self.users:
-            data["path"] = scope["path"]
-        # The one header that is logged, and only if it is what the standard says: it is anybody's text.
-        if named := _TRACE.fullmatch(dict(scope["headers"]).get(b"traceparent", b"")):
-            data["trace"] = named[1].decode()
-        access.info("request", extra={"data": data})

@@ -21,6 +21,7 @@ from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.features import FeatureTable
 from lifelong.online.serving.bodies import (
     EventsBody,
+    ExactRoute,
     ExplainBody,
     Ids,
     ItemsBody,
@@ -33,7 +34,6 @@ from lifelong.online.serving.bodies import (
     encoded_list,
 )
 from lifelong.online.serving.errors import DOCUMENTED, VIEWED, error_parts
-from lifelong.online.serving.guards import ExactRoute
 from lifelong.online.serving.replies import (
     ErasedReply,
     ErrorReply,

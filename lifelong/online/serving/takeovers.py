@@ -24,9 +24,9 @@ from lifelong.errors import (
 )
 from lifelong.online.background import Background, may_pass
 from lifelong.online.memory import takeover
-from lifelong.online.memory.artifacts import open_stored
 from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.opening import open_stored
 from lifelong.online.serving.errors import DeadlineError, RefusedError
 
 if TYPE_CHECKING:

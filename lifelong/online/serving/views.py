@@ -11,7 +11,8 @@ from pydantic import Field
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import StoreForeignError, UsageError
-from lifelong.online.memory.artifacts import OpenArtifacts, open_stored
+from lifelong.online.memory.writer import OpenArtifacts
+from lifelong.online.opening import open_stored
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.serving.errors import NotFoundError, RefusedError
 from lifelong.online.store.artifact_list import StoredArtifact
