@@ -228,7 +228,7 @@ def _get_ready(artifact: Artifact) -> None:
     import lifelong.online.serving.app  # noqa: F401
 
     if any(part.cells is not None for part in artifact.require_memory()):
-        from lifelong.online.memory.counting import compile_reads
+        from lifelong.online.memory.state import compile_reads
 
         # The other process begins at the front, so that each compiles half.
         compile_reads(backwards=True)

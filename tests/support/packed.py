@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.online.memory.counting import Bits, Cells, PackedCells
+from lifelong.online.memory.state import Bits, Cells, PackedCells
 from lifelong.tally.plan import CELL_BITS, LEVEL_BITS, STEP_BITS, CellPacking
 from lifelong.tally.spec import KEYS
 

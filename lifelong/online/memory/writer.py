@@ -33,10 +33,9 @@ from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.events import Schema, gap_numbers
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreConflictError
-from lifelong.online.memory.counting import begin_to_compile_writes
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.state import States
+from lifelong.online.memory.state import States, begin_to_compile_writes
 from lifelong.online.opening import open_stored
 from lifelong.online.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.online.store.contract import ITEMS, MemoryStore

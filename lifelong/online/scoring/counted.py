@@ -23,8 +23,7 @@ from pydantic import ConfigDict, Field, with_config
 from lifelong.artifact.list_order import log_popularity
 from lifelong.dataset.vocabulary import FIRST_BUCKET, NumberVocabulary, Vocabulary
 from lifelong.dtypes import FloatArray, IntArray
-from lifelong.online.memory.counting import Counting
-from lifelong.online.memory.state import States
+from lifelong.online.memory.state import Counting, States
 from lifelong.online.scoring.answer import Score, ScoreRequest
 from lifelong.online.scoring.explanation import HIGH, LOW, Affinity, Counted, CountedValue
 from lifelong.online.scoring.scorer import Scorer
