@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from lifelong.online.ingestion.kafka_client import KafkaAddress
     from lifelong.online.serving.keys import KeyFile
     from lifelong.online.serving.logs import LogFormat
+    from lifelong.online.serving.owner import WriterTask
     from lifelong.online.serving.service import Service
     from lifelong.online.serving.settings import ServiceConfig, ServiceSettings
     from lifelong.online.serving.writer import Writer
-    from lifelong.online.serving.writer_process import WriterTask
     from lifelong.online.store.contract import MemoryStore
 
 
@@ -217,7 +217,8 @@ def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
 def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Opened]:
     """The artifact, and a store that a process of its own opens meanwhile and writes to."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.online.serving.writer import OwnerProcess, Writer
+    from lifelong.online.serving.owner import OwnerProcess
+    from lifelong.online.serving.writer import Writer
 
     with contextlib.closing(Writer(OwnerProcess(_task(artifact, url, settings, log)))) as writer:
         opened = Artifact.open(artifact)
@@ -230,7 +231,7 @@ def _get_ready(artifact: Artifact) -> None:
     import lifelong.online.serving.app  # noqa: F401
 
     if any(part.cells is not None for part in artifact.require_memory()):
-        from lifelong.online.memory.counting import compile_reads
+        from lifelong.online.memory.state import compile_reads
 
         # The other process begins at the front, so that each compiles half.
         compile_reads(backwards=True)
@@ -239,8 +240,8 @@ def _get_ready(artifact: Artifact) -> None:
 @contextlib.contextmanager
 def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
     """The process that owns the store, for several workers; gives the folder in which they find it."""
+    from lifelong.online.serving.owner import OwnerProcess
     from lifelong.online.serving.run import shared_folder
-    from lifelong.online.serving.writer import OwnerProcess
 
     with (
         shared_folder() as folder,
@@ -254,16 +255,17 @@ def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log
 def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
     """The artifact, and a store that the writer of all workers owns."""
     from lifelong.artifact.folder import Artifact
+    from lifelong.online.serving.owner import JoinedOwner
     from lifelong.online.serving.run import held
     from lifelong.online.serving.writer import Writer
 
-    with held(folder), contextlib.closing(Writer(folder)) as writer:
+    with held(folder), contextlib.closing(Writer(JoinedOwner(folder))) as writer:
         opened = Artifact.open(artifact)
         yield opened, writer.open(), writer
 
 
 def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> WriterTask:
-    from lifelong.online.serving.writer_process import WriterTask
+    from lifelong.online.serving.owner import WriterTask
     from lifelong.online.store.descriptors import raise_descriptor_limit
 
     # The writer has the same limit.

@@ -36,7 +36,7 @@ def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> N
 
 
 def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
-    from lifelong.online.serving.schemas import OneBody
+    from lifelong.online.serving.bodies import OneBody
 
     page = unescape((made / "report" / "index.html").read_text())
     body = re.search(r"-d '(\{.*?\})'", page)
