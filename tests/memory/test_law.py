@@ -26,7 +26,7 @@ pytestmark = pytest.mark.torch
 SERVED_MODELS = [name for name, entry in MODELS.items() if issubclass(entry, SERVED)]
 
 BY_BATCH = {"gated_delta", "mimn"}
-"""Their write graphs multiply a matrix for each user, and ONNX Runtime's order of adding depends on how many there are."""
+"""Their write graphs multiply a matrix for each user: the order in which ONNX Runtime adds depends on how many."""
 
 
 @pytest.fixture(scope="module", autouse=True)
