@@ -28,7 +28,6 @@ from lifelong.config import load_config
 from lifelong.dataset.examples import Examples, Split
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.histories import Histories
-from lifelong.filling import backfill
 from lifelong.offline.evaluation.compare import Runs
 from lifelong.offline.evaluation.compare import compare as compare_runs
 from lifelong.offline.evaluation.metrics import Sample, auc
@@ -37,6 +36,7 @@ from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.preparation.settings import PrepareSettings
 from lifelong.offline.training.trainer import train
 from lifelong.online.memory.codec import CODECS
+from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import VerifyReport, verify
 from lifelong.online.scoring.replay import replay, user_events

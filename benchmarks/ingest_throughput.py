@@ -46,6 +46,7 @@ from lifelong.artifact.folder import Artifact
 from lifelong.launch import collect_rarely
 from lifelong.online.ingestion.files import ingest
 from lifelong.online.memory.runtime import Runtime
+from lifelong.online.memory.writer import fold, make_rounds
 from lifelong.online.store.opening import open_store
 
 # Tiny artifacts are shared with the tests.
@@ -103,7 +104,8 @@ def cells(artifact: Artifact) -> np.ndarray:
     states = runtime.empty(BATCH)
     states.count_B[:] = rng.integers(0, 1_000, BATCH)
     number_BF = np.ones((BATCH, len(artifact.config.dataset_schema.history_fields)), np.int64)
-    runs = [timed(lambda: runtime.write(states, number_BF, states.count_B)) for _ in range(5)]
+    plan = make_rounds(np.arange(BATCH), states.count_B, states.last_time_B, refuse=False)
+    runs = [timed(lambda: fold(runtime, states, plan, number_BF)) for _ in range(5)]
     return np.min(runs, axis=0) / BATCH
 
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from lifelong.config import RunConfig
     from lifelong.dataset.examples import Split
     from lifelong.dataset.folder import Dataset
-    from lifelong.filling import BackfillReport
     from lifelong.offline.evaluation.compare import Comparison
     from lifelong.offline.evaluation.results import Result
     from lifelong.offline.models.listing import ModelList
     from lifelong.offline.training.trackers import AnyCallbacks
     from lifelong.offline.training.tuned import Tuned
     from lifelong.online.ingestion.dead_letters import DeadLetters
+    from lifelong.online.memory.filling import BackfillReport
     from lifelong.online.memory.updater import Applied
     from lifelong.online.memory.verify import VerifyReport
     from lifelong.online.opening import AnyArtifact, AnyDataset, AnyStore
@@ -350,7 +350,7 @@ def backfill(
             cannot keep a number.
         UsageError: an argument is something else than it should be, or `until` is a time that no event can have.
     """
-    from lifelong import filling as filling
+    from lifelong.online.memory import filling as filling
 
     model, data = open_artifact(artifact), as_dataset(dataset)
     with opened_store(store) as opened:

@@ -72,8 +72,8 @@ def _batch(
     event_log: bool,
 ) -> Reply:
     """Fill a new store by the batch path."""
-    from lifelong import filling as backfilling
     from lifelong.dataset.folder import Dataset
+    from lifelong.online.memory import filling as backfilling
 
     with terminal.progress("users") as advance:
         report = backfilling.backfill(

@@ -222,8 +222,8 @@ def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> 
     import numpy as np
 
     from lifelong.cli.served_sections import Online
-    from lifelong.filling import backfill
     from lifelong.offline.training.runs import Run
+    from lifelong.online.memory.filling import backfill
     from lifelong.online.scoring.replay import replay
     from lifelong.online.store.opening import open_store
 

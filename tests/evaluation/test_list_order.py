@@ -19,7 +19,6 @@ from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.negatives import drawn_counts
-from lifelong.filling import backfill
 from lifelong.offline.evaluation import list_order
 from lifelong.offline.evaluation.evaluate import added_in_lists, delayed, evaluate, predict
 from lifelong.offline.evaluation.list_order import Choices, all_numbers, choices, fit_list_order
@@ -30,6 +29,7 @@ from lifelong.offline.models.base import CountingModel
 from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.reports.tables import ranking_table
 from lifelong.offline.training.trainer import train
+from lifelong.online.memory.filling import backfill
 from lifelong.online.scoring import catalogue_view
 from lifelong.online.scoring.catalogue_view import top_items
 from lifelong.online.scoring.scorer import Scorer

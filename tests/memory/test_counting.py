@@ -25,7 +25,7 @@ from lifelong.online.memory import state as counted
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.state import Counting, States
-from lifelong.online.memory.writer import MemoryWriter, make_rounds
+from lifelong.online.memory.writer import MemoryWriter, fold, make_rounds
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.remote import RemoteStore
 from lifelong.tally.plan import CellPacking
@@ -57,6 +57,12 @@ def asked(users: int, candidates: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return number, context, np.full(users, 2_000)
 
 
+def write(runtime: Runtime, states: States, number_BF: np.ndarray, time_B: np.ndarray) -> States:
+    """Memories after one event of each user."""
+    plan = make_rounds(np.arange(len(states)), time_B, states.last_time_B, refuse=False)
+    return fold(runtime, states.take(np.arange(len(states))), plan, number_BF)
+
+
 def check_equal(found: States, wanted: States) -> None:
     assert np.array_equal(found.count_B, wanted.count_B)
     for name, value in wanted.fields.items():
@@ -79,7 +85,7 @@ def test_a_service_keeps_and_reads_the_memory_of_the_model(compiled: Artifact) -
     assert isinstance(model, MemoryModel)
     number_LBF, states = np.stack([numbers(rng, USERS) for _ in range(400)]), runtime.empty(USERS)
     for number_BF in number_LBF:
-        states = runtime.write(states, number_BF, np.zeros(USERS, np.int64))
+        states = write(runtime, states, number_BF, np.zeros(USERS, np.int64))
     with torch.inference_mode():
         memory = folded(model, number_LBF)
         number, context, time = asked(USERS, 30)
@@ -108,7 +114,7 @@ def test_scores_change_where_what_is_found_does(compiled: Artifact) -> None:
     runtime, rng = Runtime(compiled), np.random.default_rng(0)
     states, questions = runtime.empty(1), asked(1, 200)
     for step in range(250):
-        states = runtime.write(states, numbers(rng, 1), np.full(1, 60 * step))
+        states = write(runtime, states, numbers(rng, 1), np.full(1, 60 * step))
     before = runtime.score(states, *questions)[0]
     for name in ("cell", "clock", "repeats", "sums"):
         other = states.take(np.zeros(1, np.int64))
@@ -127,11 +133,11 @@ def test_a_batch_of_many_events_a_user_gives_what_single_events_give(compiled: A
     start = writer.runtime.empty(USERS)
     plan = make_rounds(user_N, time_N, start.last_time_B, refuse=False)
     number_NF = writer.numbers(table, plan)
-    together = writer.fold(start, plan, number_NF)
+    together = fold(writer.runtime, start, plan, number_NF)
     one_by_one = writer.runtime.empty(USERS)
     for user, number_F, time in zip(user_N, number_NF, time_N, strict=True):
         place = np.array([user])
-        one_by_one.put(place, writer.runtime.write(one_by_one.take(place), number_F[None], np.array([time])))
+        one_by_one.put(place, write(writer.runtime, one_by_one.take(place), number_F[None], np.array([time])))
     check_equal(together, one_by_one)
     assert np.array_equal(together.last_time_B, one_by_one.last_time_B)
     assert (start.last_time_B == NO_TIME).all()
@@ -144,7 +150,7 @@ def test_sums_of_a_service_are_those_of_training_bit_for_bit(compiled: Artifact,
     number_LBF = np.stack([numbers(rng, USERS) for _ in range(120)])
     states = runtime.empty(USERS)
     for number_BF in number_LBF:
-        states = runtime.decode(runtime.encode(runtime.write(states, number_BF, np.zeros(USERS, np.int64))))
+        states = runtime.decode(runtime.encode(write(runtime, states, number_BF, np.zeros(USERS, np.int64))))
     assert isinstance(model, MemoryModel)
     length_B = torch.full((USERS,), 120)
     history = History(torch.from_numpy(number_LBF.swapaxes(0, 1).copy()), torch.zeros(USERS, 120), length_B)
@@ -161,7 +167,7 @@ def test_a_memory_without_slots_has_no_write_graph(tmp_path: Path) -> None:
     runtime, rng = Runtime(artifact), np.random.default_rng(0)
     states = runtime.empty(2)
     for step in range(20):
-        states = runtime.write(states, numbers(rng, 2), np.full(2, step))
+        states = write(runtime, states, numbers(rng, 2), np.full(2, step))
     assert states.count_B.tolist() == [20, 20] and states.fields["cell"].any()
     assert runtime.score(states, *asked(2, 3))[0].shape == (2, 3, 1)
 

@@ -66,7 +66,7 @@ def test_a_store_that_was_kept_up_event_by_event_equals_the_replay(artifact, dat
 @pytest.mark.torch
 def test_a_backfill_rounds_at_every_event_as_the_updater_does(artifact, dataset, log, store, codec):
     pytest.importorskip("torch")
-    from lifelong.filling import backfill
+    from lifelong.online.memory.filling import backfill
 
     until = int(dataset.manifest.cut_times[0])
     backfill(artifact, dataset, store, until=until, codec=codec)

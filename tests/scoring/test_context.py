@@ -17,10 +17,10 @@ from lifelong.cli.options import profile_of
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.scales import SCALES
 from lifelong.errors import RequestError
-from lifelong.filling import backfill
 from lifelong.offline.data.batches import evaluation_batches
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export.saving import load_model
+from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.verify import verify
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.replay import replay

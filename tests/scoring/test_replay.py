@@ -12,9 +12,9 @@ from support.artifacts import tiny_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.filling import backfill
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export.saving import load_model
+from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.scoring.replay import Replay, replay
 from lifelong.online.store.opening import open_store

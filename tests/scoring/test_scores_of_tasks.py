@@ -19,10 +19,10 @@ from lifelong.cli import main
 from lifelong.config import load_config
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, MismatchError, UsageError
-from lifelong.filling import backfill
 from lifelong.offline.evaluation.evaluate import evaluate, predict
 from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 from lifelong.offline.training.trainer import train
+from lifelong.online.memory.filling import backfill
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.ram import InMemoryStore
 

@@ -117,7 +117,7 @@ def test_a_command_erases_users_with_the_longest_ids_in_a_running_service(artifa
 
 @pytest.mark.torch
 def test_a_backfill_of_a_log_with_a_longer_id_keeps_nothing(artifact, dataset, store, monkeypatch):
-    from lifelong.filling import backfill
+    from lifelong.online.memory.filling import backfill
 
     monkeypatch.setattr("lifelong.online.memory.event.MAX_ID", 1)
     with pytest.raises(UsageError, match=SAID):

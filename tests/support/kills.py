@@ -65,10 +65,10 @@ _IMPORTED = [
         "redis",
         "confluent_kafka",
         "uvicorn",
-        "lifelong.filling",
+        "lifelong.online.memory.filling",
     ),
     *(f"lifelong.online.{name}" for name in ("ingestion.files", "ingestion.kafka", "store.rocksdb", "store.redis")),
-    *("lifelong.filling", "lifelong.online.serving.app", "lifelong.online.serving.run"),
+    *("lifelong.online.memory.filling", "lifelong.online.serving.app", "lifelong.online.serving.run"),
 ]
 """What victims are forked with, so that a start takes a moment and not a second; what is not installed is left out."""
 

@@ -132,8 +132,8 @@ def serve(artifact: str, url: str, address: str, doom: Doom) -> None:
 
 def fill(artifact: str, url: str, data: str, acknowledged: str, doom: Doom) -> None:
     """Backfill a dataset; the number of users who are done is said after each commit."""
-    from lifelong import filling
     from lifelong.dataset.folder import Dataset
+    from lifelong.online.memory import filling
 
     filling._EVENTS = 200
     store, say = _doomed(open_store(url), doom), _sayer(acknowledged)

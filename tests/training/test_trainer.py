@@ -16,7 +16,6 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.dataset.examples import Examples, Split
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import ArtifactError, MismatchError, UsageError
-from lifelong.filling import backfill
 from lifelong.offline.data.cooccurrence import cooccurrence_vectors, unit_factors
 from lifelong.offline.data.counts import target_counts
 from lifelong.offline.evaluation import metrics
@@ -29,6 +28,7 @@ from lifelong.offline.models.tally import best_weight
 from lifelong.offline.nn.counted import TargetPopularity
 from lifelong.offline.training.loop import DivergedError, log_loss_of_shares, measure_tasks, validation_subset
 from lifelong.offline.training.trainer import train
+from lifelong.online.memory.filling import backfill
 from lifelong.online.store.opening import open_store
 from lifelong.tally.spec import FEATURES
 from lifelong.testing.datasets import tiny_dataset

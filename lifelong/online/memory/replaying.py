@@ -9,7 +9,7 @@ If both hold an event, they must agree on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -23,7 +23,7 @@ from lifelong.errors import UsageError
 from lifelong.online.memory.event import EventTable, LoggedEvent, decode_event, last_time
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.state import States
-from lifelong.online.memory.writer import MemoryWriter, make_rounds
+from lifelong.online.memory.writer import MemoryWriter, Rounds, fold, make_rounds
 from lifelong.online.store.contract import MemoryStore
 
 
@@ -147,7 +147,7 @@ class Replayer:
             fields=[event.fields and only_known(event.fields) for event in events],
         )
         plan = make_rounds(np.array(user, np.int64), table.time_N, states.last_time_B, refuse=False)
-        return self.writer.fold(states, plan, self.writer.numbers(table, plan))
+        return fold(self.writer.runtime, states, plan, self.writer.numbers(table, plan))
 
 
 class HistoryFold:
@@ -196,27 +196,24 @@ class HistoryFold:
             start: memories after fewer of these events, to continue from; None for empty ones.
         """
         states = self.runtime.empty(len(user_B)) if start is None else start.take(np.arange(len(user_B)))
-        begin_B = states.count_B.copy()
-        # Those with the most events first: the users who still have an event at a step are then a shrinking prefix.
-        left_B = count_B - begin_B
-        order = np.argsort(-left_B, kind="stable")
-        for step, active in _steps(left_B[order]):
-            place_B = order[:active]
-            event_B = self.first_U[user_B[place_B]] + begin_B[place_B] + step
-            number_BF, time_B = self._numbers(event_B, states.last_time_B[place_B])
-            states.put(place_B, self.runtime.write(states.take(place_B), number_BF, time_B))
-        return states
+        left_B = np.maximum(count_B - states.count_B, 0)
+        user_N = np.repeat(np.arange(len(user_B)), left_B)
+        # A user's events follow one another in the dataset: the first that is missing, and how far each is from it.
+        rank_N = np.arange(len(user_N)) - np.repeat(np.cumsum(left_B) - left_B, left_B)
+        event_N = (self.first_U[user_B] + states.count_B)[user_N] + rank_N
+        time_N = np.asarray(self.dataset.histories.time_N[event_N], np.int64)
+        plan = make_rounds(user_N, time_N, states.last_time_B, refuse=False)
+        return fold(self.runtime, states, plan, self._numbers(event_N, plan))
 
-    def _numbers(self, event_B: IntArray, previous_B: IntArray) -> tuple[IntArray, IntArray]:
-        """Numbers of `schema.history_fields`, and times."""
+    def _numbers(self, event_N: IntArray, plan: Rounds) -> IntArray:
+        """Numbers of `schema.history_fields`."""
         histories = self.dataset.histories
-        time_B = np.asarray(histories.time_N[event_B], np.int64)
-        columns = [np.asarray(self.dataset.catalogue.number_VF[histories.row_N[event_B]], np.int64)]
+        columns = [np.asarray(self.dataset.catalogue.number_VF[histories.row_N[event_N]], np.int64)]
         if histories.event_type_N is not None and self.schema.event_types:
-            columns.append(np.asarray(histories.event_type_N[event_B], np.int64)[:, None])
+            columns.append(np.asarray(histories.event_type_N[event_N], np.int64)[:, None])
         if "gap" in self.schema.event_fields:
-            columns.append(gap_numbers(time_B, previous_B)[:, None])
-        return np.concatenate(columns, axis=1), time_B
+            columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
+        return np.concatenate(columns, axis=1)
 
 
 def counts_until(dataset: Dataset, until: int | None) -> IntArray:
@@ -235,9 +232,3 @@ def counts_until(dataset: Dataset, until: int | None) -> IntArray:
         return offset_U[1:] - offset_U[:-1]
     every = np.arange(histories.num_users)
     return histories.positions(every, np.full(len(every), until, np.int64))
-
-
-def _steps(count_B: IntArray) -> Iterator[tuple[int, int]]:
-    """(step, number of users with more events than that), for users sorted by falling counts."""
-    for step in range(int(count_B[0]) if len(count_B) else 0):
-        yield step, int(np.searchsorted(-count_B, -step, side="left"))

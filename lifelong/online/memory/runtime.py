@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import RUN, STRIDE, Artifact, FieldLayout, Graph, is_recent
+from lifelong.artifact.folder import Artifact, FieldLayout, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.dataset.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
@@ -29,8 +28,6 @@ from lifelong.online.store.contract import MemoryStore
 
 _USERS = 512
 """Memories that go through the write graph at once: what it works on then stays in the processor's cache."""
-_RUN = 8_192
-"""Events of one user that go through the run graph at once."""
 _CELLS = 8_192
 """Targets that go through the read graph at once."""
 _PAIRS = 1_048_576
@@ -94,7 +91,6 @@ class Runtime:
     """
 
     layout: tuple[FieldLayout, ...]
-    stride: int | None
 
     def __init__(self, artifact: Artifact, threads: int = 1, *, codec: str | None = None) -> None:
         self.layout, schema = artifact.require_memory(), artifact.config.dataset_schema
@@ -110,7 +106,6 @@ class Runtime:
         self._learned = [part for part in self.layout if part.name not in counted]
         if self._learned and not self._recent:
             self._sessions["write"] = Session(artifact, "write", threads)
-        self._run_session, self.stride = self._runs(artifact, threads)
         read = self._sessions["read"].session
         given = {part.name for part in read.get_outputs()} & {"attention", "weight"}
         self._attention = next(iter(given), None)
@@ -147,19 +142,6 @@ class Runtime:
                 fix=AGAIN,
             )
 
-    def _runs(self, artifact: Artifact, threads: int) -> tuple[Any, int | None]:
-        """The graph for runs of events, and the multiple that they begin at and are of; None where each is folded in.
-
-        A codec that rounds does so after each event.
-        """
-        if self.codec.rounds or not artifact.has_graph(RUN):
-            return None, None
-        session = Session(artifact, RUN, threads)
-        stride = session.metadata.get(STRIDE, "")
-        if not stride.isdecimal() or int(stride) < 1:
-            raise ArtifactError(f"{artifact.graph(RUN)} has the stride {stride!r}", expected="a number", fix=AGAIN)
-        return session.session, int(stride)
-
     @property
     def attends_to(self) -> Literal["slots", "events"] | None:
         """What the model's attention is over, None if it has none."""
@@ -176,6 +158,15 @@ class Runtime:
     def steady(self) -> bool:
         """Whether a score takes equally long whatever the length of the user's history."""
         return not self._recent
+
+    def append(
+        self, states: States, user_N: IntArray, rank_N: IntArray, number_NF: IntArray, time_N: IntArray
+    ) -> States:
+        """Recent histories after N more events; see `lifelong.online.memory.state.append`."""
+        count_B = states.count_B + np.bincount(user_N, minlength=len(states))
+        last_time_B = states.last_time_B.copy()
+        np.maximum.at(last_time_B, user_N, time_N)
+        return self.codec.round(States(count_B, last_time_B, append(states, user_N, rank_N, number_NF, time_N)))
 
     def stored(self, count: int) -> int:
         """Events that a recent history holds after this many events; 0 for a memory of another kind."""
@@ -218,7 +209,7 @@ class Runtime:
         return StoreCorruptError("a memory cannot be decoded", fix="restore a backup (`lifelong backup --restore`)")
 
     def write(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
-        """Fold one event per user in.
+        """Memories after one more event of each user, without the fields that `counting` keeps.
 
         Args:
             states: memories of B users; not changed.
@@ -231,29 +222,15 @@ class Runtime:
         Raises:
             StoreError: the codec cannot keep a number.
         """
-        after = self.write_learned(states, number_BF, time_B)
-        if self.counting is None:
-            return after
-        kept = replace(states, fields={name: states.fields[name].copy() for name in self.counting.names})
-        counted = self.counting.write(kept, np.arange(len(states)), number_BF, after.count_B)
-        return replace(after, fields={**after.fields, **counted})
-
-    def write_learned(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
-        """`write` without the fields that `counting` keeps, which are left out of the result."""
-        if self._recent:
-            fields = append(states, number_BF, time_B)
-        else:
-            parts = [self._write(states, number_BF, chosen) for chosen in _slices(len(states), _USERS)]
-            fields = {
-                part.name: np.concatenate(
-                    [np.zeros((0, *part.shape), part.dtype), *(found[part.name] for found in parts)]
-                )
-                for part in self._learned
-            }
+        parts = [self._write(states, number_BF, chosen) for chosen in _slices(len(states), _USERS)]
+        fields = {
+            part.name: np.concatenate([np.zeros((0, *part.shape), part.dtype), *(new[part.name] for new in parts)])
+            for part in self._learned
+        }
         return self.codec.round(States(states.count_B + 1, np.maximum(states.last_time_B, time_B), fields))
 
     def write_run(self, states: States, number_LF: IntArray, time_L: IntArray) -> States:
-        """Fold L events of one user in, one after another: what `write_learned` gives L times, at half its time.
+        """Fold L events of one user in, one after another: what `write` gives L times, at half its time.
 
         Args:
             states: the memory of one user; not changed.
@@ -263,10 +240,9 @@ class Runtime:
         Raises:
             StoreError: the codec cannot keep a number.
         """
-        if self._recent or not self._learned or not len(time_L):
-            for place in range(len(time_L)):
-                states = self.write_learned(states, number_LF[place : place + 1], time_L[place : place + 1])
-            return states
+        if not self._learned or not len(time_L):
+            last = np.maximum(states.last_time_B, time_L.max(initial=NO_TIME))
+            return States(states.count_B + len(time_L), last, states.fields)
         event_LE, session = self._embed(number_LF, self._event), self._sessions["write"]
         names, taken = [part.name for part in self._learned], session.taken
         outputs, last = [f"new_{name}" for name in names], int(states.last_time_B[0])
@@ -282,28 +258,6 @@ class Runtime:
                 fields = dict(self.codec.round(States(counts[place], states.last_time_B, fields)).fields)
         time = np.array([max(last, int(time_L.max()))], np.int64)
         return self.codec.round(States(counts[-1], time, fields))
-
-    def write_long_run(self, states: States, number_LF: IntArray, time_L: IntArray) -> States:
-        """`write_run` at a fiftieth of the time of `write`, where `stride` divides the count and the number of events.
-
-        Sums are in another order.
-
-        Args:
-            states: the memory of one user; not changed.
-            number_LF: numbers of `schema.history_fields`.
-            time_L: times of the events.
-
-        Raises:
-            StoreError: the codec cannot keep a number.
-        """
-        assert self.stride is not None and len(time_L) % self.stride == states.count_B[0] % self.stride == 0
-        ((name, memory),) = states.fields.items()
-        for chosen in _slices(len(time_L), max(1, _RUN // self.stride) * self.stride):
-            event_BLE = self._embed(number_LF[chosen], self._event)[None]
-            feed = {name: memory, "event": event_BLE, "length": np.array([event_BLE.shape[1]], np.int64)}
-            (memory,) = self._run_session.run([f"new_{name}"], feed)
-        last_time_B = np.maximum(states.last_time_B, time_L.max(initial=NO_TIME))
-        return self.codec.round(States(states.count_B + len(time_L), last_time_B, {name: memory}))
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, Float32Array]:
         names, feed = [part.name for part in self._learned], self._memory(states, chosen)

@@ -91,12 +91,25 @@ class Recent(NamedTuple):
     length_B: IntArray
 
 
-def append(states: States, number_BF: IntArray, time_B: IntArray) -> dict[str, npt.NDArray[np.generic]]:
-    """The fields of B users after one more event each; those of `states` are not changed."""
-    # A ring: the n-th event is at place n modulo the size, over the one that is now too old.
+def append(
+    states: States, user_N: IntArray, rank_N: IntArray, number_NF: IntArray, time_N: IntArray
+) -> dict[str, npt.NDArray[np.generic]]:
+    """The fields of B users after N more events; those of `states` are not changed.
+
+    Args:
+        states: before.
+        user_N: place of each event's user.
+        rank_N: how many of the user's events come before, among these.
+        number_NF: numbers of the events.
+        time_N: their times.
+    """
     number, times = states.fields[NUMBER].copy(), states.fields[TIME].copy()
-    user_B, place_B = np.arange(len(states)), states.count_B % times.shape[1]
-    number[user_B, place_B], times[user_B, place_B] = number_BF, time_B
+    recent, size_B = times.shape[1], np.bincount(user_N, minlength=len(states))
+    # A ring: the n-th event is at place n modulo its size, over the one that is now too old. Of a user's events only
+    # the last `recent` are written, so that no place is written twice.
+    last_N = np.flatnonzero(rank_N >= size_B[user_N] - recent)
+    user, place = user_N[last_N], (states.count_B[user_N[last_N]] + rank_N[last_N]) % recent
+    number[user, place], times[user, place] = number_NF[last_N], time_N[last_N]
     return {NUMBER: number, TIME: times}
 
 
@@ -114,19 +127,6 @@ def unroll(states: States, size: int = 1) -> Recent:
         np.where(real_BL, times[user_B1, place_BL], 0),
         length_B,
     )
-
-
-def roll(number_BLF: IntArray, time_BL: IntArray, count_B: IntArray, recent: int) -> dict[str, npt.NDArray[np.generic]]:
-    """The fields after the first `count` events of whole histories: what appending them one by one gives."""
-    # At each place of the ring: the last event at a position equal to the place modulo `recent`, if there is one.
-    last_B1, place_R = count_B[:, None] - 1, np.arange(recent)
-    event_BR = last_B1 - (last_B1 - place_R) % recent
-    real_BR = event_BR >= 0
-    event_BR, user_B1 = np.where(real_BR, event_BR, 0), np.arange(len(count_B))[:, None]
-    return {
-        NUMBER: np.where(real_BR[..., None], number_BLF[user_B1, event_BR], 0).astype(np.int32),
-        TIME: np.where(real_BR, time_BL[user_B1, event_BR], 0),
-    }
 
 
 class PackedCells:
