@@ -366,6 +366,7 @@ def ingest(
     *,
     progress: Counter | bool | None = None,
     source: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad: str = "stop",
     dead_letters: DeadLetters | None = None,
@@ -382,7 +383,8 @@ def ingest(
             of a glob by name.
         progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table.
-        columns: our name -> the table's name, for columns with other names.
+        mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
+        columns: our name -> the table's name, and settings of a mapping; they win over it.
         on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.
         dead_letters: where lines that were left out are kept.
         workers: processes that divide the shards of a store among them; None for one per shard.
@@ -403,6 +405,7 @@ def ingest(
             log,
             progress=counter(progress),
             source=source,
+            mapping=mapping,
             columns=columns,
             on_bad=on_bad,
             dead_letters=dead_letters,

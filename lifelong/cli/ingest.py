@@ -22,7 +22,7 @@ from lifelong.cli.options import (
     OnGap,
     Patience,
     StoreUrl,
-    columns_of,
+    pairs,
 )
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError, require
@@ -104,24 +104,36 @@ def ingest(
 ) -> Reply:
     """Fold events of files or a topic into the memories, each exactly once, also after a restart.
 
-    Files are read in the order given, and the files of a glob by name; each file is a source of its own.
+    Files are read as the log was that the artifact's dataset was prepared from, unless --mapping says otherwise; in the
+    order given, and the files of a glob by name. Each file is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
     from lifelong.launch import collect_rarely
     from lifelong.online.ingestion import files
 
     collect_rarely()
-    places, columns = [*places, *(more or [])], columns_of(mapping, column)
+    places, columns = [*places, *(more or [])], pairs(column, option="--column")
     topic = _topic(places, last_line=last_line, idle=idle, metrics_port=metrics_port)
     with (
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
         if topic is not None:
+            from lifelong.dataset.mapping import mapping_from
             from lifelong.online.ingestion.kafka import FILLING, StreamSettings
             from lifelong.online.ingestion.topic_workers import TopicJob
 
-            settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
+            settings = StreamSettings(
+                source,
+                columns,
+                on_bad,
+                on_gap,
+                patience,
+                idle,
+                max_ahead,
+                FILLING,
+                None if mapping is None else mapping_from(mapping),
+            )
             job = TopicJob(topic, settings, late, codec, backfilled)
             return _of_topic(terminal, opened, memories, job, letters, workers, metrics_port)
         common: dict[str, Any] = {
@@ -131,7 +143,8 @@ def ingest(
             "backfilled": backfilled,
             "max_ahead": max_ahead,
         }
-        of_files: dict[str, Any] = {"source": source, "columns": columns, "patience": patience, "last_line": last_line}
+        of_files: dict[str, Any] = {"source": source, "patience": patience, "last_line": last_line}
+        of_files |= {"mapping": mapping, "columns": columns}
         with terminal.progress("reading") as advance:
             applied = files.ingest(
                 opened, memories, places, progress=advance, dead_letters=letters, workers=workers, **common, **of_files

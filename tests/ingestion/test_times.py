@@ -1,11 +1,11 @@
 """Times of files of events are read as `prepare` reads those of a log."""
 
-import json
 from decimal import Decimal
 
 import pytest
 
 from lifelong.dataset.events import Schema
+from lifelong.dataset.mapping import mapping_from, mapping_of_events
 from lifelong.errors import ConfigError, UsageError
 from lifelong.online.ingestion.rows import EventRows, Problem
 from lifelong.online.ingestion.times import TimeFormat
@@ -67,51 +67,28 @@ def test_wrong_units_are_refused():
         EventRows(SCHEMA, {"time_unit": "ordinal"})
 
 
-def test_a_mapping_of_files_that_only_prepare_reads_is_refused(tmp_path):
-    from lifelong.cli.options import columns_of
-
-    path = tmp_path / "mapping.json"
-    path.write_text(
-        json.dumps({"user": "who", "item": "sku", "time": "at", "fields": ["brand"], "encoding": "latin-1"})
-    )
-    with pytest.raises(UsageError, match="encoding"):
-        columns_of(path, [])
-    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": {"brand": "maker"}}))
-    assert columns_of(path, ["user=person"]) == {"user": "person", "item": "sku", "time": "at", "brand": "maker"}
-
-
 def test_a_setting_of_a_mapping_that_there_is_not_is_refused_by_name(tmp_path):
-    from lifelong.cli.options import columns_of
-
     path = tmp_path / "mapping.toml"
     path.write_text('user = "who"\nitems_column = "sku"\nzeit = "at"\n')
     with pytest.raises(
-        ConfigError, match=r"mapping\.toml: items_column: there is no such setting; .*zeit.*time_format"
+        ConfigError, match=r"items_column: there is no such setting; zeit: .*mapping\.toml.*time_format"
     ):
-        columns_of(path, [])
+        mapping_from(path)
 
 
-def test_fields_of_a_mapping_may_be_one_text(tmp_path):
-    from lifelong.cli.options import columns_of
-
-    path = tmp_path / "mapping.toml"
-    path.write_text('fields = "brand, price"\n')
-    assert columns_of(path, []) == {"brand": "brand", "price": "price"}
+def test_fields_of_a_mapping_may_be_one_text_and_a_column_wins_over_them():
+    mapping = mapping_from({"fields": "brand, price", "user": "who", "name": "shop"})
+    assert mapping_of_events(mapping, {"brand": "maker"}, ["brand"]).fields == {"brand": "maker", "price": "price"}
 
 
-def test_the_settings_of_a_mapping_are_those_of_prepare():
-    pytest.importorskip("duckdb", reason="duckdb is of the train extra")
-    from lifelong.cli.options import MAPPING_SETTINGS
-    from lifelong.offline.preparation.sources.mapping import TableMapping
-
-    assert set(MAPPING_SETTINGS) == {*TableMapping.model_fields, "event_id"}
+def test_a_unit_of_times_takes_the_place_of_the_format_of_a_mapping():
+    rows = EventRows(SCHEMA, {"time_unit": "ms"}, mapping=mapping_from({"time_format": "%d.%m.%Y"}))
+    assert rows.event({"user": "u", "item": "i", "time": "5000"}).time == 5
 
 
-@pytest.mark.parametrize("setting", [{"query": "FROM log"}, {"tables": {"log": "a"}}, {"skip_invalid": True}])
-def test_what_prepare_alone_does_with_rows_is_refused_by_name(tmp_path, setting):
-    from lifelong.cli.options import columns_of
+def test_a_topic_takes_no_mapping_that_leaves_rows_out():
+    from lifelong.online.ingestion.kafka import StreamSettings
 
-    path = tmp_path / "mapping.json"
-    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", **setting}))
-    with pytest.raises(UsageError, match=f"has {next(iter(setting))}, which `prepare` alone"):
-        columns_of(path, [])
+    for setting in ({"query": "FROM log"}, {"labels": ["bought"]}):
+        with pytest.raises(UsageError, match="for a topic"):
+            StreamSettings(mapping=mapping_from(setting))

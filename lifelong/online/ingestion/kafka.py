@@ -28,6 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lifelong.dataset.events import Schema
+from lifelong.dataset.mapping import TableMapping
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
@@ -91,6 +92,7 @@ class StreamSettings:
             have said where each of them ends (or have not within `patience`); None: never.
         max_ahead: days that an event may be ahead of the clock; one further ahead is a bad message.
         batch: messages of one commit at most; larger ones write a user's memory less often.
+        mapping: names columns and times, as in files of the log; each message is an event.
     """
 
     source: str | None = None
@@ -101,8 +103,15 @@ class StreamSettings:
     idle: float | None = None
     max_ahead: float = MAX_AHEAD
     batch: int = BATCH
+    mapping: TableMapping | None = None
 
     def __post_init__(self) -> None:
+        if self.mapping is not None and (self.mapping.query or self.mapping.labels):
+            raise UsageError(
+                f"a mapping with {'a query' if self.mapping.query else 'labels'} for a topic",
+                expected="a mapping that says which value of a message is what: each message is an event",
+                fix="give the topic a mapping of its own, and let its producer send what is an event",
+            )
         for name in ("on_bad", "on_gap"):
             if getattr(self, name) not in ("stop", "skip"):
                 raise UsageError(
@@ -219,7 +228,7 @@ class Stream:
         self.source: str = self.settings.source or f"kafka:{address.topic}"
         self._share, self._reports = share, share is None or share.first
         self._store, self._apply, self._letters = store, apply, letters if self._reports else None
-        self._rows = EventRows(schema, self.settings.columns, self._latest)
+        self._rows = EventRows(schema, self.settings.columns, self._latest, self.settings.mapping)
         self._messages = JsonMessages(self._rows)
         self._stopping = threading.Event()
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)

@@ -158,7 +158,7 @@ def _check_mapping(reader: FileReader, name: str, prefixes: Sequence[Prefix]) ->
     """
     for prefix in prefixes:
         # Item fields that only one of the two artifacts has say nothing.
-        now = reader.rows.mapping
+        now = reader.rows.reading
         other = {ours: was for ours, was in prefix.columns.items() if now.get(ours, was) != was}
         if not other:
             continue
@@ -265,7 +265,7 @@ def _check_events(reader: Callable[[], FileReader], known: Mapping[str, Sequence
         SourceError: says as what.
     """
     # Those with ids may come again: the ids tell.
-    if reader().rows.mapping["event_id"] is None:
+    if reader().rows.reading["event_id"] is None:
         for name, line in _applied_events(reader(), known).items():
             raise _known_already(reader, f"the event of line {line:,} was applied already", name, known[name])
 

@@ -14,14 +14,16 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.events import Schema
+from lifelong.dataset.mapping import TableMapping
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
-from lifelong.online.ingestion.file_reader import FileReader, Lines
+from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.opened_file import OpenedFile
 from lifelong.online.ingestion.overlapped import Overlapped
 from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import Problem
+from lifelong.online.ingestion.selection import Lines
 from lifelong.online.ingestion.text_lines import EVERY
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.online.memory.updater import Applied, Updater, UserEvent
@@ -54,6 +56,7 @@ class Task:
         last_line: "leave" or "complete"; see `FileReader`.
         max_ahead: days that an event may be ahead of the clock.
         backfilled: see `Updater`.
+        mapping: see `FileReader`.
     """
 
     file: OpenedFile
@@ -69,6 +72,7 @@ class Task:
     last_line: str = "leave"
     max_ahead: float = MAX_AHEAD
     backfilled: str = "skip"
+    mapping: TableMapping | None = None
 
     def reader(self, schema: Schema, *, size: int, share: Share | None = None) -> FileReader:
         """Reads the file, from its beginning."""
@@ -78,7 +82,7 @@ class Task:
 
         return FileReader(
             self.file, schema, self.columns, size=size, share=share, known=self.known, last_line=self.last_line,
-            latest=latest,
+            latest=latest, mapping=self.mapping,
         )  # fmt: skip
 
 
@@ -202,16 +206,15 @@ def batches_of(reader: FileReader, share: Share | None, *, skip: int) -> Generat
     with closing(reader.lines()) as parts:
         for lines in parts:
             table = None if lines.columns is None else reader.rows.table(lines.columns, plain=lines.plain)
-            through = int(lines.number[-1]) if lines.through is None else lines.through
             batches: Iterable[Batch] = (
                 _one_by_one(reader, lines, skip=skip)
                 if table is None
-                else [Batch(table, lines.number, (), through, lines.done)]
+                else [Batch(table, lines.number, (), lines.last, lines.done)]
             )
             for batch in batches:
                 reader.count_in(batch.through)
                 reader.traces.add(batch.table)
-                yield batch if share is None or lines.through is not None else batch.of(share)
+                yield batch if share is None or lines.of_share else batch.of(share)
 
 
 def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[Batch]:
@@ -227,13 +230,15 @@ def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[Bat
         if not isinstance(event, Problem):
             events.append(event)
             offsets.append(number)
-        elif number <= skip and number != reader.unended:
+        elif (number <= skip or reader.rows.skips(event)) and number != reader.unended:
             values = None if isinstance(row, Problem) else row
             bad.append(DeadLetter(str(reader.path), 0, number, str(event), value=values))
         else:
             error = reader.bad(number, event.found, column=event.column, expected=event.expected)
             break
         through = number
+    if error is None:
+        through = lines.last
     if through >= 0:
         table = EventTable.of(events, time_unit=reader.rows.time_unit)
         yield Batch(table, offsets, bad, through, lines.done)

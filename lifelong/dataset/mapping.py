@@ -1,12 +1,13 @@
 """The mapping file of a log: which of its files is what, which column is what, and a query that gives the rows.
 
-The public logs that need no code are such files, in `lifelong/offline/preparation/mappings`.
+The public logs that need no code are such files, in `lifelong/offline/preparation/mappings`. An artifact keeps the
+mapping with which its dataset was prepared, so that new events are read by it, too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,12 +16,22 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from lifelong.config import Record, plain, read_mapping
 from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.dataset.scales import SCALES
-from lifelong.errors import ConfigError
-from lifelong.offline.preparation.sources.staging import words
+from lifelong.errors import ConfigError, UsageError
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list.
+
+    >>> words("buy, cart")
+    ('buy', 'cart')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
+_ROLES = ("user", "item", "time", "event_type")
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
 
@@ -50,7 +61,10 @@ class Text(Record):
     @field_validator("delimiter", mode="after")
     @classmethod
     def _tab(cls, value: str) -> str:
-        return {"\\t": "\t", "tab": "\t"}.get(value, value)
+        value = {"\\t": "\t", "tab": "\t"}.get(value, value)
+        if set(value) & set('"\r\n'):
+            raise ValueError(f'{value!r} cannot separate values; give a character such as ";"')
+        return value
 
     @field_validator("encoding", mode="after")
     @classmethod
@@ -168,6 +182,8 @@ class TableMapping(_Section):
     """Columns with 0/1 labels: every row is an impression."""
     rating: str | None = None
     """Column with a rating, from which `--tasks` makes labels."""
+    event_id: str | None = None
+    """Column with an id of the event, which `prepare` does not read: `ingest` applies an event with it once."""
     split: str | None = None
     """With labels: column with train, validation or test, where the split is given."""
     history: Literal["all", "positive", "unlabelled"] | None = None
@@ -230,12 +246,17 @@ class TableMapping(_Section):
             raise ValueError(f"{unknown[0]} is not one of the tables ({', '.join(self.tables) or 'there are none'})")
 
     @property
+    def of_log(self) -> Text:
+        """How the files of the log are written."""
+        return self.tables.get("log", self)
+
+    @property
     def sections(self) -> tuple[ItemsMapping | UsersMapping, ...]:
         """Those of items and of users."""
         return (*self.items, *([self.users] if self.users else []))
 
 
-def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
+def load_mapping(options: Mapping[str, Any]) -> tuple[TableMapping, Path]:
     """Mapping from the file of the option `mapping`; the other options win over its settings.
 
     Returns:
@@ -250,15 +271,60 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
     given: dict[str, Any] = {}
     if path is not None:
         given, folder = read_mapping(Path(path)), Path(path).parent
+    words = "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
+    return _checked({**given, **values}, f"in {path}" if path else words), folder
+
+
+def mapping_from(given: Path | str | Mapping[str, Any]) -> TableMapping:
+    """The mapping of a file, or of its settings.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong; lists all of them.
+        SourceError: the file cannot be read.
+    """
+    return load_mapping(given if isinstance(given, Mapping) else {"mapping": given})[0]
+
+
+def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fields: Sequence[str]) -> TableMapping:
+    """The mapping by which events are read.
+
+    Args:
+        base: a mapping, such as that of the dataset; None for the names that columns have by themselves.
+        columns: what wins over it: our name, or a setting -> the file's name, or its value.
+        fields: item fields of the artifact, which are named as columns are.
+
+    Raises:
+        UsageError: there is no such column or setting.
+        ConfigError: a setting is wrong.
+
+    >>> mapping_of_events(None, {"user": "customer", "brand": "maker"}, ["brand"]).fields
+    {'brand': 'maker'}
+    """
+    settings = {} if base is None else base.model_dump(exclude_defaults=True)
+    if "time_unit" in columns:
+        settings.pop("time_format", None)
+    settings["fields"] = dict(settings.get("fields", {}))
+    for name, value in columns.items():
+        if name in fields:
+            settings["fields"][name] = value
+        elif name in TableMapping.model_fields:
+            settings[name] = value
+        else:
+            raise UsageError(
+                f"there is no column {name!r} to map",
+                expected=f"one of: {', '.join(dict.fromkeys([*_ROLES, *fields, *TableMapping.model_fields]))}",
+                fix="check the names in --column or in the --mapping file",
+            )
+    return _checked(settings, "by --column NAME=VALUE, or in a --mapping file")
+
+
+def _checked(values: Mapping[str, Any], where: str) -> TableMapping:
+    """The mapping of some settings, which are given `where`."""
     try:
-        return TableMapping.model_validate({**given, **values}), folder
+        return TableMapping.model_validate(values)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or 'mapping'}: {_words(one)}" for one in error.errors()]
         known = ", ".join(TableMapping.model_fields)
-        words = (
-            "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
-        )
-        where = f"in {path}" if path else words
         raise ConfigError(problems, fix=f"give the settings {where}; there are {known}") from None
 
 
