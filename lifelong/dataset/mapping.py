@@ -6,10 +6,12 @@ mapping with which its dataset was prepared, so that new events are read by it, 
 
 from __future__ import annotations
 
+import codecs
+import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -28,9 +30,14 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
+_UNIT = "\x1f"
+"""Stands for a delimiter of several characters, which the csv reader does not take; no text holds it."""
 _ROLES = ("user", "item", "time", "event_type")
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
@@ -80,6 +87,23 @@ class Text(Record):
         if not self.header and not self.columns:
             raise ValueError("header = false needs `columns`, the names of all columns in order")
         return self
+
+    @property
+    def codec(self) -> str:
+        """The encoding; a mark at the beginning of UTF-8 is left out."""
+        return "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
+
+    def rows(self, lines: Iterable[str]) -> CsvReader:
+        """The values of lines.
+
+        >>> list(Text(delimiter="::").rows(["a::b c"]))
+        [['a', 'b c']]
+        """
+        delimiter = self.delimiter
+        if len(delimiter) > 1:
+            lines, delimiter = (line.replace(self.delimiter, _UNIT) for line in lines), _UNIT
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        return csv.reader(lines, strict=self.quoted, delimiter=delimiter, quoting=quoting)
 
 
 class NamedTable(Text):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from lifelong.errors import ConfigError, require
+from lifelong.tables import is_clock, utc_seconds
 
 SANDBOX = ("enable_external_access = false", "lock_configuration = true")
 """Settings of an engine that can reach no file, network or setting any more."""
@@ -79,13 +80,13 @@ class RowQuery:
         """The columns that it gives of rows of this form.
 
         Args:
-            table: of Arrow, also without rows; with `sequence`.
+            table: of Arrow, also without rows.
 
         Raises:
             ConfigError: it cannot be computed, or not row by row.
         """
         with self._running():
-            self._connection.register(LOG, table)
+            self._register(table.slice(0, 0), "", 0)
             if "sequence" not in self._connection.sql(self._query).columns:
                 self._query = self._with_sequence()
             ((_, text),) = self._connection.execute(f"EXPLAIN (FORMAT json) {self._query}").fetchall()
@@ -98,21 +99,35 @@ class RowQuery:
             names: list[str] = self._connection.sql(self._query).columns
         return names
 
-    def rows(self, table: Any, texts: Collection[str]) -> Any:
-        """What it gives of some rows, in their order, as a table of Arrow.
+    def rows(self, table: Any, *, file: str, first: int, texts: Iterable[str]) -> dict[str, list[Any]]:
+        """What it gives of some rows, as columns; timestamps and dates as UTC seconds.
 
         Args:
-            table: of Arrow, with `sequence`.
+            table: of Arrow.
+            file: name of the file, which queries may read, too.
+            first: the `sequence` of the first row.
             texts: columns that are wanted as text.
 
         Raises:
             ConfigError: it cannot be computed.
         """
         with self._running():
-            self._connection.register(LOG, table)
+            self._register(table, file, first)
             casts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in map(quoted, dict.fromkeys(texts)))
             chosen = f"SELECT * REPLACE ({casts}) FROM ({self._query}) ORDER BY sequence"
-            return self._connection.sql(chosen).to_arrow_table()
+            found = self._connection.sql(chosen).to_arrow_table()
+        columns = {name: found.column(name).combine_chunks() for name in found.column_names}
+        return {
+            name: (utc_seconds(column) if is_clock(column.type) else column).to_pylist()
+            for name, column in columns.items()
+        }
+
+    def _register(self, table: Any, file: str, first: int) -> None:
+        """Make a table the log, with the columns `file` and `sequence`, which `prepare` gives to queries, too."""
+        arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
+        names = arrow.array([file] * len(table), arrow.string())
+        places = arrow.array(range(first, first + len(table)), arrow.int64())
+        self._connection.register(LOG, table.append_column("file", names).append_column("sequence", places))
 
     def _running(self) -> AbstractContextManager[str]:
         return running(self._query, tables=[LOG], fix="; files of another form need a --mapping of their own")

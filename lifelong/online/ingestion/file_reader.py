@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import gzip
 import io
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,9 +32,6 @@ from lifelong.online.memory.event import MAX_ID, UserEvent
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
     from lifelong.online.store.shards import Share
-
-_UNIT = "\x1f"
-"""Stands for a delimiter of several characters, which the csv reader does not take; no text holds it."""
 
 
 class FileReader:
@@ -81,7 +77,7 @@ class FileReader:
         self._format, self._zipped = format_of(file.path)
         self._asks = self.rows.mapping.query is not None
         self._parquet = ParquetRows(file, None if self._asks else self.rows.column["time"])
-        self._written: Text = self.rows.mapping.of_log
+        self._written: Text = self.rows.mapping.of_log if self._format == "csv" else Text()
         self._selection = Selection(self.rows.mapping, file.path)
         self.traces: Traces = Traces()
         self._header = 1 if self._format == "csv" and self._written.header else 0
@@ -175,7 +171,7 @@ class FileReader:
         else:
             with self._opened() as (_, text):
                 head = self._head(text)
-            cells = next(self._csv([line]), [])
+            cells = next(self._written.rows([line]), [])
             row = dict(zip(head, cells, strict=True)) if len(cells) == len(head) else _uneven()
         lines = Selection(self.rows.mapping, self.path).of_rows(Lines([0], None, [row].__getitem__))
         if not len(lines.number):
@@ -225,7 +221,7 @@ class FileReader:
             with contextlib.ExitStack() as stack:
                 file = stack.enter_context(self._file.stream())
                 stream: Any = gzip.GzipFile(fileobj=file, mode="rb") if self._zipped else file
-                wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding=self._encoding, newline=""))
+                wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding=self._written.codec, newline=""))
                 text = self._text = TextLines(wrapper, self.digest, upto=self._upto)
                 yield file, text
         except (*UNREADABLE, csv.Error) as error:
@@ -242,25 +238,11 @@ class FileReader:
         if isinstance(error, UnicodeDecodeError):
             # It came while a part of the file was read, of which no line has been taken.
             line += bytes(error.object[: error.start]).count(b"\n")
-            name = self._encoding.upper().removesuffix("-SIG")
+            name = self._written.encoding.upper()
             wrong = f"not {name}: the byte 0x{error.object[error.start]:02x}"
             fix = "save it as UTF-8, or say how it is written, as by --column encoding=latin-1"
             return SourceError(wrong, file=str(self.path), line=line, expected=f"text in {name}", fix=fix)
         return self.bad(line, str(error))
-
-    @property
-    def _encoding(self) -> str:
-        """Of the text; a mark at the beginning of UTF-8 is left out."""
-        name = self._written.encoding if self._format == "csv" else "utf-8"
-        return "utf-8-sig" if codecs.lookup(name).name == "utf-8" else name
-
-    def _csv(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """The values of lines."""
-        delimiter = self._written.delimiter
-        if len(delimiter) > 1:
-            lines, delimiter = (line.replace(self._written.delimiter, _UNIT) for line in lines), _UNIT
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self._written.quoted else csv.QUOTE_NONE
-        return csv.reader(lines, strict=self._written.quoted, delimiter=delimiter, quoting=quoting)
 
     def _csv_lines(self, text: TextLines) -> Iterator[Lines]:
         head = self._head(text)
@@ -285,7 +267,7 @@ class FileReader:
         """
         if not self._written.header:
             return self._without_header()
-        head = [name.strip() for name in next(filter(None, self._csv(text)), [])]
+        head = [name.strip() for name in next(filter(None, self._written.rows(text)), [])]
         wanted = f"a header with {', '.join(self.rows.needed)}"
         if not head and text.held:
             raise SourceError(
@@ -347,7 +329,7 @@ class FileReader:
         return chosen_N if chosen_N.any() else None
 
     def _csv_rows(self, text: TextLines, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
-        good, rows = text.number, self._csv(text)
+        good, rows = text.number, self._written.rows(text)
         while True:
             try:
                 row = next(rows, None)

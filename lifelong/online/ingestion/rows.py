@@ -13,9 +13,9 @@ import numpy as np
 from pydantic_core import from_json
 
 from lifelong.dataset.mapping import TableMapping, mapping_of_events
+from lifelong.dataset.times import TimeFormat
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, UsageError
-from lifelong.online.ingestion.times import TimeFormat
 from lifelong.online.memory.event import (
     ID_EXPECTED,
     MAX_ID,

@@ -15,7 +15,6 @@ from lifelong.dataset.query import RowQuery
 from lifelong.dtypes import IntArray
 from lifelong.errors import ConfigError, require
 from lifelong.online.ingestion.rows import COLUMNS, Problem
-from lifelong.tables import is_clock, utc_seconds
 
 Row = Mapping[str, Any] | Problem
 
@@ -69,18 +68,18 @@ class Selection:
         """The columns that say which rows are events."""
         return () if self._mapping.history == "all" else self._mapping.labels
 
-    def check(self, empty: Any) -> None:
+    def check(self, table: Any) -> None:
         """Check that a query gives the columns that the mapping names.
 
         Args:
-            empty: a table of Arrow with the columns of the file.
+            table: of Arrow, with the columns of the file.
 
         Raises:
             ConfigError: it does not, or cannot be computed row by row.
         """
         if self._query is None or self._names is not None:
             return
-        self._names = self._query.names(self._placed(empty))
+        self._names = self._query.names(table)
         mapping = self._mapping
         roles = (*(getattr(mapping, name) for name in COLUMNS), mapping.event_id)
         wanted = [*filter(None, roles), *mapping.fields.values(), *self.labels]
@@ -119,22 +118,15 @@ class Selection:
         """
         assert self._query is not None
         first, mapping = self._seen, self._mapping
-        self.check(table.slice(0, 0))
+        self.check(table)
         texts = [mapping.user, mapping.item, mapping.event_type, mapping.event_id, *mapping.fields.values()]
-        found = self._query.rows(self._placed(table), [name for name in texts if name is not None])
+        wanted = [name for name in texts if name is not None]
+        columns = self._query.rows(table, file=self._path.name, first=first, texts=wanted)
         self._seen += len(table)
-        columns = {name: _values(found.column(name).combine_chunks()) for name in found.column_names}
         numbers = [number[place - first] for place in columns["sequence"]]
         through = number[-1] if number else None
         lines = Lines(numbers, columns, row_of(columns), done, through=through)
         return self._labelled(lines) if self.labels else lines
-
-    def _placed(self, table: Any) -> Any:
-        """A table with the columns `file` and `sequence`, as `prepare` gives them to queries."""
-        arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
-        file = arrow.array([self._path.name] * len(table), arrow.string())
-        place = arrow.array(range(self._seen, self._seen + len(table)), arrow.int64())
-        return table.append_column("file", file).append_column("sequence", place)
 
     def _labelled(self, lines: Lines) -> Lines:
         """The lines with a label that makes them events, and those of which none can tell."""
@@ -162,9 +154,3 @@ class Selection:
 def row_of(columns: Mapping[str, Sequence[Any]]) -> Callable[[int], Row]:
     """Rows of columns by their places."""
     return lambda place: {name: values[place] for name, values in columns.items()}
-
-
-def _values(column: Any) -> list[Any]:
-    """The values of an Arrow column; timestamps and dates as UTC seconds."""
-    values: list[Any] = (utc_seconds(column) if is_clock(column.type) else column).to_pylist()
-    return values
