@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from support.artifacts import tiny_artifact
 
-from lifelong import backfill, ingest, open_store, prepare
+from lifelong import Scorer, backfill, ingest, open_store, prepare
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, LifelongError, MissingExtraError
@@ -236,3 +236,25 @@ def test_a_query_needs_duckdb_and_the_error_says_how_to_get_it(artifact, store, 
     with pytest.raises(MissingExtraError, match=r"a mapping with a query.*pip install 'lifelong\[train\]'"):
         ingest(artifact, store, path, mapping=BUYING)
     assert ingest(artifact, store, path, mapping={**BUYING, "query": None}).applied == 9
+
+
+def test_a_file_of_requests_is_read_as_the_log_was_and_another_mapping_takes_its_place(tmp_path, store) -> None:
+    path, requests = tmp_path / "log.csv", tmp_path / "requests.csv"
+    mapping = {**NAMES, "delimiter": ";", "encoding": "latin-1", "time_format": "%d.%m.%Y"}
+    path.write_text(HEAD + "".join(f"Jürgen;Öl;0{k}.01.2020\nÅsa;tea;0{k}.02.2020\n" for k in range(1, 9)), "latin-1")
+    artifact, _ = prepared(tmp_path, path, mapping)
+    ingest(artifact, store, path)
+    requests.write_text("Filiale;" + HEAD + "7;Jürgen;Öl;09.03.2020\n7;Åsa;Öl;\n", "latin-1")
+    scorer = Scorer(artifact, store)
+    found = scorer.score_table(requests).to_pylist()
+    known = [(row["user"], row["item"], row["known_user"]) for row in found]
+    assert known == [("Jürgen", "Öl", True), ("Åsa", "Öl", True)]
+        ("Jürgen", "Öl", True),
+        ("Åsa", "Öl", True),
+    ]
+    assert found[0]["score"] == pytest.approx(scorer.score("Jürgen", ["Öl"], time=1_583_712_000)[0].score)
+    requests.write_text("user,item,time\nJürgen,Öl,1583712000\n")
+    again = scorer.score_table(requests, mapping={})
+    assert again.to_pylist() == found[:1]
+    chosen = scorer.score_table(again.to_pandas()[["user", "item"]], mapping={"query": "FROM log WHERE item <> 'Öl'"})
+    assert chosen.num_rows == 0

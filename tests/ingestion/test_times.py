@@ -6,9 +6,9 @@ import pytest
 
 from lifelong.dataset.events import Schema
 from lifelong.dataset.mapping import mapping_from, mapping_of_events
+from lifelong.dataset.times import TimeFormat
 from lifelong.errors import ConfigError, UsageError
 from lifelong.online.ingestion.rows import EventRows, Problem
-from lifelong.dataset.times import TimeFormat
 
 SCHEMA = Schema(item_fields=("item",), event_types=False)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.dataset.events import NO_TIME, context_numbers, user_context
+from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, UsageError
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.state import States
@@ -121,13 +123,21 @@ class Scorer:
         """Scores of many users' candidates, in the order of the requests."""
         return [answer.scores for answer in self.answer(requests)]
 
-    def score_table(self, requests: Any, *, columns: Mapping[str, str] | None = None, **named: str) -> Any:
+    def score_table(
+        self,
+        requests: Any,
+        *,
+        mapping: Path | str | Mapping[str, Any] | None = None,
+        columns: Mapping[str, str] | None = None,
+        **named: str,
+    ) -> Any:
         """Scores of a table of requests, as a `pyarrow.Table` that pandas, Polars and DuckDB take.
 
         Args:
             requests: a path, a glob, a list of them, or a table of another library (see `lifelong.tables`), one row per
                 candidate: `user`, `item`, optionally `time` (UTC seconds or a timestamp), item fields, and
                 `user.<field>` of profiles.
+            mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
             columns: our name -> the table's name, for columns with other names.
             named: the same, by names: `user="customer"`.
 
@@ -141,7 +151,8 @@ class Scorer:
             StoreCorruptError: a stored memory is damaged.
             MissingExtraError: pyarrow is not installed.
         """
-        parts = scored_rows(self, requests, named_columns(columns, named))
+        given = self.artifact.config.mapping if mapping is None else mapping_from(mapping)
+        parts = scored_rows(self, requests, named_columns(columns, named), given)
         return table_of((row for rows in parts for row in rows), score_columns(self.schema))
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
