@@ -35,7 +35,36 @@ Track = Annotated[
     ),
 ]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
-Until = Annotated[int | None, typer.Option("--until", help="Use only events before this time, UTC seconds.")]
+
+
+def moment_of(text: str) -> int:
+    """A time of the command line in UTC seconds: a whole number, or ISO 8601.
+
+    Raises:
+        UsageError: it is neither.
+
+    >>> moment_of("1764547200"), moment_of("2025-12-01T01:00+01:00")
+    (1764547200, 1764547200)
+    """
+    from lifelong.dataset.times import seconds_of
+
+    seconds = seconds_of(int(text) if text.lstrip("-").isdecimal() else text, "a time")
+    if seconds < 0:
+        raise UsageError(
+            f"a time of {text}", expected="a time from 1970 on", fix="give UTC seconds, or 2025-12-01T18:00"
+        )
+    return seconds
+
+
+_TIME = "UTC seconds, or ISO 8601 as in 2025-12-01T18:00 (UTC without a zone)"
+Until = Annotated[
+    int | None,
+    typer.Option("--until", parser=moment_of, metavar="TIME", help=f"Use only events before this time: {_TIME}."),
+]
+Time = Annotated[
+    int | None,
+    typer.Option("--time", parser=moment_of, metavar="TIME", help=f"Time of the request: {_TIME}; by default now."),
+]
 BaseRate = Annotated[
     str | None,
     typer.Option("--base-rate", help="True share of positives, for probabilities; per task as in buy=0.01,any=0.2."),

@@ -1,9 +1,10 @@
-"""Times as a file has them -> UTC seconds, by the rules of `prepare`."""
+"""Times as a file or a caller has them -> UTC seconds, by the rules of `prepare`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from numbers import Integral
 from typing import Any
 
 from lifelong.errors import UsageError
@@ -68,6 +69,37 @@ class TimeFormat:
         # Of a whole number as it is: a float has too few digits for nanoseconds.
         number = int(value) if isinstance(value, int) or str(value).isdecimal() else float(value)
         return int(number // PER_SECOND[self.unit])
+
+
+def seconds_of(time: object, name: str = "time") -> int:
+    """A time as a caller gives it, in UTC seconds; an ordinal stays what it is.
+
+    Args:
+        time: a whole number, a datetime or date, or an ISO 8601 text; one without a zone is taken as UTC.
+        name: of the argument, for the error.
+
+    Raises:
+        UsageError: it is none of these.
+
+    >>> seconds_of(datetime(2025, 12, 1, tzinfo=UTC)), seconds_of("2025-12-01"), seconds_of(1_764_547_200)
+    (1764547200, 1764547200, 1764547200)
+    """
+    if isinstance(time, Integral) and not isinstance(time, bool):
+        return int(time)
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = time.isoformat()
+    try:
+        if isinstance(time, str) and not time.isdecimal():
+            time = datetime.fromisoformat(time)
+        if isinstance(time, datetime):
+            return whole_seconds(time)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"{name} = {time!r}",
+        expected="UTC seconds, a whole number; a datetime; or a text of ISO 8601; UTC without a zone",
+        fix=f'give {name} as 1764547200, datetime(2025, 12, 1, tzinfo=UTC) or "2025-12-01T00:00:00Z"',
+    )
 
 
 def whole_seconds(moment: datetime) -> int:

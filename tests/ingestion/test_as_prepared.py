@@ -249,9 +249,6 @@ def test_a_file_of_requests_is_read_as_the_log_was_and_another_mapping_takes_its
     found = scorer.score_table(requests).to_pylist()
     known = [(row["user"], row["item"], row["known_user"]) for row in found]
     assert known == [("Jürgen", "Öl", True), ("Åsa", "Öl", True)]
-        ("Jürgen", "Öl", True),
-        ("Åsa", "Öl", True),
-    ]
     assert found[0]["score"] == pytest.approx(scorer.score("Jürgen", ["Öl"], time=1_583_712_000)[0].score)
     requests.write_text("user,item,time\nJürgen,Öl,1583712000\n")
     again = scorer.score_table(requests, mapping={})

@@ -1,14 +1,19 @@
 """Times of files of events are read as `prepare` reads those of a log."""
 
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
+from lifelong.cli.options import moment_of
 from lifelong.dataset.events import Schema
 from lifelong.dataset.mapping import mapping_from, mapping_of_events
 from lifelong.dataset.times import TimeFormat
 from lifelong.errors import ConfigError, UsageError
 from lifelong.online.ingestion.rows import EventRows, Problem
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
 
 SCHEMA = Schema(item_fields=("item",), event_types=False)
 
@@ -92,3 +97,41 @@ def test_a_topic_takes_no_mapping_that_leaves_rows_out():
     for setting in ({"query": "FROM log"}, {"labels": ["bought"]}):
         with pytest.raises(UsageError, match="for a topic"):
             StreamSettings(mapping=mapping_from(setting))
+
+
+MOMENT = 1_764_547_200
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        MOMENT,
+        np.int64(MOMENT),
+        datetime(2025, 12, 1, tzinfo=UTC),
+        datetime(2025, 12, 1),
+        datetime(2025, 12, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+        date(2025, 12, 1),
+        "2025-12-01",
+        "2025-12-01T00:00:00.9Z",
+        "2025-12-01 01:00+01:00",
+    ],
+)
+def test_a_moment_is_taken_in_every_form_wherever_a_caller_gives_one(time):
+    assert UserEvent("u", "i", time).time == ScoreRequest("u", ["i"], time).time == MOMENT
+    assert moment_of(str(time)) == MOMENT
+
+
+@pytest.mark.parametrize("time", ["now", "1764547200", 1.5, True, None, b"2025-12-01", "2025-13-01"])
+def test_what_is_no_moment_is_refused_with_the_forms_that_are(time):
+    with pytest.raises(UsageError, match=r"time = .*UTC seconds.*datetime.*ISO 8601"):
+        UserEvent("u", "i", time)
+    if time is not None:
+        with pytest.raises(UsageError, match=r"time = .*UTC seconds.*datetime.*ISO 8601"):
+            ScoreRequest("u", ["i"], time)
+
+
+@pytest.mark.parametrize("wrong", [{"user": 5}, {"item": None}, {"user": b"ann"}])
+def test_ids_of_an_event_that_are_no_texts_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"{name} = .*text of 1 to 256 characters"):
+        UserEvent(**{"user": "u", "item": "i", "time": MOMENT, **wrong})

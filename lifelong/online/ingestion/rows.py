@@ -24,6 +24,7 @@ from lifelong.online.memory.event import (
     event_problem,
     last_time,
     texts_hold,
+    time_problem,
     times_hold,
     whole_number,
 )
@@ -233,10 +234,12 @@ class EventRows:
                 time = self._times.seconds(time)
             except (ValueError, TypeError, OverflowError):
                 return Problem(f"time is {time!r}", self._times.expected, self.column["time"])
+        time = whole_number(time)
         event = UserEvent(
             user=text_of(values.get(self.column["user"])) or "",
             item=text_of(values.get(self.column["item"])) or "",
-            time=whole_number(time),
+            # One that is no number is no time, either.
+            time=time if type(time) is int else -1,
             event_type=text_of(values.get(self.column["event_type"])),
             fields=fields or None,
             event_id=None if self._event_id is None else text_of(values.get(self._event_id)),
@@ -247,6 +250,8 @@ class EventRows:
         if problem is None:
             return event
         column, found, expected = problem
+        if column == "time" and (wrong := time_problem(time, time_unit=self.time_unit)):
+            found, expected = wrong
         return Problem(f"{column} {found}", expected, self.column.get(column, self._event_id))
 
     def _value(self, value: Any) -> str | None:

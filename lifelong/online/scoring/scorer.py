@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,15 @@ from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, Usag
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.opening import AnyArtifact, AnyStore, as_store, open_artifact
-from lifelong.online.scoring.answer import Answer, Fields, Score, ScoreRequest, TaskScore, checked_requests
+from lifelong.online.scoring.answer import (
+    Answer,
+    Fields,
+    Score,
+    ScoreRequest,
+    TaskScore,
+    checked_requests,
+    checked_time,
+)
 from lifelong.online.scoring.online_items import OnlineItems
 from lifelong.online.scoring.tables import score_columns, scored_rows
 from lifelong.online.store.artifact_list import space_of
@@ -101,14 +110,19 @@ class Scorer:
             self.store.close()
 
     def score(
-        self, user: str, items: Sequence[str], *, time: int | None = None, profile: Fields | None = None
+        self,
+        user: str,
+        items: Sequence[str],
+        *,
+        time: int | datetime | str | None = None,
+        profile: Fields | None = None,
     ) -> list[Score]:
         """Scores of one user's candidates, in their order.
 
         Args:
             user: her id; an unknown user is scored from the empty memory.
             items: item ids; an unknown item is scored by its hash bucket and the fields that are known of it.
-            time: moment of the request, UTC seconds; now if None.
+            time: moment of the request, UTC seconds, a datetime or an ISO 8601 text (UTC without a zone); now if None.
             profile: user field -> value, for a model that was trained with profiles.
 
         Raises:
@@ -117,7 +131,7 @@ class Scorer:
             UsageError: the user is no id, the items are no list of ids, or the time is no number.
         """
         items = checked_items(user, items)
-        return self.score_many([ScoreRequest(user, items, time, profile=profile)])[0]
+        return self.score_many([ScoreRequest(user, items, checked_time(time), profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
         """Scores of many users' candidates, in the order of the requests."""
