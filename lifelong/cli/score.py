@@ -143,7 +143,7 @@ def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path, mapping: 
     from lifelong.dataset.mapping import mapping_from
     from lifelong.online.scoring.tables import score_table
 
-    given = scorer.artifact.config.mapping if mapping is None else mapping_from(mapping)
+    given = None if mapping is None else mapping_from(mapping)
     with terminal.progress("rows") as advance:
         rows = score_table(scorer, source, out, mapping=given, progress=lambda done: advance(done, done))
     return Reply({"rows": rows, "out": str(out)}, [f"Scored {rows:,} rows into {out}"])

@@ -51,11 +51,13 @@ class FileReader:
     Attributes:
         digest: of the lines that came; whoever takes lines counts them in.
         traces: of the events among them.
+        absent: columns of item fields that the file lacks.
     """
 
     path: Path
     rows: EventRows
     digest: Digest
+    absent: Sequence[str] = ()
 
     def __init__(
         self,
@@ -286,6 +288,7 @@ class FileReader:
             )
         if not self._asks:
             check_columns(head, [*self.rows.named, *self._selection.labels], file=self.path, expected=wanted, line=1)
+            self.absent = self.rows.absent(head)
         twice = [name for name in (head if self._asks else self.rows.read) if head.count(name) > 1]
         if twice:
             raise SourceError(
@@ -392,9 +395,12 @@ class FileReader:
         Raises:
             SourceError: a column is missing, or times are of another kind than the artifact's.
         """
+        empty = self._parquet.empty()
         if self._asks:
-            self._selection.check(self._parquet.empty())
-        elif self._parquet.check([*self.rows.named, *self._selection.labels], self.rows.kinds):
+            self._selection.check(empty)
+            return
+        self.absent = self.rows.absent(empty.schema.names)
+        if self._parquet.check([*self.rows.named, *self._selection.labels], self.rows.kinds):
             try:
                 self.rows = self.rows.in_seconds()
             except UsageError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +133,13 @@ class EventRows:
 
     @property
     def named(self) -> list[str]:
-        """The columns that every file must have: those of user, item and time, and all that the mapping names."""
-        said = (self.mapping.event_type, self._event_id, *(self.mapping.fields.get(name) for name in self.fields))
+        """The columns that every file must have: those of user, item and time, and of type and id if they are named."""
+        said = (self.mapping.event_type, self._event_id)
         return [*self.needed, *(name for name in said if name is not None)]
+
+    def absent(self, names: Collection[str]) -> list[str]:
+        """The columns of item fields that the mapping names and a file lacks."""
+        return [name for ours, name in self.mapping.fields.items() if ours in self.fields and name not in names]
 
     def skips(self, problem: Problem) -> bool:
         """Whether a row may be left out for its problem: the mapping says so where user, item, time or type lack."""

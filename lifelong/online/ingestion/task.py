@@ -142,6 +142,12 @@ def fold_file(
             if progress is not None:
                 progress(batch.done, size)
         total += waiting(writer.settle)
+    if reports and reader.absent:
+        logger.warning(
+            "%s has no column %s, which the mapping names: events of new items came without this field",
+            reader.path,
+            ", ".join(map(repr, reader.absent)),
+        )
     if reports and reader.held is not None:
         logger.warning(
             "%s, line %d: the last line has no line end yet, and was left for the next run; if it is complete, take it"

@@ -40,6 +40,7 @@ from lifelong.tables import named_columns, table_of
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.dataset.events import Schema
+    from lifelong.dataset.mapping import TableMapping
     from lifelong.online.store.artifact_list import StoreIdentity
     from lifelong.online.store.contract import MemoryStore
 
@@ -91,6 +92,7 @@ class Scorer:
         self.space, self._complete = store.bind(identity) if behind is None else behind.space, complete
         self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
         self.schema: Schema = artifact.config.dataset_schema
+        self.mapping: TableMapping | None = artifact.config.mapping
         self._first_known = artifact.vocabularies["item"].first_known
 
     def __repr__(self) -> str:
@@ -151,7 +153,8 @@ class Scorer:
             requests: a path, a glob, a list of them, or a table of another library (see `lifelong.tables`), one row per
                 candidate: `user`, `item`, optionally `time` (UTC seconds or a timestamp), item fields, and
                 `user.<field>` of profiles.
-            mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
+            mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared,
+                which does not apply to a table that lacks its columns and has `user` and `item`.
             columns: our name -> the table's name, for columns with other names.
             named: the same, by names: `user="customer"`.
 
@@ -165,7 +168,7 @@ class Scorer:
             StoreCorruptError: a stored memory is damaged.
             MissingExtraError: pyarrow is not installed.
         """
-        given = self.artifact.config.mapping if mapping is None else mapping_from(mapping)
+        given = None if mapping is None else mapping_from(mapping)
         parts = scored_rows(self, requests, named_columns(columns, named), given)
         return table_of((row for rows in parts for row in rows), score_columns(self.schema))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -103,6 +103,7 @@ class Answers(Protocol):
 
     schema: Schema
     online_items: OnlineItems
+    mapping: TableMapping | None
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
         """One answer per request."""
@@ -122,7 +123,7 @@ def score_table(
         scorer: artifact and store.
         source: the requests.
         out: where the scores go.
-        mapping: says which column is what; None for the names that columns have by themselves.
+        mapping: says which column is what, in place of that of the artifact's dataset.
         progress: called with the number of rows done.
 
     Returns:
@@ -153,7 +154,8 @@ def scored_rows(
         scorer: artifact and store.
         requests: a path, a glob, a list of them, or a table of another library.
         columns: our name -> the table's name, for columns with other names.
-        mapping: see `score_table`.
+        mapping: says which column is what, in place of that of the artifact's dataset; that one does not apply to a
+            table which lacks its columns and has `user` and `item`.
 
     Raises:
         UsageError: `requests` is none of these, or there is no such column.
@@ -171,14 +173,24 @@ class _Columns:
         self.fields = scorer.online_items.fields
         self.profile = [user_context(field) for field in scorer.schema.user_fields]
         self.names = ("user", "item", "time", *self.fields, *self.profile)
-        of_profile = {name: columns[name] for name in self.profile if name in columns}
-        others = {name: theirs for name, theirs in columns.items() if name not in of_profile}
+        self._of_profile = {name: columns[name] for name in self.profile if name in columns}
+        self._given = {name: theirs for name, theirs in columns.items() if name not in self._of_profile}
+        self._time_unit, self._kept = scorer.schema.time_unit, mapping is None
+        self._take(scorer.mapping if mapping is None else mapping)
+
+    def settle(self, names: Collection[str]) -> None:
+        """Leave the mapping of the dataset for a table that is of another form: one of requests, by their own names."""
+        own = {"user", "item"} <= set(names) and not {self.mapping.user, self.mapping.item} <= set(names)
+        if self._kept and own:
+            self._take(None)
+
+    def _take(self, mapping: TableMapping | None) -> None:
         self._strict = mapping is None
-        self.mapping: TableMapping = mapping_of_events(mapping, others, self.fields)
+        self.mapping: TableMapping = mapping_of_events(mapping, self._given, self.fields)
         roles = {name: getattr(self.mapping, name) for name in ("user", "item", "time")}
-        theirs = {**roles, **{name: self.mapping.fields.get(name, name) for name in self.fields}, **of_profile}
+        theirs = {**roles, **{name: self.mapping.fields.get(name, name) for name in self.fields}, **self._of_profile}
         self._ours = {name: ours for ours, name in theirs.items() if name != ours}
-        self._time_unit, self.time = scorer.schema.time_unit, self.mapping.time
+        self.time = self.mapping.time
         self._times = TimeFormat(self.mapping.time_unit, self.mapping.time_format)
         self._kinds: dict[str, ColumnKind] = {theirs.get(name, name): "value" for name in (*self.fields, *self.profile)}
         self._kinds |= {self.mapping.user: "id", self.mapping.item: "id", self.time: "moment"}
@@ -209,6 +221,7 @@ class _Columns:
         Raises:
             SourceError: there is one.
         """
+        self.settle(schema.names)
         if self._query is not None:
             return
         check_types(schema, self._kinds, file=file)
@@ -286,6 +299,8 @@ def _table_rows(table: Any, columns: _Columns) -> Iterator[Numbered]:
 
 
 def _csv(path: Path, columns: _Columns) -> Iterator[Numbered]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        columns.settle(next(csv.reader(file), []))
     text = columns.mapping.of_log
     with path.open(newline="", encoding=text.codec) as file:
         reader = text.rows(file)
