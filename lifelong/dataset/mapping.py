@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from lifelong.config import Record, plain, read_mapping
+from lifelong.config import Record, plain, read_mapping, suggestion
 from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.dataset.scales import SCALES
 from lifelong.errors import ConfigError, UsageError
@@ -56,7 +56,7 @@ def _check_names(names: Iterable[str]) -> None:
 class Text(Record):
     """How the rows of text files are written."""
 
-    delimiter: str = Field(default=",", min_length=1)
+    delimiter: str = ","
     header: bool = True
     """Whether the first line names the columns."""
     columns: Names = ()
@@ -69,7 +69,7 @@ class Text(Record):
     @classmethod
     def _tab(cls, value: str) -> str:
         value = {"\\t": "\t", "tab": "\t"}.get(value, value)
-        if set(value) & set('"\r\n'):
+        if not value or set(value) & set('"\r\n'):
             raise ValueError(f'{value!r} cannot separate values; give a character such as ";"')
         return value
 
@@ -334,9 +334,10 @@ def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fie
         elif name in TableMapping.model_fields:
             settings[name] = value
         else:
+            known = (*_ROLES, *fields)
             raise UsageError(
-                f"there is no column {name!r} to map",
-                expected=f"one of: {', '.join(dict.fromkeys([*_ROLES, *fields, *TableMapping.model_fields]))}",
+                f"there is no column {name!r} to map{suggestion(name, [*known, *TableMapping.model_fields])}",
+                expected=f"one of: {', '.join(known)}; or a setting of a mapping, such as time_unit",
                 fix="check the names in --column or in the --mapping file",
             )
     return _checked(settings, "by --column NAME=VALUE, or in a --mapping file")
@@ -348,11 +349,16 @@ def _checked(values: Mapping[str, Any], where: str) -> TableMapping:
         return TableMapping.model_validate(values)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or 'mapping'}: {_words(one)}" for one in error.errors()]
-        known = ", ".join(TableMapping.model_fields)
-        raise ConfigError(problems, fix=f"give the settings {where}; there are {known}") from None
+        fix = f"give the settings {where}"
+        if any(one["type"] == "extra_forbidden" for one in error.errors()):
+            fix += f"; there are {', '.join(TableMapping.model_fields)}"
+        elif any(one["loc"] == ("time_unit",) for one in error.errors()):
+            fix = 'for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"'
+        raise ConfigError(problems, fix=fix) from None
 
 
 def _words(problem: Mapping[str, Any]) -> str:
     """What is wrong with a setting."""
     words = {"missing": "is not given", "extra_forbidden": "there is no such setting"}
-    return words.get(problem["type"]) or plain(str(problem["msg"]))
+    found = f" (found {problem['input']!r})" if isinstance(problem["input"], str) else ""
+    return words.get(problem["type"]) or plain(str(problem["msg"])) + found

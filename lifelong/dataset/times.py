@@ -10,9 +10,6 @@ from typing import Any
 from lifelong.errors import UsageError
 from lifelong.tables import PER_SECOND
 
-UNITS = (*PER_SECOND, "iso", "ordinal")
-"""As in the mapping of `prepare`."""
-
 
 @dataclass(frozen=True, slots=True)
 class TimeFormat:
@@ -22,9 +19,6 @@ class TimeFormat:
         unit: "s", "ms", "us" or "ns" since 1970 (UTC), "iso" for texts such as 2017-11-25T18:00:00Z, or "ordinal".
         pattern: strptime pattern of a text instead, such as %d/%m/%Y %H:%M.
 
-    Raises:
-        UsageError: there is no such unit.
-
     >>> TimeFormat("iso").seconds("2017-11-25T18:00:00.7+01:00"), TimeFormat("ms").seconds("1511629200700")
     (1511629200, 1511629200)
     >>> TimeFormat(pattern="%d/%m/%Y").seconds("25/11/2017")
@@ -33,14 +27,6 @@ class TimeFormat:
 
     unit: str = "s"
     pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise UsageError(
-                f"time_unit = {self.unit!r}",
-                expected=f"one of: {', '.join(UNITS)}",
-                fix='for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"',
-            )
 
     @property
     def plain(self) -> bool:

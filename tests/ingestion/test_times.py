@@ -9,7 +9,6 @@ import pytest
 from lifelong.cli.options import moment_of
 from lifelong.dataset.events import Schema
 from lifelong.dataset.mapping import mapping_from, mapping_of_events
-from lifelong.dataset.times import TimeFormat
 from lifelong.errors import ConfigError, UsageError
 from lifelong.online.ingestion.rows import EventRows, Problem
 from lifelong.online.memory.event import UserEvent
@@ -67,7 +66,7 @@ def test_a_time_far_ahead_is_refused_in_every_unit():
 
 def test_wrong_units_are_refused():
     with pytest.raises(UsageError, match="time_unit"):
-        TimeFormat("days")
+        EventRows(SCHEMA, {"time_unit": "days"})
     with pytest.raises(UsageError, match="seconds"):
         EventRows(SCHEMA, {"time_unit": "ordinal"})
 
