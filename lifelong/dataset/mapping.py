@@ -38,6 +38,10 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
 _UNIT = "\x1f"
 """Stands for a delimiter of several characters, which the csv reader does not take; no text holds it."""
+JSON = "json"
+"""The only column of a file of JSON lines for a query: the object of the line, as text."""
+LOG = "log"
+"""The table of the rows of the log."""
 _ROLES = ("user", "item", "time", "event_type")
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
@@ -272,7 +276,7 @@ class TableMapping(_Section):
     @property
     def of_log(self) -> Text:
         """How the files of the log are written."""
-        return self.tables.get("log", self)
+        return self.tables.get(LOG, self)
 
     @property
     def sections(self) -> tuple[ItemsMapping | UsersMapping, ...]:

@@ -7,15 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from lifelong.dataset.mapping import LOG
 from lifelong.errors import ConfigError, require
-from lifelong.tables import is_clock, utc_seconds
+from lifelong.tables import is_clock, quoted, utc_seconds
 
 SANDBOX = ("enable_external_access = false", "lock_configuration = true")
 """Settings of an engine that can reach no file, network or setting any more."""
-JSON = "json"
-"""The only column of a file of JSON lines: the object of the line, as text."""
-LOG = "log"
-"""The table of the rows of the log."""
 _ROW_BY_ROW = {"PROJECTION", "FILTER", "ORDER_BY", "EMPTY_RESULT"}
 """Operators of a plan that make one row, or none, of each row; next to scans."""
 
@@ -45,15 +42,6 @@ def running(query: str, *, setting: str = "query", tables: Collection[str], fix:
             fix=f"correct the query: it is SQL of DuckDB over the tables {', '.join(tables)};"
             f" values of text files are texts: TRY_CAST(price AS DOUBLE){fix}",
         ) from error
-
-
-def quoted(name: str) -> str:
-    """A name in SQL.
-
-    >>> quoted("first name")
-    '"first name"'
-    """
-    return '"' + name.replace('"', '""') + '"'
 
 
 class RowQuery:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.dataset.mapping import TableMapping, Text
-from lifelong.dataset.query import JSON
+from lifelong.dataset.mapping import JSON, TableMapping, Text
 from lifelong.dtypes import BoolArray
 from lifelong.errors import ConfigError, SourceError, UsageError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten

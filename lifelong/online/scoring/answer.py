@@ -50,7 +50,8 @@ class ScoreRequest:
         # A text is a sequence, too: each of its letters would be a candidate.
         if isinstance(self.items, str | bytes | Mapping) or not hasattr(self.items, "__len__"):
             raise UsageError(f"items = {self.items!r}", expected="a list of item ids", fix=_ITEMS)
-        object.__setattr__(self, "time", checked_time(self.time))
+        if (time := checked_time(self.time)) is not self.time:
+            object.__setattr__(self, "time", time)
         if self.fields is not None and (isinstance(self.fields, str | Mapping) or not hasattr(self.fields, "__len__")):
             raise UsageError(
                 f"fields = {self.fields!r}", expected="for each item: item field -> value, or None", fix=_FIELDS
@@ -73,7 +74,7 @@ def checked_time(time: object) -> int | None:
     Raises:
         UsageError: it is no time, or one that no moment is.
     """
-    seconds = None if time is None else seconds_of(time)
+    seconds = time if time is None or type(time) is int else seconds_of(time)
     if seconds is None or -(2**62) < seconds < 2**62:
         return seconds
     raise UsageError(f"time = {time!r}", expected="UTC seconds; None for now", fix="give the moment of the request")

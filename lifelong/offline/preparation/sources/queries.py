@@ -13,13 +13,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from lifelong.dataset.mapping import NamedTable, TableMapping, Text
-from lifelong.dataset.query import JSON, LOG, SANDBOX, quoted, running
+from lifelong.dataset.mapping import JSON, LOG, NamedTable, TableMapping, Text
 from lifelong.errors import SourceError
 from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources.parquet import ParquetFile, is_parquet
 from lifelong.offline.preparation.sources.table_rows import Opened, layout_of, open_rows
 from lifelong.offline.preparation.sources.text import Column, Layout, header_names, staged
+from lifelong.tables import quoted
 
 _JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 # JSON writes this character as an escape, so that no line holds it and each is one value.
@@ -101,6 +101,9 @@ class Tables:
     def __init__(self, connection: Any, files: Mapping[str, Sequence[Path]], mapping: TableMapping) -> None:
         self._connection = connection
         self._opened = {name: self._fill(name, list(paths), mapping) for name, paths in files.items()}
+        # Here and below: loaded where there is a query.
+        from lifelong.dataset.query import SANDBOX
+
         for setting in SANDBOX:
             connection.raw_sql(f"SET {setting}")
 
@@ -144,6 +147,8 @@ class Tables:
         Raises:
             ConfigError: it is not one SELECT, or cannot be computed.
         """
+        from lifelong.dataset.query import running
+
         connection, name = self._connection, f"lifelong_{setting.replace('.', '_')}"
         with running(query, setting=setting, tables=self._opened) as checked:
             connection.con.sql(checked).create(name)

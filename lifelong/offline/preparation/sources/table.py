@@ -17,8 +17,7 @@ from typing import Any
 
 import ibis
 
-from lifelong.dataset.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
-from lifelong.dataset.query import LOG, quoted
+from lifelong.dataset.mapping import LOG, ItemsMapping, TableMapping, UsersMapping, load_mapping
 from lifelong.errors import ConfigError
 from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.parquet import Kind
@@ -34,6 +33,7 @@ from lifelong.offline.preparation.sources.table_rows import (
     usable,
     wanted_of,
 )
+from lifelong.tables import quoted
 
 OPTIONS = None
 """They are the mapping's settings, which it checks itself."""
