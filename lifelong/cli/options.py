@@ -41,18 +41,20 @@ def moment_of(text: str) -> int:
     """A time of the command line in UTC seconds: a whole number, or ISO 8601.
 
     Raises:
-        UsageError: it is neither.
+        typer.BadParameter: it is neither.
 
     >>> moment_of("1764547200"), moment_of("2025-12-01T01:00+01:00")
     (1764547200, 1764547200)
     """
     from lifelong.dataset.times import seconds_of
 
-    seconds = seconds_of(int(text) if text.lstrip("-").isdecimal() else text, "a time")
+    try:
+        seconds = int(text) if text.isdecimal() else seconds_of(text)
+    except UsageError:
+        seconds = -1
     if seconds < 0:
-        raise UsageError(
-            f"a time of {text}", expected="a time from 1970 on", fix="give UTC seconds, or 2025-12-01T18:00"
-        )
+        # Click puts the name of the option before it.
+        raise typer.BadParameter(f"{text!r} is no time from 1970 on: give {_TIME}")
     return seconds
 
 
