@@ -6,7 +6,9 @@
 
 The bytes of a part that is left out go to the cells, so that every row has the same state. The logs are those of
 `other_logs.py` and Complete Journey. Every training sees as many examples. AUC and log loss are of the test period; a
-difference is the mean over seeds of (without the part) less (whole), each seed with the same examples and order.
+difference is that of (without the part) less (whole) of each seed, which have the same examples and order. `bytes` are
+those that a part takes of a memory, `score_us` how much longer a score of 100 candidates takes with it: medians of one
+process, the models take turns.
 
 With --dir, runs that are finished are not repeated. The last line is JSON.
 """
@@ -15,19 +17,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from other_logs import LOGS, commits
 
-from lifelong import evaluate, prepare, train
+from lifelong import Scorer, backfill, evaluate, open_artifact, open_store, prepare, train
 from lifelong.dataset.folder import Dataset
-from lifelong.tally.plan import PARTS
+from lifelong.tally.plan import NUMBER_BYTES, PARTS
 
 WITHOUT: dict[str, dict[str, Any]] = {
     "whole": {},
@@ -39,6 +44,8 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "kinds of cells": {"kind": 0},
     "slots": {},
 }
+REQUESTS = 4_000
+"""Scores of each model that are timed."""
 EXAMPLES = {"completejourney": 600_000, "films": 200_000, "flights": 400_000, "commits": 400_000}
 
 
@@ -75,12 +82,40 @@ def measured(dataset: Dataset, log: str, part: str, seed: int, out: Path, thread
         settings["periods"] = []
     with without(part):
         started = time.process_time()
-        artifact = train(dataset, "tally", out, progress=False, **settings)
+        artifact = train(dataset, "tally", out, overwrite=True, progress=False, **settings)
         seconds = time.process_time() - started
         result = evaluate(artifact, dataset, bootstrap=2, threads=threads)
     found = {name: float(result.metrics[name].value or 0) for name in ("auc", "log_loss")} | {"cpu_s": seconds}
     done.write_text(json.dumps(found))
     return found
+
+
+def costs(dataset: Dataset, folder: Path, parts: list[str]) -> dict[str, dict[str, float]]:
+    """Bytes of each part, and the median time of a score with all parts less that without this one."""
+    requests: dict[str, Iterator[Callable[[], object]]] = {}
+    bytes_of: dict[str, int] = {}
+    for part in parts:
+        with without(part):
+            artifact, store = open_artifact(folder / f"{part.replace(' ', '-')}-0"), open_store("memory://")
+            backfill(artifact, dataset, store)
+            scorer = Scorer(artifact, store)
+        users, items = [name for name, _ in islice(store.scan(), 200)], list(islice(artifact.catalogue.ids.ids(), 100))
+        requests[part] = cycle([partial(scorer.score, user, items) for user in users])
+        layout = scorer.runtime.counting.plan.layout
+        bytes_of[part] = sum(NUMBER_BYTES * math.prod(each.shape) for each in layout if each.name != "cell")
+    took: dict[str, list[float]] = {part: [] for part in parts}
+    for _ in range(REQUESTS):
+        for part in parts:
+            score = next(requests[part])
+            started = time.perf_counter()
+            score()
+            took[part].append(1e6 * (time.perf_counter() - started))
+    median = {part: statistics.median(times[REQUESTS // 10 :]) for part, times in took.items()}
+    return {
+        part: {"bytes": bytes_of["whole"] - bytes_of[part], "score_us": round(median["whole"] - median[part], 1)}
+        for part in parts
+        if part != "whole"
+    } | {"whole": {"score_us": round(median["whole"], 1)}}
 
 
 def main() -> None:
@@ -106,7 +141,11 @@ def main() -> None:
                     row = measured(dataset, log, part, seed, out, arguments.threads)
                     found.setdefault(log, {}).setdefault(part, []).append(row)
                     print(f"{log:<16} {seed} {part:<15} {json.dumps(row)}", flush=True)
-    print(json.dumps({log: summary(rows) for log, rows in found.items()}))
+        log = arguments.logs[0]
+        cost = costs(
+            prepared(log, folder / log, arguments.git), folder / log, list(dict.fromkeys(["whole", *found[log]]))
+        )
+    print(json.dumps({log: summary(rows) for log, rows in found.items()} | {f"costs on {log}": cost}))
 
 
 def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:

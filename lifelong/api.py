@@ -197,7 +197,7 @@ def compare(
     models: str | Sequence[str] | Mapping[str, AnyConfig] = "all",
     out: Path | str | None = None,
     *,
-    seeds: int | Sequence[int] = 1,
+    seeds: int | Sequence[int] = 3,
     reference: str | None = None,
     config: AnyConfig = None,
     max_minutes: float | None = None,
@@ -214,7 +214,7 @@ def compare(
         dataset: a prepared dataset, or its folder.
         models: "all", names, or name -> settings of its own (a dict, a TOML file or a `RunConfig`).
         out: folder of the runs and the report (`index.html`); by default next to the dataset, `data-comparison`.
-        seeds: how many runs of each model, or which seeds.
+        seeds: how many runs of each model, or which seeds; fewer than three carry no claim.
         reference: the model that the others are compared with; the first by default.
         config: settings of all models; their own ones and named ones win.
         max_minutes: limit of one training.

@@ -162,25 +162,14 @@ def test_progress_that_is_false_is_silent_everywhere(folder: Path) -> None:
 def test_training_and_comparing_from_python_use_the_models_recipe_where_nothing_is_named(folder: Path) -> None:
     (folder / "tally.toml").write_text("[train]\nlearning_rate = 0.01\n")
     for config in (None, {"learning_rate": 0.01}, folder / "tally.toml"):
-        made = lifelong.train(
-            folder / "data",
-            "tally",
-            folder / "by-recipe",
-            config=config,
-            overwrite=True,
-            epochs=1,
-            state=1024,
-            progress=False,
-        )
+        named: dict[str, Any] = {"config": config, "overwrite": True, "epochs": 1, "state": 1024, "progress": False}
+        made = lifelong.train(folder / "data", "tally", folder / "by-recipe", **named)
         settings = made.config.run["train"]
         assert settings["max_epochs"] == 1 and settings["learning_rate"] == (0.01 if config else 0.003)
-        assert (settings["initial_vectors"], settings["max_history"], settings["schedule"]) == (
-            "crossfitted",
-            8192,
-            "cosine",
-        )
+        found = [settings[name] for name in ("initial_vectors", "max_history", "schedule")]
+        assert found == ["crossfitted", 8192, "cosine"]
     of: dict[str, dict[str, object]] = {"tally": {"state": 1024}}
-    lifelong.compare(folder / "data", of, folder / "compared", epochs=1, progress=False)
+    lifelong.compare(folder / "data", of, folder / "compared", epochs=1, seeds=1, progress=False)
     compared = lifelong.open_artifact(folder / "compared" / "runs" / "tally-seed0" / "artifact")
     assert compared.config.run["train"]["initial_vectors"] == "crossfitted"
 

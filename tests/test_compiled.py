@@ -73,13 +73,10 @@ def call(place: Path, *, temporary: Path, home: str = "/nonexistent") -> tuple[s
     return result, folder, int(hits)
 
 
-def only_read(place: Path) -> None:
+def installed(place: Path) -> Path:
+    """Lets what is there only be read; gives a folder for temporary files."""
     for path in place.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    place.chmod(0o555)
-
-
-def temporary_folder(place: Path) -> Path:
     folder = place / "temporary"
     folder.mkdir()
     folder.chmod(0o777)
@@ -95,9 +92,7 @@ def test_what_was_compiled_is_kept_next_to_the_source_where_that_can_be_written(
 
 
 def test_where_neither_the_package_nor_home_can_be_written_a_folder_of_the_user_is_made(place: Path) -> None:
-    only_read(place)
-    place.chmod(0o755)
-    temporary = temporary_folder(place)
+    temporary = installed(place)
     result, folder, hits = call(place, temporary=temporary)
     assert (result, hits) == ("8", 0) and Path(folder).is_relative_to(temporary)
     (made,) = temporary.iterdir()
@@ -106,13 +101,12 @@ def test_where_neither_the_package_nor_home_can_be_written_a_folder_of_the_user_
 
 
 def test_a_folder_that_others_may_write_is_not_used_and_functions_run_without(place: Path) -> None:
-    only_read(place)
-    place.chmod(0o755)
-    temporary = temporary_folder(place)
+    temporary = installed(place)
     user = NOBODY if os.getuid() == 0 else os.getuid()
     planted = temporary / f"lifelong-{user}"
     planted.mkdir()
     planted.chmod(0o777)
+    os.chown(planted, user, -1)
     assert call(place, temporary=temporary) == ("8", "None", 0)
     assert not any(planted.iterdir())
 
@@ -122,9 +116,7 @@ def test_what_came_with_the_package_is_used_where_it_can_only_be_read(place: Pat
     shipped.mkdir()
     shipped.chmod(0o777)
     call(place, temporary=place)
-    only_read(place)
-    place.chmod(0o755)
-    temporary = temporary_folder(place)
+    temporary = installed(place)
     result, folder, hits = call(place, temporary=temporary)
     assert (result, hits) == ("8", 1) and Path(folder).is_relative_to(temporary)
 

@@ -42,14 +42,8 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         load_config(path, ["train.clip=much", "nonsense"])
     text = str(caught.value)
     assert len(caught.value.problems) == 5
-    for part in (
-        "train.seed",
-        "'learning_rate'",
-        "did you mean 'model'",
-        "train.clip",
-        "'nonsense' is not of the form",
-    ):
-        assert part in text
+    parts = ("train.seed", "'learning_rate'", "did you mean 'model'", "train.clip", "'nonsense' is not of the form")
+    assert all(part in text for part in parts)
 
 
 def test_forgotten_section_is_suggested() -> None:

@@ -46,10 +46,16 @@ def tags_of(path: str) -> frozenset[Tag]:
     return parse_wheel_filename(path)[3]
 
 
-def test_the_wheel_is_one_of_linux_and_macos_and_not_of_windows(checkout: Path, tmp_path: Path) -> None:
-    done = build(checkout, tmp_path)
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    done = build(checkout, folder)
     assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_the_wheel_is_one_of_linux_and_macos_and_not_of_windows(wheel: Path) -> None:
     tags = tags_of(wheel.name)
     assert tags & set(sys_tags())
     for version in ((3, 11), (3, 12), (3, 13)):
@@ -66,12 +72,7 @@ def test_the_wheel_is_one_of_linux_and_macos_and_not_of_windows(checkout: Path, 
     assert "Root-Is-Purelib: true" in text
 
 
-def test_the_description_is_the_readme_without_links_to_files_that_an_installation_lacks(
-    checkout: Path, tmp_path: Path
-) -> None:
-    done = build(checkout, tmp_path)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_description_is_the_readme_without_links_to_files_that_an_installation_lacks(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as files:
         message = BytesParser(policy=policy.compat32).parsebytes(files.read("lifelong-0.2.0.dist-info/METADATA"))
     assert message["Description-Content-Type"] == "text/markdown"

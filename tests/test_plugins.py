@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,24 @@ def run(*words: str, cwd: Path, extra: Path | None = None, code: int = 0) -> str
     return done.stdout if code == 0 else done.stderr
 
 
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+    """What other packages have registered: nothing yet."""
+    found: dict[str, dict[str, Any]] = {kind: {} for kind in plugins._REGISTERED}
+    monkeypatch.setattr(plugins, "_REGISTERED", found)
+    return found
+
+
+@pytest.fixture
+def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: object) -> Path:
+    """The entry points of an installed package, which are yet to be written; its modules lie in the same place."""
+    folder = tmp_path / "lifelong_shop-0.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: lifelong-shop\nVersion: 0.1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return folder / "entry_points.txt"
+
+
 @pytest.fixture(scope="module")
 def fading(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `lifelong new model fading` lays down."""
@@ -106,8 +125,8 @@ def test_an_imported_model_source_store_and_metric_are_trained_compared_and_serv
     ours = ("lifelong", "--import", "fading", "--import", "parts")
     run(*ours, "prepare", "own_noise", "--out", "data", cwd=fading)
     quick = ("--set", "train.max_examples=300", "--set", "train.threads=1")
-    words = ("compare", "data", "--models", "fading,popularity", "--out", "report", "--sweep", "none", "--jobs", "2")
-    compared = json.loads(run(*ours, *words, *quick, "--json", cwd=fading))
+    words = ("compare", "data", "--models", "fading,popularity", "--out", "report", "--sweep", "none")
+    compared = json.loads(run(*ours, *words, "--seeds", "1", "--jobs", "2", *quick, "--json", cwd=fading))
     rows = {row["model"]: row["metrics"] for row in compared["rows"]}
     assert rows["fading"]["brier"]["low"] < rows["fading"]["brier"]["value"] < rows["fading"]["brier"]["high"]
     artifact = "report/runs/fading-seed0/artifact"
@@ -115,21 +134,15 @@ def test_an_imported_model_source_store_and_metric_are_trained_compared_and_serv
     scored = run("lifelong", "--import", "parts", "score", artifact, "--store", "nowhere://x",
                  "--user", "u", "--items", "i1", "--json", cwd=fading)  # fmt: skip
     assert json.loads(scored)["scores"][0]["item"] == "i1"
-    assert "no model 'fading'" in run(
-        "lifelong", "train", "data", "--model", "fading", "--out", "x", cwd=fading, code=2
-    )
+    words = ("train", "data", "--model", "fading", "--out", "x")
+    assert "no model 'fading'" in run("lifelong", *words, cwd=fading, code=2)
 
 
-def test_an_installed_package_needs_no_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = tmp_path / "lifelong_shop-0.1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: lifelong-shop\nVersion: 0.1.0\n")
+def test_an_installed_package_needs_no_import(tmp_path: Path, entries: Path, registered: Any) -> None:
     (tmp_path / "own_shop.py").write_text("class Shop: ...\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    entries = installed / "entry_points.txt"
     entries.write_text("[lifelong.stores]\nshop = own_shop:Shop\n")
     assert Registry("stores", {})["shop"].__name__ == "Shop" and list(Registry("stores", {"a": 1})) == ["a", "shop"]
-    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+    registered["stores"] = {}
     (tmp_path / "own_broken.py").write_text("1 / 0\n")
     entries.write_text("[lifelong.stores]\nshop = own_broken:Shop\n")
     with pytest.raises(UsageError, match=r"own_broken:Shop.*: ZeroDivisionError: .*uninstall lifelong-shop"):
@@ -151,13 +164,9 @@ def test_a_module_that_ends_the_process_while_it_is_imported_is_named(tmp_path: 
     assert done.returncode == 1 and "'script' calls sys.exit(" in done.stderr
 
 
-def test_an_installed_package_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = tmp_path / "lifelong_exits-0.1.0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: lifelong-exits\nVersion: 0.1.0\n")
-    (installed / "entry_points.txt").write_text("[lifelong.stores]\nexits = own_exits:Shop\n")
+def test_an_installed_package_that_ends_the_process_is_named(tmp_path: Path, entries: Path) -> None:
+    entries.write_text("[lifelong.stores]\nexits = own_exits:Shop\n")
     (tmp_path / "own_exits.py").write_text("raise SystemExit\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(PluginError, match=r"own_exits:Shop.*stores 'exits'.* calls sys\.exit\(None\)"):
         Registry("stores", {})["exits"]
 
@@ -195,8 +204,7 @@ def test_a_command_that_can_be_typed_again_imports_what_this_one_did(monkeypatch
     )
 
 
-def test_names_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+def test_names_are_checked(registered: object) -> None:
     registry = Registry("stores", {"mine": repr}, reserved=["all"])
     register("stores", "other", print)
     register("stores", "other", print)
@@ -209,8 +217,7 @@ def test_names_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["mine", "all"])
-def test_a_name_of_this_package_is_refused_at_the_first_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+def test_a_name_of_this_package_is_refused_at_the_first_use(name: str, registered: object) -> None:
     registry = Registry("stores", {"mine": repr}, reserved=["all"])
     register("stores", name, print)
     for use in (list, lambda stores: stores["mine"], lambda stores: "nothing" in stores):
@@ -218,8 +225,7 @@ def test_a_name_of_this_package_is_refused_at_the_first_use(name: str, monkeypat
             use(registry)
 
 
-def test_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+def test_a_store_that_is_none_is_refused(registered: object) -> None:
     register("stores", "empty", lambda url, read_only=False: {})
     register("stores", "short", lambda url: {})
     with pytest.raises(UsageError, match=r"what empty:// opens, of type dict, lacks shared, bind, .*Expected: a store"):
@@ -232,12 +238,11 @@ def test_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.torch
-def test_a_model_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_none_is_refused(registered: dict[str, dict[str, Any]]) -> None:
     pytest.importorskip("torch")
     from lifelong.offline.models import MODELS
     from lifelong.offline.models.base import MemoryModel
 
-    monkeypatch.setattr(plugins, "_REGISTERED", {"models": {}})
     register("models", "other", type("Other", (), {}))
     register("models", "bare", type("Bare", (MemoryModel,), {"title": "Bare"}))
     with pytest.raises(UsageError, match=r"the model 'other' is a class Other. Expected: a subclass of MemoryModel"):
@@ -245,19 +250,18 @@ def test_a_model_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(UsageError, match=r"'bare', Bare, lacks Config, source, state"):
         MODELS["bare"]
     for name in ("sim_soft", "all"):
-        monkeypatch.setattr(plugins, "_REGISTERED", {"models": {}})
+        registered["models"] = {}
         register("models", name, type("Other", (), {}))
         with pytest.raises(UsageError, match=f"models named '{name}', which this package has"):
             MODELS["hpmn"]
 
 
 @pytest.mark.full
-def test_a_source_that_gives_no_log_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_source_that_gives_no_log_is_refused(registered: object, tmp_path: Path) -> None:
     ibis, pyarrow = pytest.importorskip("ibis"), pytest.importorskip("pyarrow")
     from lifelong.offline.preparation.prepare import prepare
     from lifelong.offline.preparation.sources import RawLog
 
-    monkeypatch.setattr(plugins, "_REGISTERED", {"sources": {}})
     table = pyarrow.table({"user": ["a"], "item": ["b"]})
     register("sources", "pairs", lambda connection, paths, options: [])
     register("sources", "timeless", lambda *given: RawLog("x", ibis.memtable(table)))
@@ -326,11 +330,10 @@ register("sources", "short", nothing)
 
 
 @pytest.fixture
-def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: object) -> Path:
     """A module whose parts all fail, imported in this process and to be imported in others."""
     (tmp_path / "failing.py").write_text(FAILING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(plugins, "_REGISTERED", {kind: {} for kind in plugins._REGISTERED})
     monkeypatch.setattr(plugins, "_imported", set())
     monkeypatch.setenv(plugins.VARIABLE, "")
     monkeypatch.delitem(sys.modules, "failing", raising=False)
@@ -362,9 +365,7 @@ def test_a_source_that_raises_is_named_with_its_error_and_line(failing: Path) ->
 
 
 @pytest.mark.full
-def test_a_full_disk_and_a_file_that_is_not_there_are_no_fault_of_a_source(
-    failing: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_and_a_file_that_is_not_there_are_no_fault_of_a_source(failing: Path) -> None:
     pytest.importorskip("ibis")
     from lifelong.offline.preparation.prepare import prepare
 
@@ -378,7 +379,7 @@ def test_a_full_disk_and_a_file_that_is_not_there_are_no_fault_of_a_source(
         prepare("movielens", [failing / "nothing"], failing / "data")
 
 
-def test_a_store_whose_methods_take_other_arguments_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_whose_methods_take_other_arguments_is_refused(registered: dict[str, dict[str, Any]]) -> None:
     class Earlier(InMemoryStore):
         def read_many(self, names):  # type: ignore[no-untyped-def, override]
             return [None for _ in names]
@@ -386,12 +387,11 @@ def test_a_store_whose_methods_take_other_arguments_is_refused(monkeypatch: pyte
         def clock(self, now):  # type: ignore[no-untyped-def, override]
             return now
 
-    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {"earlier": lambda url, *, read_only: Earlier()}})
-    with pytest.raises(
-        UsageError, match="read_many, clock of what earlier:// opens, of type Earlier, cannot be called"
-    ):
+    registered["stores"] = {"earlier": lambda url, *, read_only: Earlier()}
+    said = "read_many, clock of what earlier:// opens, of type Earlier, cannot be called"
+    with pytest.raises(UsageError, match=said):
         open_store("earlier://x")
-    monkeypatch.setitem(plugins._REGISTERED["stores"], "right", lambda url, *, read_only: InMemoryStore())
+    registered["stores"]["right"] = lambda url, *, read_only: InMemoryStore()
     assert isinstance(open_store("right://x"), InMemoryStore)
 
 

@@ -13,6 +13,7 @@ from lifelong import Scorer, ScoreRequest, UserEvent
 from lifelong.errors import LifelongError, RequestError, UsageError
 
 EVENT = {"user": "u1", "item": "i1", "time": 1_600_000_000}
+PLACE: dict[str, Any] = {"partition": 0, "offsets": []}
 WRONG = [5, 3.5, b"bytes", ["a", 1], {1: 2}, object(), object, [None]]
 
 
@@ -41,10 +42,7 @@ def calls(artifact, store, scorer, dataset) -> dict[str, tuple[Callable[..., Any
             {"events": [], "source": "s", "partition": 0, "offsets": []},
         ),
         "UserEvent": (apply, {**EVENT, "event_type": "view", "fields": {"category": "c1"}, "event_id": "a"}),
-        "create_app": (
-            lifelong.create_app,
-            {**given, **dict.fromkeys(("api_keys", "dataset", "settings"))},
-        ),
+        "create_app": (lifelong.create_app, {**given, **dict.fromkeys(("api_keys", "dataset", "settings"))}),
         "Scorer": (Scorer, {**given, "base_rate": None}),
         "score": (scorer.score, request),
         "answer": (scorer.answer, {"requests": []}),

@@ -27,6 +27,7 @@ Rate = Annotated[float, Field(gt=0, lt=1)]
 NO_BASE_RATE = (
     "negatives were sampled, so the rate of positives in the world is not known; state a base rate to get probabilities"
 )
+NO_CALIBRATOR = "this artifact has no calibrator: none could be fitted on its validation examples"
 
 
 class Calibrator(BaseModel):

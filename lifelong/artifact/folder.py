@@ -38,7 +38,7 @@ from pydantic import (
     model_validator,
 )
 
-from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.calibration import NO_CALIBRATOR, Calibrator
 from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import AGAIN, MANIFEST, METRICS, ArtifactManifest, check_files, read_manifest
 from lifelong.config import Record
@@ -459,7 +459,7 @@ class Artifact:
         """
         calibrator = self.calibrator(task)
         if calibrator is None:
-            return None, "this artifact has no calibrator: none could be fitted on its validation examples"
+            return None, NO_CALIBRATOR
         return calibrator.probability(logit, base_rate)
 
     def calibrator(self, task: str | None = None) -> Calibrator | None:

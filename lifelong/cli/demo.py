@@ -176,11 +176,14 @@ def _configs(dataset: Dataset, minutes: float | None, changes: list[str]) -> dic
 
 
 def _compared(steps: _Steps, dataset: Dataset, out: Path, configs: dict[str, RunConfig]) -> Comparison:
+    from lifelong.cli.serving_cost import serving_of
     from lifelong.offline.training.study import RunsFailedError, Study, run_study
 
     steps.next("Train tally and hpmn, fit LightGBM and two baselines; measure all on the same test examples")
     shutil.rmtree(out / "runs", ignore_errors=True)
-    outcome = run_study(dataset, out, Study(configs), progress=lambda text: steps.terminal.say(f"  {text}"))
+    outcome = run_study(
+        dataset, out, Study(configs), measure=serving_of, progress=lambda text: steps.terminal.say(f"  {text}")
+    )
     for name, reason in outcome.failures.items():
         raise RunsFailedError(f"{name}: {reason}")
     for row in outcome.comparison.rows:
@@ -306,6 +309,7 @@ def _commands(online: Online, explained: Explanation, upcoming: _Upcoming, out: 
         f"lifelong score {artifact} --store {store} --user {user} --items {items} {at}",
         f"lifelong score {artifact} --store {store} --user {user} --items {upcoming.bought[0]} {at}"
         f" --explain --data {out / 'data'}",
+        f"lifelong compare {out / 'data'} --models tally,gbdt,counts,popularity --seeds 3 --out {out / 'compared'}",
     ]
 
 
@@ -331,8 +335,14 @@ def _summary(
     for candidate in sorted(explained.candidates, key=lambda candidate: -candidate.score):
         took = "is in it" if candidate.item in upcoming.bought else "is not in it"
         lines.append(f"  item {candidate.item:<12} score {candidate.score:6.2f}   {took}")
-    lines += ["", f"Report: {page}", "", "To serve, and to ask for a score:"]
-    return [*lines, *(f"  {command}" for command in commands)]
+    *served, compared = (f"  {command}" for command in commands)
+    lines += ["", f"Report: {page}", "", "To serve, and to ask for a score:", *served]
+    return [
+        *lines,
+        "",
+        "One training of each was compared. To see whether three say the same, by default settings:",
+        compared,
+    ]
 
 
 def _replay_document(online: Online) -> dict[str, Any]:

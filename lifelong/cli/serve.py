@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from lifelong.online.ingestion.kafka_client import KafkaAddress
     from lifelong.online.serving.keys import KeyFile
     from lifelong.online.serving.logs import LogFormat
+    from lifelong.online.serving.owner import WriterTask
+    from lifelong.online.serving.service import Service
     from lifelong.online.serving.settings import ServiceConfig, ServiceSettings
     from lifelong.online.serving.writer import Writer
-    from lifelong.online.serving.writer_process import WriterTask
     from lifelong.online.store.contract import MemoryStore
 
 
@@ -109,8 +112,8 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
 
     shown = {"store": without_password(plan.store), "keys": plan.keys is not None}
 
-    def ready(artifact_id: str, address: str) -> None:
-        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, plan.log)
+    def ready(artifact_id: str, example: _Example, address: str) -> None:
+        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, example, plan.log)
 
     with contextlib.ExitStack() as around:
         if workers > 1 and plan.store.startswith("rocksdb://"):
@@ -122,7 +125,7 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
             served = app.state.service.artifact
             if served.path.resolve() != plan.artifact.resolve():
                 _say(terminal, f"The store was switched to {served.path}: that artifact is served.", plan.log)
-            announce = partial(ready, served.id)
+            announce = partial(ready, served.id, _example(app.state.service))
             if workers == 1:
                 run(app, host=host, port=port, ready=announce)
         if workers > 1:
@@ -217,7 +220,8 @@ def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
 def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Opened]:
     """The artifact, and a store that a process of its own opens meanwhile and writes to."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.online.serving.writer import OwnerProcess, Writer
+    from lifelong.online.serving.owner import OwnerProcess
+    from lifelong.online.serving.writer import Writer
 
     with contextlib.closing(Writer(OwnerProcess(_task(artifact, url, settings, log)))) as writer:
         opened = Artifact.open(artifact)
@@ -230,7 +234,7 @@ def _get_ready(artifact: Artifact) -> None:
     import lifelong.online.serving.app  # noqa: F401
 
     if any(part.cells is not None for part in artifact.require_memory()):
-        from lifelong.online.memory.counting import compile_reads
+        from lifelong.online.memory.state import compile_reads
 
         # The other process begins at the front, so that each compiles half.
         compile_reads(backwards=True)
@@ -239,8 +243,8 @@ def _get_ready(artifact: Artifact) -> None:
 @contextlib.contextmanager
 def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
     """The process that owns the store, for several workers; gives the folder in which they find it."""
+    from lifelong.online.serving.owner import OwnerProcess
     from lifelong.online.serving.run import shared_folder
-    from lifelong.online.serving.writer import OwnerProcess
 
     with (
         shared_folder() as folder,
@@ -254,16 +258,17 @@ def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log
 def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
     """The artifact, and a store that the writer of all workers owns."""
     from lifelong.artifact.folder import Artifact
+    from lifelong.online.serving.owner import JoinedOwner
     from lifelong.online.serving.run import held
     from lifelong.online.serving.writer import Writer
 
-    with held(folder), contextlib.closing(Writer(folder)) as writer:
+    with held(folder), contextlib.closing(Writer(JoinedOwner(folder))) as writer:
         opened = Artifact.open(artifact)
         yield opened, writer.open(), writer
 
 
 def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> WriterTask:
-    from lifelong.online.serving.writer_process import WriterTask
+    from lifelong.online.serving.owner import WriterTask
     from lifelong.online.store.descriptors import raise_descriptor_limit
 
     # The writer has the same limit.
@@ -271,13 +276,34 @@ def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -
     return WriterTask(url, artifact.resolve(), settings.late, settings.event_log, settings.max_ahead, log)
 
 
-def _announce(terminal: Terminal, document: dict[str, Any], log: LogFormat) -> None:
+_Example = tuple[str | None, list[str]]
+"""A user who has a memory, None where nobody has one, and items of the catalogue."""
+
+
+def _example(service: Service) -> _Example:
+    from lifelong.errors import StoreUnavailableError
+
+    ids = service.artifact.catalogue.ids
+    items = [ids.id_at(place) for place in range(min(len(ids), 2))]
+    # A service starts without its store, and is not ready until that is back.
+    with contextlib.suppress(StoreUnavailableError):
+        return next((user for user, _ in service.store.scan(service.scorer.space)), None), items
+    return None, items
+
+
+def _announce(terminal: Terminal, document: dict[str, Any], example: _Example, log: LogFormat) -> None:
     terminal.emit(document)
     address = document["address"]
     _say(terminal, f"Serving {document['artifact'][:12]} from {document['store']} at {address}  (Ctrl-C stops)", log)
+    if log == "json":
+        # Nobody copies a command from there, and a log that is kept is no place for a user's id.
+        return
+    user, items = example
     key = " -H 'X-API-Key: KEY'" if document["keys"] else ""
-    body = """'{"user": "U", "items": ["I1", "I2"]}'"""
-    _say(terminal, f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score", log)
+    body = shlex.quote(json.dumps({"user": user or "anybody", "items": items}, ensure_ascii=False))
+    terminal.say(f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score")
+    if user is None:
+        terminal.say("No user has a memory yet: whoever is asked about is scored as a new user.")
 
 
 def _say(terminal: Terminal, message: str, log: LogFormat) -> None:

@@ -9,7 +9,8 @@ from typing import Literal
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import UsageError
+from lifelong.errors import ArtifactError, StoreForeignError, UsageError
+from lifelong.online.store.artifact_list import StoredArtifact
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.opening import open_store
 
@@ -115,3 +116,26 @@ def opened_store(store: AnyStore, *, read_only: bool = False) -> Iterator[Memory
     opened, own = as_store(store, read_only=read_only)
     with contextlib.closing(opened) if own else contextlib.nullcontext():
         yield opened
+
+
+def open_stored(stored: StoredArtifact) -> Artifact:
+    """An artifact of a store's list, from the folder where it was.
+
+    Raises:
+        StoreForeignError: it is not there.
+    """
+    try:
+        found = Artifact.open(Path(stored.identity.path)) if stored.identity.path else None
+    except ArtifactError as error:
+        raise _lost(stored, error.found) from error
+    if found is None or found.id != stored.id:
+        raise _lost(stored, f"there is another one in {stored.identity.path}" if found else "its folder is not known")
+    return found
+
+
+def _lost(stored: StoredArtifact, why: str) -> StoreForeignError:
+    return StoreForeignError(
+        f"the store also holds memories of artifact {stored.id[:12]}, which cannot be opened: {why}",
+        expected="every artifact that the store holds memories of",
+        fix=f"put it back, or drop its memories: lifelong switch --drop {stored.id[:12]}",
+    )

@@ -41,7 +41,7 @@ class Parts:
         factors: widths of the fixed factors of the first item fields; () for no sums.
         kind: width of the embedding of a kind of cell.
         products: whether the logit has products of the target's embedding with the context.
-        steady: weight of the second head; None to choose it on validation.
+        steady: weight of the second head, which does not learn if it is 0; None to choose it on validation.
     """
 
     clock: bool = True

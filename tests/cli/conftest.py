@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,6 @@ from typing import Any
 import pytest
 
 from lifelong.cli import main
-from lifelong.dataset.folder import Dataset
-from lifelong.testing.datasets import tiny_dataset
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,16 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The console script of an environment that is not on the path."""
+    path = tmp_path / "my env" / "bin" / "lifelong"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!{sys.executable}\nimport sys\nfrom lifelong.cli import main\nsys.exit(main())\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def call(*words: object) -> Outcome:
         code = main([str(word) for word in words])
@@ -53,12 +62,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def artifact() -> Path:
     """HPMN with periods 1, 2, 4 on `tiny_dataset`, untrained; `tests/assets/make_tiny_artifact.py` wrote it."""
     return Path(__file__).parents[1] / "assets" / "tiny_artifact"
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """What the artifact was made for."""
-    return tiny_dataset(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """`compare` and `tune`: budgets, sweep, jobs, settings files, costs of serving."""
 
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +21,12 @@ from support.artifacts import tiny_artifact
 from lifelong.api import compare
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.compare import command_line
+from lifelong.cli.compare import compare as compare_command
 from lifelong.cli.model_settings import model_configs
+from lifelong.cli.paper import paper
 from lifelong.cli.serving_cost import serving_of
 from lifelong.errors import MissingExtraError, UsageError
+from lifelong.offline.evaluation.significance import LEAST_SEEDS
 
 pytestmark = pytest.mark.torch
 QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--set", "train.threads=1")
@@ -30,9 +35,26 @@ QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100",
 # compare
 
 
+def test_what_is_compared_by_default_is_trained_often_enough_for_a_claim():
+    for function in (compare_command, compare, paper):
+        assert inspect.signature(function).parameters["seeds"].default == LEAST_SEEDS
+
+
 @pytest.mark.slow
 def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
-    words = ("--models", "counts,dnn", "--examples", "150", "--sweep", "5,all", "--sweep-examples", "50", *QUICK)
+    words = (
+        "--models",
+        "counts,dnn",
+        "--examples",
+        "150",
+        "--sweep",
+        "5,all",
+        "--sweep-examples",
+        "50",
+        "--seeds",
+        "1",
+        *QUICK,
+    )
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0
     document = outcome.document
@@ -46,6 +68,15 @@ def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
     assert json.loads((folder / "artifact" / "metrics.json").read_text())["examples_seen"] == 150
 
 
+def test_no_page_recommends_fewer_seeds():
+    # The pages of results record what was measured, with however many seeds.
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", *(page for page in (root / "docs").rglob("*.md") if "results" not in page.parts)]
+    commands = [line for page in pages for line in page.read_text().splitlines() if "lifelong " in line]
+    given = [int(seeds) for line in commands for seeds in re.findall(r"--seeds (\d+)", line)]
+    assert given and min(given) >= LEAST_SEEDS
+
+
 def test_without_matplotlib_nothing_is_trained(run, dataset, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     outcome = run("compare", dataset.folder, "--models", "popularity", "--out", tmp_path / "report")
@@ -56,8 +87,8 @@ def test_without_matplotlib_nothing_is_trained(run, dataset, tmp_path, monkeypat
 
 
 def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(run, dataset, tmp_path):
-    words = ("--models", "popularity,dnn", "--set", "dnn.train.device=cuda", "--sweep", "none", "--json")
-    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words)
+    words = ("--models", "popularity,dnn", "--set", "dnn.train.device=cuda", "--sweep", "none", "--seeds", "1")
+    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 1
     assert list(outcome.document["failures"]) == ["dnn-seed0"]
     assert [row["model"] for row in outcome.document["rows"]] == ["popularity"]
@@ -72,7 +103,7 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
     monkeypatch.setattr(registry, "MODELS", few)
     monkeypatch.setattr(registry, "PRESETS", {})
     monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
-    words = ("compare", dataset.folder, "--sweep", "none", "--json")
+    words = ("compare", dataset.folder, "--sweep", "none", "--seeds", "1", "--json")
     document = run(*words, "--out", tmp_path / "all").document
     assert [row["model"] for row in document["rows"]] == ["popularity"]
     (left_out,) = document["notes"]
@@ -88,7 +119,6 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
         (["--models", "hpmn,nonsense"], "nonsense"),
         (["--set", "hpmn.width=3"], "hpmn.width"),
         (["--set", "popularity.nonsense=3"], "nonsense"),
-        (["--only-equal"], "no budget is given"),
         (["--sweep", "few"], "--sweep 'few'"),
         (["--max-hours", "0"], "--max-hours 0"),
         (["--jobs", "0"], "jobs"),
@@ -116,27 +146,11 @@ def test_a_file_in_the_place_of_the_report_is_bad_usage(run, dataset, tmp_path):
 @pytest.mark.slow
 def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_again(dataset, tmp_path):
     out = tmp_path / "report"
-    words = [
-        sys.executable,
-        "-m",
-        "lifelong",
-        "compare",
-        dataset.folder,
-        "--models",
-        "popularity,gru4rec",
-        "--out",
-        out,
-    ]
-    options = ["--jobs", "2", "--sweep", "none", "--set", "train.validate_every=200"]
-    options += [
-        "--set",
-        "train.batch_targets=64",
-        "--set",
-        "train.patience=1000000",
-        "--set",
-        "train.max_examples=15000",
-    ]
-    command = [str(word) for word in [*words, *options, "--set", "gru4rec.width=4"]]
+    words = ["compare", str(dataset.folder), "--models", "popularity,gru4rec", "--seeds", "1"]
+    words += ["--out", str(out), "--sweep", "none"]
+    sets = ("train.validate_every=200", "train.batch_targets=64", "train.patience=1000000", "train.max_examples=15000")
+    words += ["--jobs", "2", *(word for each in (*sets, "gru4rec.width=4") for word in ("--set", each))]
+    command = [sys.executable, "-m", "lifelong", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     result = out / "runs" / "popularity-seed0" / "result-test.json"
     checkpoint = out / "runs" / "gru4rec-seed0" / "artifact.checkpoint" / "state.safetensors"
@@ -156,35 +170,30 @@ def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_
 
 @pytest.mark.slow
 def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path):
-    words = ("--models", "sim,sim_soft", "--sweep", "none", "--set", "sim.embedding=3", *QUICK)
+    words = ("--models", "sim,sim_soft", "--seeds", "1", "--sweep", "none", "--set", "sim.embedding=3", *QUICK)
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
-    assert [(row["model"], row["title"]) for row in outcome.document["rows"]] == [
-        ("sim", "SIM (hard)"),
-        ("sim_soft", "SIM (soft)"),
-    ]
+    rows = [(row["model"], row["title"]) for row in outcome.document["rows"]]
+    assert rows == [("sim", "SIM (hard)"), ("sim_soft", "SIM (soft)")]
     assert [result["model"] for result in outcome.document["results"]] == ["sim", "sim_soft"]
 
 
 def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, dataset, tmp_path):
-    words = ("--models", "dnn,dnn_counts", "--sweep", "5,all", "--set", "dnn.embedding=3", *QUICK)
+    words = ("--models", "dnn,dnn_counts", "--seeds", "1", "--sweep", "5,all", "--set", "dnn.embedding=3", *QUICK)
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0, outcome.stdout
     document = outcome.document
-    assert [(row["model"], row["title"]) for row in document["rows"]] == [
-        ("dnn", "DNN"),
-        ("dnn_counts", "DNN + counts"),
-    ]
+    rows = [(row["model"], row["title"]) for row in document["rows"]]
+    assert rows == [("dnn", "DNN"), ("dnn_counts", "DNN + counts")]
     assert document["rows"][1]["differences"]["auc"]["low"] is not None
     assert [result["config"]["model"]["embedding"] for result in document["results"]] == [3, 3]
     assert document["costs"]["dnn"]["state_bytes"] and document["costs"]["dnn_counts"]["state_bytes"] is None
-    assert [(point["model"], point["events"]) for point in document["sweep"]][2:] == [
-        *(("dnn_counts", 5), ("dnn_counts", None))
-    ]
+    points = [(point["model"], point["events"]) for point in document["sweep"]]
+    assert points[2:] == [("dnn_counts", 5), ("dnn_counts", None)]
 
 
 def test_a_command_can_be_typed_again(tmp_path):
-    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "only_equal": True, "jobs": None, "max_hours": 3.0}
-    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --only-equal --max-hours 3"
+    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "open": True, "jobs": None, "max_hours": 3.0}
+    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --open --max-hours 3"
     assert command_line("compare", {"terminal": object(), "data": Path("data"), **given}) == expected
 
 
@@ -218,10 +227,11 @@ def test_one_file_serves_comparisons_of_some_of_its_models_too(tmp_path):
     assert {name: (of.model, of.train.clip) for name, of in made.items()} == {"dnn": ({"embedding": 4}, 0.5)}
 
 
-def test_a_section_of_no_model_is_refused(tmp_path):
+@pytest.mark.parametrize(("name", "found"), [("all", r"all\.toml has \[dnm\]"), ("no", r"no\.toml")])
+def test_a_section_of_no_model_and_a_file_that_cannot_be_read_are_named(tmp_path, name, found):
     (tmp_path / "all.toml").write_text("[dnm]\nembedding = 4\n")
-    with pytest.raises(UsageError, match=r"all\.toml has \[dnm\]"):
-        model_configs(["dnn"], [tmp_path / "all.toml"], [])
+    with pytest.raises(UsageError, match=found):
+        model_configs(["dnn"], [tmp_path / f"{name}.toml"], [])
 
 
 def test_tuned_settings_reach_their_own_model_alone(tmp_path):
@@ -231,11 +241,6 @@ def test_tuned_settings_reach_their_own_model_alone(tmp_path):
     assert (made["hpmn"].train.learning_rate, made["hpmn"].model) == (0.1, {"width": 9})
     assert (made["dnn"].train.learning_rate, made["dnn"].model) == (0.003, {})
     assert model_configs(["dnn"], [tuned], [])["dnn"].train.learning_rate == 0.003
-
-
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"no\.toml"):
-        model_configs(["dnn"], [tmp_path / "no.toml"], [])
 
 
 # costs of serving
@@ -279,18 +284,7 @@ def test_a_model_that_cannot_be_served_has_no_cost_of_serving(dataset, tmp_path)
 @pytest.mark.slow
 def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path):
     out = tmp_path / "dnn.toml"
-    words = (
-        "--model",
-        "dnn",
-        "--trials",
-        "2",
-        "--examples",
-        "100",
-        "--set",
-        "model.dropout=0.25",
-        "--set",
-        "train.threads=1",
-    )
+    words = ("--model", "dnn", "--trials", "2", "--examples", "100", "--set", "model.dropout=0.25", *QUICK[-2:])
     outcome = run("tune", dataset.folder, *words, "--out", out, "--json")
     assert outcome.code == 0
     assert len(outcome.document["trials"]) == 2
@@ -302,7 +296,7 @@ def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path
     trained = json.loads((artifact / "metrics.json").read_text())["config"]
     assert trained["train"]["learning_rate"] == tables["train"]["learning_rate"]
     assert trained["model"] == tables["model"]
-    words = ("--models", "popularity,dnn", "--config", out, "--sweep", "none", *QUICK)
+    words = ("--models", "popularity,dnn", "--config", out, "--sweep", "none", "--seeds", "1", *QUICK)
     assert run("compare", dataset.folder, *words, "--out", tmp_path / "report").code == 0
     compared = json.loads((tmp_path / "report/runs/dnn-seed0/artifact/metrics.json").read_text())["config"]
     assert compared["model"] == tables["model"]

@@ -2,7 +2,10 @@
 
 import json
 import re
+import shlex
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,14 +36,26 @@ def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> N
 
 
 def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
-    from html import unescape
-
-    from lifelong.online.serving.schemas import OneBody
+    from lifelong.online.serving.bodies import OneBody
 
     page = unescape((made / "report" / "index.html").read_text())
     body = re.search(r"-d '(\{.*?\})'", page)
     assert body is not None
     OneBody.model_validate(json.loads(body[1]))
+
+
+def test_report_says_what_one_training_shows_and_ends_with_a_command_that_compares_three(made: Path, run: Any) -> None:
+    page = unescape((made / "report" / "index.html").read_text())
+    text = " ".join(re.sub(r"<[^>]+>", "", page).split())
+    assert "not measured" not in text and "No verdict" not in text
+    assert re.search(r"Cost of 100 candidates after 1,000 events: [^.]*Tally [\d.]+ ms and [\d,]+ bytes a user", text)
+    commands = re.findall(r"^lifelong .*$", page.replace("</code>", "\n"), re.MULTILINE)
+    program, *words = shlex.split(commands[-1])
+    assert (program, words[0]) == ("lifelong", "compare")
+    quick = ("train.threads=1", "tally.train.max_examples=400", "gbdt.rounds=2")
+    outcome = run(*words, "--sweep", "none", *(word for one in quick for word in ("--set", one)), "--json")
+    assert outcome.code == 0
+    assert {row["seeds"] for row in outcome.document["rows"]} == {3}
 
 
 def test_every_model_was_measured_on_the_same_examples(made: Path) -> None:

@@ -87,12 +87,8 @@ def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
         assert outcome.code == 1 and str(tmp_path / "file") in outcome.error["found"], outcome
 
 
-def test_commands_name_the_program_where_it_is_not_on_the_path(tmp_path):
+def test_commands_name_the_program_where_it_is_not_on_the_path(program, tmp_path):
     """Where it was called by its path, also from the new folder; they are run as printed."""
-    program = tmp_path / "my env" / "bin" / "lifelong"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom lifelong.cli import main\nsys.exit(main())\n")
-    program.chmod(0o755)
     shell = {**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
 
     def sh(command, folder):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -206,29 +207,18 @@ def test_the_module_is_the_command_line():
     assert "nonsense" in done.stderr
 
 
-def test_main_takes_words():
-    assert main(["doctor", "--json"]) == 0
-
-
-def test_a_printed_command_runs_where_it_is_printed(tmp_path):
+def test_a_printed_command_runs_where_it_is_printed(program, tmp_path):
     """A program that is not on the path names itself by its path, and what it prints runs."""
-    program = tmp_path / "environment" / "bin" / "lifelong"
-    program.parent.mkdir(parents=True)
-    program.write_text(f"#!{sys.executable}\nimport sys\nfrom lifelong.cli import main\nsys.exit(main())\n")
-    program.chmod(0o755)
-    elsewhere = {**os.environ, "PATH": "/usr/bin:/bin"}
-    failed = subprocess.run(
-        [program, "nonsense"], cwd=tmp_path, env=elsewhere, capture_output=True, text=True, check=False
-    )
-    printed = failed.stderr.rpartition("to do: ")[2].strip()
-    assert printed == "environment/bin/lifelong --help"
-    assert (
-        subprocess.run(printed.split(), cwd=tmp_path, env=elsewhere, capture_output=True, check=False).returncode == 0
-    )
-    onpath = {**elsewhere, "PATH": f"{program.parent}:/usr/bin:/bin"}
-    failed = subprocess.run(
-        [program, "nonsense"], cwd=tmp_path, env=onpath, capture_output=True, text=True, check=False
-    )
+
+    def called(words, path):
+        environment = {**os.environ, "PATH": path}
+        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    elsewhere = "/usr/bin:/bin"
+    printed = called([program, "nonsense"], elsewhere).stderr.rpartition("to do: ")[2].strip()
+    assert printed == "'my env/bin/lifelong' --help"
+    assert called(shlex.split(printed), elsewhere).returncode == 0
+    failed = called([program, "nonsense"], f"{program.parent}:{elsewhere}")
     assert failed.stderr.endswith("to do: lifelong --help\n")
 
 

@@ -20,11 +20,8 @@ from lifelong import plugins  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 SETTINGS = {"max_epochs": 3, "patience": 9, "max_targets": 10, "validate_every": 0.5, "validation_examples": 100}
-QUICK = (
-    *(word for name, value in SETTINGS.items() for word in ("--set", f"train.{name}={value}")),
-    "--set",
-    "train.threads=1",
-)
+SETTINGS |= {"threads": 1}
+QUICK = tuple(word for name, value in SETTINGS.items() for word in ("--set", f"train.{name}={value}"))
 WATCH = '''
 """Notes how many validations TensorBoard's files hold at each validation."""
 
@@ -88,18 +85,8 @@ def test_each_trial_of_a_search_is_a_run_and_giving_up_is_no_failure(run, datase
 
     monkeypatch.setattr(tuning, "_PATIENT_TRIALS", 1)
     monkeypatch.setattr(tuning, "_PATIENT_VALIDATIONS", 0)
-    words = (
-        "--trials",
-        "6",
-        "--examples",
-        "200",
-        "--set",
-        "train.threads=1",
-        "--track",
-        "mlflow",
-        "--track",
-        "tensorboard",
-    )
+    words = ["--trials", "6", "--examples", "200", "--set", "train.threads=1"]
+    words += ["--track", "mlflow", "--track", "tensorboard"]
     outcome = run("tune", dataset.folder, "--model", "dnn", "--out", tmp_path / "t.toml", *words, "--json")
     states = [trial["state"] for trial in outcome.document["trials"]]
     assert "given up" in states
@@ -123,11 +110,7 @@ def test_the_processes_of_a_comparison_write_curves_while_they_train(dataset, tm
         capture_output=True,
         text=True,
         check=False,
-        env={
-            **os.environ,
-            "MLFLOW_EXPERIMENT_NAME": "shop",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
+        env=os.environ | {"MLFLOW_EXPERIMENT_NAME": "shop", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
     for name in ("dnn-seed0", "dnn-seed1"):
@@ -153,9 +136,8 @@ def test_a_registered_name_that_gives_no_callback_is_bad_usage(run, dataset, tmp
 
 def test_a_server_that_does_not_answer_is_said_before_any_training(run, dataset, tmp_path, client):
     mlflow.set_tracking_uri("http://127.0.0.1:9")
-    outcome = run(
-        "compare", dataset.folder, "--models", "popularity", "--out", tmp_path / "out", "--track", "mlflow", "--json"
-    )
+    words = ("--models", "popularity", "--out", tmp_path / "out", "--track", "mlflow", "--json")
+    outcome = run("compare", dataset.folder, *words)
     assert outcome.code == 1 and not (tmp_path / "out").exists()
     assert "MLflow cannot use http://127.0.0.1:9" in outcome.error["found"]
     assert "MLFLOW_TRACKING_URI" in outcome.error["fix"]

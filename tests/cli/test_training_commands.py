@@ -47,27 +47,8 @@ def test_prepare_for_machines_is_the_manifest(run, log, tmp_path):
     outcome = run("prepare", "taobao", log, "--out", tmp_path / "data", "--set", "seed=3", "--json")
     assert outcome.document["counts"]["users"] == 5
     assert outcome.document["negatives"]["seed"] == 3
-    assert outcome.document == {
-        "dataset": str(tmp_path / "data"),
-        **json.loads((tmp_path / "data/dataset.json").read_text()),
-    }
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (["--set", "nonsense=1"], "nonsense"),
-        (["--set", "cuts=[0.9,0.8]"], "cuts"),
-        (["--set", "seed"], "--set seed"),
-        (["--option", "x"], "--option x"),
-        (["--protocol", "magic"], "magic"),
-    ],
-)
-def test_a_wrong_setting_of_prepare_is_bad_usage_and_named(run, log, tmp_path, words, found):
-    outcome = run("prepare", "taobao", log, "--out", tmp_path / "data", *words, "--json")
-    assert outcome.code == 2
-    assert found in outcome.error["found"]
-    assert not (tmp_path / "data").exists()
+    written = json.loads((tmp_path / "data/dataset.json").read_text())
+    assert outcome.document == {"dataset": str(tmp_path / "data"), **written}
 
 
 def test_a_place_that_cannot_be_written_is_named(run, log):
@@ -116,22 +97,6 @@ def test_what_verify_says_to_do_makes_the_store_whole(run, artifact, filled, dat
     assert run(*command).code == 0
     outcome = run(*words)
     assert outcome.code == 0 and "Next" not in outcome.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (["--model", "hpnm"], "hpnm"),
-        (["--model", "hpmn", "--set", "train.nonsense=1"], "train.nonsense"),
-        (["--model", "hpmn", "--set", "model.nonsense=1"], "model.nonsense"),
-        (["--model", "hpmn", "--set", "nonsense"], "nonsense"),
-        (["--model", "hpmn", "--config", "/no/such.toml"], "such.toml"),
-    ],
-)
-def test_a_wrong_setting_of_train_is_bad_usage_and_named(run, dataset, tmp_path, words, found):
-    outcome = run("train", dataset.folder, *words, "--out", tmp_path / "artifact", "--json")
-    assert outcome.code == 2
-    assert found in outcome.error["found"]
 
 
 @pytest.mark.slow
@@ -218,25 +183,35 @@ def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is
     assert outcome.code == 1 and "overlaps what the artifact saw" in outcome.error["found"]
     assert run(*words, "--in-sample", "--json").document["in_sample"] is True
     assert "IN SAMPLE: the test period" in run(*words, "--in-sample").stdout.replace("\n", " ")
-    assert (
-        run("evaluate", tmp_path / "artifact", later.folder, "--bootstrap", "2", "--json").document["in_sample"]
-        is False
-    )
+    there = run("evaluate", tmp_path / "artifact", later.folder, "--bootstrap", "2", "--json").document
+    assert there["in_sample"] is False
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("command", "words", "found"),
     [
-        (["--delay", "soon"], "'soon' is not a duration"),
-        (["--split", "all"], "'--split': 'all' is not one of"),
-        (["--ranking-users", "5"], "--ranking-users without --ranking"),
-        (["--ranking-popular", "5"], "--ranking-popular without --ranking"),
+        *(("prepare", ("--set", word), found) for word, found in (("nonsense=1", "nonsense"), ("seed", "--set seed"))),
+        ("prepare", ("--set", "cuts=[0.9,0.8]"), "cuts"),
+        ("prepare", ("--option", "x"), "--option x"),
+        ("prepare", ("--protocol", "magic"), "magic"),
+        ("train", ("--model", "hpnm"), "hpnm"),
+        ("train", ("--model", "hpmn", "--set", "train.nonsense=1"), "train.nonsense"),
+        ("train", ("--model", "hpmn", "--set", "model.nonsense=1"), "model.nonsense"),
+        ("train", ("--model", "hpmn", "--set", "nonsense"), "nonsense"),
+        ("train", ("--model", "hpmn", "--config", "/no/such.toml"), "such.toml"),
+        ("evaluate", ("--delay", "soon"), "'soon' is not a duration"),
+        ("evaluate", ("--split", "all"), "'--split': 'all' is not one of"),
+        ("evaluate", ("--ranking-users", "5"), "--ranking-users without --ranking"),
+        ("evaluate", ("--ranking-popular", "5"), "--ranking-popular without --ranking"),
     ],
 )
-def test_a_wrong_option_of_evaluate_is_bad_usage(run, trained, dataset, words, found):
-    outcome = run("evaluate", trained, dataset.folder, *words, "--json")
+def test_a_wrong_setting_is_bad_usage_and_named(run, log, dataset, trained, tmp_path, command, words, found):
+    out = ("--out", tmp_path / "out")
+    of = {"prepare": ("taobao", log, *out), "train": (dataset.folder, *out), "evaluate": (trained, dataset.folder)}
+    outcome = run(command, *of[command], *words, "--json")
     assert outcome.code == 2
     assert found in outcome.error["found"]
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_place_that_the_result_cannot_have_is_said_before_the_work(run, dataset, tmp_path):

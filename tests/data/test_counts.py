@@ -11,12 +11,6 @@ from lifelong.dataset.events import Schema
 from lifelong.dataset.folder import Dataset
 from lifelong.offline.data import counts
 from lifelong.offline.data.counts import NEVER, count_features, feature_names, segmented_decay, standardising
-from lifelong.testing.datasets import tiny_dataset
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("counts") / "data")
 
 
 def naive_row(dataset: Dataset, user: int, row: int, time: int, position: int) -> dict[str, float]:

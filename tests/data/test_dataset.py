@@ -21,10 +21,8 @@ def test_another_format_version_is_refused(tmp_path: Path) -> None:
     tiny_dataset(tmp_path)
     manifest = json.loads((tmp_path / "dataset.json").read_text())
     (tmp_path / "dataset.json").write_text(json.dumps(manifest | {"format_version": 99, "of_another_release": 1}))
-    with pytest.raises(
-        DatasetError,
-        match=r"dataset format 99. Expected: 1, the format of this release. To do: prepare the dataset again",
-    ):
+    said = r"dataset format 99. Expected: 1, the format of this release. To do: prepare the dataset again"
+    with pytest.raises(DatasetError, match=said):
         Dataset(tmp_path)
 
 

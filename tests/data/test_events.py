@@ -27,11 +27,8 @@ def test_context_holds_gap_hour_and_monday_based_weekday() -> None:
 def test_ordinal_times_have_no_context_and_no_gap() -> None:
     schema = Schema(item_fields=("item",), event_types=True, time_unit="ordinal")
     assert (schema.history_fields, schema.context_fields) == (("item", "event_type"), ())
-    assert context_numbers(schema.context_fields, np.zeros((2, 3), np.int64), np.zeros((2, 3), np.int64)).shape == (
-        2,
-        3,
-        0,
-    )
+    time = np.zeros((2, 3), np.int64)
+    assert context_numbers(schema.context_fields, time, time).shape == (2, 3, 0)
 
 
 def test_a_history_row_is_item_fields_then_event_fields() -> None:

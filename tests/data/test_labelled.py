@@ -1,16 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.testing.datasets import tiny_dataset
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("labelled") / "data")
 
 
 def test_every_positive_has_a_negative_of_the_same_user_time_and_position(dataset: Dataset) -> None:

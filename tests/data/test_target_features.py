@@ -76,29 +76,16 @@ def plain(dataset: Dataset, example: Examples, vectors: dict[str, Float32Array])
     times = dataset.histories.time_N[dataset.histories.of(user)][:position].tolist()
     moments = sorted(set(times))
     number_VF = dataset.catalogue.number_VF
-    return {
-        **{f"user.{name}": value for name, value in of_user(rows, times, moments, now).items()},
-        "moment.hour": now // 3600 % 24,
-        "moment.weekday": (now // DAY + 3) % 7,
-        "moment.week_hour": (now // DAY + 3) % 7 * 24 + now // 3600 % 24,
-        **{f"item.{name}": value for name, value in of_value(rows, row, times, moments, now)},
-        **{
-            f"category.{name}": value
-            for name, value in of_value(
-                [int(number_VF[r, 1]) for r in rows], int(number_VF[row, 1]), times, moments, now
-            )
-        },
-        **{
-            f"{field}.{name}": value
-            for field, vector_VD in vectors.items()
-            for name, value in of_both(
-                vector_VD[number_VF[rows, list(vectors).index(field)]],
-                vector_VD[number_VF[row, list(vectors).index(field)]],
-                times,
-                now,
-            )
-        },
-    }
+    hour, weekday = now // 3600 % 24, (now // DAY + 3) % 7
+    found = {f"user.{name}": value for name, value in of_user(rows, times, moments, now).items()}
+    found |= {"moment.hour": hour, "moment.weekday": weekday, "moment.week_hour": weekday * 24 + hour}
+    found |= {f"item.{name}": value for name, value in of_value(rows, row, times, moments, now)}
+    categories, category = [int(number_VF[r, 1]) for r in rows], int(number_VF[row, 1])
+    found |= {f"category.{name}": value for name, value in of_value(categories, category, times, moments, now)}
+    for place, (field, vector_VD) in enumerate(vectors.items()):
+        both = of_both(vector_VD[number_VF[rows, place]], vector_VD[number_VF[row, place]], times, now)
+        found |= {f"{field}.{name}": value for name, value in both}
+    return found
 
 
 def of_user(rows: list[int], times: list[int], moments: list[int], now: int) -> dict[str, float]:

@@ -50,6 +50,35 @@ def test_a_model_does_not_differ_from_itself(seeds):
         assert difference.family_p == 1 and difference.detectable == 0
 
 
+def test_seeds_that_score_alike_are_as_sure_as_one_of_them():
+    one = runs_of(1.0).samples
+    rows = compare({"one": Runs("", one), "three": Runs("", one * 3)}, reference="one", resamples=50)
+    first, second = (row.metrics["auc"] for row in rows)
+    assert (first.low, first.high) == pytest.approx((second.low, second.high))
+    assert rows[1].differences["auc"].high == pytest.approx(0)
+
+
+def test_different_models_are_compared_on_the_same_users_and_seed_by_seed():
+    # Users and seeds differ far more than the models: only what is paired leaves a narrow difference.
+    rng = np.random.default_rng(0)
+    user, label = np.repeat(np.arange(40), 20), np.tile([0.0, 1.0], 400)
+    strength_N, noise_N = rng.normal(1, 1.5, 40)[user], rng.normal(size=800)
+    first = [noise_N + (strength_N + level) * label for level in (-1, 0, 1)]
+    second = [logit + 0.3 * label + rng.normal(0, 0.1, 800) for logit in first]
+    runs = {
+        name: Runs("", [Sample.of(label, logit, user) for logit in logits])
+        for name, logits in {"first": first, "the second": second, "shuffled": second[1:] + second[:1]}.items()
+    }
+    one, paired, shuffled = compare(runs, reference="first", resamples=200)
+    width = one.metrics["auc"].high - one.metrics["auc"].low
+    difference, other = paired.differences["auc"], shuffled.differences["auc"]
+    assert difference.high - difference.low < width / 5
+    assert other.high - other.low > width / 2
+    alone = compare({name: Runs("", run.samples[:1]) for name, run in runs.items()}, reference="first", resamples=200)
+    (first_auc, of_users) = alone[0].metrics["auc"], alone[1].differences["auc"]
+    assert of_users.high - of_users.low < (first_auc.high - first_auc.low) / 3
+
+
 def test_an_interval_holds_what_another_training_would_give():
     def runs(*shifts):
         return Runs("", [Sample(one.label, one.logit + shift * one.label, one.user) for shift in shifts])

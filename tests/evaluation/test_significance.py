@@ -52,6 +52,12 @@ def test_weights_of_one_give_the_point_estimates_of_all_metrics():
     assert {name: float(value[0]) for name, value in values.items()} == pytest.approx(metrics.all_metrics(sample))
 
 
+def test_calibration_bins_that_are_off_in_opposite_directions_do_not_cancel_in_any_resample():
+    # Probabilities .25 and .75 where half is positive: each user has one bin off by +.25 and one off by -.25.
+    sample = Sample.of([1, 0, 1, 0] * 5, np.log([1 / 3, 1 / 3, 3.0, 3.0] * 5), np.repeat(np.arange(5), 4))
+    assert bootstrap({"": sample}, resamples=20)[""]["ece"] == pytest.approx(0.25)
+
+
 def test_a_model_that_scores_all_alike_is_at_one_half_in_every_resample():
     sample = Sample.of([1, 0, 1, 0], np.zeros(4), [0, 0, 1, 1])
     assert Resampler(sample).values(draw_weights(2, 20, np.random.default_rng(0)))["auc"].tolist() == [0.5] * 20
@@ -106,25 +112,49 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 50 <= covered <= 60
 
 
-def seeds_and_users(*, seeds, of_users, of_seeds, worlds, resamples=400):
-    """Resampled values of K seeds in worlds whose true value is 0: `[worlds, K, R]`, each with its own deviations."""
-    rng = np.random.default_rng(0)
-    users = rng.normal(0, of_users, (worlds, 1, 1)) + rng.normal(0, of_users, (worlds, 1, resamples))
-    return users + rng.normal(0, of_seeds, (worlds, seeds, 1))
+def seeds_and_users(*, seeds, of_seeds, of_pairs, worlds, resamples=300):
+    """Resampled values of K seeds in worlds whose true value is 0: `[worlds, K, R]`.
+
+    Users' noise has deviation 1 where the seeds share it, and `of_pairs` where each seed has its own; a resample has
+    both once more. Seeds themselves have deviation `of_seeds`.
+    """
+    rng = np.random.default_rng(seeds)
+    shared_W1R = rng.normal(size=(worlds, 1, 1)) + rng.normal(size=(worlds, 1, resamples))
+    pairs_WKR = rng.normal(size=(worlds, seeds, 1)) + rng.normal(size=(worlds, seeds, resamples))
+    return shared_W1R + of_pairs * pairs_WKR + of_seeds * rng.normal(size=(worlds, seeds, 1))
 
 
+def intervals_of(drawn_WKR):
+    """Lower and upper ends, `[2, worlds]`."""
+    return np.quantile([over_seeds(drawn_KR) for drawn_KR in drawn_WKR], [0.025, 0.975], axis=1)
+
+
+# Two seeds that differ far more than users' noise explains are not here: they cover .9, and nothing may be claimed.
 @pytest.mark.parametrize(
-    ("seeds", "of_users", "of_seeds"), [(3, 0.0, 1.0), (3, 0.5, 1.0), (3, 1.0, 0.1), (5, 0.0, 1.0), (5, 0.5, 1.0)]
+    ("seeds", "of_seeds"), [(1, 0), (2, 0), (2, 1), *((seeds, effect) for seeds in (3, 5, 10) for effect in (0, 1, 3))]
 )
-def test_intervals_over_users_and_seeds_cover_the_truth_about_as_often_as_they_say(seeds, of_users, of_seeds):
-    drawn = seeds_and_users(seeds=seeds, of_users=of_users, of_seeds=of_seeds, worlds=600)
-    found = [interval(over_seeds(drawn_KR)) for drawn_KR in drawn]
-    covered = np.mean([low <= 0 <= high for low, high in found])
-    assert 0.92 <= covered <= 0.985
-    if of_seeds > of_users:
-        # Without seeds in them they would promise far too much.
-        alone = np.mean([low <= 0 <= high for low, high in (interval(drawn_KR.mean(axis=0)) for drawn_KR in drawn)])
-        assert alone < 0.9
+@pytest.mark.parametrize("of_pairs", [0.0, 0.7])
+def test_intervals_over_users_and_seeds_cover_the_truth_as_often_as_they_say(seeds, of_seeds, of_pairs):
+    low_W, high_W = intervals_of(seeds_and_users(seeds=seeds, of_seeds=of_seeds, of_pairs=of_pairs, worlds=1000))
+    assert 0.93 <= np.mean((low_W <= 0) & (high_W >= 0)) <= 0.97
+
+
+def test_an_interval_over_users_only_covers_the_truth_too_rarely_where_seeds_differ():
+    drawn_WKR = seeds_and_users(seeds=3, of_seeds=2.0, of_pairs=0.0, worlds=500)
+    low_W, high_W = np.quantile(drawn_WKR.mean(axis=1), [0.025, 0.975], axis=1)
+    assert np.mean((low_W <= 0) & (high_W >= 0)) < 0.85
+
+
+@pytest.mark.parametrize("of_pairs", [0.0, 0.7])
+def test_where_seeds_agree_more_of_them_make_no_interval_wider(of_pairs):
+    worlds = {
+        seeds: seeds_and_users(seeds=seeds, of_seeds=0.0, of_pairs=of_pairs, worlds=300) for seeds in (1, 2, 3, 5, 10)
+    }
+    width = [float(np.median(np.ptp(intervals_of(drawn_WKR), axis=0))) for drawn_WKR in worlds.values()]
+    assert width[1:] == pytest.approx(np.minimum(width[0], width[1:]), rel=0.02)
+    # Seeds that differ by no more than users' noise makes them differ have no part in the interval.
+    alike_KR = np.tile(worlds[1][0], (5, 1))
+    assert over_seeds(alike_KR) == pytest.approx(alike_KR[0])
 
 
 def test_a_difference_of_the_stated_power_is_found_in_four_of_five_repetitions():
@@ -136,15 +166,31 @@ def test_a_difference_of_the_stated_power_is_found_in_four_of_five_repetitions()
     assert 0.75 <= found / 500 <= 0.86
 
 
-def test_equally_many_seeds_get_the_same_draws_and_other_numbers_others():
-    three, five = np.random.default_rng(0).normal(size=(3, 40)), np.random.default_rng(1).normal(size=(5, 40))
-    assert np.array_equal(over_seeds(three, seed=1), over_seeds(three.copy(), seed=1))
-    assert not np.array_equal(over_seeds(three, seed=1), over_seeds(three, seed=2))
-    assert not np.allclose(over_seeds(five, seed=1)[:20], over_seeds(five[:3], seed=1)[:20])
-    assert np.array_equal(over_seeds(np.ones((4, 9))), np.ones(9))
-    # One seed of three is far better: what is drawn lies further above the mean than below it, and by Student's t.
-    drawn = over_seeds(np.repeat([[0.0], [0.0], [1.0]], 500, axis=1))
-    assert (drawn.min(), drawn.max()) == pytest.approx((1 / 3 - 2.6886 / 3, 1 / 3 + 2.6886 * 2 / 3), abs=1e-3)
+def test_the_seeds_part_alone_is_stretched_as_students_t():
+    # Without users' noise the interval is that of the t test: 2/3 +- 4.303 * sqrt(1/3 / 3).
+    drawn = over_seeds(np.repeat([[0.0], [1.0], [1.0]], 40_000, axis=1))
+    assert interval(drawn) == pytest.approx((2 / 3 - 4.303 / 3, 2 / 3 + 4.303 / 3), abs=0.02)
+    assert np.array_equal(drawn, over_seeds(np.repeat([[0.0], [1.0], [1.0]], 40_000, axis=1)))
+
+
+def test_models_with_equally_many_seeds_are_paired_seed_by_seed_and_others_are_not():
+    level_K1, rng = np.array([[0.0], [3.0], [9.0]]), np.random.default_rng(0)
+    users_R = rng.normal(size=4000)
+    first_KR, second_KR = level_K1 + users_R, level_K1 + 0.5 + users_R
+    assert over_seeds(first_KR, second_KR) == pytest.approx(-0.5)
+    assert np.std(over_seeds(first_KR, second_KR[::-1])) > 2
+    # One seed of the second has no spread of its own: what is left is the first's.
+    alone = over_seeds(first_KR, second_KR[:1])
+    assert np.std(alone) == pytest.approx(np.std(over_seeds(level_K1 + 0 * users_R)), rel=0.05)
+    # Two seeds of the second add to the variance.
+    assert np.std(over_seeds(first_KR, second_KR[:2])) > np.std(alone)
+    assert over_seeds(first_KR, second_KR[:1]).mean() == pytest.approx(4 - 0.5, abs=0.3)
+
+
+def test_a_resample_in_which_a_metric_is_not_defined_stays_undefined_over_seeds():
+    drawn = over_seeds(np.array([[0.1, np.nan, 0.3], [0.2, np.nan, 0.9]]))
+    assert np.isnan(drawn).tolist() == [False, True, False]
+    assert np.isnan(over_seeds(np.full((2, 3), np.nan))).all()
 
 
 def test_a_corrected_p_value_is_never_below_the_uncorrected_one():

@@ -103,14 +103,6 @@ def place_of_the_moment(self, *_):
     self._before = self._place_of
 
 
-def without_what_comes_again(messages, reads):
-    """Messages by partition, also those that come again."""
-    parts = {}
-    for message in messages:
-        parts.setdefault(message.partition(), []).append(message)
-    return parts
-
-
 def test_beginning_where_the_group_is_would_be_found(world, monkeypatch):
     monkeypatch.setattr(kafka.Stream, "starts", start_where_the_group_is)
     assert first_broken(world, range(3_000)) is not None

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.artifact.folder import recent_layout
+from lifelong.artifact.folder import FieldLayout, recent_layout
 from lifelong.cli.options import NewCodec
 from lifelong.dataset.events import NO_TIME
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.online.memory.codec import CODECS, RUNNING, Fp32, make_codec
-from lifelong.online.memory.state import FieldLayout, States
+from lifelong.online.memory.state import States
 
 LAYOUT = [FieldLayout(name="slot", shape=(2, 3)), FieldLayout(name="count", shape=(1,))]
 CODEC = Fp32(LAYOUT)

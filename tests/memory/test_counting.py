@@ -22,10 +22,9 @@ from lifelong.errors import ArtifactError
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.models.base import Event, History, MemoryModel, Target
 from lifelong.online.memory import counting
-from lifelong.online.memory.counting import Counting
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.state import States
+from lifelong.online.memory.state import Counting, States
 from lifelong.online.memory.writer import MemoryWriter, make_rounds
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.remote import RemoteStore
@@ -218,7 +217,7 @@ _NOTHING_NEW = """
 import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.tally import kernel
-from lifelong.online.memory.counting import compile_writes
+from lifelong.online.memory.state import compile_writes
 from lifelong.online.memory.updater import Updater, UserEvent
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.ram import InMemoryStore

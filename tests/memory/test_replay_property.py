@@ -192,28 +192,8 @@ def new_opener(request, tmp_path):
     close()
 
 
-def test_a_store_equals_a_replay_of_what_counts(artifact, new_opener):
-    run_state_machine_as_test(
-        machine(artifact, new_opener),
-        settings=settings(
-            max_examples=8,
-            stateful_step_count=20,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-        ),
-    )
-
-
-@pytest.mark.soak
-def test_a_store_equals_a_replay_of_what_counts_in_very_many_cases(artifact, new_opener):
-    run_state_machine_as_test(
-        machine(artifact, new_opener),
-        settings=settings(
-            max_examples=400,
-            stateful_step_count=60,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            database=None,
-        ),
-    )
+@pytest.mark.parametrize(("examples", "steps"), [(8, 20), pytest.param(400, 60, marks=pytest.mark.soak)])
+def test_a_store_equals_a_replay_of_what_counts(artifact, new_opener, examples, steps):
+    chosen = settings(max_examples=examples, stateful_step_count=steps, deadline=None, database=None)
+    chosen = settings(chosen, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine(artifact, new_opener), settings=chosen)

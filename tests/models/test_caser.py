@@ -12,11 +12,8 @@ from lifelong.zoo.caser import Caser, CaserConfig, check_heights
 
 def make(*, recent: int = 5, heights: tuple[int, ...] = (1, 2, 4)) -> Caser:
     torch.manual_seed(0)
-    return (
-        Caser(INPUTS, CaserConfig(embedding=2, width=4, recent=recent, heights=heights, horizontal=3, vertical=2))
-        .double()
-        .eval()
-    )
+    config = CaserConfig(embedding=2, width=4, recent=recent, heights=heights, horizontal=3, vertical=2)
+    return Caser(INPUTS, config).double().eval()
 
 
 def naive(model: Caser, window: Window, query: Query, user: int, target: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from hypothesis import given, settings
@@ -71,18 +70,6 @@ def test_of_equally_near_events_the_latest_are_found() -> None:
     model.find(same, query).interest_BCD[0, 2].sum().backward()
     assert same.vector_BLE.grad is not None
     assert same.vector_BLE.grad[0].any(dim=-1).tolist() == [False] * 4 + [True] * 2 + [False] * 2
-
-
-def test_hyperplanes_are_saved_and_never_trained() -> None:
-    model = make()
-    assert "plane_RE" in model.state_dict()
-    assert "plane_RE" not in dict(model.named_parameters())
-    assert model.half().plane_RE.dtype == torch.int16
-
-
-def test_a_width_that_the_heads_cannot_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="width 7 is not a multiple of 2 heads"):
-        Eta(INPUTS, EtaConfig(width=7, heads=2))
 
 
 def test_a_query_and_the_key_of_its_own_item_are_alike_at_the_start() -> None:

@@ -7,13 +7,7 @@ import pytest
 import torch
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.offline.models import (
-    all_names,
-    build,
-    is_served,
-    model_class,
-    require_served,
-)
+from lifelong.offline.models import all_names, build, is_served, model_class, require_served
 from lifelong.offline.models.base import Model
 from lifelong.offline.nn.counted import CountScale, TargetPopularity
 from lifelong.testing.worlds import INPUTS, random_batch

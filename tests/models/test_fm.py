@@ -69,10 +69,8 @@ def test_a_field_has_other_weights_in_the_bag_than_as_a_target() -> None:
 def test_two_tasks_are_two_machines() -> None:
     inputs = replace(INPUTS, context={}, tasks=("click", "buy"))
     torch.manual_seed(0)
-    model, batch = (
-        Fm(inputs, FmConfig(factors=K, dropout=0.0)).double().eval(),
-        random_batch([4], targets=2, inputs=inputs),
-    )
+    model = Fm(inputs, FmConfig(factors=K, dropout=0.0)).double().eval()
+    batch = random_batch([4], targets=2, inputs=inputs)
     gradient = torch.autograd.grad(model(batch).logit_BCT[..., 1].sum(), model.embed.tables["item"].weight)[0]
     used = gradient.ne(0).any(dim=0).tolist()
     role = [False, True, *[False] * K, *[True] * K]

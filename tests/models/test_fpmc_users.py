@@ -66,6 +66,5 @@ def test_a_user_without_factors_has_transitions_and_biases_alone() -> None:
     before = model(batch).logit_BCT
     last = batch.history_BLF[0, 4].clone()
     batch.history_BLF[0, 4] = batch.history_BLF[0, 3]
-    changed = not torch.equal(last, batch.history_BLF[0, 4])
-    assert changed
+    assert not torch.equal(last, batch.history_BLF[0, 4])
     assert not torch.equal(model(batch).logit_BCT, before)

@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,31 @@ def test_later_examples_have_negatives_of_their_own_period(dataset: Dataset) -> 
     histories, first = dataset.histories, examples.time_N.min()
     inside = (histories.time_N >= first) & (histories.time_N < dataset.manifest.cut_times[0])
     assert set(examples.row_N[examples.label_NT[:, 0] == 0]) <= set(histories.row_N[inside])
+
+
+def test_vectors_that_training_examples_see_are_not_made_of_their_own_targets(dataset: Dataset) -> None:
+    class Watched(Gbdt):
+        def _inputs(self, dataset: Dataset, examples: Examples, vectors: Any, known: Any) -> Any:
+            seen.append((int(examples.time_N.min()), vectors))
+            return super()._inputs(dataset, examples, vectors, known)
+
+    def vectors_seen(dataset: Dataset) -> tuple[Any, Any]:
+        seen.clear()
+        Watched(dataset.inputs, GbdtConfig(**{**SMALL, "rounds": 1, "vectors": 8})).fit(dataset)
+        (first, of_training), (_, of_validation) = seen
+        assert first >= since
+        return of_training["item"], of_validation["item"]
+
+    seen: list[tuple[int, Any]] = []
+    since = int(np.quantile(dataset.examples("train").time_N, 0.5, method="lower"))
+    before = vectors_seen(dataset)
+    # What users had from the first of these targets on, the targets among it, becomes something else.
+    histories = dataset.histories
+    rows = np.where(np.asarray(histories.time_N) >= since, np.roll(histories.row_N, 7), histories.row_N)
+    dataset.__dict__["histories"] = replace(histories, row_N=rows)
+    after = vectors_seen(dataset)
+    assert np.array_equal(before[0], after[0])
+    assert not np.array_equal(before[1], after[1])
 
 
 def test_negatives_cannot_be_asked_for_where_labels_are_logged(dataset: Dataset) -> None:

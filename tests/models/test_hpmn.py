@@ -118,11 +118,6 @@ def test_covariance_is_the_mean_over_labelled_positions() -> None:
     assert loss.item() == pytest.approx(0.5 * (1.0 + 0.0) / 2)
 
 
-def test_covariance_of_weight_zero_is_left_out() -> None:
-    model = Hpmn(INPUTS, HpmnConfig(covariance=0.0))
-    assert model.auxiliary(model.initial_memory(1), torch.ones(1, 1, dtype=torch.bool)) == {}
-
-
 @pytest.mark.parametrize("periods", [(2, 4), (1, 2, 3), (1, 4, 2), (1, 1), ()])
 def test_periods_that_are_not_nested_are_refused(periods: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="period"):

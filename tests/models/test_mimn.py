@@ -14,11 +14,8 @@ WIDTH, SLOTS = 5, 4
 
 def make(*, channels: int = 2, utilisation: float = 0.5) -> Mimn:
     torch.manual_seed(0)
-    model = Mimn(
-        INPUTS,
-        MimnConfig(embedding=3, width=WIDTH, slots=SLOTS, channels=channels, utilisation=utilisation, dropout=0.0),
-    )
-    return model.double().eval()
+    own = {"slots": SLOTS, "channels": channels, "utilisation": utilisation}
+    return Mimn(INPUTS, MimnConfig(embedding=3, width=WIDTH, dropout=0.0, **own)).double().eval()
 
 
 def zeros(*shape: int) -> Tensor:
@@ -124,11 +121,6 @@ def test_utilisation_is_the_weighted_variance_over_slots_at_labelled_positions()
     loss = model.auxiliary(memory, torch.tensor([[True, True, False]]))["utilisation"]
     # Squared distances from 1/4: 9/16 + 3/16, and 0.
     assert loss.item() == pytest.approx(0.5 * (0.75 + 0.0) / 2)
-
-
-def test_utilisation_of_weight_zero_is_left_out() -> None:
-    model = make(utilisation=0.0)
-    assert model.auxiliary(model.initial_memory(1), torch.ones(1, 1, dtype=torch.bool)) == {}
 
 
 def test_pooled_the_head_also_gets_means_and_their_products_with_the_target() -> None:

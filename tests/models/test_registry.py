@@ -56,11 +56,8 @@ def test_a_list_of_periods_as_toml_gives_it_is_taken() -> None:
 def test_all_wrong_settings_are_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         build("hpmn", INPUTS, {"widht": 8, "periods": [1, 2, 3], "hops": 0})
-    assert [problem.split(":")[0] for problem in caught.value.problems] == [
-        "model.hops",
-        "model.periods",
-        "model.widht",
-    ]
+    found = [problem.split(":")[0] for problem in caught.value.problems]
+    assert found == ["model.hops", "model.periods", "model.widht"]
     assert "period 3 after 2" in str(caught.value)
 
 

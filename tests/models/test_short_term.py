@@ -51,12 +51,8 @@ def test_value_and_gradient_are_those_of_loops() -> None:
     torch.testing.assert_close(found, wanted)
     inputs = [event_BLE, target_BCE, *block.parameters()]
     weights = torch.randn_like(found)
-    for one, other in zip(
-        torch.autograd.grad((found * weights).sum(), inputs),
-        torch.autograd.grad((wanted * weights).sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other)
+    gradients = (torch.autograd.grad((value * weights).sum(), inputs) for value in (found, wanted))
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_target_and_the_events_of_its_values_are_near_each_other_at_the_start() -> None:

@@ -107,11 +107,6 @@ def test_loss_of_the_soft_search_is_the_cross_entropy_of_its_own_prediction() ->
     torch.testing.assert_close(model(batch).aux_losses["search"], torch.stack(losses).mean())
 
 
-def test_soft_search_asks_for_no_loss_where_no_gradient_is_wanted() -> None:
-    with torch.no_grad():
-        assert make("soft")(random_batch(MANY, targets=3)).aux_losses == {}
-
-
 def test_buckets_follow_the_means_of_their_vectors() -> None:
     buckets = Buckets(torch.tensor([[0.0, 0.0], [10.0, 0.0]]))
     for _ in range(500):

@@ -47,8 +47,3 @@ def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
     model, batch = make(seed), random_batch([7, 0, 1, 4], targets=4, seed=seed)
     batch.mask_BC[1, 2] = False
     assert_logits_agree(model, batch, lambda *cell: naive(model, batch, *cell), decay=0.5)
-
-
-def test_without_gradients_there_is_no_loss() -> None:
-    with torch.no_grad():
-        assert not make()(random_batch([7], targets=3)).aux_losses

@@ -1,5 +1,6 @@
 """Tally against a naive transcription: loops over users, events, fields and slots, in float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,18 +29,9 @@ DAYS = (7, 60)
 POPULARITY = {"item": np.arange(30.0)[::-1], "category": np.array([0.0, 0, 9, 4, 400, 22])}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def make(**settings: object) -> Tally:
     torch.manual_seed(0)
-    model = build(
-        "tally",
-        INPUTS,
-        {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, **settings},
-    )
+    model = build("tally", INPUTS, {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, **settings})
     assert isinstance(model, Tally)
     model = model.double().eval()
     model.learn_popularity(POPULARITY)
@@ -106,17 +98,12 @@ def test_logits_are_those_of_the_specification(settings: dict[str, object], prod
 @pytest.mark.parametrize("state", [512, 1024, 4096, 16_384])
 @pytest.mark.parametrize("periods", [[1, 3, 9, 27], []])
 def test_a_memory_takes_no_more_bytes_than_its_state(state: int, periods: list[int]) -> None:
-    model = build("tally", random_inputs(), {"state": state, "periods": periods, "width": 8})
+    inputs = replace(INPUTS, item={"item": 90_000, "category": 5_000})
+    model = build("tally", inputs, {"state": state, "periods": periods, "width": 8})
     assert isinstance(model, Tally)
     layout = memory_layout(model)
     size = make_codec("fp32", layout).size - make_codec("fp32", []).size
     assert state - 32 < size <= state
-
-
-def random_inputs() -> object:
-    from dataclasses import replace
-
-    return replace(INPUTS, item={"item": 90_000, "category": 5_000})
 
 
 def test_without_slots_it_counts_alone_and_the_law_holds() -> None:
@@ -180,8 +167,6 @@ def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_
 def test_targets_of_one_moment_share_its_read_in_value_and_gradient(
     settings: dict[str, object], part: dict[str, Any], parts: plans.Parts
 ) -> None:
-    from dataclasses import replace
-
     for name, value in part.items():
         setattr(parts, name, value)
     model, batch = make(**settings), random_batch([60, 2, 0, 25], targets=6)
@@ -247,8 +232,6 @@ def test_the_chosen_weight_is_the_nearest_to_the_usual_one_of_those_that_are_abo
 
 
 def test_more_values_than_cells_still_obey_the_law() -> None:
-    from dataclasses import replace
-
     inputs = replace(INPUTS, item={"item": 3_000, "category": 400})
     torch.manual_seed(0)
     model = build("tally", inputs, {"state": 512, "width": 4, "periods": [1, 3], "dropout": 0.0})
@@ -285,8 +268,6 @@ def test_each_group_is_trained_with_factors_of_its_own_and_served_with_those_of_
 
 
 def test_smaller_states_have_narrower_factors_and_logs_of_one_field_one() -> None:
-    from dataclasses import replace
-
     made = build("tally", replace(INPUTS, item={"item": 300}), {"state": 2048})
     assert isinstance(made, Tally)
     assert made.factor_widths == {"item": 16}
@@ -303,13 +284,8 @@ def test_smaller_states_have_no_slots_unless_they_are_named(given: dict[str, Any
     assert made.periods == tuple(check_config("tally", given)["periods"]) == periods
 
 
-@pytest.mark.parametrize(
-    ("given", "power"),
-    [({}, 1.0), ({"state": 1024}, 1.5)],
-)
+@pytest.mark.parametrize(("given", "power"), [({}, 1.0), ({"state": 1024}, 1.5)])
 def test_later_fields_of_a_small_state_leave_more_cells_to_the_item(given: dict[str, Any], power: float) -> None:
-    from dataclasses import replace
-
     inputs = replace(INPUTS, item={"item": 60_000, "category": 60_000})
     made = build("tally", inputs, given)
     first, second = made.plan.cells_F

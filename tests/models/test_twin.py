@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import pytest
 import torch
 from finding import assert_naive_agrees, inputs_of, last_events
 from hypothesis import given, settings
@@ -83,8 +82,3 @@ def test_a_log_without_event_fields_and_times_works() -> None:
     model = Twin(ordinal, TwinConfig(embedding=3, width=6, heads=2))
     assert model.of_event is None
     assert model(random_batch([5, 0], targets=2, inputs=ordinal)).logit_BCT.isfinite().all()
-
-
-def test_a_width_that_the_heads_cannot_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="width 7 is not a multiple of 2 heads"):
-        Twin(INPUTS, TwinConfig(width=7, heads=2))

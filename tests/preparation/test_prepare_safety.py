@@ -21,14 +21,8 @@ LOG = [(f"u{at % 7}", f"i{at % 5}", at) for at in range(100)]
 def test_only_the_dataset_is_left_behind(make: Any, tmp_path: Path) -> None:
     make(LOG)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
-        "catalogue",
-        "dataset.json",
-        "examples",
-        "histories",
-        "users",
-        "vocabulary",
-    ]
+    names = sorted(path.name for path in (tmp_path / "data").iterdir())
+    assert names == ["catalogue", "dataset.json", "examples", "histories", "users", "vocabulary"]
 
 
 def test_an_error_leaves_nothing(make: Any, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_page_has_all_parts_in_order(page):
 
 def test_the_page_shows_its_command_and_notes(page):
     text = text_of(page)
-    assert "lifelong compare data --models all --seeds 2 --out report" in text
+    assert "lifelong compare data --models all --seeds 3 --out report" in text
     assert "spare is left out: the data has no event types" in text
 
 
@@ -96,14 +96,6 @@ def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
         write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
     )
     assert "No case studies of HPMN: the field 'item' has" in text
-
-
-def test_one_equal_budget_alone_is_one_table(tmp_path):
-    study = made_study(models=3)
-    study = study.model_copy(update={"equal_rows": study.rows})
-    path = write_comparison(tmp_path, study, lifelong="hpmn")
-    assert "The same number of examples for all" not in headings(path)
-    assert "Each model was trained on 1,000,000 labelled examples." in text_of(path)
 
 
 def test_the_pair_is_read_from_the_record_whoever_the_reference_is():

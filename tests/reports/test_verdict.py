@@ -17,12 +17,15 @@ def gap(value, p):
 
 
 def with_auc(study, model, value, low, high):
-    """The same with another AUC of one model's row."""
+    """The same with another AUC of one model: of its row, and of its one seed."""
     auc = {"auc": Estimate(value=value, low=low, high=high)}
     rows = [
         row.model_copy(update={"metrics": {**row.metrics, **auc}}) if row.model == model else row for row in study.rows
     ]
-    return study.model_copy(update={"rows": rows})
+    results = [
+        of.model_copy(update={"metrics": {**of.metrics, **auc}}) if of.model == model else of for of in study.results
+    ]
+    return study.model_copy(update={"rows": rows, "results": results})
 
 
 STUDY = with_auc(made_study(models=4), "popularity", 0.5, 0.49, 0.51)
@@ -39,13 +42,27 @@ STUDY = with_auc(made_study(models=4), "popularity", 0.5, 0.49, 0.51)
         ),
         (3, "gbdt", gap(-0.03, 0.01), "Use HPMN: AUC 0.700 [0.695, 0.705] against 0.670 [0.665, 0.675] for LightGBM"),
         (3, "hpmn", gap(0.01, 0.4), "HPMN and Target counts, the best other model, are level"),
-        (2, "hpmn", gap(0.01, 0.01), "No verdict yet: HPMN is ahead of Target counts"),
+        (
+            2,
+            "hpmn",
+            gap(0.01, 0.01),
+            "HPMN is ahead of Target counts, AUC 0.700 [0.695, 0.705] against 0.680 [0.675, 0.685] (HPMN minus Target",
+        ),
+        (1, "hpmn", gap(0.01, 0.4), "HPMN and Target counts, the best other model, are level"),
         (3, "hpmn", None, "No verdict: HPMN is ahead of Target counts"),
     ],
-    ids=["better", "worse", "level", "few seeds", "not tested"],
+    ids=["better", "worse", "level", "few seeds", "one seed, level", "not tested"],
 )
 def test_the_first_sentence_says_which_model_to_use_or_why_that_is_open(seeds, model, pair, start):
     assert verdict(seeded(STUDY, seeds), model, pair)[0].startswith(start)
+
+
+@pytest.mark.parametrize(("p", "seeds"), [(0.01, 1), (0.4, 2)])
+def test_with_few_seeds_the_first_sentence_shows_what_they_say_and_how_to_claim_it(p, seeds):
+    said = verdict(seeded(STUDY, seeds), "hpmn", gap(0.01, p))[0]
+    assert "+0.0100 [+0.0000, +0.0200], p" in said
+    assert said.endswith("It takes 3 trainings of each to claim that: `lifelong compare` with --seeds 3.")
+    assert "Choose by cost" not in said
 
 
 def test_lightgbm_and_the_cost_of_a_request_are_named():
@@ -91,6 +108,17 @@ def test_a_model_that_learned_nothing_is_named_and_not_recommended():
     assert first.startswith("Do not use Target counts as it was trained here: it learned nothing from histories (AUC")
     # What was said of it first is not said again.
     assert not any("Target counts" in one for one in rest if "earned nothing" in one)
+
+
+def test_seeds_that_differ_do_not_make_a_model_one_that_learned_nothing_while_each_is_sure_that_it_did():
+    wide = Estimate(value=0.68, low=0.2, high=1.0)
+    rows = [row.model_copy(update={"metrics": {"auc": wide}}) if row.model == "counts" else row for row in STUDY.rows]
+    assert not any("earned nothing" in said for said in verdict(STUDY.model_copy(update={"rows": rows}), "hpmn"))
+
+
+def test_where_no_cost_was_measured_none_is_told():
+    costs = {name: cost.model_copy(update={"latency_ms": None}) for name, cost in STUDY.costs.items()}
+    assert not any("Cost" in said for said in verdict(STUDY.model_copy(update={"costs": costs}), "hpmn"))
 
 
 def test_one_model_alone_is_compared_with_nothing():

@@ -167,8 +167,8 @@ def test_a_base_rate_of_another_task_is_refused(made: Callable[..., Artifact], d
 
 def test_the_service_answers_every_task(made: Callable[..., Artifact], dataset: Dataset) -> None:
     from lifelong.online.scoring.answer import ScoreRequest
+    from lifelong.online.serving.replies import OneReply
     from lifelong.online.serving.routes import _one
-    from lifelong.online.serving.schemas import OneReply
 
     scorer = scorer_of(made(), dataset)
     reply = _one(scorer.answer([ScoreRequest("u1", ["i1", "i2"], 1_700_000_000)])[0])

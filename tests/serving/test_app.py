@@ -15,7 +15,7 @@ import pytest
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.online.serving.bodies import LARGE
-from lifelong.online.serving.schemas import ManyReply
+from lifelong.online.serving.replies import ManyReply
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.store.contract import Commit
 

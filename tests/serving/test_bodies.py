@@ -10,7 +10,7 @@ import pytest
 from fastapi import APIRouter
 from pydantic import TypeAdapter, ValidationError
 
-from lifelong.online.serving import schemas
+from lifelong.online.serving import admin, bodies
 from lifelong.online.serving.bodies import LARGE
 from lifelong.online.serving.settings import ServiceSettings
 
@@ -55,27 +55,27 @@ KEYS = {f"key {number}": number for number in range(MANY)}
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (schemas.EventsBody, {"events": [{}] * MANY}),
-        (schemas.EventsBody, {"events": [1] * MANY}),
-        (schemas.EventsBody, {"events": [EVENT | KEYS]}),
-        (schemas.EventsBody, {"events": [EVENT | {"fields": KEYS}]}),
-        (schemas.EventsBody, {"events": [EVENT], **KEYS}),
-        (schemas.ScoreBody, {"user": "u", "items": [1] * MANY}),
-        (schemas.ScoreBody, {"user": "u", "items": [{}] * MANY}),
-        (schemas.ScoreBody, {"user": "u", "items": [{"item": "i", **KEYS}]}),
-        (schemas.ScoreBody, {"user": "u", "items": [{"item": "i", "fields": KEYS}]}),
-        (schemas.ScoreBody, {"user": "u", "items": ["i"], "profile": KEYS}),
-        (schemas.ScoreBody, {"user": "u", "items": ["i"], **KEYS}),
-        (schemas.ScoreBody, {"requests": [{}] * MANY}),
-        (schemas.ScoreBody, {"requests": [{"user": "u", "items": [1] * MANY}] * MANY}),
-        (schemas.ScoreBody, {"requests": [SCORE], **KEYS}),
-        (schemas.ExplainBody, {"user": "u", "items": [1] * MANY}),
-        (schemas.ItemsBody, {"items": [{}] * MANY}),
-        (schemas.ItemsBody, {"items": [{"item": "i", "fields": KEYS}]}),
-        (schemas.ItemsBody, {"items": [{"item": "i", "fields": {}, **KEYS}]}),
-        (schemas.ArtifactBody, KEYS),
-        (schemas.SwitchBody, KEYS),
-        (schemas.SwitchBody, {"back": True, **KEYS}),
+        (bodies.EventsBody, {"events": [{}] * MANY}),
+        (bodies.EventsBody, {"events": [1] * MANY}),
+        (bodies.EventsBody, {"events": [EVENT | KEYS]}),
+        (bodies.EventsBody, {"events": [EVENT | {"fields": KEYS}]}),
+        (bodies.EventsBody, {"events": [EVENT], **KEYS}),
+        (bodies.ScoreBody, {"user": "u", "items": [1] * MANY}),
+        (bodies.ScoreBody, {"user": "u", "items": [{}] * MANY}),
+        (bodies.ScoreBody, {"user": "u", "items": [{"item": "i", **KEYS}]}),
+        (bodies.ScoreBody, {"user": "u", "items": [{"item": "i", "fields": KEYS}]}),
+        (bodies.ScoreBody, {"user": "u", "items": ["i"], "profile": KEYS}),
+        (bodies.ScoreBody, {"user": "u", "items": ["i"], **KEYS}),
+        (bodies.ScoreBody, {"requests": [{}] * MANY}),
+        (bodies.ScoreBody, {"requests": [{"user": "u", "items": [1] * MANY}] * MANY}),
+        (bodies.ScoreBody, {"requests": [SCORE], **KEYS}),
+        (bodies.ExplainBody, {"user": "u", "items": [1] * MANY}),
+        (bodies.ItemsBody, {"items": [{}] * MANY}),
+        (bodies.ItemsBody, {"items": [{"item": "i", "fields": KEYS}]}),
+        (bodies.ItemsBody, {"items": [{"item": "i", "fields": {}, **KEYS}]}),
+        (admin.ArtifactBody, KEYS),
+        (admin.SwitchBody, KEYS),
+        (admin.SwitchBody, {"back": True, **KEYS}),
     ],
 )
 def test_a_body_that_is_wrong_in_many_places_has_few_errors(kind, body):

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from starlette.exceptions import HTTPException
 
-from lifelong.online.serving.guards import BodyLimit, KeyGate
 from lifelong.online.serving.keys import KeyRing
+from lifelong.online.serving.middleware import BodyLimit, KeyGate
 
 
 def http(path, headers=()):

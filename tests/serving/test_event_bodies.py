@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lifelong.online.memory.event import LAST_SECOND, EventTable
+from lifelong.online.serving.bodies import EventsBody
 from lifelong.online.serving.event_bodies import table_of
-from lifelong.online.serving.schemas import EventsBody
 
 GOOD = {"user": "u", "item": "i", "time": 1_700_000_000}
 

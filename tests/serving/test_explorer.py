@@ -68,7 +68,7 @@ def test_users_are_found_by_a_part_of_their_id_and_the_latest_come_first(client)
 def test_a_user_beyond_what_is_looked_at_is_found_by_her_whole_id(client, monkeypatch):
     for user in ("a", "b", "c"):
         write(client, user, ["i1"])
-    client.app.state.recent_users.discard(["a", "b", "c"])
+    client.app.state.service.recent.clear()
     monkeypatch.setattr(people, "LOOKED", 1)
     found = client.get("/v1/users").json()
     assert (len(found["users"]), found["looked_at"], found["complete"]) == (1, 1, False)
@@ -82,7 +82,7 @@ def test_a_user_who_was_erased_or_forgotten_is_not_found(make_client):
     client.delete("/v1/users/a/memory")
     client.delete("/v1/admin/users/b")
     assert names(client, "") == []
-    assert list(client.app.state.recent_users) == ["a"]
+    assert list(client.app.state.service.recent) == ["a"]
 
 
 def test_stories_are_found_by_the_rule(shop):

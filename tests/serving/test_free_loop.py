@@ -32,7 +32,7 @@ from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.serving.app import create_app
 from lifelong.online.serving.explorer import MOST_EVENTS, MOST_LISTED
-from lifelong.online.serving.guards import PARAMETERS
+from lifelong.online.serving.middleware import PARAMETERS
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store

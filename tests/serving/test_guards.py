@@ -11,9 +11,9 @@ import warnings
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.online.serving.guards import Deadline
 from lifelong.online.serving.keys import KeyFile, KeyRing, check_exposure, hashed, read_keys, scope_of
 from lifelong.online.serving.logs import JsonLines, access, log_as
+from lifelong.online.serving.middleware import Deadline
 from lifelong.online.serving.settings import ServiceSettings
 
 EVENTS = {"events": [{"user": "u-secret", "item": "i1", "time": 5}]}

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from lifelong.online.serving.guards import HostGate
 from lifelong.online.serving.keys import allowed_hosts
+from lifelong.online.serving.middleware import HostGate
 
 SCORE = {"user": "u", "items": ["i1"]}
 

@@ -16,10 +16,9 @@ import uvicorn
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.online.memory.updater import Updater
-from lifelong.online.serving.batching import Reads, Writes
 from lifelong.online.serving.connections import _plain_path
 from lifelong.online.serving.errors import OverloadedError
-from lifelong.online.serving.queues import FEW, FEW_EVENTS, Queue
+from lifelong.online.serving.queues import FEW, FEW_EVENTS, Queue, Reads, Writes
 from lifelong.online.serving.run import _config, listen
 from lifelong.online.serving.rush import Rush, Shed
 from lifelong.online.serving.settings import ServiceSettings

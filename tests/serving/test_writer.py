@@ -24,19 +24,19 @@ from support.processes import children, command_of, until, wait_until_gone
 from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, StoreUnavailableError, UsageError
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.updater import Updater, UserEvent
-from lifelong.online.serving import writer as writing
+from lifelong.online.serving import owner as owning
 from lifelong.online.serving.app import create_app
 from lifelong.online.serving.bodies import LARGE
+from lifelong.online.serving.owner import OwnerProcess, WriterTask, _Writing
 from lifelong.online.serving.run import shared_folder
-from lifelong.online.serving.writer import OwnerProcess, Writer
-from lifelong.online.serving.writer_process import EventFolder, Notices, WriterTask, _Writing
+from lifelong.online.serving.writer import EventFolder, Notices, Writer
 from lifelong.online.store import folder
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.folder import OWNER, named_owner
-from lifelong.online.store.messages import Calls, Channel
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.protocol import Connection, Reader
 from lifelong.online.store.ram import InMemoryStore
+from lifelong.online.store.remote import Calls, Channel
 
 pytest.importorskip("rocksdict")
 
@@ -379,7 +379,7 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
 
 
 def test_a_writer_that_does_not_answer_keeps_no_service_from_stopping(artifact, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(owning, "CLOSE_SECONDS", 0.2)
     others = children(os.getpid())
     with closing(writer_of(artifact, tmp_path / "store")) as writer:
         app = create_app(artifact, writer.open(), writer=writer)

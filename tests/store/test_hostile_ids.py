@@ -10,27 +10,7 @@ from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.opening import open_store
 
-PARTS = (
-    "{0}",
-    "{1}",
-    "}",
-    "{",
-    ":",
-    "s1",
-    "s",
-    "e",
-    "d",
-    "c",
-    "x",
-    "*",
-    "?",
-    "[a-z]",
-    "\\",
-    "%",
-    "\0",
-    "é",
-    "lifelong",
-)
+PARTS = ("{0}", "{1}", *"}{:sedcx*?%é\0\\", "s1", "[a-z]", "lifelong")
 HOSTILE = st.lists(st.sampled_from(PARTS), min_size=1, max_size=7).map("".join) | st.text(min_size=1, max_size=4)
 FIXED = ("x}:s1:y", "{0}:s1:k", "s1:", "*", "a", "}:s1:")
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from lifelong.errors import StoreConflictError, StoreUnavailableError
-from lifelong.online.store.messages import Calls, Channel, answer_calls
+from lifelong.online.serving.writer import answer_calls
 from lifelong.online.store.protocol import Connection, Reader
+from lifelong.online.store.remote import Calls, Channel
 
 
 class Noting(Reader):

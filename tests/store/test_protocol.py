@@ -18,14 +18,13 @@ from support.simulated_owner import OwnerProcess, Parts
 from support.simulation import SEEDS, assert_no_world_breaks, first_broken, seeds
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.online.serving.writer_process import Notices, functions_of
+from lifelong.online.serving.writer import Notices, functions_of
 from lifelong.online.store import record_cache
 from lifelong.online.store.contract import ITEMS
-from lifelong.online.store.messages import Channel
 from lifelong.online.store.protocol import Ask, Connection, Owner, Reader
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.record_cache import PackedRecords, RecordCache
-from lifelong.online.store.remote import RemoteStore
+from lifelong.online.store.remote import Channel, RemoteStore
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,11 @@ from support.processes import until
 from support.remote import Owner, open_remote
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.online.serving.writer_process import Notices
+from lifelong.online.serving.writer import Notices
 from lifelong.online.store import remote as remotely
 from lifelong.online.store.contract import ITEMS, Commit
-from lifelong.online.store.messages import Calls, ChangeCount, Channel
 from lifelong.online.store.record_cache import PIECE
-from lifelong.online.store.remote import RemoteStore
+from lifelong.online.store.remote import Calls, ChangeCount, Channel, RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
 
 pytest.importorskip("rocksdict")

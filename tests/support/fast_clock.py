@@ -39,13 +39,13 @@ def go_fast(speed: float, begin: float, zero: float) -> FastClock:
     clock = FastClock(speed, begin, zero)
     time.time = clock.now
 
-    from lifelong.online.serving import writer
+    from lifelong.online.serving import owner
     from lifelong.online.store.event_ids import Elapsed
 
     defaults = Elapsed.__init__.__kwdefaults__
     assert defaults is not None
     defaults["passed"] = clock.now
-    writer.BEFORE = f"from support.fast_clock import go_fast; go_fast({speed!r}, {begin!r}, {zero!r}); "
+    owner.BEFORE = f"from support.fast_clock import go_fast; go_fast({speed!r}, {begin!r}, {zero!r}); "
     return clock
 
 

@@ -415,9 +415,9 @@ def set_clock(clock: str) -> None:
     system = time.time
     time.time = lambda: system() + _NUMBER.unpack_from(wrong)[0]
 
-    from lifelong.online.serving import writer
+    from lifelong.online.serving import owner
 
-    writer.BEFORE = f"from support.faults import set_clock; set_clock({clock!r}); "
+    owner.BEFORE = f"from support.faults import set_clock; set_clock({clock!r}); "
 
 
 def run_with_clock(clock: str, *words: str) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CORPUS = ASSETS / "corpus"
+TEXTS = (b'"', b"\n", b"\r", b",", b"\0", b"\xff", b"[", b"{}", b"null", b"1e999", b"\\ud800")
 ODD = (0, 1, -1, 127, 255, 2**15, 2**31 - 1, 2**32, 2**62, 2**63 - 1, 10**12)
 
 Target = Callable[[bytes], bool]
@@ -44,15 +45,12 @@ def altered(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
         elif kind == 3:
             found[at:at] = str(rng.choice(ODD)).encode()
         elif kind == 4:
-            value = (rng.choice(ODD) % 2**64).to_bytes(8, "little")
-            found[at : at + 8] = value
+            found[at : at + 8] = (rng.choice(ODD) % 2**64).to_bytes(8, "little")
         elif kind == 5:
             part = rng.choice(others)
             found[at:at] = part[rng.randrange(len(part) + 1) :][: rng.randint(1, 64)]
         else:
-            found[at:at] = rng.choice(
-                [b'"', b"\n", b"\r", b",", b"\0", b"\xff", b"[", b"{}", b"null", b"1e999", b"\\ud800"]
-            )
+            found[at:at] = rng.choice(TEXTS)
     return bytes(found)
 
 
@@ -216,14 +214,8 @@ def search_with_coverage(target: str, seconds: float) -> None:
         import lifelong.online.serving.app  # noqa: F401
     run = TARGETS[target]()
     grown = tempfile.mkdtemp(prefix=f"fuzz-{target}-")
-    words = [
-        "fuzz",
-        grown,
-        str(CORPUS / target),
-        f"-max_total_time={int(seconds)}",
-        f"-artifact_prefix=fault-{target}-",
-    ]
-    atheris.Setup([*words, "-rss_limit_mb=4096"], run)
+    options = [f"-max_total_time={int(seconds)}", f"-artifact_prefix=fault-{target}-", "-rss_limit_mb=4096"]
+    atheris.Setup(["fuzz", grown, str(CORPUS / target), *options], run)
     atheris.Fuzz()
 
 

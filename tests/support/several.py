@@ -41,6 +41,7 @@ from lifelong.offline.training.parallel import part_of
 from lifelong.offline.training.trainer import train
 from lifelong.testing.worlds import INPUTS, random_batch
 from support.artifacts import empty_graphs
+from support.steps import after_steps
 
 SETTINGS = {
     "min_steps": 0,
@@ -172,22 +173,12 @@ def cluster_sim() -> Model:
 
 def interrupted(dataset: Dataset, out: Path, rank: int) -> str:
     """Ctrl-C in process 1 alone, after its third step."""
-    step, count = Display.step, 0
-
-    def counting(self: Display, examples: int, speed: float, loss: float) -> None:
-        nonlocal count
-        count += 1
-        step(self, examples, speed, loss)
-        if count == 3 and rank == 1:
-            signal.raise_signal(signal.SIGINT)
-
-    Display.step = counting
+    interruption = after_steps(3, lambda: signal.raise_signal(signal.SIGINT)) if rank == 1 else contextlib.nullcontext()
     try:
-        train(dataset, "dnn", out, config=run_config(), progress=False)
+        with interruption:
+            train(dataset, "dnn", out, config=run_config(), progress=False)
     except KeyboardInterrupt as error:
         return str(error)
-    finally:
-        Display.step = step
     return "not interrupted"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,35 +79,15 @@ class Store(InMemoryStore):
         self._kept.append(self._state())
 
 
-@dataclass(frozen=True, slots=True)
 class Message:
-    """What a consumer gives."""
+    """What a consumer gives: no error, and no headers."""
 
-    place: tuple[int, int]
-    text: bytes
-    user: str
-
-    def error(self) -> None:
-        """None: it is a message."""
-
-    def headers(self) -> None:
-        """None: it has none."""
-
-    def partition(self) -> int:
-        """Its partition."""
-        return self.place[0]
-
-    def offset(self) -> int:
-        """Its offset."""
-        return self.place[1]
-
-    def key(self) -> bytes:
-        """Its key."""
-        return self.user.encode()
-
-    def value(self) -> bytes:
-        """Its value."""
-        return self.text
+    def __init__(self, partition: int, offset: int, text: bytes, user: str) -> None:
+        none: Callable[[], None] = lambda: None  # noqa: E731
+        self.user, self.text, self.error, self.headers, self.key = user, text, none, none, user.encode
+        self.partition: Callable[[], int] = lambda: partition
+        self.offset: Callable[[], int] = lambda: offset
+        self.value: Callable[[], bytes] = lambda: text
 
 
 class FakeConsumer:
@@ -278,7 +258,7 @@ class World:
             text = f'{{"user": "{user}", "item": "{partition}.{offset}", "time": {1_700_000_000 + offset}}}'
             if self.chance.random() < 0.1:
                 text = "no event"
-            self.log[partition].append(Message((partition, offset), text.encode(), user))
+            self.log[partition].append(Message(partition, offset, text.encode(), user))
 
     def kill(self) -> None:
         """Kill a process."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import lz4.block
 import numpy as np
 import pytest
+from test_tally_law import History, codec_of, fields_of
+from test_tally_law import written as write
 
-from lifelong.artifact.folder import FieldLayout
-from lifelong.online.memory.codec import make_codec
 from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
 from lifelong.tally.plan import Plan
@@ -36,11 +36,7 @@ FACTORS = np.array([[0.6, 0.8], [-1.0, 0.0]], np.float32)
 
 
 def written(plan: Plan, number_LF: np.ndarray, gap_L: np.ndarray) -> kernel.Memory:
-    memory, length = kernel.empty(plan, 1), len(gap_L)
-    factor_LD = FACTORS[number_LF[:, 0] % 2][:, : sum(plan.widths_G)]
-    numbers = (np.arange(length) * 0, number_LF, gap_L, factor_LD, np.arange(1, length + 1))
-    kernel.write(memory, *numbers, kernel.rules_of(plan))
-    return memory
+    return write(plan, History(number_LF, gap_L, FACTORS[number_LF[:, 0] % 2][:, : sum(plan.widths_G)]))
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +53,8 @@ def test_ten_events_leave_these_cells(memory: kernel.Memory) -> None:
 
 
 def test_ten_events_are_stored_in_these_bytes(memory: kernel.Memory) -> None:
-    fields = {name.rsplit("_", 1)[0]: value for name, value in memory._asdict().items()}
-    layout = [
-        FieldLayout(name=one.name, shape=one.shape, dtype=one.dtype, cells=PLAN.packing if one.name == "cell" else None)
-        for one in PLAN.layout
-    ]
-    codec = make_codec("fp32", layout)
-    states = States(np.array([10]), np.array([1_700_000_000]), {one.name: fields[one.name] for one in layout})
+    fields, codec = {name: value[None] for name, value in fields_of(PLAN, memory).items()}, codec_of(PLAN)
+    states = States(np.array([10]), np.array([1_700_000_000]), fields)
     (record,) = codec.encode(states)
     header, stored = record[:24], lz4.block.decompress(record[24:], uncompressed_size=codec.size - 24)
     assert header.hex(" ", 8) == "010000007ec5741c 0a00000000000000 00f1536500000000"
@@ -101,34 +92,12 @@ def test_a_score_reads_these_counts(found: kernel.Found) -> None:
 def test_a_score_reads_these_decayed_counts_and_affinities(found: kernel.Found) -> None:
     known_Y, features = found.known_NY[1].round(5).tolist(), spec.FEATURES
     assert known_Y[:features] == [
-        1.0,
-        0.69315,
-        0.27465,
-        0.0082,
-        0.64769,
-        0.60342,
-        0.67419,
-        0.68931,
-        0.69238,
-        0.69305,
-        0.69314,
+        *(1.0, 0.69315, 0.27465, 0.0082, 0.64769),
+        *(0.60342, 0.67419, 0.68931, 0.69238, 0.69305, 0.69314),
     ]
     assert known_Y[2 * features :] == [
-        0.06077,
-        -0.17028,
-        0.0,
-        1.09861,
-        0.59947,
-        0.00413,
-        0.0082,
-        1.45505,
-        1.47227,
-        -0.4,
-        -0.40204,
-        -0.20953,
-        -0.2071,
-        -0.39423,
-        -0.38218,
+        *(0.06077, -0.17028, 0.0, 1.09861, 0.59947, 0.00413, 0.0082, 1.45505, 1.47227),
+        *(-0.4, -0.40204, -0.20953, -0.2071, -0.39423, -0.38218),
     ]
 
 

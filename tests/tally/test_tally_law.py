@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lifelong.artifact.folder import FieldLayout
 from lifelong.dataset.events import GAP_NUMBERS
 from lifelong.dataset.vocabulary import FIRST_BUCKET
-from lifelong.online.memory.codec import make_codec
+from lifelong.online.memory.codec import Codec, make_codec
 from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
 from lifelong.tally.plan import CellPacking, Plan, keys_of, seconds_of
@@ -73,15 +73,19 @@ def fields_of(plan: Plan, memory: kernel.Memory, row: int = 0) -> dict[str, np.n
     return {part.name: by_name[part.name] for part in plan.layout}
 
 
-def check_equal(plan: Plan, found: dict[str, np.ndarray], wanted: spec.Memory) -> None:
-    for name, value in found.items():
-        whole = wanted.fields()[name]
-        assert value.dtype == whole.dtype and value.tobytes() == whole.tobytes(), name
+def codec_of(plan: Plan) -> Codec:
     layout = [
         FieldLayout(name=one.name, shape=one.shape, dtype=one.dtype, cells=plan.packing if one.name == "cell" else None)
         for one in plan.layout
     ]
-    codec, one = make_codec("fp32", layout), np.array([wanted.count])
+    return make_codec("fp32", layout)
+
+
+def check_equal(plan: Plan, found: dict[str, np.ndarray], wanted: spec.Memory) -> None:
+    for name, value in found.items():
+        whole = wanted.fields()[name]
+        assert value.dtype == whole.dtype and value.tobytes() == whole.tobytes(), name
+    codec, one = codec_of(plan), np.array([wanted.count])
     records = [
         codec.encode(States(one, one, {name: fields[name][None] for name in found}))
         for fields in (found, wanted.fields())

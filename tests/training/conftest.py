@@ -4,10 +4,30 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory):
+def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """Of the sizes that a module names in `DATASET`."""
     from lifelong.testing.datasets import tiny_dataset
 
-    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
+    sizes = getattr(request.module, "DATASET", {"num_users": 20})
+    return tiny_dataset(tmp_path_factory.mktemp("tiny"), **sizes)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch):
+    """Lets the training of a model fail."""
+    from lifelong.offline.training import trainer
+
+    real = trainer.train
+
+    def fail(failing: str) -> None:
+        def train(dataset, model, *words, **options):
+            if model == failing:
+                raise ValueError("no luck")
+            return real(dataset, model, *words, **options)
+
+        monkeypatch.setattr(trainer, "train", train)
+
+    return fail
 
 
 @pytest.fixture

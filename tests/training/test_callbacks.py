@@ -67,7 +67,7 @@ def test_fitted_models_compare_and_tune_tell_their_callbacks(dataset, tmp_path: 
     assert told.words == ["begun", "ended"]
     compared = Told()
     models = {"popularity": {}, "counts": {}}
-    lifelong.compare(dataset, models, tmp_path / "c", callbacks=compared, progress=False)
+    lifelong.compare(dataset, models, tmp_path / "c", callbacks=compared, seeds=1, progress=False)
     assert [run.model for run in compared.runs] == ["popularity", "counts"]
     tuned = Told()
     lifelong.tune(

@@ -16,14 +16,11 @@ from lifelong.errors import MismatchError
 from lifelong.offline.training import trainer
 from lifelong.offline.training.jobs import Pace, run_jobs
 from lifelong.offline.training.runs import Run
-from lifelong.testing.datasets import tiny_dataset
 
 QUICK = TrainSettings(threads=1, max_examples=300, validate_every=100, batch_targets=64)
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=20)
+DATASET = {"num_users": 12, "num_items": 30, "mean_events": 20}
 
 
 def job(out, model, *, seed=0, train=QUICK, **settings):
@@ -37,15 +34,8 @@ def test_a_finished_run_is_not_done_again(dataset, tmp_path, monkeypatch):
     assert run_jobs(dataset, [job(tmp_path, "popularity")]) == {}
 
 
-def test_a_failed_run_is_named_and_leaves_the_others_alone(dataset, tmp_path, monkeypatch):
-    real = trainer.train
-
-    def train(dataset, model, *words, **options):
-        if model == "counts":
-            raise ValueError("no luck")
-        return real(dataset, model, *words, **options)
-
-    monkeypatch.setattr(trainer, "train", train)
+def test_a_failed_run_is_named_and_leaves_the_others_alone(dataset, tmp_path, failing):
+    failing("counts")
     jobs = [job(tmp_path, "counts"), job(tmp_path, "popularity")]
     assert run_jobs(dataset, jobs) == {"counts-seed0": "ValueError: no luck"}
     assert [part.finished for part in jobs] == [False, True]

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 from support import several
 from support.artifacts import empty_graphs
+from support.steps import after_steps
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
@@ -23,7 +23,6 @@ from lifelong.launch import Launch, launch
 from lifelong.offline.evaluation.evaluate import evaluate, predict
 from lifelong.offline.export import saving
 from lifelong.offline.export.saving import load_model
-from lifelong.offline.training.display import Display
 from lifelong.offline.training.trainer import train
 from lifelong.testing.datasets import tiny_dataset
 
@@ -57,28 +56,12 @@ def alone(dataset: Dataset, folder: Path) -> Artifact:
     return train(dataset, "dnn", folder / "alone", config=several.run_config(), progress=False)
 
 
-def interrupt_after(steps: int, call: Callable[[], object]) -> None:
-    """Ctrl-C after so many steps."""
-    step, count = Display.step, 0
-
-    def counting(self: Display, examples: int, speed: float, loss: float) -> None:
-        nonlocal count
-        count += 1
-        step(self, examples, speed, loss)
-        if count == steps:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Display, "step", counting)
-        with pytest.raises(KeyboardInterrupt):
-            call()
-
-
 @pytest.fixture(scope="module")
 def seen(dataset: Dataset, alone: Artifact, folder: Path) -> list[dict[str, Any]]:
     """What the two processes saw, in one run of torchrun."""
     begin = {"config": several.run_config(), "progress": False}
-    interrupt_after(3, lambda: train(dataset, "dnn", folder / "begun-alone", **begin))
+    with after_steps(3, lambda: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        train(dataset, "dnn", folder / "begun-alone", **begin)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
     done = subprocess.run(
         [sys.executable, *words, str(dataset.folder), str(folder)], capture_output=True, text=True, timeout=500
@@ -271,14 +254,8 @@ def test_without_torchrun_there_is_one_process() -> None:
 
 
 def test_place_is_what_torchrun_says() -> None:
-    said = {
-        "RANK": "3",
-        "WORLD_SIZE": "4",
-        "LOCAL_RANK": "1",
-        "LOCAL_WORLD_SIZE": "2",
-        "TORCHELASTIC_RESTART_COUNT": "1",
-    }
-    place = launch(said)
+    said = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    place = launch({**said, "TORCHELASTIC_RESTART_COUNT": "1"})
     assert place == Launch(3, 4, 1, 2, 1)
     assert place.several and not place.first
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.artifacts import empty_graphs
 
 from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
@@ -19,7 +18,6 @@ from lifelong.dataset.events import InputSpec
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
 from lifelong.offline.evaluation.evaluate import evaluate
-from lifelong.offline.export import saving
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.models import all_names, build
 from lifelong.offline.models.base import Model
@@ -28,6 +26,7 @@ from lifelong.offline.training.display import Display
 from lifelong.offline.training.start import Start
 from lifelong.offline.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("no_graphs")
 QUICK = {"seed": 1, "threads": 1, "max_examples": 400, "min_steps": 0, "validate_every": 200, "batch_targets": 200}
 DAY = 86_400
 
@@ -63,12 +62,6 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return prepared(tmp_path_factory.mktemp("new") / "data", log(10, 44, shift=7), buckets=8)
-
-
-@pytest.fixture(autouse=True)
-def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exporting graphs takes seconds and has its own tests."""
-    monkeypatch.setattr(saving, "write_graphs", empty_graphs)
 
 
 def run(dataset: Dataset, out: Path, model: str | None = "dnn", **named: Any) -> Artifact:

@@ -12,14 +12,11 @@ from lifelong.offline.training import trainer
 from lifelong.offline.training.runs import gather
 from lifelong.offline.training.settings import with_recipe
 from lifelong.offline.training.study import RunsFailedError, Study, equal_budget, plan, run_study
-from lifelong.testing.datasets import tiny_dataset
 
 TRAIN = TrainSettings(threads=1, max_examples=200, validate_every=100, batch_targets=64)
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=20)
+DATASET = {"num_users": 12, "num_items": 30, "mean_events": 20}
 
 
 def configs(*models):
@@ -44,11 +41,6 @@ def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_pat
     assert names(planned) == [*main, "counts-seed0-equal", "dnn-seed0-equal"]
     assert planned.equal["popularity"][0] == planned.main["popularity"][0]
     assert planned.equal["counts"][0].config.model == {"max_examples": 50}
-
-
-def test_only_equal_leaves_the_main_runs_out(tmp_path):
-    planned = plan(Study(configs("dnn"), examples=50, only_equal=True), tmp_path)
-    assert names(planned) == ["dnn-seed0-equal"]
 
 
 def test_an_equal_budget_ends_by_examples_alone():
@@ -77,7 +69,6 @@ def test_a_model_is_compared_after_as_many_epochs_as_it_is_trained_for_alone(tmp
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({"only_equal": True}, "no budget is given"),
         ({"reference": "hpmn"}, "'hpmn' is not compared"),
         ({"seeds": ()}, "nothing to compare"),
     ],
@@ -146,15 +137,8 @@ def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monke
     assert again.sweep == made.comparison.sweep
 
 
-def test_a_model_that_fails_is_noted_and_another_takes_its_place_as_reference(dataset, tmp_path, monkeypatch):
-    real = trainer.train
-
-    def train(dataset, model, *words, **options):
-        if model == "popularity":
-            raise ValueError("no luck")
-        return real(dataset, model, *words, **options)
-
-    monkeypatch.setattr(trainer, "train", train)
+def test_a_model_that_fails_is_noted_and_another_takes_its_place_as_reference(dataset, tmp_path, failing):
+    failing("popularity")
     made = run_study(dataset, tmp_path, Study(configs("popularity", "counts"), resamples=5))
     assert made.failures == {"popularity-seed0": "ValueError: no luck"}
     assert made.comparison.reference == "counts"

@@ -14,7 +14,6 @@ from lifelong.offline.export.saving import write_artifact
 from lifelong.offline.models import build
 from lifelong.offline.training.runs import Run
 from lifelong.offline.training.sweep import SweepTask, choose, parse_steps, sweep
-from lifelong.testing.datasets import tiny_dataset
 
 SMALL = {
     "hpmn": {"embedding": 3, "width": 4, "periods": [1, 2, 4]},
@@ -25,9 +24,7 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=30)
+DATASET = {"num_users": 12, "num_items": 30, "mean_events": 30}
 
 
 def made(dataset, name, **settings):

@@ -2,7 +2,6 @@
 
 import math
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.artifacts import empty_graphs
+from support.steps import after_steps
 
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.dataset.examples import Examples, Split
@@ -27,27 +27,14 @@ from lifelong.offline.export.saving import load_model
 from lifelong.offline.models import model_class
 from lifelong.offline.models.tally import best_weight
 from lifelong.offline.nn.counted import TargetPopularity
-from lifelong.offline.training.display import Display
-from lifelong.offline.training.loop import (
-    DivergedError,
-    log_loss_of_shares,
-    measure_tasks,
-    validation_subset,
-)
+from lifelong.offline.training.loop import DivergedError, log_loss_of_shares, measure_tasks, validation_subset
 from lifelong.offline.training.trainer import train
 from lifelong.online.store.opening import open_store
 from lifelong.tally.spec import FEATURES
 from lifelong.testing.datasets import tiny_dataset
 
-SMALL = {
-    "min_steps": 0,
-    "seed": 3,
-    "threads": 1,
-    "max_epochs": 2,
-    "max_targets": 10,
-    "batch_targets": 200,
-    "validate_every": 0.5,
-}
+SMALL = {"min_steps": 0, "seed": 3, "threads": 1, "max_epochs": 2, "max_targets": 10, "batch_targets": 200}
+SMALL |= {"validate_every": 0.5}
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +48,21 @@ def run(
     dataset: Dataset,
     out: Path,
     *,
+    model: str | None = "dnn",
+    own: dict[str, Any] | None = None,
+    start: Any = None,
     resume: bool = False,
-    overwrite: bool = False,
-    model: str = "dnn",
-    dropout: float | None = None,
     **train_settings: Any,
 ) -> Any:
-    own = {} if dropout is None else {"dropout": dropout}
-    config = RunConfig(train=TrainSettings.model_validate({**SMALL, **train_settings}), model=own)
-    return train(dataset, model, out, config=config, resume=resume, overwrite=overwrite, progress=False)
+    config = RunConfig(train=TrainSettings.model_validate({**SMALL, **train_settings}), model=own or {})
+    return train(dataset, model, out, config=config, start=start, resume=resume, progress=False)
+
+
+def on_two_logs(dataset: Dataset, folder: Path, **own: Any) -> tuple[tuple[Any, Dataset], tuple[Any, Dataset]]:
+    """Tally of a log, and one that went on from it with a newer log; each with its log."""
+    newer = tiny_dataset(folder / "newer", num_users=35)
+    first = run(dataset, folder / "a", model="tally", own={"width": 4, "embedding": 5, **own})
+    return (first, dataset), (run(newer, folder / "b", model=None, start=first), newer)
 
 
 def weights(artifact: Any) -> dict[str, torch.Tensor]:
@@ -83,20 +76,6 @@ def same_numbers(one: Any, two: Any) -> bool:
         for curve in (one.metrics["learning_curve"], two.metrics["learning_curve"])
     ]
     return all(torch.equal(mine[name], theirs[name]) for name in mine) and curves[0] == curves[1]
-
-
-def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
-    """Do something after a batch."""
-    step, count = Display.step, 0
-
-    def counting(self: Display, examples: int, speed: float, loss: float) -> None:
-        nonlocal count
-        count += 1
-        step(self, examples, speed, loss)
-        if count == number:
-            action()
-
-    monkeypatch.setattr(Display, "step", counting)
 
 
 def test_artifact_holds_the_best_weights_and_their_record(dataset: Dataset, tmp_path: Path) -> None:
@@ -165,13 +144,12 @@ def test_same_seed_same_numbers_other_seed_others(dataset: Dataset, tmp_path: Pa
 @pytest.mark.parametrize(("model", "embeddings"), [("dnn", "dense"), ("hpmn", "dense"), ("dnn", "sparse")])
 @pytest.mark.parametrize("number", [1, 9])
 def test_interrupted_and_resumed_run_ends_with_the_same_numbers(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, embeddings: str, number: int
+    dataset: Dataset, tmp_path: Path, model: str, embeddings: str, number: int
 ) -> None:
     straight = run(dataset, tmp_path / "straight", model=model, embeddings=embeddings)
-    with monkeypatch.context() as patch:
-        at_step(patch, number, lambda: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt, match="train again with --resume"):
-            run(dataset, tmp_path / "resumed", model=model, embeddings=embeddings)
+    interrupted = pytest.raises(KeyboardInterrupt, match="train again with --resume")
+    with after_steps(number, lambda: signal.raise_signal(signal.SIGINT)), interrupted:
+        run(dataset, tmp_path / "resumed", model=model, embeddings=embeddings)
     assert not (tmp_path / "resumed").exists()
     resumed = run(dataset, tmp_path / "resumed", model=model, embeddings=embeddings, resume=True)
     assert same_numbers(straight, resumed)
@@ -209,8 +187,7 @@ def test_fitted_model_gets_the_same_record(dataset: Dataset, tmp_path: Path) -> 
 def test_a_model_given_counts_is_trained_and_scored_and_has_no_graphs_to_serve(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True, "embedding": 4})
-    artifact = train(dataset, "gru4rec", tmp_path / "a", config=config, progress=False)
+    artifact = run(dataset, tmp_path / "a", model="gru4rec", own={"counts": True, "embedding": 4})
     assert (artifact.config.memory, artifact.config.settings["counts"]) == (None, True)
     assert not (tmp_path / "a" / "graphs").exists() and not (tmp_path / "a" / "tables").exists()
     model, examples = load_model(artifact), dataset.examples("validation")
@@ -225,11 +202,7 @@ def test_a_model_given_counts_is_trained_and_scored_and_has_no_graphs_to_serve(
 
 
 def test_popularity_is_that_of_a_runs_own_targets_and_not_learned(dataset: Dataset, tmp_path: Path) -> None:
-    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"state": 512, "width": 4, "embedding": 5})
-    newer = tiny_dataset(tmp_path / "newer", num_users=35)
-    first = train(dataset, "tally", tmp_path / "a", config=config, progress=False)
-    second = train(newer, None, tmp_path / "b", config=config, start=first, progress=False)
-    for artifact, of in ((first, dataset), (second, newer)):
+    for artifact, of in on_two_logs(dataset, tmp_path, state=512):
         for place, (field, count_V) in enumerate(target_counts(of).items()):
             column_V = weights(artifact)[f"embed.table_list.{place}.weight"][:, 5 + FEATURES]
             wanted_V = np.log((count_V + 1) / count_V.sum())
@@ -237,12 +210,8 @@ def test_popularity_is_that_of_a_runs_own_targets_and_not_learned(dataset: Datas
 
 
 def test_factors_are_made_of_a_runs_own_log(dataset: Dataset, tmp_path: Path) -> None:
-    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"state": 1024, "width": 4, "embedding": 5})
-    newer = tiny_dataset(tmp_path / "newer", num_users=35)
-    first = train(dataset, "tally", tmp_path / "a", config=config, progress=False)
-    second = train(newer, None, tmp_path / "b", config=config, start=first, progress=False)
-    for artifact, of in ((first, dataset), (second, newer)):
-        whole, _ = unit_factors(of, {"item": 8, "category": 4}, seed=config.train.seed)
+    for artifact, of in on_two_logs(dataset, tmp_path, state=1024):
+        whole, _ = unit_factors(of, {"item": 8, "category": 4}, seed=SMALL["seed"])
         for place, factor_VD in enumerate(whole.values()):
             assert factor_VD.any()
             np.testing.assert_array_equal(weights(artifact)[f"embed.factor_{place}"], factor_VD)
@@ -251,8 +220,7 @@ def test_factors_are_made_of_a_runs_own_log(dataset: Dataset, tmp_path: Path) ->
 def test_tally_scales_counts_by_a_runs_own_targets_and_weighs_its_heads_on_validation(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"width": 4, "embedding": 5})
-    first = train(dataset, "tally", tmp_path / "a", config=config, progress=False)
+    (first, _), (second, _) = on_two_logs(dataset, tmp_path)
     names = [f"head.{head}.layers.0.{name}" for head in ("head", "counter") for name in ("mean_X", "scale_X")]
     for head in ("head", "counter"):
         mean_X, scale_X = (weights(first)[f"head.{head}.layers.0.{name}"] for name in ("mean_X", "scale_X"))
@@ -265,24 +233,19 @@ def test_tally_scales_counts_by_a_runs_own_targets_and_weighs_its_heads_on_valid
         model.get_buffer("head.steady").fill_(weight)
         logits.append(predict(model, dataset, validation))
     assert float(weights(first)["head.steady"]) == best_weight(*logits, np.asarray(validation.label_NT))
-    newer = tiny_dataset(tmp_path / "newer", num_users=35)
-    second = train(newer, None, tmp_path / "b", config=config, start=first, progress=False)
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
 
 
 def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, tmp_path: Path) -> None:
-    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True})
-    first = train(dataset, "dnn", tmp_path / "a", config=config, progress=False)
-    other = RunConfig(train=TrainSettings.model_validate({**SMALL, "seed": 9}))
-    second = train(dataset, None, tmp_path / "b", config=other, start=first, progress=False)
+    first = run(dataset, tmp_path / "a", own={"counts": True})
+    second = run(dataset, tmp_path / "b", model=None, start=first, seed=9)
     assert second.config.settings["counts"] is True
     names = ("exact.scale.mean_K", "exact.scale.scale_K")
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
 
 
 def test_who_is_given_counts_is_told_the_popularity_of_the_training(dataset: Dataset, tmp_path: Path) -> None:
-    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True})
-    found = weights(train(dataset, "dnn", tmp_path / "a", config=config, progress=False))
+    found = weights(run(dataset, tmp_path / "a", own={"counts": True}))
     expected = TargetPopularity(dataset.inputs.item)
     expected.learn(target_counts(dataset))
     for place, count_V in enumerate(target_counts(dataset).values()):
@@ -401,7 +364,7 @@ def test_progress_lines_go_to_stderr(dataset: Dataset, tmp_path: Path, capsys: p
     assert not capsys.readouterr().err
 
 
-def beginning(dataset: Dataset, out: Path, model: str, **settings: Any) -> dict[str, torch.Tensor]:
+def beginning(dataset: Dataset, out: Path, model: str | None, **settings: Any) -> dict[str, torch.Tensor]:
     """Weights after a step that hardly moves them."""
     return weights(run(dataset, out, model=model, max_examples=1, learning_rate=1e-9, **settings))
 
@@ -442,10 +405,5 @@ def test_models_whose_vectors_mean_something_else_begin_at_random(dataset: Datas
 
 def test_a_start_keeps_its_vectors(dataset: Dataset, tmp_path: Path) -> None:
     start = run(dataset, tmp_path / "start")
-    config = RunConfig(
-        train=TrainSettings.model_validate(
-            {**SMALL, "initial_vectors": "cooccurrence", "max_examples": 1, "learning_rate": 1e-9}
-        )
-    )
-    after = weights(train(dataset, None, tmp_path / "after", config=config, start=start, progress=False))
+    after = beginning(dataset, tmp_path / "after", None, start=start, initial_vectors="cooccurrence")
     assert all(torch.allclose(weight, after[name], atol=1e-6) for name, weight in weights(start).items())

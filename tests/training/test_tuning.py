@@ -21,14 +21,11 @@ from lifelong.offline.training.loop import Loop
 from lifelong.offline.training.space import apply, defaults, space_of
 from lifelong.offline.training.trainer import train
 from lifelong.offline.training.tuning import Search, tune
-from lifelong.testing.datasets import tiny_dataset
 
 CONFIG = RunConfig(train=TrainSettings(threads=1, batch_targets=64))
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=20)
+DATASET = {"num_users": 12, "num_items": 30, "mean_events": 20}
 
 
 @pytest.mark.parametrize("model", list(MODELS))

@@ -224,15 +224,20 @@ def compare(
     """
     _check_runs(runs, reference)
     drawn = {model: _drawn(run, resamples, seed) for model, run in runs.items()}
-    differences = _differences(drawn, reference)
+    differences = _differences(drawn, reference, seed)
     return [
-        _row(model, run, drawn[model], differences.get(model), None if model == reference else runs[reference])
+        _row(model, run, drawn[model], differences.get(model), None if model == reference else runs[reference], seed)
         for model, run in runs.items()
     ]
 
 
 def _row(
-    model: str, run: Runs, drawn: _Drawn, differences: dict[str, DifferenceEstimate] | None, reference: Runs | None
+    model: str,
+    run: Runs,
+    drawn: _Drawn,
+    differences: dict[str, DifferenceEstimate] | None,
+    reference: Runs | None,
+    seed: int,
 ) -> ComparisonRow:
     first = run.samples[0]
     tests = paper_tests(first, None if reference is None else reference.samples[0])
@@ -241,7 +246,7 @@ def _row(
         title=run.title,
         seeds=len(run.samples),
         metrics={
-            name: estimate(name, _mean(drawn.values[name]), drawn.resampled[name], first)
+            name: estimate(name, _mean(drawn.values[name]), over_seeds(drawn.resampled[name], seed=seed), first)
             for name in metrics.metric_names()
         },
         spread={
@@ -255,7 +260,7 @@ def _row(
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """Metric -> value per seed, and metric -> mean over drawn seeds in each resample."""
+    """Metric -> value per seed, and metric -> value of each seed under resampled users, `[K, R]`."""
 
     values: Mapping[str, Sequence[float]]
     resampled: Mapping[str, FloatArray]
@@ -267,18 +272,18 @@ def _drawn(run: Runs, resamples: int, seed: int) -> _Drawn:
     draws = [bootstrap({"": sample}, resamples=resamples, seed=seed)[""] for sample in run.samples]
     return _Drawn(
         {name: [value[name] for value in values] for name in metrics.metric_names()},
-        {name: over_seeds(np.stack([draw[name] for draw in draws]), seed=seed) for name in metrics.metric_names()},
+        {name: np.stack([draw[name] for draw in draws]) for name in metrics.metric_names()},
     )
 
 
-def _differences(drawn: Mapping[str, _Drawn], reference: str) -> dict[str, dict[str, DifferenceEstimate]]:
+def _differences(drawn: Mapping[str, _Drawn], reference: str, seed: int) -> dict[str, dict[str, DifferenceEstimate]]:
     """Model -> metric -> its difference to the reference's, for all other models."""
     base, found = drawn[reference], {model: dict[str, DifferenceEstimate]() for model in drawn if model != reference}
     for name in metrics.metric_names():
         gaps = {
             model: (
                 _mean(drawn[model].values[name]) - _mean(base.values[name]),
-                drawn[model].resampled[name] - base.resampled[name],
+                over_seeds(drawn[model].resampled[name], base.resampled[name], seed=seed),
             )
             for model in found
         }
@@ -294,7 +299,7 @@ def cautions(rows: Sequence[ComparisonRow], reference: str) -> list[str]:
     if few and len(rows) > 1:
         said.append(
             f"Fewer than {LEAST_SEEDS} seeds: {', '.join(few)}. Their intervals do not say what another training would "
-            f"give, so claim no difference (--seeds {LEAST_SEEDS})"
+            f"give, so claim no difference (`lifelong compare` with --seeds {LEAST_SEEDS})"
         )
     shown = [row.differences["auc"].detectable for row in rows if row.differences is not None]
     known = sorted(value for value in shown if value)

@@ -37,7 +37,7 @@ from lifelong.dataset.negatives import drawn_counts
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.offline.evaluation.results import Estimate, RankingPart, RankingResult
-from lifelong.offline.evaluation.significance import interval, resampled_sums
+from lifelong.offline.evaluation.significance import draw_weights, interval
 
 Score = Callable[[Examples], FloatArray]
 """What the items of examples are ordered by: `[N]`."""
@@ -267,8 +267,10 @@ def _part(name: str, ranked: Ranked, cutoffs: Sequence[int], *, resamples: int, 
     rank_N = ranked.rank_N[chosen_N]
     columns = [column for cutoff in cutoffs for column in measured(rank_N, place_N, len(basket_M), cutoff)]
     user_M = ranked.user_N[chosen_N][np.unique(place_N, return_index=True)[1]]
-    summed_MX, users = np.stack([*columns, np.ones(len(user_M))], axis=1), np.unique(ranked.user_N)
-    _, drawn_RX = resampled_sums(summed_MX, user_M, users=users, resamples=resamples, seed=seed)
+    users = np.unique(ranked.user_N)
+    sum_UX = np.zeros((len(users), len(columns) + 1))
+    np.add.at(sum_UX, np.searchsorted(users, user_M), np.stack([*columns, np.ones(len(user_M))], axis=1))
+    drawn_RX = draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sum_UX
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = drawn_RX[:, :-1] / drawn_RX[:, -1:]
     metrics = {}

@@ -298,7 +298,7 @@ def estimate(name: str, value: float, drawn: FloatArray, sample: Sample) -> Esti
     """Point estimate and interval of one metric of a sample."""
     if math.isnan(value):
         return Estimate(value=None, reason=metrics.undefined_reason(name, sample) or "not defined on these examples")
-    # The spread over few seeds is stretched, which may reach beyond what the metric can be.
+    # Few seeds widen the interval, perhaps beyond what the metric can be.
     least, most = metrics.RANGES.get(name, (-math.inf, math.inf))
     low, high = np.clip(interval(drawn), least, most).tolist()
     return Estimate(value=value, low=defined(low), high=defined(high))

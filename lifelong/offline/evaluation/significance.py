@@ -9,7 +9,7 @@ examples. So a resample is a weight per user, and nothing has to be sorted again
   matrix [users, columns].
 
 Draws depend only on (seed, number of users), so that two models on the same examples get the same resamples: paired.
-Where a model was trained with several seeds, seeds are drawn as well as users (`over_seeds`).
+Where a model was trained with several seeds, another training is allowed for as well as other users (`over_seeds`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.offline.evaluation import metrics
@@ -31,7 +30,7 @@ POWER = 0.8
 LEAST_SEEDS = 3
 """Fewer trainings say too little of how much another one would differ."""
 _SEEDS = 1 << 32
-"""Draws of seeds have a stream of their own for each number of seeds, apart from that of users."""
+"""The seeds' part is drawn from a stream of its own for each number of seeds, apart from that of users."""
 _CHUNK_VALUES = 1 << 22
 """Drawn users in memory at once; bounds what a bootstrap over millions of users takes."""
 
@@ -131,17 +130,6 @@ def draw_weights(num_users: int, resamples: int, rng: np.random.Generator) -> Fl
     return flat.reshape(resamples, num_users).astype(np.float64)
 
 
-def resampled_sums(
-    columns_NX: FloatArray, user_N: npt.ArrayLike, *, users: IntArray | None = None, resamples: int, seed: int
-) -> tuple[FloatArray, FloatArray]:
-    """Sums of columns over all examples, `[1, X]`, and of resampled users, `[R, X]`; `users` as in `bootstrap`."""
-    users = np.unique(np.asarray(user_N)) if users is None else users
-    place_N = np.searchsorted(users, np.asarray(user_N))
-    sum_UX = np.zeros((len(users), columns_NX.shape[1]))
-    np.add.at(sum_UX, place_N, columns_NX)
-    return sum_UX.sum(axis=0, keepdims=True), draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sum_UX
-
-
 def bootstrap(
     samples: Mapping[str, Sample], *, users: IntArray | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, FloatArray]]:
@@ -174,37 +162,64 @@ def bootstrap(
     }
 
 
-def over_seeds(drawn_KR: FloatArray, *, seed: int = 0) -> FloatArray:
-    """A metric's mean over seeds under resampled users and resampled seeds, `[R]`.
+def over_seeds(drawn_KR: FloatArray, other_LR: FloatArray | None = None, *, seed: int = 0) -> FloatArray:
+    """A metric's mean over seeds, or its difference from another model's, under resampled users and seeds, `[R]`.
 
-    In each resample K of the K seeds are drawn, with replacement, and the users are those of the resample. So few seeds
-    vary too little when they are drawn from themselves; the deviation of the drawn seeds' mean is therefore stretched
-    to what Student's t has for K - 1 degrees of freedom: by sqrt(K / (K - 1)) for the missing degree, and by the ratio
-    of the two 97.5 % quantiles. A single seed has no deviation, and says nothing of another training.
+    Users and seeds are crossed random effects: a seed's value is the truth, a deviation of its own, and users' noise
+    of which the seeds share a part. The mean over seeds varies by the users' bootstrap (Owen, The pigeonhole
+    bootstrap, Annals of Applied Statistics 1, 2007, resamples rows and columns alike; so few seeds cannot be
+    resampled), and by the seeds' variance, the analysis of variance's: that between the seeds' values less what users'
+    noise makes of it, and 0 where that is more (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4).
+    Only the seeds' part is estimated from few values, so Student's t replaces the normal quantile by its share of the
+    variance: K - 1 degrees of freedom divided by that share. Satterthwaite's formula (Biometrics Bulletin 2, 1946)
+    divides by its square, and three seeds then hold the truth in only 91 of 100 cases. So many, or fewer, are what two
+    seeds give where they differ far more than users explain; a single seed says nothing of another training.
 
-    Two models with equally many seeds get the same draws: paired, so that equal models differ by 0 in each resample.
+    Two models with equally many seeds are paired seed by seed, so that equal models differ by 0 in each resample.
+    Otherwise the variances of both models' seeds are added.
 
     Args:
         drawn_KR: the metric of each of K seeds under the same R resamples of the users.
-        seed: of the draws.
+        other_LR: the same of the model that is subtracted, under the same resamples.
+        seed: of the draws of the seeds' part.
 
     >>> over_seeds(np.array([[0.7, 0.8]])).tolist()
     [0.7, 0.8]
     >>> bool(np.ptp(over_seeds(np.array([[0.7] * 50, [0.8] * 50]))) > 0.1)
     True
     """
-    from scipy import stats
+    from scipy import special
 
-    seeds, resamples = drawn_KR.shape
-    mean_R: FloatArray = drawn_KR.mean(axis=0)
-    if seeds == 1:
+    if other_LR is not None and len(other_LR) == len(drawn_KR):
+        drawn_KR, other_LR = drawn_KR - other_LR, None
+    trained = [drawn_KR] if other_LR is None else [drawn_KR, -other_LR]
+    mean_R: FloatArray = np.sum([of.mean(axis=0) for of in trained], axis=0)
+    found = [(len(of), *_seeds_effect(of)) for of in trained if len(of) > 1]
+    of_seeds = sum(variance for _, variance, _ in found)
+    if not of_seeds:
         return mean_R
-    chosen_RK = np.random.default_rng([seed, _SEEDS + seeds]).integers(0, seeds, (resamples, seeds))
-    drawn_R = drawn_KR[chosen_RK, np.arange(resamples)[:, None]].mean(axis=1)
-    tail = (1 + CONFIDENCE) / 2
-    stretch = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail)
-    stretched_R: FloatArray = mean_R + stretch * (drawn_R - mean_R)
-    return stretched_R
+    of_users = float(np.nanvar(mean_R))
+    total, tail = of_users + of_seeds, (1 + CONFIDENCE) / 2
+    degrees = total / sum(variance / (seeds - 1) for seeds, variance, _ in found)
+    # Not below 0, where it is rounding that makes seeds differ.
+    stretched = max(0.0, (special.stdtrit(degrees, tail) / special.ndtri(tail)) ** 2 * total - of_users)
+    for seeds, variance, direction_K in found:
+        normal_RK = np.random.default_rng([seed, _SEEDS + seeds]).standard_normal((len(mean_R), seeds))
+        # All models get the same normal deviates, each turned to how its own seeds lie: models stay as dependent.
+        mean_R = mean_R + math.sqrt(stretched * variance / of_seeds) * (normal_RK @ direction_K)
+    return mean_R
+
+
+def _seeds_effect(drawn_KR: FloatArray) -> tuple[float, FloatArray]:
+    """The variance of the mean over K seeds that is the seeds' own, and the unit vector of their deviations, `[K]`."""
+    known_KR = drawn_KR[:, ~np.isnan(drawn_KR).any(axis=0)]
+    if not known_KR.size:
+        return 0.0, np.zeros(len(drawn_KR))
+    value_K = known_KR.mean(axis=1)
+    deviation_K = value_K - value_K.mean()
+    between = float(deviation_K @ deviation_K) / (len(value_K) - 1)
+    of_users = float((known_KR - known_KR.mean(axis=0)).var(axis=1).sum()) / (len(value_K) - 1)
+    return max(0.0, between - of_users) / len(value_K), deviation_K / (np.linalg.norm(deviation_K) or 1.0)
 
 
 def detectable(drawn: FloatArray) -> float:

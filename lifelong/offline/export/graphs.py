@@ -9,7 +9,7 @@
 shape letters. `context` is left out if the model reads no context.
 
 Of a model with a part that counts (`CountingModel`), a service writes and reads that part by itself
-(`lifelong.online.memory.counting`). Its write graph knows the slots alone, and is left out if there are none. Its read
+(`lifelong.online.memory.state`). Its write graph knows the slots alone, and is left out if there are none. Its read
 graph takes, in place of what is counted, what is known of each target, `_KNOWN`.
 
 A history model has no write graph; its read graph takes the recent history instead of a memory (`_WINDOW`), and gives

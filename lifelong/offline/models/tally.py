@@ -495,7 +495,8 @@ class Tally(CountingModel[Any]):
         heads = self.head.members_at(read, self.memory.widths, context_XE, moments.moment_N)
         first, second = (spread_targets(logit_NT, batch.mask_BC) for logit_NT in heads)
         attention = None if read.attention_NS is None else spread_targets(read.attention_NS, batch.mask_BC)
-        return Output(self.head.mixed(first, second), attention_BCS=attention, members=(first, second))
+        members = (first,) if plans.PARTS.steady == 0 else (first, second)
+        return Output(self.head.mixed(first, second), attention_BCS=attention, members=members)
 
     def learn_scales(self, batches: Iterable[Batch]) -> None:
         """Mean and deviation of counts and affinities."""

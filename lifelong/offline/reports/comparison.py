@@ -32,8 +32,6 @@ NEGATIVES = {
 }
 """How negatives are drawn, in words."""
 _FLIPPED = "a coin flip a user: the last item, or another one, uniform over all items of the log"
-_EQUAL = "-equal"
-"""End of the folder's name of a run with an equal budget."""
 
 
 def check_drawing() -> None:
@@ -85,7 +83,7 @@ def write_comparison(
     if given := [*comparison.notes, *notes]:
         parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in given]))
     parts.append(_main(comparison, results[0], folder))
-    if equal and equal != comparison.rows:
+    if equal:
         parts.append(Section("The same number of examples for all", tables=[comparison_tables.equal_table(comparison)]))
     drawn = [figures.metric_by_history(results, folder, always=[name])]
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
@@ -187,14 +185,9 @@ def _cuts(dataset: Dataset) -> str:
 
 def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
     counts = first.counts
-    budget = comparison.equal_examples if comparison.equal_rows == comparison.rows else None
-    stop = (
-        "Each model was trained until its validation value stopped rising, or a limit was reached."
-        if budget is None
-        else f"Each model was trained on {budget:,} labelled examples."
-    )
     note = (
-        f"{stop} GAUC leaves out {counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
+        "Each model was trained until its validation value stopped rising, or a limit was reached. GAUC leaves out "
+        f"{counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
         "with targets that are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
     )
     known = any(value_of(row) is not None for row in comparison.rows)
@@ -235,16 +228,15 @@ def _artifact(runs: Path, model: str) -> Artifact | None:
 
 
 def _finished(runs: Path, model: str) -> list[Run]:
-    """The finished runs of one model, by seed; those with an equal budget, where there are no others."""
-    finished = [run for run in _runs(runs, model) if run.finished]
-    return [run for run in finished if not run.name.endswith(_EQUAL)] or finished
+    """The finished runs of one model, by seed."""
+    return [run for run in _runs(runs, model) if run.finished]
 
 
 def _runs(runs: Path, model: str) -> list[Run]:
-    """The runs of one model, by seed; those with an equal budget come last."""
-    pattern = re.compile(rf"{re.escape(model)}-seed(\d+)({_EQUAL})?")
+    """The runs of one model, by seed, without those of an equal budget."""
+    pattern = re.compile(rf"{re.escape(model)}-seed(\d+)")
     matches = [match for path in runs.iterdir() if (match := pattern.fullmatch(path.name))]
-    return [Run(runs / of[0], model) for of in sorted(matches, key=lambda of: (of[2] is not None, int(of[1])))]
+    return [Run(runs / of[0], model) for of in sorted(matches, key=lambda of: int(of[1]))]
 
 
 def _reversed(of: DifferenceEstimate) -> DifferenceEstimate:

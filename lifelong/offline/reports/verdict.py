@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate
-from lifelong.offline.evaluation.results import Result, best_first, value_of
+from lifelong.offline.evaluation.results import Result, SliceResult, best_first, value_of
 from lifelong.offline.evaluation.significance import LEAST_SEEDS
 from lifelong.offline.reports.comparison_tables import usual_length
 from lifelong.offline.reports.tables import brief, first_seeds, milliseconds, text
@@ -66,10 +66,13 @@ def learned_nothing(row: ComparisonRow, comparison: Comparison) -> str:
     auc, floor = row.metrics.get("auc"), next((of for of in comparison.rows if of.model == FLOOR), None)
     if row.model == FLOOR or auc is None or auc.value is None:
         return ""
-    if (auc.value if auc.low is None else auc.low) <= 0.5:
-        return "not above guessing, 0.5"
     least = None if floor is None else value_of(floor)
-    return f"not above item popularity, {least:.3f}" if least is not None and auc.value <= least else ""
+    # Few seeds that differ make the interval wide: it says nothing against a training that is above by its own.
+    sure = max((_low(of) for of in comparison.results if of.model == row.model), default=0.0)
+    if (auc.value if auc.low is None else auc.low) <= 0.5 and sure <= 0.5:
+        return "not above guessing, 0.5"
+    lower = least is not None and auc.value <= least and sure <= least
+    return f"not above item popularity, {least:.3f}" if lower else ""
 
 
 def _alone(comparison: Comparison, only: ComparisonRow | None) -> list[str]:
@@ -93,16 +96,18 @@ def _claim(mine: ComparisonRow, other: ComparisonRow, pair: DifferenceEstimate |
             f"Do not use {mine.title} as it was trained here: it learned nothing from histories (AUC "
             f"{brief(mine.metrics['auc'])} is {why}). The best model is {other.title}."
         )
-    if min(mine.seeds, other.seeds) < LEAST_SEEDS:
-        few = f"with fewer than {LEAST_SEEDS} seeds, that is no proof (--seeds {LEAST_SEEDS})"
-        return f"No verdict yet: {first.title} is ahead of {second.title}, {values}, but {few}."
-    if p is None or pair is None:
-        return f"No verdict: {first.title} is ahead of {second.title}, {values}, but their difference was not tested."
-    if p >= SURE:
+    few = min(mine.seeds, other.seeds) < LEAST_SEEDS
+    more = f"It takes {LEAST_SEEDS} trainings of each to claim that: `lifelong compare` with --seeds {LEAST_SEEDS}."
+    if p is not None and pair is not None and p >= SURE:
         return (
             f"{mine.title} and {other.title}, the best other model, are level: {values}, difference {_signed(pair)}. "
-            "Choose by cost."
+            f"{more if few else 'Choose by cost.'}"
         )
+    if few:
+        shown = "" if pair is None else f" ({mine.title} minus {other.title}: {_signed(pair)})"
+        return f"{first.title} is ahead of {second.title}, {values}{shown}. {more}"
+    if p is None or pair is None:
+        return f"No verdict: {first.title} is ahead of {second.title}, {values}, but their difference was not tested."
     best_other = ", the best other model" if mine is first else ""
     gap = f"{mine.title} minus {other.title}: {_signed(pair)}"
     return f"Use {first.title}: {values} for {second.title}{best_other}. {gap}."
@@ -122,18 +127,15 @@ def _trees(comparison: Comparison, shown: Sequence[ComparisonRow]) -> list[str]:
 
 
 def _cost(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
+    if not any(cost.latency_ms for cost in comparison.costs.values()):
+        return ""
     at, said = usual_length(comparison.costs.values()), []
-    # Where others were measured, a model without a latency is one that no service can run.
-    measured = any(cost.latency_ms for cost in comparison.costs.values())
-    missing = "cannot be served" if measured else "not measured"
     for row in rows:
         cost = comparison.costs.get(row.model)
         latency = None if cost is None else (cost.latency_ms or {}).get(at)
         parts = [] if latency is None else [milliseconds(latency, 2)]
         parts += [] if cost is None or cost.state_bytes is None else [f"{cost.state_bytes:,} bytes a user"]
-        said += [f"{row.title} {' and '.join(parts) or missing}"]
-    if not any(comparison.costs.get(row.model) for row in rows):
-        return ""
+        said += [f"{row.title} {' and '.join(parts) or 'cannot be served'}"]
     return f"Cost of 100 candidates after {at:,} events: {'; '.join(said)}."
 
 
@@ -152,7 +154,7 @@ def _better_at(own: Result, results: Sequence[Result], place: int) -> str:
     part = own.slices[place]
     high = part.metrics["auc"].high if "auc" in part.metrics else None
     rest = [result for result in results if result is not own and "auc" in result.slices[place].metrics]
-    better = [result for result in rest if high is not None and (_low(result, place) or 0.0) > high]
+    better = [result for result in rest if high is not None and _low(result.slices[place]) > high]
     if not better:
         return ""
     best = max(better, key=lambda result: result.slices[place].metrics["auc"].value or 0.0)
@@ -160,8 +162,9 @@ def _better_at(own: Result, results: Sequence[Result], place: int) -> str:
     return f"{part.name} events, where {best.title} is better ({values})"
 
 
-def _low(result: Result, place: int) -> float | None:
-    return result.slices[place].metrics["auc"].low
+def _low(part: Result | SliceResult) -> float:
+    """The lower end of the AUC's interval, 0 where there is none."""
+    return (part.metrics["auc"].low or 0.0) if "auc" in part.metrics else 0.0
 
 
 def _without_learning(comparison: Comparison, *, said_of: ComparisonRow | None = None) -> list[str]:

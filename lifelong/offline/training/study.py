@@ -46,7 +46,6 @@ class Study:
         reference: the model that the others are compared with; the first by default.
         max_minutes: limit of one main run; None = only the limits of its settings.
         examples: labelled examples of each run with an equal budget; None = no such runs.
-        only_equal: leave the main runs out.
         sweep: numbers of recent events that the models of the first seed are given; None = all.
         sweep_examples: the largest number of test examples of the sweep.
         resamples: of the users.
@@ -61,7 +60,6 @@ class Study:
     reference: str | None = None
     max_minutes: float | None = None
     examples: int | None = None
-    only_equal: bool = False
     sweep: Sequence[int | None] = ()
     sweep_examples: int = 20_000
     resamples: int = RESAMPLES
@@ -103,8 +101,6 @@ def plan(study: Study, out: Path) -> Planned:
             expected="at least one model and one seed",
             fix="name models: --models tally,gbdt,counts,popularity",
         )
-    if study.only_equal and study.examples is None:
-        raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
             f"the reference {study.reference!r} is not compared",
@@ -115,8 +111,7 @@ def plan(study: Study, out: Path) -> Planned:
     runs = {model: _runs(study, out, model, config, "", study.max_minutes) for model, config in study.configs.items()}
     # A model that cannot take a limited number of examples is fitted once, and appears in both tables.
     budgeted = {model: _runs(study, out, model, of, "-equal") if of else runs[model] for model, of in equal.items()}
-    shown = {} if study.only_equal else runs
-    return Planned(shown, {} if study.examples is None else budgeted)
+    return Planned(runs, {} if study.examples is None else budgeted)
 
 
 def _check_out(out: Path) -> None:
@@ -210,13 +205,12 @@ def _sweep_tasks(dataset: Dataset, study: Study, planned: Planned) -> dict[str, 
     if not study.sweep:
         return {}
     chosen = choose(dataset.examples("test"), study.sweep, limit=study.sweep_examples)
-    return {model: SweepTask(runs[0], chosen, study.sweep) for model, runs in _finished(planned).items()}
+    return {model: SweepTask(runs[0], chosen, study.sweep) for model, runs in _finished(planned.main).items()}
 
 
-def _finished(planned: Planned, *, equal: bool = False) -> dict[str, list[Run]]:
-    """Model -> its finished runs: the main ones, or with `equal`, or without main ones, those of an equal budget."""
-    kind = planned.equal if equal or not planned.main else planned.main
-    found = {model: [run for run in runs if run.finished] for model, runs in kind.items()}
+def _finished(planned: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
+    """Model -> its finished runs."""
+    found = {model: [run for run in runs if run.finished] for model, runs in planned.items()}
     return {model: runs for model, runs in found.items() if runs}
 
 
@@ -230,7 +224,7 @@ class _Assembly:
     def make(self, planned: Planned, swept: Mapping[str, SweepTask], measure: Measure | None) -> Comparison:
         """The comparison, without the command."""
         study = self._study
-        runs = _finished(planned)
+        runs = _finished(planned.main)
         if not runs:
             first = next(iter(self._failures.items()), ("", ""))
             raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="try it with `lifelong train`")
@@ -240,7 +234,7 @@ class _Assembly:
             reference = next(iter(runs))
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
-        equal = self._rows(_finished(planned, equal=True), reference) if planned.main else rows
+        equal = self._rows(_finished(planned.equal), reference)
         scored = {model: task for model, task in swept.items() if task.finished}
         return Comparison(
             reference=reference,
@@ -253,7 +247,7 @@ class _Assembly:
             costs={model: cost_of(run.artifact, self._served(run, measure)) for model, run in firsts.items()},
             sweep=sweep(self._dataset, scored, resamples=study.resamples),
             sweep_at_least=next((task.chosen.at_least for task in scored.values()), None),
-            notes=[*self._notes, *cautions(rows or equal, reference)],
+            notes=[*self._notes, *cautions(rows, reference)],
         )
 
     def _rows(self, runs: Mapping[str, Sequence[Run]], reference: str) -> list[ComparisonRow]:

@@ -31,10 +31,10 @@ import lz4.block
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import FieldLayout
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
-from lifelong.online.memory.counting import PackedCells
-from lifelong.online.memory.state import FieldLayout, States
+from lifelong.online.memory.state import PackedCells, States
 from lifelong.online.store.artifact_list import StoreIdentity
 
 VERSION = 1
@@ -405,20 +405,8 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
 
 def codec_of(identity: StoreIdentity) -> Codec:
     """The codec of an artifact's memories in a store, without opening the artifact."""
-    return make_codec(identity.codec, _layout_of(identity))
-
-
-def _layout_of(identity: StoreIdentity) -> list[FieldLayout]:
-    return [FieldLayout.model_validate(part) for part in json.loads(identity.layout)]
-
-
-def is_same_layout(one: StoreIdentity, other: StoreIdentity) -> bool:
-    """Whether two layouts mean the same: releases add parts to what they write, which have defaults where they miss."""
-    try:
-        return _layout_of(one) == _layout_of(other)
-    except ValueError:
-        # Of a later release, or not a layout.
-        return False
+    layout = [FieldLayout.model_validate(part) for part in json.loads(identity.layout)]
+    return make_codec(identity.codec, layout)
 
 
 def _rounded_up(scale: Float32Array) -> Float32Array:

@@ -22,9 +22,8 @@ from lifelong.artifact.manifest import AGAIN
 from lifelong.dataset.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import ArtifactError, StoreCorruptError, require
-from lifelong.online.memory.codec import Codec, is_same_layout, make_codec
-from lifelong.online.memory.counting import Counting
-from lifelong.online.memory.state import States, append, unroll
+from lifelong.online.memory.codec import Codec, make_codec
+from lifelong.online.memory.state import Counting, States, append, unroll
 from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import MemoryStore
 
@@ -460,13 +459,8 @@ def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None
         UsageError: there is no such codec in this release.
     """
     artifact_list = store.artifact_list()
-    own = artifact_list.find(artifact.id)
-    known = own or artifact_list.served
-    found = identity_with(artifact, codec or (artifact.config.codec if known is None else known.identity.codec))
-    if own is None:
-        return found
-    layout = own.identity.layout if is_same_layout(own.identity, found) else found.layout
-    return replace(found, layout=layout)
+    stored = artifact_list.find(artifact.id) or artifact_list.served
+    return identity_with(artifact, codec or (artifact.config.codec if stored is None else stored.identity.codec))
 
 
 def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:

@@ -1,19 +1,43 @@
-"""Memories of users as plain arrays, as the graphs take and give them; and the ring that holds a recent history."""
+"""Memories of users as plain arrays, and what writes and reads their fields without a graph.
+
+    numbers of an event --keys, gap, factors--> cells, clock ... of its user                 write
+    numbers of a candidate --keys, popularity, factors--> known, kind --> read graph         find
+    cells --> bytes of a record --> cells                                                     put, take
+    numbers of an event --> the ring of a recent history --> a history, oldest first         append, unroll
+
+Fields that count are written and read by compiled loops: `lifelong.tally` says what. The write graph knows the slots
+alone, and is left out without slots.
+
+Shapes: B users, N events or records, C candidates per user, F item fields, K cells of all fields, X numbers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import NUMBER, TIME, FieldLayout
+from lifelong.artifact.folder import NUMBER, TIME, Artifact, FieldLayout
+from lifelong.artifact.manifest import AGAIN
 from lifelong.dataset.events import NO_TIME
-from lifelong.dtypes import IntArray
+from lifelong.dtypes import Float32Array, FloatArray, IntArray
+from lifelong.errors import ArtifactError, require
+from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
+from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, KINDS
 
-__all__ = ["FieldLayout", "States"]
+Fields = dict[str, npt.NDArray[Any]]
+_PARTS = ("cell", "clock", "repeats", "sums")
+"""The fields that count, as `kernel.Memory` has them."""
+
+Cells = npt.NDArray[np.int16]
+"""`[N, K, 2]`: the key less 2^15, and 256 times the level of the count plus the step of the age; zeros are an empty
+cell. Each field's are sorted by key, empty ones last."""
+Bits = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +127,262 @@ def roll(number_BLF: IntArray, time_BL: IntArray, count_B: IntArray, recent: int
         NUMBER: np.where(real_BR[..., None], number_BLF[user_B1, event_BR], 0).astype(np.int32),
         TIME: np.where(real_BR, time_BL[user_B1, event_BR], 0),
     }
+
+
+class PackedCells:
+    """Packs cells, and unpacks them again, in compiled loops: `lifelong.tally.kernel`.
+
+    Args:
+        packing: the sizes.
+
+    >>> packed = PackedCells(CellPacking(cells_F=(1,), values_F=(9,)))
+    >>> cell_NKX = np.array([[[3 - 2**15, 513]]], np.int16)
+    >>> record_NR, back_NKX = np.zeros((1, packed.size), np.uint8), np.zeros_like(cell_NKX)
+    >>> packed.put(cell_NKX, record_NR, 0)
+    >>> packed.take(record_NR, 0, back_NKX, np.array([0]))
+    >>> np.array_equal(back_NKX, cell_NKX)
+    True
+    """
+
+    def __init__(self, packing: CellPacking) -> None:
+        require("numba", extra="serve", purpose="a memory that counts")
+        from lifelong.tally import kernel
+
+        self.size: int = packing.size
+        self._cells, self._kernel, self._packing = sum(packing.cells_F), kernel, kernel.packing_of(packing)
+
+    def put(self, cell_NKX: Cells, record_NR: Bits, offset: int) -> None:
+        """Pack cells into records, from a byte on.
+
+        Raises:
+            ValueError: a field does not have one of the keys, or they are not sorted.
+        """
+        cell_NKX = np.ascontiguousarray(cell_NKX)
+        wrong = self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch())
+        if wrong:
+            raise ValueError("a key beyond its field's" if wrong == self._kernel.TOO_HIGH else "cells out of order")
+
+    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits, IntArray]:
+        """Room for the loops; of each call its own, since threads share what is here."""
+        piece_I = np.zeros(self.size // 4 + 3, np.uint32)
+        return piece_I, piece_I.view(np.uint8), np.zeros(self._cells, np.int64)
+
+    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: IntArray) -> None:
+        """Unpack the cells of records, which begin at a byte, into some rows.
+
+        Raises:
+            ValueError: these bytes are not what `put` makes.
+        """
+        # The kernel is compiled once, for bytes that cannot be written: those that came from a store.
+        fixed_NR = record_NR.view()
+        fixed_NR.flags.writeable = False
+        wrong = self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch())
+        if wrong == self._kernel.TOO_MANY:
+            raise ValueError(f"other than {self._cells} keys")
+        if wrong == self._kernel.TOO_HIGH:
+            raise ValueError("a key beyond its field's")
+
+
+class Looked(NamedTuple):
+    """What memories of B users know of C candidates."""
+
+    number_BCFX: FloatArray
+    """Of each value: how often, events ago, hours ago, rank; the first three are 0 if it is not kept."""
+    kind_BCF: IntArray
+    """0 for no cell, above for a cell."""
+    cosine_BCGX: FloatArray
+    """Of the factor of each of the first fields with both sums."""
+
+
+class Counting:
+    """Counts events, and finds what is known of candidates.
+
+    Args:
+        plan: the sizes.
+        tables: of each item field what a number embeds to: the vector, the weights of its features, its popularity, and
+            of the first fields their factors.
+        dim: width of a vector.
+        gap: place of the gap among an event's numbers; None without times.
+    """
+
+    plan: Plan
+    names: tuple[str, ...]
+    """Names of the fields that count."""
+
+    def __init__(
+        self, plan: Plan, tables: Mapping[str, npt.NDArray[np.float32]], dim: int, gap: int | None = None
+    ) -> None:
+        from lifelong.tally import kernel
+
+        self.plan, self._kernel, self._rules, self._gap = plan, kernel, kernel.rules_of(plan), gap
+        self.names = tuple(part.name for part in plan.layout if part.name in _PARTS)
+        self._tables = [*tables.values()]
+        # Seconds of each number of a gap.
+        self._seconds_G = seconds_of(np.arange(FIRST + len(GAPS)))
+        # What a number embeds to ends in its popularity and, of the first fields, its factor.
+        ends = np.cumsum([table.shape[1] for table in self._tables])
+        self._popularities = np.append(0, ends[:-1]) + dim + FEATURES
+        pairs = zip(self._popularities.tolist(), ends.tolist(), strict=True)
+        self._factors = [slice(first + 1, end) for first, end in pairs][: len(plan.widths_G)]
+        self._with_factors = [table[:, dim + FEATURES + 1 :] for table in self._tables[: len(plan.widths_G)]]
+
+    @classmethod
+    def of(cls, artifact: Artifact, tables: Mapping[str, npt.NDArray[np.float32]]) -> Counting | None:
+        """Of a model that counts; None of another one.
+
+        Args:
+            artifact: that is served.
+            tables: field -> what its numbers embed to.
+
+        Raises:
+            ArtifactError: its settings do not fit its memory's layout, beyond which compiled loops would read.
+        """
+        config, layout = artifact.config, artifact.config.memory or ()
+        if not any(part.cells is not None for part in layout):
+            return None
+        inputs, settings, event = config.input_spec, config.settings, config.dataset_schema.history_fields
+        wrong = None
+        try:
+            plan = plan_of(settings, list(inputs.item.values()), timed="gap" in inputs.event)
+            cells = next(part.cells for part in layout if part.cells is not None)
+            if [(part.name, part.shape, part.dtype) for part in layout] != [tuple(part) for part in plan.layout]:
+                wrong = "the layout of its memory is not that of its settings"
+            elif cells != plan.packing or min(map(len, (tables[field] for field in inputs.item))) < 1:
+                wrong = "its cells are not those of its settings"
+        except (KeyError, TypeError, ValueError) as error:
+            wrong = f"its settings give no memory: {error}"
+        if wrong is not None:
+            raise ArtifactError(f"{artifact.path}: {wrong}", expected="a config.json as training wrote it", fix=AGAIN)
+        # No request is to wait for it.
+        compile_reads()
+        gap = event.index("gap") if "gap" in event and plan.levels > 1 else None
+        return cls(plan, {field: tables[field] for field in inputs.item}, settings["embedding"], gap)
+
+    def write(self, states: States, user_N: IntArray, number_NF: IntArray, count_N: IntArray) -> Fields:
+        """The fields of all users after events, folded in one after another.
+
+        Args:
+            states: before, as a codec gives them; these fields are changed in place.
+            user_N: place of each event's user.
+            number_NF: numbers of `schema.history_fields`.
+            count_N: number of each event among its user's, from 1.
+        """
+        item_NF, gap_N = number_NF[:, : len(self.plan.sizes_F)], np.zeros(len(user_N), np.int64)
+        if self._gap is not None:
+            gap_N = self._seconds_G[number_NF[:, self._gap]]
+        memory, factor_ND = self._memory(states, slice(None)), self._of_factors(item_NF)
+        self._kernel.write(memory, user_N, np.ascontiguousarray(number_NF), gap_N, factor_ND, count_N, self._rules)
+        return {name: states.fields[name] for name in self.names}
+
+    def find(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Fields:
+        """What memories know of candidates: inputs of the read graph.
+
+        Args:
+            states: memories, as a codec gives them.
+            chosen: B of them.
+            number_BCF: numbers of the candidates' item fields.
+            target_BCE: what they embed to.
+        """
+        found = self._found(states, chosen, number_BCF, target_BCE)
+        known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self._rules.known)
+        return {"known": known_BCY, "kind": found.kind_NF.reshape(number_BCF.shape)}
+
+    def look(self, states: States, number_BCF: IntArray) -> Looked:
+        """What memories know of candidates, for people.
+
+        Args:
+            states: memories of B users, as a codec gives them.
+            number_BCF: numbers of the candidates' item fields.
+        """
+        target = np.concatenate([table[number_BCF[..., at]] for at, table in enumerate(self._tables)], axis=-1)
+        found, shape = self._found(states, slice(0, len(states)), number_BCF, target), number_BCF.shape
+        last, fields = self._rules.known - self.plan.affinities, len(self.plan.widths_G)
+        affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
+        return Looked(
+            np.asarray(found.number_NFX, np.float64).reshape(*shape, 4),
+            (found.kind_NF % KINDS).reshape(shape),
+            # Cosines come first, then amounts.
+            affinity_BCXGX[:, :, 0],
+        )
+
+    def kept(self, states: States, place: int, field: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Keys, counts and ages in events of the cells that one memory has in use in a field."""
+        first, end = self._rules.start_F[field : field + 2]
+        kept_X, packed_X = states.fields["cell"][place, first:end].astype(np.int64).T
+        # The level of an empty cell is 0.
+        level_X, step_X = np.divmod(packed_X, 256)
+        used = level_X > 0
+        return kept_X[used] + KEYS // 2, np.array(COUNTS)[level_X[used]], np.array(AGES)[step_X[used]]
+
+    def _found(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Any:
+        users, candidates, fields = number_BCF.shape
+        number_NF, row_N = number_BCF.reshape(-1, fields), np.repeat(np.arange(users), candidates)
+        target_NE = target_BCE.reshape(-1, target_BCE.shape[-1])
+        parts = [target_NE[:, part] for part in self._factors]
+        factor_ND = np.concatenate(parts, axis=1) if parts else target_NE[:, :0].copy()
+        number_NF, popularity_NF = np.ascontiguousarray(number_NF), target_NE.take(self._popularities, axis=1)
+        targets = self._kernel.Targets(row_N, number_NF, popularity_NF, factor_ND)
+        found = self._kernel.unknown(self._rules, len(row_N))
+        self._kernel.read(self._memory(states, chosen), states.count_B[chosen], targets, self._rules, found)
+        return found
+
+    def _of_factors(self, number_NF: IntArray) -> npt.NDArray[np.float32]:
+        parts = [table_VD[number_NF[:, field]] for field, table_VD in enumerate(self._with_factors)]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(number_NF), 0), np.float32)
+
+    def _memory(self, states: States, chosen: slice) -> Any:
+        """The kernel's view of states; the parts that the plan lacks have no numbers."""
+        fields = {name: states.fields[name][chosen] for name in self.names}
+        if len(fields) == len(_PARTS):
+            return self._kernel.Memory(*(fields[name] for name in _PARTS))
+        without = self._kernel.empty(self.plan, len(states.count_B[chosen]))
+        return self._kernel.Memory(*(fields.get(name, part) for name, part in zip(_PARTS, without, strict=True)))
+
+
+@cache
+def compile_reads(*, backwards: bool = False) -> None:
+    """Compile what reads memories that count, or load it from where it is kept.
+
+    Args:
+        backwards: begin with what comes last otherwise. Of two processes that start at the same time, each then finds
+            half of it compiled by the other.
+    """
+    packed, counting, states = _smallest()
+    no_record, cell_BKX, nobody = np.zeros((0, packed.size), np.uint8), states.fields["cell"], np.zeros(0, np.int64)
+    steps: list[Callable[[], object]] = [
+        lambda: packed.take(no_record, 0, cell_BKX, nobody),
+        lambda: counting.look(states, np.zeros((1, 1, 1), np.int64)),
+    ]
+    for step in reversed(steps) if backwards else steps:
+        step()
+
+
+@cache
+def compile_writes() -> None:
+    """The same for what writes them, too: all loops, as an image is to have them.
+
+    >>> compile_writes()
+    """
+    compile_reads()
+    (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
+    packed.put(states.fields["cell"], np.zeros((1, packed.size), np.uint8), 0)
+    counting.write(states, place_N, place_N[:, None], place_N + 1)
+
+
+@cache
+def begin_to_compile_writes() -> Thread:
+    """`compile_writes` in a thread, once in a process: it can read, and say so, before it can write.
+
+    A write waits for the loop that it needs. The process does not end before the thread, which takes seconds at most.
+    """
+    thread = Thread(target=compile_writes, name="lifelong-compile")
+    thread.start()
+    return thread
+
+
+def _smallest() -> tuple[PackedCells, Counting, States]:
+    """A memory of two cells."""
+    plan = Plan(sizes_F=(11,), cells_F=(2,), widths_G=(1,), repeats=True)
+    fields = {part.name: np.zeros((1, *part.shape), part.dtype) for part in plan.layout}
+    counting = Counting(plan, {"item": np.zeros((11, 2 + FEATURES + 1), np.float32)}, dim=1)
+    return PackedCells(plan.packing), counting, States(np.zeros(1, np.int64), np.zeros(1, np.int64), fields)

@@ -25,7 +25,6 @@ import numpy as np
 from lifelong.artifact.folder import Artifact
 from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreBehindError, StoreUnavailableError, UsageError
-from lifelong.online.memory.artifacts import OpenArtifacts
 
 # What others import from here, next to the updater itself.
 from lifelong.online.memory.event import LAST_SECOND as LAST_SECOND
@@ -38,7 +37,7 @@ from lifelong.online.memory.event import encode_event as encode_event
 from lifelong.online.memory.event import event_problem as event_problem
 from lifelong.online.memory.filled import filled_until
 from lifelong.online.memory.runtime import Runtime, identity_of
-from lifelong.online.memory.writer import MemoryWriter, Rounds, make_rounds
+from lifelong.online.memory.writer import MemoryWriter, OpenArtifacts, Rounds, make_rounds
 from lifelong.online.opening import AnyArtifact, checked_store, open_artifact
 from lifelong.online.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, until_kept
 

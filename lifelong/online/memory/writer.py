@@ -1,4 +1,4 @@
-"""Folds events, given by ids, into the memories of one artifact.
+"""Folds events, given by ids, into the memories of one artifact; and of all artifacts of a store.
 
     events --numbers of the artifact's vocabularies--> write graph, the k-th events of all users together
 
@@ -10,12 +10,19 @@ Events of a batch are folded in by rounds: the first ones of all users together,
 
 A round has each user at most once, and no user who was not in the round before.
 
+A store may hold memories of several artifacts. The one that is served comes first: its memories decide which events are
+new and which are late, and give each event its place in the log. The others follow in the same commit; those in phase
+"behind" are left to whoever builds them.
+
 Shapes: N events, U users, F fields of an event.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,13 +32,16 @@ from lifelong.artifact.folder import Artifact
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.events import Schema, gap_numbers
 from lifelong.dtypes import IntArray
-from lifelong.online.memory.counting import begin_to_compile_writes
+from lifelong.errors import StoreConflictError
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.state import States
+from lifelong.online.memory.state import States, begin_to_compile_writes
+from lifelong.online.opening import open_stored
+from lifelong.online.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.online.store.contract import ITEMS, MemoryStore
 from lifelong.online.store.remote import RemoteStore
 
+logger: logging.Logger = logging.getLogger(__name__)
 _GIVEN = 65_536
 """How many items with fields of their own are kept in RAM with their numbers."""
 _LONG = 64
@@ -329,3 +339,107 @@ class MemoryWriter:
             place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
             states.put(user_B, self.runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
         return states
+
+
+Opened = tuple[ArtifactList, Mapping[int, MemoryWriter]]
+"""A store's list, and space -> writer of the memories in it; the served artifact's is the first."""
+
+
+class OpenArtifacts:
+    """Opens the artifacts of a store's list, and follows that list. Threads may share it.
+
+    Args:
+        store: bound to an artifact.
+        given: artifacts that are open already; others are opened from where the list says they are.
+
+    Raises:
+        StoreForeignError: an artifact of the list cannot be opened.
+    """
+
+    store: MemoryStore
+
+    def __init__(self, store: MemoryStore, given: Sequence[MemoryWriter]) -> None:
+        self.store, self._lock = store, threading.Lock()
+        self._open = {writer.artifact.id: writer for writer in given}
+        self._now = self._writers(store.artifact_list())
+
+    @property
+    def served(self) -> MemoryWriter:
+        """The writer of the artifact that is served, as the list was when it was last followed."""
+        return next(iter(self._now[1].values()))
+
+    def follow(self) -> Opened:
+        """The artifacts as the store lists them now.
+
+        Raises:
+            StoreForeignError: an artifact of the list cannot be opened.
+        """
+        artifact_list = self.store.artifact_list()
+        with self._lock:
+            if artifact_list.epoch > self._now[0].epoch:
+                self._now = self._writers(artifact_list)
+            return self._now
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the list that this process saw last; the store is not asked."""
+        return self._now[0].epoch
+
+    def give(self, writer: MemoryWriter) -> None:
+        """Take an artifact that is open already, so that no write waits for it when the list names it."""
+        self._open[writer.artifact.id] = writer
+
+    def writer(self, artifact_id: str) -> MemoryWriter | None:
+        """An artifact that is open, None if it is not."""
+        return self._open.get(artifact_id)
+
+    def fold(
+        self,
+        opened: Opened,
+        bases: Mapping[int, Mapping[str, bytes | None]],
+        before: States,
+        events: EventTable,
+        plan: Rounds,
+    ) -> dict[int, Mapping[str, bytes]]:
+        """Space -> user -> memory after new events.
+
+        Args:
+            opened: what `follow` gave.
+            bases: space -> user -> encoded memory; every user has an event.
+            before: the memories of the served artifact, decoded.
+            events: events that count.
+            plan: their order.
+        """
+        artifact_list, writers = opened
+        served, records = next(iter(writers.values())), dict[int, Mapping[str, bytes]]()
+        for space, writer in writers.items():
+            names, found = list(bases[space]), list(bases[space].values())
+            if writer is served:
+                records[space] = served.advance(names, before, events, plan, before.count_B)
+                continue
+            try:
+                states, known = writer.runtime.decode(found), writer.only_known(events)
+                records[space] = writer.advance(names, states, known, plan, before.count_B)
+            except Exception as error:
+                # Whatever is wrong with another artifact, the served one continues.
+                self._leave_behind(artifact_list, space, error)
+        return records
+
+    def _leave_behind(self, artifact_list: ArtifactList, space: int, error: Exception) -> None:
+        """Let an artifact that failed on an event take no more of them: it has to be built again."""
+        (stored,) = (one for one in artifact_list.artifacts if one.space == space)
+        logger.error("artifact %s cannot keep up, and is left behind: %s", stored.id[:12], error)
+        # If the list has changed meanwhile, the commit that follows is refused too, and both are made again.
+        with contextlib.suppress(StoreConflictError):
+            self.store.change_artifact_list(artifact_list, artifact_list.turn(stored.id, "behind"))
+
+    def _writers(self, artifact_list: ArtifactList) -> Opened:
+        served = artifact_list.require_served()
+        others = [stored for stored in artifact_list.artifacts if stored != served and stored.phase != "behind"]
+        return artifact_list, {stored.space: self._opened(stored) for stored in (served, *others)}
+
+    def _opened(self, stored: StoredArtifact) -> MemoryWriter:
+        writer = self._open.get(stored.id)
+        if writer is None or writer.runtime.codec.name != stored.identity.codec:
+            writer = self._open[stored.id] = MemoryWriter(open_stored(stored), stored.identity.codec, self.store)
+        return writer

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
-from lifelong.artifact.list_order import log_popularity
 from lifelong.dataset.catalogue import FIRST_ROW
-from lifelong.dtypes import FloatArray
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.scoring.counted import added_in_lists
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import keys_of
 
@@ -119,46 +118,6 @@ def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None) 
         for rank, (one, at) in enumerate(zip(listed, best, strict=True), start=1)
     ]
     return TopItems(user, answer.known_user, ranked, order, len(items), len(index))
-
-
-@dataclass(frozen=True, slots=True)
-class AddedInLists:
-    """What is added to the scores of C items to order them in a list over the catalogue.
-
-    Args:
-        popularity_C: by their popularity; None where the scores alone order them.
-        counts_C: by what the user's memory counts of them; None where nothing is.
-    """
-
-    popularity_C: FloatArray | None = None
-    counts_C: FloatArray | None = None
-
-    def to(self, score_C: FloatArray) -> FloatArray:
-        """What orders the items, from their scores."""
-        return sum((part for part in (self.popularity_C, self.counts_C) if part is not None), score_C)
-
-    def of(self, at: int) -> dict[str, Any]:
-        """The parts of one item."""
-        parts = {"popularity": self.popularity_C, "from_counts": self.counts_C}
-        return {name: None if part_C is None else float(part_C[at]) for name, part_C in parts.items()}
-
-
-def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> AddedInLists:
-    """What is added to the scores of items to order them.
-
-    Args:
-        scorer: of a model that is served: all of these learn from drawn negatives, where such are drawn.
-        states: the memory of one user.
-        items: ids; one that the catalogue lacks was never drawn.
-    """
-    artifact = scorer.artifact
-    if artifact.drawn is None:
-        return AddedInLists()
-    popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
-    if order is None or (counting := scorer.runtime.counting) is None:
-        return AddedInLists(popularity_C)
-    (number_CFX,) = counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
-    return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))
 
 
 def _ranked_items(scorer: Scorer, states: States) -> list[str]:

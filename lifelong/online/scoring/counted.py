@@ -20,15 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.artifact.list_order import log_popularity
 from lifelong.dataset.vocabulary import FIRST_BUCKET, NumberVocabulary, Vocabulary
 from lifelong.dtypes import FloatArray, IntArray
-from lifelong.online.memory.counting import Counting
-from lifelong.online.memory.state import States
+from lifelong.online.memory.state import Counting, States
 from lifelong.online.scoring.answer import Score, ScoreRequest
 from lifelong.online.scoring.explanation import HIGH, LOW, Affinity, Counted, CountedValue
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
-from lifelong.tally.spec import KEYS, NO_KEY, key_of
+from lifelong.tally.spec import FIRST, KEYS
 
 
 def counted_of(
@@ -139,7 +139,7 @@ class _Parts:
     ) -> CountedValue:
         """What is known of one number of a field, which stands for a value."""
         name = self.scorer.schema.item_fields[field]
-        if key_of(number) == NO_KEY:
+        if number < FIRST:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
         bounds = bounds_of(number, self.scorer.artifact.vocabularies[name])
         if kind > 0:
@@ -247,3 +247,43 @@ def _field_cells(name: str, field: int, counting: Counting, states: States, voca
 def _value_of(key: int, vocabulary: Vocabulary) -> str | None:
     """The value of a key: a key stands for one number unless there are more numbers than keys."""
     return vocabulary.value_of(key + FIRST_BUCKET) if vocabulary.size <= KEYS + FIRST_BUCKET else None
+
+
+@dataclass(frozen=True, slots=True)
+class AddedInLists:
+    """What is added to the scores of C items to order them in a list over the catalogue.
+
+    Args:
+        popularity_C: by their popularity; None where the scores alone order them.
+        counts_C: by what the user's memory counts of them; None where nothing is.
+    """
+
+    popularity_C: FloatArray | None = None
+    counts_C: FloatArray | None = None
+
+    def to(self, score_C: FloatArray) -> FloatArray:
+        """What orders the items, from their scores."""
+        return sum((part for part in (self.popularity_C, self.counts_C) if part is not None), score_C)
+
+    def of(self, at: int) -> dict[str, Any]:
+        """The parts of one item."""
+        parts = {"popularity": self.popularity_C, "from_counts": self.counts_C}
+        return {name: None if part_C is None else float(part_C[at]) for name, part_C in parts.items()}
+
+
+def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> AddedInLists:
+    """What is added to the scores of items to order them.
+
+    Args:
+        scorer: of a model that is served: all of these learn from drawn negatives, where such are drawn.
+        states: the memory of one user.
+        items: ids; one that the catalogue lacks was never drawn.
+    """
+    artifact = scorer.artifact
+    if artifact.drawn is None:
+        return AddedInLists()
+    popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
+    if order is None or (counting := scorer.runtime.counting) is None:
+        return AddedInLists(popularity_C)
+    (number_CFX,) = counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
+    return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))

@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.artifact.folder import Artifact, is_recent
 from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.catalogue_view import added_in_lists
-from lifelong.online.scoring.counted import counted_of
+from lifelong.online.scoring.counted import added_in_lists, counted_of
 from lifelong.online.scoring.explanation import (
     CandidateExplanation,
     CoveredSlot,
@@ -74,7 +72,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     request = replace(request, time=moment)
     states, known = scorer.states([request.user])
     answer = scorer.answer_from(states, known, [request], attention=True)[0]
-    slots = slots_of(scorer.artifact, states, 0)
+    slots = slots_of(scorer, states, 0)
     last = max(EXPLAINED, scorer.runtime.stored(answer.count))
     past = past_of(scorer, request.user, states, dataset=dataset, last=last)
     number_CF = scorer.online_items.numbers(request.items, request.fields)
@@ -238,26 +236,26 @@ def _related(slot: CoveredSlot, shown: _Shown, same_NF: BoolArray) -> list[Relat
     ]
 
 
-def slots_of(artifact: Artifact, states: States, place: int) -> list[CoveredSlot]:
+def slots_of(scorer: Scorer, states: States, place: int) -> list[CoveredSlot]:
     """The slots of one user.
 
     Args:
-        artifact: the model of the memory.
+        scorer: of the model of the memory.
         states: memories of some users.
         place: which of them.
     """
     count, slots = int(states.count_B[place]), []
-    if is_recent(artifact.config.memory or ()):
+    if not scorer.runtime.steady:
         return [_slot("history", 0, covers=count)]
     if {"slot", *_WRITES} <= states.fields.keys():
         return _dynamic(states, place)
-    for part in artifact.config.memory or ():
+    for part in scorer.runtime.layout:
         if part.dtype != "float32" or part.name == "sums":
             # Counters are no vectors (see `lifelong.online.scoring.counted`), and sums of fixed factors are no slots.
             continue
         vectors = states.fields[part.name][place]
         rows = vectors if len(part.shape) > 1 else vectors[None]
-        periods = _periods(artifact.config.settings, len(rows))
+        periods = _periods(scorer.artifact.config.settings, len(rows))
         for at, (row, period) in enumerate(zip(rows, periods, strict=True)):
             # Events after the last full period wait for the slot's next write.
             covers = count // (period or 1) * (period or 1)

@@ -9,11 +9,10 @@ scales. A pause of `PAUSE` or more comes before all.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from threading import Lock
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
@@ -32,8 +31,6 @@ CHANGED, STEADY = 0.4, 0.7
 """Overlap up to which a story is a short-term one, and from which on it is a long-term one."""
 PAUSE = 90 * 86_400
 """Seconds without an event that make a story."""
-RECENTLY = 200
-"""Users who are remembered because they had an event recently."""
 
 Kind = Literal["long_term", "short_term", "several", "returned"]
 
@@ -65,44 +62,6 @@ class FoundUsers:
     users: list[ListedUser]
     looked_at: Annotated[int, Field(description="memories that were looked at")]
     complete: Annotated[bool, Field(description="false: the store has more, and an id found only as a whole")]
-
-
-class RecentUsers:
-    """The users of the latest events, the last one first; threads may share it.
-
-    >>> recent = RecentUsers(2)
-    >>> recent.add(["ann", "bob", "ann", "eve"])
-    >>> list(recent)
-    ['eve', 'ann']
-
-    Args:
-        most: users that are kept.
-    """
-
-    most: int
-
-    def __init__(self, most: int = RECENTLY) -> None:
-        self.most, self._lock = most, Lock()
-        self._users: OrderedDict[str, None] = OrderedDict()
-
-    def add(self, users: Sequence[str]) -> None:
-        """Note events of users, in their order."""
-        with self._lock:
-            for user in users[-self.most :]:
-                self._users[user] = None
-                self._users.move_to_end(user)
-            while len(self._users) > self.most:
-                self._users.popitem(last=False)
-
-    def discard(self, users: Iterable[str]) -> int:
-        """Drop forgotten users; returns how many were present."""
-        with self._lock:
-            return sum(self._users.pop(user, self) is None for user in users)
-
-    def __iter__(self) -> Iterator[str]:
-        """The users, the last one first."""
-        with self._lock:
-            return iter(list(reversed(self._users)))
 
 
 def find_users(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.calibration import NO_CALIBRATOR
 from lifelong.dataset.events import NO_TIME, context_numbers, user_context
 from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, UsageError
@@ -93,7 +94,8 @@ class Scorer:
         self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
         self.schema: Schema = artifact.config.dataset_schema
         self.mapping: TableMapping | None = artifact.config.mapping
-        self._first_known = artifact.vocabularies["item"].first_known
+        self._first_known, self._id = artifact.vocabularies["item"].first_known, artifact.id
+        self._calibrators = {task: artifact.calibrator(task) for task in self.schema.tasks}
 
     def __repr__(self) -> str:
         return f"Scorer({self.artifact!r}, {type(self.store).__name__})"
@@ -264,7 +266,7 @@ class Scorer:
                     count=int(states.count_B[place]),
                     last_time=None if last == NO_TIME else last,
                     scores=self._scores(request.items, known_C.tolist(), logit_BCT[place, :size]),
-                    artifact=self.artifact.id,
+                    artifact=self._id,
                     attention_CS=None if attention_BCS is None else attention_BCS[place, :size],
                     unknown_items=size - int(known_C.sum()),
                 )
@@ -326,8 +328,10 @@ class Scorer:
         self, task: str, logit_C: npt.NDArray[np.floating]
     ) -> tuple[list[float], Sequence[float | None], list[str | None]]:
         """Scores, probabilities, and reasons why there are none: a column each."""
-        probability_C, reason = self.artifact.probability(logit_C, self.base_rate.get(task), task=task)
-        size = len(logit_C)
+        calibrator, size = self._calibrators[task], len(logit_C)
+        probability_C, reason = (
+            (None, NO_CALIBRATOR) if calibrator is None else calibrator.probability(logit_C, self.base_rate.get(task))
+        )
         return logit_C.tolist(), [None] * size if probability_C is None else probability_C.tolist(), [reason] * size
 
 

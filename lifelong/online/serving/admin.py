@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi import Path as PathPart
 from fastapi.responses import Response
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from lifelong.online.serving import schemas as s
-from lifelong.online.serving.bodies import JsonRoute, encoded_list, in_pieces
+from lifelong.online.serving.bodies import Id, JsonRoute, StrictBody, encoded_list, has_key, in_pieces
 from lifelong.online.serving.errors import DOCUMENTED
+from lifelong.online.serving.replies import ErrorReply
 from lifelong.online.serving.routes import Served, User
 from lifelong.online.serving.service import ForgottenUser
 from lifelong.online.serving.takeovers import ArtifactStates, Takeovers
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
-    409: {"model": s.ErrorReply, "description": "cannot be done in the present state; nothing was changed"}
+    409: {"model": ErrorReply, "description": "cannot be done in the present state; nothing was changed"}
 }
 admin: APIRouter = APIRouter(
     prefix="/v1/admin", responses=DOCUMENTED | _REFUSED, tags=["administration"], route_class=JsonRoute
@@ -32,6 +33,41 @@ async def _takeovers(request: Request) -> Takeovers:
 
 
 Asked = Annotated[Takeovers, Depends(_takeovers)]
+Folder = Annotated[str, Field(min_length=1, max_length=4096)]
+
+
+class ArtifactBody(StrictBody):
+    """An artifact to build memories for, next to those of the others."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"path": "/models/new"}]})
+
+    path: Folder = Field(description="its folder, on the machine of the service")
+    data: Folder | None = Field(
+        None, description="a dataset with each user's first events, if the event log lacks them"
+    )
+    codec: Literal["fp32", "fp16", "int8"] | None = Field(
+        None, description="codec of its memories; the artifact's own by default"
+    )
+
+
+class ToBody(StrictBody):
+    """The artifact to serve."""
+
+    artifact: Id = Field(description="its id, or the first characters of it")
+
+
+class BackBody(StrictBody):
+    """The artifact that was served before."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"back": True}]})
+
+    back: Literal[True]
+
+
+SwitchBody = Annotated[
+    Annotated[ToBody, Tag("one")] | Annotated[BackBody, Tag("many")],
+    Discriminator(lambda value: "many" if has_key(value, "back") else "one"),
+]
 
 
 @admin.get("/artifacts", summary="Artifacts that the store holds memories of")
@@ -41,16 +77,16 @@ async def get_artifacts(takeovers: Asked) -> ArtifactStates:
 
 
 @admin.post("/artifacts", summary="Build the memories of a new artifact", status_code=202)
-async def post_artifact(body: s.ArtifactBody, takeovers: Asked) -> ArtifactStates:
+async def post_artifact(body: ArtifactBody, takeovers: Asked) -> ArtifactStates:
     """They are built next to the others while requests and events continue; the list says how far the build is."""
     data = None if body.data is None else Path(body.data)
     return await takeovers.add(Path(body.path), data, body.codec)
 
 
 @admin.post("/switch", summary="Serve another artifact")
-async def post_switch(body: Annotated[s.SwitchBody, Body()], takeovers: Asked) -> ArtifactStates:
+async def post_switch(body: Annotated[SwitchBody, Body()], takeovers: Asked) -> ArtifactStates:
     """At once and as a whole; the one before is kept up to date, so that `back` can return to it."""
-    to = body.artifact if isinstance(body, s.ToBody) else None
+    to = body.artifact if isinstance(body, ToBody) else None
     return await takeovers.switch(to)
 
 

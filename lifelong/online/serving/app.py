@@ -1,6 +1,6 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
+request -> Shed -> Measure -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
 (-> FastAPI) -> route -> Service -> threads -> store
 """
 
@@ -19,17 +19,14 @@ from lifelong.online.ingestion.following import Follower, StreamCollector
 from lifelong.online.ingestion.kafka import Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import KafkaAddress
 from lifelong.online.opening import AnyArtifact, AnyDataset, as_dataset, checked_store, open_artifact
-from lifelong.online.scoring.people import RecentUsers
 from lifelong.online.serving.admin import admin
 from lifelong.online.serving.bodies import ShortRoutes
 from lifelong.online.serving.errors import install
 from lifelong.online.serving.explorer import explorer
 from lifelong.online.serving.figures import ServiceCollector
-from lifelong.online.serving.guards import AddressGate, BodyLimit, Deadline, HostGate, KeyGate
 from lifelong.online.serving.impressions import ImpressionsLog
 from lifelong.online.serving.keys import GivenKeys, KeyRing
-from lifelong.online.serving.logs import AccessLog
-from lifelong.online.serving.metrics import Measure
+from lifelong.online.serving.middleware import AddressGate, BodyLimit, Deadline, HostGate, KeyGate, Measure
 from lifelong.online.serving.pages import Report, pages
 from lifelong.online.serving.routes import api, busy, operations
 from lifelong.online.serving.rush import Rush, Shed
@@ -99,8 +96,7 @@ def create_app(
     app.add_middleware(ShortRoutes, routes=busy.routes)
     _guard(app, settings, api_keys)
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
-    app.add_middleware(AccessLog, users=settings.log_users)
-    app.add_middleware(Measure, metrics=service.metrics)
+    app.add_middleware(Measure, metrics=service.metrics, users=settings.log_users)
     app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=api_keys is not None)
@@ -110,11 +106,9 @@ def create_app(
 def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     """Put what runs with the app, and what its endpoints read, into its state."""
     app.state.service, app.state.takeovers = service, Takeovers(service)
-    app.state.impressions, app.state.recent_users, app.state.report = _impressions_log(service), RecentUsers(), report
+    app.state.impressions, app.state.report = _impressions_log(service), report
     service.metrics.add(ServiceCollector(service, app.state.takeovers))
     service.on_switch.append(service.metrics.tell)
-    service.on_events.append(app.state.recent_users.add)
-    service.on_forget["recent"] = app.state.recent_users.discard
     keepers = [
         service.metrics,
         service.health,

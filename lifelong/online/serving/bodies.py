@@ -1,29 +1,46 @@
-"""Bodies of requests and replies, without holding up the event loop: large ones are read and written in threads.
+"""Bodies of requests: strict models that refuse unknown keys, and how a body is read and answered.
 
     request --address?--> ShortRoutes --> JSON --> checked --> endpoint(body, service) --> reply
                 `------> FastAPI: addresses with parameters, pages, small bodies of the operator
 
 FastAPI's own handling takes as long as a score, its search for a route a tenth of that, and it reads bodies and writes
-replies on the event loop's thread, where all other requests wait.
+replies on the event loop's thread, where all other requests wait. Here large ones are read and written in threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, cast, get_type_hints
 
 import msgspec
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from msgspec import MsgspecError
-from pydantic import TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+    with_config,
+)
+from pydantic_core import PydanticCustomError
+from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import TypedDict
 
+from lifelong.online.memory.event import LAST_SECOND, MAX_ID
 from lifelong.online.serving.errors import ANSWERED, MediaTypeError, TooLargeError, answer_to
-from lifelong.online.serving.guards import ExactRoute
-from lifelong.online.serving.schemas import EventsBody
+from lifelong.online.serving.event_bodies import KEYS
 
 if TYPE_CHECKING:
     from lifelong.online.serving.service import Service
@@ -34,6 +51,233 @@ OPERATORS = 65_536
 """Bytes of a body that FastAPI reads on the event loop: two paths of 4,096 characters, escaped, fit in."""
 _PIECE = 262_144
 """Bytes of a long reply that are given to the server at a time."""
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+Ids = Annotated[list[Id], Field(fail_fast=True)]
+
+
+def few_keys(value: Any) -> Any:
+    """Refuse an object with very many keys at once: an error for each of a million would take gigabytes."""
+    if isinstance(value, dict) and len(value) > KEYS:
+        raise PydanticCustomError("too_many_keys", "should have at most {most} keys", {"most": KEYS})
+    return value
+
+
+def _allowed(*kinds: str) -> BeforeValidator:
+    """Refuses a list that is too long before any of its entries is validated: of 400,000 that takes seconds.
+
+    The context of the validation is `Service.allow`; without one every length is allowed.
+    """
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if info.context is not None and isinstance(value, list):
+            for kind in kinds:
+                info.context(kind, len(value))
+        return value
+
+    return BeforeValidator(check)
+
+
+def _allowed_together(value: Any, info: ValidationInfo) -> Any:
+    """Refuse users who have too many candidates together: their lists alone may each be short enough."""
+    if info.context is not None and isinstance(value, list):
+        found = [one.get("items") for one in value if isinstance(one, dict)]
+        info.context("candidates", sum(len(items) for items in found if isinstance(items, list)))
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 1700000000.0 is the whole number 1700000000."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Time = Annotated[
+    int,
+    Field(ge=0, le=LAST_SECOND, description="UTC seconds (or the ordinal of a log without times)"),
+    BeforeValidator(_whole),
+]
+Values = Annotated[
+    dict[Id, Id | None],
+    Field(
+        max_length=KEYS,
+        fail_fast=True,
+        description="item field -> value; null where it is not known. A candidate's win over the catalogue, an event's"
+        " count for an item that it lacks.",
+    ),
+    BeforeValidator(few_keys),
+]
+Profile = Annotated[
+    dict[Id, Id | None],
+    Field(
+        max_length=KEYS,
+        fail_fast=True,
+        description="user field -> value, of a model trained with profiles; null where not known. It is not kept.",
+    ),
+    BeforeValidator(few_keys),
+]
+
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class StrictBody(BaseModel):
+    """A body without unknown keys, and with few."""
+
+    model_config: ClassVar[ConfigDict] = _STRICT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        return few_keys(value)
+
+
+# A plain dictionary, since making a model of each of thousands of events would take as long as folding them in.
+@with_config(_STRICT)
+class EventBody(TypedDict):
+    """One thing a user did to one item."""
+
+    user: Id
+    item: Id
+    time: Time
+    event_type: NotRequired[
+        Annotated[Id | None, Field(description="click, buy ...; only where the model knows event types")]
+    ]
+    fields: NotRequired[Values | None]
+    event_id: NotRequired[
+        Annotated[Id | None, Field(description="the client's own id; another event with the same id changes nothing")]
+    ]
+
+
+_EVENT: dict[str, JsonValue] = {"user": "u1", "item": "i7", "time": 1_700_000_000, "event_id": "order-4711-line-2"}
+
+
+class EventsBody(StrictBody):
+    """A batch of events; all of them are written at once, or none."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"events": [_EVENT]}]})
+
+    # Of lists with errors the first one is enough, here and below: there may be millions.
+    events: Annotated[
+        list[Annotated[EventBody, BeforeValidator(few_keys)]],
+        Field(min_length=1, fail_fast=True),
+        _allowed("events"),
+    ]
+
+
+class CandidateBody(StrictBody):
+    """An item with fields that come with the request."""
+
+    item: Id
+    fields: Values | None = None
+
+
+Candidate = Annotated[
+    Annotated[Id, Tag("id")] | Annotated[CandidateBody, Tag("candidate")],
+    Discriminator(lambda value: "id" if isinstance(value, str) else "candidate"),
+]
+
+Candidates = Annotated[list[Candidate], Field(min_length=1, fail_fast=True)]
+
+
+class OneBody(StrictBody):
+    """One user, many candidates."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={"examples": [{"user": "u1", "items": ["i7", "i8"]}]}
+    )
+
+    user: Id
+    items: Annotated[Candidates, _allowed("candidates")]
+    time: Time | None = Field(None, description="moment of the request; now by default")
+    profile: Profile | None = None
+
+
+class ManyBody(StrictBody):
+    """Many users, each with her candidates."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "requests": [
+                        {"user": "u1", "items": ["i7"]},
+                        {"user": "u2", "items": ["i7", {"item": "new", "fields": {}}]},
+                    ]
+                }
+            ]
+        }
+    )
+
+    # What is named last is checked first.
+    requests: Annotated[
+        list[OneBody],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(_allowed_together),
+        _allowed("users"),
+    ]
+
+
+ScoreBody = Annotated[
+    Annotated[OneBody, Tag("one")] | Annotated[ManyBody, Tag("many")],
+    Discriminator(lambda value: "many" if has_key(value, "requests") else "one"),
+]
+
+
+def has_key(value: Any, key: str) -> bool:
+    """Whether a body, parsed or checked, has a key: which of two models it is."""
+    return key in value if isinstance(value, dict) else hasattr(value, key)
+
+
+class ItemBody(StrictBody):
+    """An item and its fields."""
+
+    item: Id
+    fields: Values
+
+
+class ItemsBody(StrictBody):
+    """Items to add, or to change the fields of."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"item": "i9", "fields": {}}]}]}
+    )
+
+    items: Annotated[list[ItemBody], Field(min_length=1, fail_fast=True), _allowed("items")]
+
+
+OTHER = "id of another artifact that the store holds memories of, or its first characters; the served one if absent"
+
+
+class ExplainBody(OneBody):
+    """One user and the candidates to explain the scores of."""
+
+    items: Annotated[Candidates, _allowed("candidates", "explained")]
+    artifact: Id | None = Field(None, description=OTHER)
+
+
+class ExactRoute(APIRoute):
+    """A route whose address ends where the pattern does.
+
+    Patterns of routes also match before one last line break: `/v1/users/u/memory%0a` would be an address of user `u`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request."""
+        handler = self.handler()
+        if self.path.endswith("}"):
+            # The break is the end of an id.
+            return handler
+
+        async def handle(request: Request) -> Response:
+            if request.scope["path"].endswith("\n"):
+                raise HTTPException(404)
+            return await handler(request)
+
+        return handle
+
+    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request to the exact address."""
+        return super().get_route_handler()
 
 
 class JsonRoute(ExactRoute):
@@ -100,20 +344,18 @@ def _short_answer(
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     body_type = get_type_hints(endpoint, include_extras=True)["body"]
     adapter: TypeAdapter[Any] = TypeAdapter(body_type)
-    elsewhere = _parsed_by_the_writer if body_type is EventsBody else _parsed_here
 
     async def answer(request: Request) -> Response:
         _check_json(request)
         service, text = request.app.state.service, await request.body()
+        large = len(text) >= LARGE
 
         def parse() -> Any:
-            return adapter.validate_python(msgspec.json.decode(text), context=service.settings.allow)
+            parsed = _parsed_by_the_writer(service, text) if large and body_type is EventsBody else None
+            return parsed or adapter.validate_python(msgspec.json.decode(text), context=service.allow)
 
         try:
-            if len(text) < LARGE:
-                body = parse()
-            else:
-                body = await service.aside(lambda: elsewhere(service, text) or parse())
+            body = await service.aside(parse) if large else parse()
         except (ValueError, RecursionError, MsgspecError) as error:
             raise _invalid(error) from error
         return Response(await endpoint(body, service), media_type="application/json")
@@ -183,10 +425,6 @@ def _parsed_by_the_writer(service: Service, text: bytes) -> EventsBody | None:
     """Many events, without holding up scores in this process; None where this one has to look at them."""
     found = None if service.writer is None else service.writer.parse(text)
     return None if found is None else EventsBody.model_construct(events=cast("Any", found))
-
-
-def _parsed_here(service: Service, text: bytes) -> None:
-    """All other bodies."""
 
 
 def _invalid(error: Exception) -> RequestValidationError:

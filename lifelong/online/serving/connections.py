@@ -28,8 +28,7 @@ from lifelong.online.serving.errors import (
     OverloadedError,
     error_response,
 )
-from lifelong.online.serving.queues import Pace
-from lifelong.online.serving.rush import Rush
+from lifelong.online.serving.rush import Pace, Rush
 
 _CLOSE = b"connection", b"close"
 _NOT_PLAIN = b"transfer-encoding", b"connection:", b"expect:", b"upgrade:"

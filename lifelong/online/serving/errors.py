@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from lifelong.errors import LifelongError, RequestError, StoreCorruptError, StoreUnavailableError, UsageError
-from lifelong.online.serving.schemas import ErrorReply
+from lifelong.online.serving.replies import ErrorReply
 
 logger: logging.Logger = logging.getLogger(__name__)
 CLIENT_GONE = 499

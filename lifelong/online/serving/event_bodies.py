@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 
 from lifelong.online.memory.event import LAST_SECOND, MAX_ID, EventTable
-from lifelong.online.serving.schemas import KEYS
 
+KEYS = 64
+"""Keys of one object, at most; none that is known here has as many."""
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 
 

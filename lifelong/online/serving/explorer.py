@@ -12,9 +12,9 @@ from lifelong.online.scoring.catalogue_view import FoundItems, TopItems, find_it
 from lifelong.online.scoring.counted import MemoryCells, cells_of
 from lifelong.online.scoring.past import Timeline, timeline
 from lifelong.online.scoring.people import FoundUsers, Kind, find_users
-from lifelong.online.serving import schemas as s
-from lifelong.online.serving.bodies import JsonRoute, sent
+from lifelong.online.serving.bodies import OTHER, JsonRoute, Time, sent
 from lifelong.online.serving.errors import DOCUMENTED, VIEWED
+from lifelong.online.serving.replies import ModelReply
 from lifelong.online.serving.routes import Served, User
 from lifelong.online.serving.views import ListedArtifact
 
@@ -31,16 +31,16 @@ Text = Annotated[str, Query(max_length=MAX_ID, description="what the id holds; u
 Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
 
 
-Other = Annotated[str | None, Query(min_length=1, max_length=256, description=s.OTHER)]
+Other = Annotated[str | None, Query(min_length=1, max_length=256, description=OTHER)]
 
 
 @explorer.get("/model", summary="What the served model reads")
-async def get_model(request: Request, service: Served) -> s.ModelReply:
+async def get_model(request: Request, service: Served) -> ModelReply:
     """Its fields, event types and tasks."""
     artifact, settings = service.artifact, service.settings
     schema, types = artifact.config.dataset_schema, artifact.event_types
     named = [] if types is None else types.index.search("", _NAMED_TYPES)
-    return s.ModelReply(
+    return ModelReply(
         artifact=artifact.id,
         model=artifact.config.model,
         title=artifact.config.title,
@@ -64,14 +64,14 @@ async def get_artifacts(service: Served) -> list[ListedArtifact]:
 
 @explorer.get("/users", summary="Find users", response_model=FoundUsers)
 async def get_users(
-    request: Request,
     service: Served,
     q: Text = "",
     story: Annotated[Kind | None, Query(description="only users with such a history, by a fixed rule")] = None,
     limit: Limit = 20,
 ) -> Response:
     """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""
-    recent = request.app.state.recent_users
+    # Copied: events come while a thread reads it.
+    recent = list(reversed(tuple(service.recent)))
     return await sent(service, lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
 
 
@@ -107,7 +107,7 @@ async def get_top(
     service: Served,
     artifact: Other = None,
     limit: Limit = 20,
-    time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
+    time: Annotated[Time | None, Query(description="moment of the request; now if absent")] = None,
 ) -> Response:
     """All items of a small catalogue are scored, the first ones of a large one."""
     return await sent(service, lambda scorer: top_items(scorer, user, most=limit, time=time), artifact)

@@ -5,10 +5,9 @@ write fails --> not ready, with the reason --every second: `MemoryStore.check_wr
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.background import Background
@@ -67,15 +66,6 @@ class WriteHealth:
     def close(self) -> None:
         """Stop trying."""
         self._healer.close()
-
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note whether the write inside the context fails; only a successful mark ends a failure."""
-        try:
-            yield
-        except StoreUnavailableError as error:
-            self.failed(error)
-            raise
 
     def failed(self, error: StoreUnavailableError) -> None:
         """Note that writes fail, and begin to bring the store back."""

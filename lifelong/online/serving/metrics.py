@@ -22,7 +22,6 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong.online.background import Background
 
@@ -221,35 +220,3 @@ def _plain(families: Iterable[Metric]) -> list[tuple[str, str, str, list[tuple[s
         (one.name, one.documentation, one.type, [(of.name, dict(of.labels), of.value) for of in one.samples])
         for one in families
     ]
-
-
-class Measure:
-    """Counts requests by route and status, and their time by route."""
-
-    app: ASGIApp
-    metrics: Metrics
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app and measure."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noted)
-        finally:
-            # A route's pattern and not the path: user ids must not become labels.
-            route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if route != "none" else "any"
-            self.metrics.requests.labels(method, route, str(status)).inc()
-            self.metrics.seconds.labels(method, route).observe(time.perf_counter() - started)

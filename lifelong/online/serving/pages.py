@@ -19,8 +19,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from lifelong.errors import UsageError
+from lifelong.online.serving.bodies import ExactRoute
 from lifelong.online.serving.errors import NotFoundError
-from lifelong.online.serving.guards import ExactRoute
 
 _OURS, _VIEWER = ("lifelong.online.serving", "page/page"), ("fastapi_swagger", "resources")
 _FILES = {

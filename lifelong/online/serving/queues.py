@@ -1,8 +1,11 @@
-"""Work that waits for a thread. What waits is bounded in number and in time: more is refused, and not kept waiting.
+"""Work that waits for a thread, bounded in number and in time; requests that wait are answered together.
 
     request --admitted?--> waits --not too long?--> thread
               |                    `--> 503: it would be computed for nobody
               `--> 503 at once
+
+    events of many requests --all that wait--> one fold, one commit, one wait for the disk --> an outcome for each
+    scores of many requests --all that have come--> one call of the graphs --> an answer for each
 
 Without a bound, a service that is asked for more than it can do answers everything too late, and still does when the
 rush is over.
@@ -12,14 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
+from lifelong.online.memory.event import EventTable
+from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.serving.errors import OverloadedError
+from lifelong.online.serving.rush import Pace, overloaded
+from lifelong.online.serving.writer import ParsedEvents, Rows
 
 FEW = 8
 """With fewer works that wait, none has waited too long: then the machine is slow, and the service has not too many."""
@@ -27,69 +34,13 @@ UNDER_WAY = 32
 """The same of those that are under way, waiting or not."""
 FEW_EVENTS = 1_000
 """The same for events: one commit takes them all."""
-_WINDOW, _BUSY = 0.1, 8
-"""Seconds over which the rate of answers is measured, and requests under way without which it says nothing."""
+_TURN, _LEAST = 0.1, 200
+"""Seconds that one commit of several requests should take, and events that it takes in any case."""
+_TOGETHER = 1_024
+"""Candidates of several requests that are scored by one call, at most: meanwhile nothing else is begun."""
 T = TypeVar("T")
-
-
-class Pace:
-    """How many requests are under way, and how many may be if each is to be answered in time.
-
-    By Little's law those under way are answers a second times the seconds of each. So when requests take longer than
-    they should, fewer are let in; where they take less, more may be.
-
-    >>> second = 0.0
-    >>> pace = Pace(0.5, few=lambda: 2.0, now=lambda: second)
-    >>> for _ in range(20):
-    ...     pace.begin()
-    >>> for _ in range(10):
-    ...     pace.end()
-    >>> pace.full
-    False
-    >>> second = 1.0  # ten answers a second, so five in half of one, and ten are under way
-    >>> pace.full
-    True
-
-    Args:
-        seconds: from a complete request to its answer.
-        few: this many are let in however long they take.
-        now: a clock, in seconds.
-    """
-
-    seconds: float
-    under_way: int
-
-    def __init__(self, seconds: float, few: Callable[[], float], now: Callable[[], float] = time.monotonic) -> None:
-        self.seconds, self.under_way = seconds, 0
-        self._few, self._now, self._most = few, now, math.inf
-        self._answered, self._since = 0, 0.0
-
-    @property
-    def full(self) -> bool:
-        """Whether a further request would be answered too late."""
-        if self.under_way <= self._few():
-            return False
-        self._measure()
-        return self.under_way > self._most
-
-    def begin(self) -> None:
-        """A request has come, its body too: what is still on its way to us says nothing about our work."""
-        self.under_way += 1
-        if self.under_way == _BUSY:
-            self._answered, self._since = 0, self._now()
-
-    def end(self) -> None:
-        """It was answered, or nobody waits for it any more."""
-        self._answered += 1
-        self._measure()
-        self.under_way -= 1
-
-    def _measure(self) -> None:
-        now = self._now()
-        took = now - self._since
-        if self.under_way >= _BUSY and took >= _WINDOW:
-            self._most = self.seconds * self._answered / took
-            self._answered, self._since = 0, now
+A = TypeVar("A")
+Q = TypeVar("Q")
 
 
 class Queue:
@@ -212,10 +163,209 @@ class Queue:
         return overloaded(found)
 
 
-def overloaded(found: str) -> OverloadedError:
-    """The error for a request that is one too many."""
-    return OverloadedError(
-        f"the service is overloaded: {found}",
-        expected="fewer requests at the same time",
-        fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
-    )
+@dataclass(slots=True)
+class _Asked(Generic[Q, A]):
+    """A request that waits for its answer; None says that it has to be answered alone."""
+
+    request: Q
+    size: int
+    came: float
+    answer: asyncio.Future[A | None]
+
+
+class Reads(Queue, Generic[Q, A]):
+    """The queue of reads. Short requests that come while others are answered are answered with one call.
+
+    Part of the cost of a call does not depend on how many users it is for, with `tally` about half of the time of one
+    request. So a request costs less when more come, and short waits do not add up. Nobody waits for others to come.
+
+    Args:
+        answer: gives the answers to several requests, in the thread of the event loop.
+        on_call: called with the number of requests of each such call.
+        queue: see `Queue`.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        answer: Callable[[Sequence[Q]], Sequence[A]],
+        on_call: Callable[[int], object] = lambda requests: None,
+        **queue: Any,
+    ) -> None:
+        super().__init__(threads, "read", **queue)
+        self._answer, self._on_call = answer, on_call
+        self._asked: deque[_Asked[Q, A]] = deque()
+
+    async def together(self, request: Q, size: int) -> A | None:
+        """Answer a request, with all others that have come until the event loop's next turn.
+
+        Args:
+            request: what is asked.
+            size: its candidates.
+
+        Returns:
+            None if a call with this request failed: it has to be asked alone, which says whose fault that was.
+
+        Raises:
+            OverloadedError: too many wait, or it has waited too long; it was not begun.
+        """
+        self.admit()
+        loop = asyncio.get_running_loop()
+        asked = _Asked[Q, A](request, size, self._now(), loop.create_future())
+        self._came.append(asked.came)
+        self._asked.append(asked)
+        # What has come with this request is begun before that. One more turn than needed where an earlier one takes
+        # this request too: it then finds nothing.
+        loop.call_soon(self._answer_asked)
+        return await asked.answer
+
+    def _answer_asked(self) -> None:
+        """Answer all requests that wait, as many as one call may have."""
+        taken = self._take()
+        if not taken:
+            return
+        self._on_call(len(taken))
+        try:
+            found: Sequence[A | None] = self._answer([asked.request for asked in taken])
+        except Exception:
+            found = [None] * len(taken)
+        for asked, answer in zip(taken, found, strict=True):
+            if not asked.answer.done():
+                asked.answer.set_result(answer)
+
+    def _take(self) -> list[_Asked[Q, A]]:
+        taken, size = list[_Asked[Q, A]](), 0
+        while self._asked and (not taken or size + self._asked[0].size <= _TOGETHER):
+            asked = self._asked.popleft()
+            try:
+                # Nobody waits for it any more if it is done.
+                if not asked.answer.done():
+                    self._check(asked.came)
+                    taken.append(asked)
+                    size += asked.size
+            except OverloadedError as error:
+                asked.answer.set_exception(error)
+            finally:
+                self._leave(asked.came)
+        return taken
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The events of one request."""
+
+    rows: Rows | ParsedEvents
+    came: float
+    outcome: Future[Applied] = field(default_factory=Future)
+
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.rows)
+
+
+class Writes(Queue):
+    """The queue of writes, for one thread. Events of all requests that wait are written with one commit.
+
+    Args:
+        updater: folds them in.
+        most_events: of one commit that holds more than one request; fewer if those would take long.
+        fold: does that in its place, with the events of several requests; see `Updater.apply_parts`.
+        on_commit: called with the number of requests and the seconds of each commit.
+        queue: see `Queue`.
+    """
+
+    def __init__(
+        self,
+        updater: Updater,
+        *,
+        most_events: int,
+        fold: Callable[[Sequence[Any]], Sequence[Applied | Exception]] | None = None,
+        on_commit: Callable[[int, float], None] = lambda requests, seconds: None,
+        **queue: Any,
+    ) -> None:
+        super().__init__(1, "write", **queue)
+        self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
+        self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
+        self._batches: deque[_Batch] = deque()
+        self._event_seconds, self._request_events = 0.0, 1.0
+        # Events that came, and that were taken: each is counted by one thread alone.
+        self._events_in = self._events_out = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that a long wait means too much work, and not a slow machine."""
+        # One alone is not too much, however many events it has.
+        if len(self._came) < 2:
+            return False
+        # Many small requests are one commit; what is no event is a commit of its own.
+        others = len(self._came) - len(self._batches)
+        return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
+
+    def _few(self) -> float:
+        return max(UNDER_WAY, FEW_EVENTS / self._request_events)
+
+    async def fold(self, rows: Rows | ParsedEvents) -> Applied:
+        """Fold the events of a request in; the answer comes when they are on the disk.
+
+        Args:
+            rows: what a `UserEvent` holds, by name, checked; or those that wait in the process that folds them in.
+
+        Raises:
+            OverloadedError: too many wait, or they have waited too long; nothing of them was kept.
+            RequestError: an event is not valid; nothing of them was kept, and other requests are not concerned.
+            StoreUnavailableError: the error says what was kept, if anything.
+        """
+        self.admit()
+        batch = _Batch(rows, self._now())
+        self._came.append(batch.came)
+        self._batches.append(batch)
+        self._events_in += len(rows)
+        self._request_events += (len(rows) - self._request_events) / UNDER_WAY
+        # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
+        self._pool.submit(self._fold_waiting)
+        return await asyncio.wrap_future(batch.outcome)
+
+    def _fold_waiting(self) -> None:
+        """Fold in all events that wait, as many as one commit may have."""
+        taken = self._take()
+        if not taken:
+            return
+        started = time.perf_counter()
+        parts = [batch.rows for batch in taken]
+        events = sum(batch.size for batch in taken)
+        try:
+            found: Sequence[Applied | Exception] = self._fold_parts(parts)
+        except Exception as error:
+            found = [error] * len(taken)
+        seconds = time.perf_counter() - started
+        self._event_seconds += (seconds / events - self._event_seconds) * min(1.0, events / _LEAST)
+        self._on_commit(len(taken), seconds)
+        for batch, outcome in zip(taken, found, strict=True):
+            if isinstance(outcome, Exception):
+                batch.outcome.set_exception(outcome)
+            else:
+                batch.outcome.set_result(outcome)
+
+    def _fold_rows(self, parts: Sequence[Rows]) -> list[Applied | Exception]:
+        rows = [row for part in parts for row in part]
+        return self._updater.apply_parts(EventTable.of_rows(rows), list(map(len, parts)))
+
+    def _take(self) -> list[_Batch]:
+        taken, events = list[_Batch](), 0
+        most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
+        while self._batches and (not taken or events + self._batches[0].size <= most):
+            batch = self._batches[0]
+            if batch.outcome.set_running_or_notify_cancel():
+                try:
+                    self._check(batch.came)
+                except OverloadedError as error:
+                    batch.outcome.set_exception(error)
+                else:
+                    taken.append(batch)
+                    events += batch.size
+            self._batches.popleft()
+            self._leave(batch.came)
+            self._events_out += batch.size
+        return taken

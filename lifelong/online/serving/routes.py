@@ -19,10 +19,32 @@ from lifelong.online.memory.event import MAX_ID
 from lifelong.online.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.features import FeatureTable
-from lifelong.online.serving import schemas as s
-from lifelong.online.serving.bodies import JsonRoute, ShortRoute, encoded_list
+from lifelong.online.serving.bodies import (
+    EventsBody,
+    ExactRoute,
+    ExplainBody,
+    Ids,
+    ItemsBody,
+    JsonRoute,
+    ManyBody,
+    OneBody,
+    ScoreBody,
+    ShortRoute,
+    Time,
+    encoded_list,
+)
 from lifelong.online.serving.errors import DOCUMENTED, VIEWED, error_parts
-from lifelong.online.serving.guards import ExactRoute
+from lifelong.online.serving.replies import (
+    ErasedReply,
+    ErrorReply,
+    EventsReply,
+    FeaturesReply,
+    ItemsReply,
+    ManyReply,
+    OneReply,
+    RemovedItemReply,
+    StateReply,
+)
 from lifelong.online.serving.service import Service, UserMemory
 
 
@@ -51,11 +73,11 @@ api: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"],
 operations: APIRouter = APIRouter(tags=["operations"], route_class=ExactRoute)
 
 
-@busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)
-async def post_events(body: s.EventsBody, service: Served) -> bytes:
+@busy.post("/events", summary="Fold events into the memories", response_model=EventsReply)
+async def post_events(body: EventsBody, service: Served) -> bytes:
     """All events of the batch are written in one commit, or none of them."""
     applied = await service.add_events(body.events)
-    counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
+    counts = {name: count for name, count in asdict(applied).items() if name in EventsReply.model_fields}
     return msgspec.json.encode({**counts, "note": _note(counts)})
 
 
@@ -78,13 +100,13 @@ def _note(counts: dict[str, int]) -> str | None:
     return "; ".join(notes) or None
 
 
-@busy.post("/score", summary="Score candidates of one user, or of many", response_model=s.OneReply | s.ManyReply)
-async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> bytes:
+@busy.post("/score", summary="Score candidates of one user, or of many", response_model=OneReply | ManyReply)
+async def post_score(body: Annotated[ScoreBody, Body()], service: Served) -> bytes:
     """One user with her candidates, or a list of such requests; the reply has the same form.
 
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
-    if isinstance(body, s.ManyBody):
+    if isinstance(body, ManyBody):
         requests = [_request(one) for one in body.requests]
         return await service.answer_each(requests, lambda answers: msgspec.json.encode(_many(requests, answers)))
     return await service.answer(_request(body), lambda answer: msgspec.json.encode(_one(answer)))
@@ -93,13 +115,13 @@ async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> b
 @busy.post(
     "/explain", summary="Explain scores: time scales and past events", responses=VIEWED, response_model=Explanation
 )
-async def post_explain(body: s.ExplainBody, service: Served) -> bytes:
+async def post_explain(body: ExplainBody, service: Served) -> bytes:
     """Attention over slots or events for each candidate, and the events behind it if they are known."""
     return await service.explain(_request(body), body.artifact, msgspec.json.encode)
 
 
-@busy.put("/items", summary="Add items, or change their fields", response_model=s.ItemsReply)
-async def put_items(body: s.ItemsBody, service: Served) -> bytes:
+@busy.put("/items", summary="Add items, or change their fields", response_model=ItemsReply)
+async def put_items(body: ItemsBody, service: Served) -> bytes:
     """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
     items: dict[str, dict[str, str | None]] = {}
     for item in body.items:
@@ -108,15 +130,15 @@ async def put_items(body: s.ItemsBody, service: Served) -> bytes:
 
 
 @api.delete("/items/{item:text}", summary="Take away what was put online of an item")
-async def delete_item(item: Item, service: Served) -> s.RemovedItemReply:
+async def delete_item(item: Item, service: Served) -> RemovedItemReply:
     """It is durable; later scores and events use the catalogue's fields again, or none."""
-    return s.RemovedItemReply(item=item, removed=await service.remove_item(item))
+    return RemovedItemReply(item=item, removed=await service.remove_item(item))
 
 
 @api.get(
     "/users/{user:text}/memory",
     summary="What is kept of a user",
-    responses={404: {"model": s.ErrorReply, "description": "nothing is kept of this user"}},
+    responses={404: {"model": ErrorReply, "description": "nothing is kept of this user"}},
 )
 async def get_memory(user: User, service: Served) -> UserMemory:
     """Size and state of the memory, not its vectors."""
@@ -126,13 +148,13 @@ async def get_memory(user: User, service: Served) -> UserMemory:
 @api.get(
     "/users/{user:text}/features",
     summary="What the memory says of a user and candidates, as features",
-    response_model=s.FeaturesReply,
+    response_model=FeaturesReply,
 )
 async def get_features(
     user: User,
     service: Served,
-    items: Annotated[s.Ids, Query(min_length=1, description="id of a candidate; once for each")],
-    time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
+    items: Annotated[Ids, Query(min_length=1, description="id of a candidate; once for each")],
+    time: Annotated[Time | None, Query(description="moment of the request; now if absent")] = None,
 ) -> Response:
     """Counts, ages, score and read-out of each candidate, equal to those of the offline export."""
 
@@ -144,15 +166,15 @@ async def get_features(
 
 
 @api.delete("/users/{user:text}/memory", summary="Erase a user")
-async def delete_memory(user: User, service: Served) -> s.ErasedReply:
+async def delete_memory(user: User, service: Served) -> ErasedReply:
     """Erases the memory and the event log of a user; a second call finds nothing and succeeds."""
-    return s.ErasedReply(user=user, erased=await service.erase(user))
+    return ErasedReply(user=user, erased=await service.erase(user))
 
 
 @operations.get("/healthz", summary="The process runs", response_model_exclude_none=True)
-async def healthz() -> s.StateReply:
+async def healthz() -> StateReply:
     """Answers 200 as long as the process runs."""
-    return s.StateReply(status="alive")
+    return StateReply(status="alive")
 
 
 @operations.get(
@@ -161,18 +183,18 @@ async def healthz() -> s.StateReply:
     response_model_exclude_none=True,
     responses={
         503: {
-            "model": s.ErrorReply,
+            "model": ErrorReply,
             "description": "the store is away or takes no writes, a topic is not followed, or the service stops",
         }
     },
 )
-async def readyz(service: Served) -> s.StateReply:
+async def readyz(service: Served) -> StateReply:
     """Answers 200 while the artifact is loaded, the store answers and takes writes, and a topic is followed."""
     await service.check()
     # Not why: an error may name users, and this needs no key.
     failing = [work.name for work in running() if work.failing is not None]
     model = service.artifact.config.model
-    return s.StateReply(status="ready", artifact=service.artifact.id, model=model, failing=failing or None)
+    return StateReply(status="ready", artifact=service.artifact.id, model=model, failing=failing or None)
 
 
 @operations.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
@@ -182,7 +204,7 @@ async def metrics(service: Served) -> Response:
     return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
-def _request(body: s.OneBody) -> ScoreRequest:
+def _request(body: OneBody) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
     return ScoreRequest(body.user, items, body.time, fields if any(fields) else None, body.profile)

@@ -14,11 +14,72 @@ from collections.abc import Callable
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from lifelong.online.serving.errors import error_response
-from lifelong.online.serving.queues import Pace, overloaded
+from lifelong.online.serving.errors import OverloadedError, error_response
 
 _TURN, _FEW = 0.05, 32
 """Seconds that a turn of the event loop should take, and requests that never make it late."""
+_WINDOW, _BUSY = 0.1, 8
+"""Seconds over which the rate of answers is measured, and requests under way without which it says nothing."""
+
+
+class Pace:
+    """How many requests are under way, and how many may be if each is to be answered in time.
+
+    By Little's law those under way are answers a second times the seconds of each. So when requests take longer than
+    they should, fewer are let in; where they take less, more may be.
+
+    >>> second = 0.0
+    >>> pace = Pace(0.5, few=lambda: 2.0, now=lambda: second)
+    >>> for _ in range(20):
+    ...     pace.begin()
+    >>> for _ in range(10):
+    ...     pace.end()
+    >>> pace.full
+    False
+    >>> second = 1.0  # ten answers a second, so five in half of one, and ten are under way
+    >>> pace.full
+    True
+
+    Args:
+        seconds: from a complete request to its answer.
+        few: this many are let in however long they take.
+        now: a clock, in seconds.
+    """
+
+    seconds: float
+    under_way: int
+
+    def __init__(self, seconds: float, few: Callable[[], float], now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.under_way = seconds, 0
+        self._few, self._now, self._most = few, now, math.inf
+        self._answered, self._since = 0, 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether a further request would be answered too late."""
+        if self.under_way <= self._few():
+            return False
+        self._measure()
+        return self.under_way > self._most
+
+    def begin(self) -> None:
+        """A request has come, its body too: what is still on its way to us says nothing about our work."""
+        self.under_way += 1
+        if self.under_way == _BUSY:
+            self._answered, self._since = 0, self._now()
+
+    def end(self) -> None:
+        """It was answered, or nobody waits for it any more."""
+        self._answered += 1
+        self._measure()
+        self.under_way -= 1
+
+    def _measure(self) -> None:
+        now = self._now()
+        took = now - self._since
+        if self.under_way >= _BUSY and took >= _WINDOW:
+            self._most = self.seconds * self._answered / took
+            self._answered, self._since = 0, now
 
 
 class Rush:
@@ -147,3 +208,12 @@ class Shed:
     def _refused(self, scope: Scope) -> bool:
         asked = "connections" in scope.get("state", {})
         return self.rush.came_too_late() or (not asked and self.rush.refuses(scope["path"]))
+
+
+def overloaded(found: str) -> OverloadedError:
+    """The error for a request that is one too many."""
+    return OverloadedError(
+        f"the service is overloaded: {found}",
+        expected="fewer requests at the same time",
+        fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
+    )

@@ -14,7 +14,8 @@ import contextlib
 import logging
 import time as clock
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -34,11 +35,11 @@ from lifelong.online.scoring.explanation import Slot
 from lifelong.online.scoring.features import FeatureTable, feature_table
 from lifelong.online.scoring.online_items import Fields, OnlineItems
 from lifelong.online.scoring.scorer import Scorer
-from lifelong.online.serving.batching import Reads, Writes
-from lifelong.online.serving.errors import NotFoundError
+from lifelong.online.serving.errors import NotFoundError, TooLargeError
 from lifelong.online.serving.health import WriteHealth, check_clock
 from lifelong.online.serving.metrics import Metrics
-from lifelong.online.serving.queues import Pace, Queue
+from lifelong.online.serving.queues import Queue, Reads, Writes
+from lifelong.online.serving.rush import Pace
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.serving.views import Views
 from lifelong.online.serving.writer import ParsedEvents, Rows, Writer
@@ -57,6 +58,8 @@ T = TypeVar("T")
 logger: logging.Logger = logging.getLogger(__name__)
 
 
+RECENT = 1_000
+"""Latest events whose users are remembered."""
 READY_SECONDS = 5.0
 """Seconds after which a store that does not answer makes the service not ready."""
 
@@ -117,7 +120,6 @@ class Service:
     It does not know what else runs in its process. Other parts add functions to its lists of listeners before the
     first request:
 
-        on_events: called with the users who had an event, after it was folded in.
         on_answers: called with each scored request, in the thread that scored it; has to return at once.
         on_switch: called when another artifact is served.
         on_forget: what is kept of users outside of the store, "impressions" or "dead_letters" -> called with users
@@ -163,7 +165,8 @@ class Service:
         if writer is not None:
             writer.on_end = self.health.failed
         self.stopping: bool = False
-        self.on_events: list[Callable[[Sequence[str]], object]] = []
+        # Of those with several events each is there as often: it costs every event less than to look for it.
+        self.recent: deque[str] = deque(maxlen=RECENT)
         self.on_answers: list[Callable[[Scored], object]] = []
         self.on_switch: list[Callable[[], object]] = []
         self.on_forget: dict[str, Callable[[Collection[str]], int]] = {}
@@ -267,16 +270,33 @@ class Service:
         if self.writer is not None:
             self.writer.give(writer.artifact.path.resolve(), writer.runtime.codec.name)
 
+    def allow(self, kind: str, number: int) -> None:
+        """Refuse a request that is too large.
+
+        Args:
+            kind: events, users, candidates, items, explained or values.
+            number: how many of them the request has.
+
+        Raises:
+            TooLargeError: more than the settings allow.
+        """
+        most: int = getattr(self.settings, f"max_{kind}")
+        if number > most:
+            words = {"explained": "candidates to explain", "values": "features"}.get(kind, kind)
+            raise TooLargeError(
+                f"{number:,} {words} in one request", expected=f"at most {most:,}", fix="send several requests"
+            )
+
     async def add_events(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold events in; all of them are written at once, or none.
 
         Args:
             rows: what a `UserEvent` holds, by name, checked; or those that wait in the writer.
         """
-        self.settings.allow("events", len(rows))
-        with self.health.noted():
+        self.allow("events", len(rows))
+        with self.noted():
             applied = await self.writes.fold(rows)
-        self._had_events(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
+        self.recent.extend(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
         for part in fields(applied):
             self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
@@ -297,14 +317,19 @@ class Service:
         place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
         folder = self.updater if self.writer is None else self.writer
         work = self.writes.submit(lambda: folder.apply_table(table, **place, through=through, after=after))
-        with self.health.noted():
+        with self.noted():
             applied = work.result()
-        self._had_events(table.user)
+        self.recent.extend(table.user)
         return applied
 
-    def _had_events(self, users: Sequence[str]) -> None:
-        for touch in self.on_events:
-            touch(users)
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note whether the write inside the context fails; only a successful mark ends a failure."""
+        try:
+            yield
+        except StoreUnavailableError as error:
+            self.health.failed(error)
+            raise
 
     async def answer(self, request: ScoreRequest, reply: Callable[[Answer], T]) -> T:
         """Score one user's candidates.
@@ -388,11 +413,11 @@ class Service:
             time: moment of the request; now if None.
             reply: see `answer`.
         """
-        self.settings.allow("candidates", len(items))
+        self.allow("candidates", len(items))
 
         def work(scorer: Scorer) -> T:
             columns = len(feature_table(scorer, user, [], time=time).names)
-            self.settings.allow("values", columns * len(items))
+            self.allow("values", columns * len(items))
             return reply(feature_table(scorer, user, items, time=time))
 
         return await self._ask(work)
@@ -420,7 +445,7 @@ class Service:
             work: what is asked of the scorer.
             artifact: id of another artifact of the store, or its first characters; None for the one that is served.
         """
-        return await self._ask(lambda served: work(self.views.of(served, artifact)))
+        return await self._ask(lambda served: work(served if artifact is None else self.views.of(served, artifact)))
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""
@@ -429,7 +454,7 @@ class Service:
     async def forget(self, user: str) -> ForgottenUser:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
         erased = await self.erase(user)
-        with self.health.noted():
+        with self.noted():
             rows, purged = await asyncio.get_running_loop().run_in_executor(
                 self._cleaner, lambda: (self.clean([user]), self.store.purge())
             )
@@ -438,6 +463,9 @@ class Service:
 
     def clean(self, users: Sequence[str]) -> dict[str, int]:
         """Take users out of what is kept of them outside of the store: how many rows, by name of the place."""
+        gone = set(users)
+        # An event that comes meanwhile may be missing: its user is not shown as a recent one.
+        self.recent = deque([user for user in tuple(self.recent) if user not in gone], maxlen=RECENT)
         return {place: forget_too(users) for place, forget_too in self.on_forget.items()}
 
     def _logged(self, scorer: Scorer, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
@@ -493,7 +521,7 @@ class Service:
 
     async def _write(self, work: Callable[[], T]) -> T:
         started = clock.perf_counter()
-        with self.health.noted():
+        with self.noted():
             # A client that hangs up does not stop its write half-way: the thread continues.
             result = await self.writes.run(work)
         self._committed(1, clock.perf_counter() - started)
@@ -516,6 +544,6 @@ def _memory_of(scorer: Scorer, user: str) -> UserMemory:
         count=int(states.count_B[0]),
         last_time=None if last == NO_TIME else last,
         bytes=scorer.runtime.codec.size,
-        slots=slots_of(scorer.artifact, states, 0),
+        slots=slots_of(scorer, states, 0),
         artifact=scorer.artifact.id,
     )

@@ -17,7 +17,6 @@ from pydantic import Field, field_validator
 
 from lifelong.config import Record
 from lifelong.online.memory.event import MAX_AHEAD
-from lifelong.online.serving.errors import TooLargeError
 
 _Seconds = Annotated[float, Field(gt=0)]
 _Number = Annotated[int, Field(ge=1)]
@@ -77,25 +76,6 @@ class ServiceSettings(Record):
         if not all(0 < share < 1 for share in shares):
             raise ValueError("a base rate is a share above 0 and below 1")
         return given
-
-    def allow(self, kind: str, number: int) -> None:
-        """Refuse a request that is too large.
-
-        >>> ServiceSettings(max_users=10).allow("users", 10)
-
-        Args:
-            kind: events, users, candidates, items, explained or values.
-            number: how many of them the request has.
-
-        Raises:
-            TooLargeError: more than allowed.
-        """
-        most = int(getattr(self, f"max_{kind}"))
-        if number > most:
-            words = {"explained": "candidates to explain", "values": "features"}.get(kind, kind)
-            raise TooLargeError(
-                f"{number:,} {words} in one request", expected=f"at most {most:,}", fix="send several requests"
-            )
 
 
 class ServiceConfig(ServiceSettings):

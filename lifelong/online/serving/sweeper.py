@@ -89,7 +89,7 @@ class Sweeper:
 
     def _pass(self) -> float:
         # Where nobody else writes, nobody else would see that the store has to be brought back.
-        with self.service.health.noted():
+        with self.service.noted():
             if self.days is not None:
                 self._forget()
             if self.kept is not None and self._sweeps % _TRIMMED == 0:

@@ -24,9 +24,9 @@ from lifelong.errors import (
 )
 from lifelong.online.background import Background, may_pass
 from lifelong.online.memory import takeover
-from lifelong.online.memory.artifacts import open_stored
 from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.opening import open_stored
 from lifelong.online.serving.errors import DeadlineError, RefusedError
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Takeovers:
     def _build_all(self) -> float:
         """Empty what was dropped, and build what is to be built, until neither is left."""
         # Where nobody else writes, nobody else would see that the store has to be brought back.
-        with self.service.health.noted():
+        with self.service.noted():
             while True:
                 if self._unemptied:
                     # In turn with the steps: two must not empty the same space.
@@ -305,7 +305,7 @@ class Takeovers:
 
     async def _step(self, work: Callable[[], T]) -> T:
         try:
-            with self.service.health.noted():
+            with self.service.noted():
                 return await asyncio.get_running_loop().run_in_executor(self._steps, work)
         except (ArtifactError, DataError, StoreForeignError, UsageError) as error:
             # The request cannot be fulfilled; nothing is wrong with the service.

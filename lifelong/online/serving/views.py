@@ -11,7 +11,8 @@ from pydantic import Field
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import StoreForeignError, UsageError
-from lifelong.online.memory.artifacts import OpenArtifacts, open_stored
+from lifelong.online.memory.writer import OpenArtifacts
+from lifelong.online.opening import open_stored
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.serving.errors import NotFoundError, RefusedError
 from lifelong.online.store.artifact_list import StoredArtifact
@@ -58,19 +59,17 @@ class Views:
             found.append(ListedArtifact(stored.id, title, stored.phase, stored.id == known.active))
         return found
 
-    def of(self, served: Scorer, artifact: str | None) -> Scorer:
+    def of(self, served: Scorer, artifact: str) -> Scorer:
         """The scorer of an artifact.
 
         Args:
             served: the scorer that answers requests.
-            artifact: id of an artifact of the store, or its first characters; None for the one that is served.
+            artifact: id of an artifact of the store, or its first characters.
 
         Raises:
             NotFoundError: the store holds no such artifact.
             RefusedError: the artifact cannot be opened.
         """
-        if artifact is None:
-            return served
         try:
             stored = self.store.artifact_list().named(artifact)
         except UsageError as error:

@@ -1,13 +1,12 @@
-"""A process of its own owns the store of a service and folds events in, so that no score waits for a commit.
+"""What a service and the process that owns its store say to each other, at both ends.
 
-    service   HTTP, scores, memories in RAM          writer    bodies of events, write graph, store
-       |---- body of a request of many events ----------> parses it
+    service   HTTP, scores, memories in RAM          owner     bodies of events, write graph, store
+       |---- body of a request of many events ----------> parses it, and keeps it for its turn
        |---- all that wait: one commit ----------------->  folds them in, writes, waits for the disk
        |<--- memories that were written, then outcomes --'
+       |---- reads of what is not in RAM, other writes -->  the store
 
-A service of several workers has one such process, too: their parent starts it, and again if it ends, and each worker
-connects to a socket in a folder. What one worker has acknowledged, every worker knows
-(docs/decisions/0034-several-workers-on-an-embedded-store.md).
+`lifelong.online.serving.owner` starts and ends the process.
 
 The database's binding holds the interpreter while it writes, and parsing does, too: in one process all scores would
 wait for both (docs/decisions/0030-a-process-that-writes.md).
@@ -16,39 +15,36 @@ wait for both (docs/decisions/0030-a-process-that-writes.md).
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
+import itertools
+import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from lifelong.errors import StoreError, StoreUnavailableError, UsageError
-from lifelong.online.background import Background
+from lifelong.artifact.folder import Artifact
+from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.memory.event import EventTable
-from lifelong.online.memory.updater import Applied
-from lifelong.online.serving.writer_process import CHANGES, WriterTask
-from lifelong.online.store.messages import Calls, ChangeCount, Channel
-from lifelong.online.store.protocol import Held, Reader
-from lifelong.online.store.remote import RemoteStore
+from lifelong.online.memory.updater import Applied, Updater
+from lifelong.online.memory.writer import MemoryWriter
+from lifelong.online.serving.event_bodies import table_of
+from lifelong.online.store.contract import ITEMS, MemoryStore
+from lifelong.online.store.protocol import Connection, Held, Hold, Owner
+from lifelong.online.store.record_cache import Notice, Written
+from lifelong.online.store.remote import ChangeCount, Channel, RemoteStore, packed
 
-logger: logging.Logger = logging.getLogger(__name__)
 Connected = tuple[Channel, Callable[[], Exception]]
-"""A channel to the process, and a function that gives the error with which it ended; see `Connect`."""
+"""A channel to the owner, and a function that gives the error with which it ended; see `Connect`."""
 Rows = Sequence[Mapping[str, Any]]
-BEFORE = ""
-"""Statements that the process runs first; tests give it another clock."""
-CLOSE_SECONDS = 30.0
-"""Seconds in which the process closes its store when the service stops; later it is killed."""
-_SOCKET, _BACKLOG = "writer", 128
-"""Name of the socket to which workers connect, and how many may wait there."""
-_LOOK_SECONDS = 0.5
-"""Seconds between two checks whether the process still runs."""
+_PLAIN = (
+    "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
+    "purge", "check_writes", "logs", "close",
+)  # fmt: skip
+"""Methods that are passed on to the owner's store unchanged."""
+Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
+"""Name -> function, and the threads that call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,144 +63,31 @@ class ParsedEvents:
         return len(self.users)
 
 
-class OwnerProcess:
-    """The process that owns a store, from its start to its end.
+class StoreOwner(Protocol):
+    """The process that owns a store, as a `Writer` sees it."""
 
-    Args:
-        task: what it does; it begins at once.
-        folder: where workers find it; only this user may open it. None where it has no workers.
-
-    Raises:
-        UsageError: workers cannot be given a socket in the folder.
-    """
-
-    def __init__(self, task: WriterTask, folder: Path | None = None) -> None:
-        self._listening = None if folder is None else _listening(folder / _SOCKET)
-        self._task, self._closing = replace(task, workers=folder), False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._deadline: threading.Timer | None = None
-        self._kept: tuple[Calls, Background] | None = None
-        self._started: tuple[subprocess.Popen[bytes], Channel] | None = None
-        try:
-            self._started = self._start()
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
-        here, there = socket.socketpair()
-        handles = [one.fileno() for one in (there, self._listening) if one is not None]
-        arguments = ", ".join(map(str, handles))
-        code = f"{BEFORE}from lifelong.online.serving.writer_process import run_writer; run_writer({arguments})"
-        # A signal to all processes must not reach this one before it is ready for it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            process = subprocess.Popen([sys.executable, "-c", code], pass_fds=handles)
-        except OSError as error:
-            here.close()
-            raise StoreUnavailableError(
-                f"the process that writes the store cannot be started: {error}",
-                fix="check RAM, and the limits of processes and descriptors",
-            ) from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            there.close()
-        channel = Channel(here)
-        with contextlib.suppress(OSError):
-            channel.send(replace(self._task, service=os.getpid()))
-        self._process = process
-        return process, channel
+    count: ChangeCount | None
+    """Of the changes, where it has several readers."""
 
     def connect(self) -> Connected:
-        """A channel to the process, which is started again if it has ended.
+        """A channel to it.
 
         Raises:
-            LifelongError: it could not open the store; as the store or the updater says it.
+            LifelongError: it does not run, or could not open the store.
         """
-        if self._closing:
-            raise _closed()
-        process, channel = self._started or self._start()
-        self._started = None
-        try:
-            error = channel.receive()
-        except EOFError:
-            error = _lost(f"has ended with exit code {process.wait()}")
-        if error is not None:
-            channel.close()
-            process.wait()
-            raise error
-        return channel, lambda: self._ended(process)
-
-    def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
-        code = process.wait()
-        return _closed() if code == 0 or self._closing else _lost(f"has ended with exit code {code}")
-
-    def keep(self) -> None:
-        """Wait until the process has opened the store, and start it again from then on whenever it ends: for workers.
-
-        Raises:
-            LifelongError: it could not open it.
-        """
-        failure = "the process that writes cannot be started"
-        self._kept = self._called(), Background(self._look, name="writer", failure=failure)
-        self._kept[1].start()
-
-    def _called(self) -> Calls:
-        channel, ended = self.connect()
-        return Calls(channel, Reader(0), ended=ended)
-
-    def _look(self) -> float:
-        assert self._kept is not None
-        calls, background = self._kept
-        if calls.over:
-            logger.warning("the process that writes the store has ended; it is started again")
-            calls.close()
-            self._kept = self._called(), background
-        return _LOOK_SECONDS
 
     def end_soon(self) -> None:
-        """Start it no more, and kill it if its store is not closed within `CLOSE_SECONDS`.
-
-        A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
-        for the disk.
-        """
-        self._closing = True
-        if self._deadline is None:
-            self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
-            self._deadline.daemon = True
-            self._deadline.start()
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
+        """The service stops."""
 
     def close(self) -> None:
-        """Wait until it has ended; it is killed if its store is not closed in time."""
-        self.end_soon()
-        if self._kept is not None:
-            # First nothing may be started in its place.
-            self._kept[1].close()
-            calls, _ = self._kept
-            with contextlib.suppress(StoreError):
-                if not calls.over:
-                    calls("close")
-            calls.close()
-        if self._started is not None:
-            process, channel = self._started
-            process.kill()
-            process.wait()
-            channel.close()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._listening is not None:
-            self._listening.close()
+        """Leave it."""
 
 
 class Writer:
     """Folds events in, by way of the process that owns the store.
 
     Args:
-        owner: the process, where this one alone calls it; it is closed here. Or the folder in which workers find it.
+        owner: the process; closed here.
     """
 
     on_end: Callable[[StoreUnavailableError], object]
@@ -212,20 +95,19 @@ class Writer:
     store: RemoteStore
     """The store, after `open`."""
 
-    def __init__(self, owner: OwnerProcess | Path) -> None:
+    def __init__(self, owner: StoreOwner) -> None:
         self._owner, self._closing = owner, False
-        self._count = ChangeCount(owner / CHANGES) if isinstance(owner, Path) else None
         self.on_end = lambda error: None
 
     def _connect(self) -> Connected:
         if self._closing:
-            raise _closed()
-        channel, why = _joined(self._owner) if isinstance(self._owner, Path) else self._owner.connect()
+            raise closed()
+        channel, why = self._owner.connect()
         return channel, lambda: self._ended(why())
 
     def _ended(self, error: Exception) -> Exception:
         if self._closing:
-            return _closed()
+            return closed()
         if isinstance(error, StoreUnavailableError):
             self.on_end(error)
         return error
@@ -236,7 +118,7 @@ class Writer:
         Raises:
             LifelongError: it could not; as the store or the updater says it.
         """
-        self.store = RemoteStore(self._connect, count=self._count)
+        self.store = RemoteStore(self._connect, count=self._owner.count)
         return self.store
 
     def parse(self, text: bytes) -> ParsedEvents | None:
@@ -268,63 +150,164 @@ class Writer:
     def end_soon(self) -> None:
         """The service stops: the process is no longer needed."""
         self._closing = True
-        if isinstance(self._owner, OwnerProcess):
-            self._owner.end_soon()
+        self._owner.end_soon()
 
     def close(self) -> None:
         """Leave the store; the process that this one alone calls has ended then."""
         self.end_soon()
         if hasattr(self, "store"):
             self.store.close()
-        if isinstance(self._owner, OwnerProcess):
-            self._owner.close()
+        self._owner.close()
 
 
-def _listening(path: Path) -> socket.socket:
-    """A socket to which workers connect.
+class EventFolder:
+    """Events that wait for their turn, and the updater that folds them in.
 
-    Raises:
-        UsageError: the system has no room for so long an address.
+    Args:
+        updater: of the store.
+        connection: to the process whose requests they are of.
     """
-    listening = socket.socket(socket.AF_UNIX)
-    try:
-        listening.bind(str(path))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise UsageError(
-            f"workers cannot be given a socket at {path} ({len(os.fsencode(path))} bytes): {error}",
-            expected="a folder for temporary files with a short path: a socket's address has about 100 bytes",
-            fix="set TMPDIR to another folder, as in TMPDIR=/tmp",
-        ) from error
-    return listening
+
+    updater: Updater
+
+    def __init__(self, updater: Updater, connection: Connection) -> None:
+        self.updater, self._waiting = updater, connection.held
+
+    def parse(self, text: bytes) -> Hold | None:
+        """Parse the events of a body, and keep them until it is their turn.
+
+        Returns:
+            The events, and the user of each; None if `EventsBody` has to check the body.
+        """
+        table = table_of(text)
+        return None if table is None else Hold(table, table.user)
+
+    def fold(self, parts: Sequence[int | Sequence[dict[str, Any]]]) -> list[Applied | Exception]:
+        """See `Updater.apply_parts`.
+
+        Args:
+            parts: of each request the number of the call that parsed its events, or rows that were checked.
+
+        Raises:
+            StoreUnavailableError: the events waited in an earlier process.
+        """
+        found = [self._waiting.pop(part, None) if isinstance(part, int) else EventTable.of_rows(part) for part in parts]
+        # Events that are refused together with others are dropped as well: nobody will ask for them again.
+        tables = [table for table in found if table is not None]
+        if len(tables) < len(found):
+            raise StoreUnavailableError(
+                "the process that was to write the events has ended; nothing was kept", fix="send them again"
+            )
+        return self.updater.apply_parts(EventTable.joined(tables), list(map(len, tables)))
+
+    def apply_table(self, table: EventTable, options: dict[str, Any]) -> Applied:
+        """See `Updater.apply_table`."""
+        return self.updater.apply_table(table, **options)
+
+    def give(self, artifact: Path, codec: str) -> None:
+        """Open an artifact that will be on the store's list, so that no write waits for it."""
+        opened = Artifact.open(artifact, verify="sizes")
+        self.updater.artifacts.give(MemoryWriter(opened, codec, self.updater.store))
 
 
-def _joined(folder: Path) -> Connected:
-    """A worker's channel to the process of all workers.
+class Notices(Owner[Channel]):
+    """Announces the changes of a store to its readers, in the order of the commits."""
 
-    Raises:
-        StoreUnavailableError: it does not run.
+    def __init__(self, count: ChangeCount | None = None) -> None:
+        super().__init__(count)
+        self._saying = threading.Lock()
+
+    def say(self, what: Notice, written: Written) -> None:
+        """Announce a change; see `Listener`."""
+        # Parts of a store change at the same time, and each reader gets whole changes in the order of their numbers.
+        with self._saying:
+            for message in self.changed(what, written):
+                text = packed(message)
+                for channel in list(self.readers):
+                    try:
+                        channel.send_packed(text)
+                    except OSError:
+                        # It has ended, or does not read: it joins again when it does.
+                        channel.hang_up()
+
+
+def functions_of(
+    store: MemoryStore, channel: Channel, connection: Connection, threads: Executor, notices: Notices
+) -> Functions:
+    """The functions by which the owner of a store serves a `RemoteStore`.
+
+    Args:
+        store: open for writing; `notices` listen to it.
+        channel: to the other process.
+        connection: to it, too.
+        threads: that read and write.
+        notices: of the store's changes.
     """
-    connected = socket.socket(socket.AF_UNIX)
+
+    def join() -> tuple[int, bool]:
+        # It is told of changes before anything is read for it.
+        number, no_items = notices.join(channel), False
+        # A store that answers nothing until its writes are checked must not keep out whoever checks them.
+        with contextlib.suppress(StoreError):
+            no_items = next(iter(store.scan(ITEMS)), None) is None
+        return number, no_items
+
+    def rows(number: int, most: int) -> list[tuple[str, bytes]]:
+        return list(itertools.islice(connection.held[number], most))
+
+    functions: dict[str, Callable[..., Any]] = {name: getattr(store, name) for name in _PLAIN}
+    functions |= {
+        "read_many": lambda names, space: store.read_many(names, space=space),
+        "seen": lambda event_ids, now: store.seen(event_ids, now=now),
+        "events": lambda user, last: store.events(user, last=last),
+        "figures": getattr(store, "figures", dict),
+        "join": join,
+        "scan": lambda space: Hold(store.scan(space), None),
+        "rows": rows,
+    }
+    return {name: (function, threads) for name, function in functions.items()}
+
+
+def answer_calls(channel: Channel, connection: Connection, functions: Functions) -> None:
+    """Answer calls until the other end hangs up.
+
+    Args:
+        channel: to it.
+        connection: to it, as the owner sees it.
+        functions: that can be called.
+    """
+
+    def answer(number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        well, value = True, None
+        try:
+            value = function(*arguments)
+        except Exception as error:
+            well, value = False, _sendable(error)
+        try:
+            try:
+                channel.send(connection.answer(number, well, value))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                channel.send((number, False, _sendable(error)))
+        except OSError:
+            # Nobody waits any more, or the other end may have got a part.
+            channel.hang_up()
+
+    with contextlib.suppress(EOFError):
+        while True:
+            number, name, arguments = connection.receive(channel.receive())
+            function, threads = functions[name]
+            threads.submit(answer, number, function, arguments)
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error that the other end can read."""
     try:
-        connected.connect(str(folder / _SOCKET))
-    except OSError as error:
-        connected.close()
-        raise _gone() from error
-    return Channel(connected), _gone
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
-def _gone() -> StoreUnavailableError:
-    return _lost("has ended, or did not wait for this one")
-
-
-def _lost(how: str) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"the process that writes the store {how}; what it was writing may or may not be kept",
-        fix="a running service starts it again by itself; then send it again",
-    )
-
-
-def _closed() -> StoreError:
+def closed() -> StoreError:
+    """The error of a store that was closed."""
     return StoreError("the store is closed", fix="open it again")

@@ -16,7 +16,7 @@ A message is never overtaken by a later one of the same connection. So a reader 
 the answer that acknowledges it. The owner counts changes in memory that all readers see: a reader that has not received
 the last one waits for it before it reads from its copies, since another reader may have acknowledged it.
 
-`lifelong.online.store.messages` drives this with sockets and threads; tests do with a clock, links and a disk of their
+`lifelong.online.store.remote` drives this with sockets and threads; tests do with a clock, links and a disk of their
 own.
 """
 

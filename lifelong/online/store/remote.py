@@ -3,31 +3,273 @@
     read --known here--> RAM                  commit --> owner --> disk
       `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
 
-Scores include an event as soon as it has been acknowledged (`lifelong.online.store.protocol`); as long as its record is
-among the latest, it is found in the RAM of this process. Nothing here waits while a commit is written, except a read
-of a record that is not in RAM.
+    threads that call --Reader--> Channel --> socket --> owner
+                     <--future--  one thread that receives <--'
+
+Scores include an event as soon as it has been acknowledged; as long as its record is among the latest, it is found in
+the RAM of this process. Nothing here waits while a commit is written, except a read of a record that is not in RAM.
+
+`lifelong.online.store.protocol` says what is sent and when; here it is driven with a socket that both share, and with
+threads that wait. Values are pickled: both ends are this package, in processes of one user, and nobody else has the
+socket. While a caller waits it holds no lock of the interpreter.
 """
 
 from __future__ import annotations
 
 import contextlib
+import mmap
+import pickle
+import socket
+import struct
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import Commit
-from lifelong.online.store.messages import Calls, ChangeCount, Channel
-from lifelong.online.store.protocol import Held, Reader, Steps
+from lifelong.online.store.protocol import Ask, Call, Held, Reader, Steps
 
 V = TypeVar("V")
+
+_LENGTH = struct.Struct("=Q")
+_SMALL = 65_536
+"""Bytes up to which a message is copied behind its length, so that one call of the system sends both."""
+_BUFFER = 2**18
+"""Bytes that are received at once."""
 CACHE = 128 * 2**20
 """Default of the bytes of records of a space that are kept in RAM."""
 _ROWS = 256
 """Rows of a scan that come in one message."""
 BEHIND_SECONDS = 2.0
 """Seconds that a read waits for changes that the owner has announced."""
+
+
+class Channel:
+    """Whole messages over a connected socket. Many threads may send; one alone receives.
+
+    Args:
+        connected: one end of `socket.socketpair()`.
+
+    Example:
+        >>> here, there = map(Channel, socket.socketpair())
+        >>> here.send(("read", ["ann"]))
+        >>> there.receive()
+        ('read', ['ann'])
+        >>> here.close(), there.close()
+        (None, None)
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket, self._sending = connected, threading.Lock()
+        self._reading = connected.makefile("rb", buffering=_BUFFER)
+
+    def send(self, message: object) -> None:
+        """Send a message; waits while the other end is behind.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        self.send_packed(packed(message))
+
+    def send_packed(self, text: bytes) -> None:
+        """Send what `packed` gave.
+
+        Raises:
+            OSError: the other end is gone, or has read nothing for as long as the socket waits; then it may have got
+                a part, and only `hang_up` is left.
+        """
+        head = _LENGTH.pack(len(text))
+        with self._sending:
+            if len(text) <= _SMALL:
+                self._socket.sendall(head + text)
+            else:
+                self._socket.sendall(head)
+                self._socket.sendall(text)
+
+    def receive(self) -> Any:
+        """The next message; waits for it.
+
+        Raises:
+            EOFError: the other end is gone.
+        """
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        return pickle.loads(self._read(length))
+
+    def _read(self, size: int) -> bytes:
+        try:
+            found: bytes = self._reading.read(size)
+        except (OSError, ValueError) as error:
+            raise EOFError from error
+        if len(found) < size:
+            raise EOFError
+        return found
+
+    def hang_up(self) -> None:
+        """Let nothing come any more, at either end."""
+        with contextlib.suppress(OSError):
+            # The other end may have been faster.
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up, and release everything."""
+        self.hang_up()
+        self._socket.close()
+        # A thread that receives has got the end, and leaves it.
+        self._reading.close()
+
+
+class ChangeCount:
+    """How many changes of a store its owner has announced, in a file that processes map into their memory.
+
+    Args:
+        path: the file; made if it is not there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     of_owner, of_reader = ChangeCount(Path(folder, "count")), ChangeCount(Path(folder, "count"))
+        ...     of_owner.value += 1
+        ...     of_reader.value
+        1
+    """
+
+    def __init__(self, path: Path) -> None:
+        with contextlib.suppress(FileExistsError), path.open("xb") as file:
+            file.write(bytes(8))
+        with path.open("r+b") as file:
+            # Eight bytes at the start of a page are written and read as one.
+            self._number = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return self._number[0]
+
+    @value.setter
+    def value(self, number: int) -> None:
+        self._number[0] = number
+
+
+def packed(message: object) -> bytes:
+    """A message as it is sent; to pack it once is enough for several channels."""
+    return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+class Calls:
+    """Calls over one connection, from its beginning to its end. Threads may share it.
+
+    Args:
+        channel: to the owner; closed here.
+        reader: this process; one of its connections at a time.
+        ended: called once when the connection has ended; gives the error of calls that are open, and of later ones.
+    """
+
+    over: bool
+    """Whether the connection has ended."""
+
+    def __init__(self, channel: Channel, reader: Reader[Future[Any]], *, ended: Callable[[], Exception]) -> None:
+        self._channel, self._reader, self._ended = channel, reader, ended
+        # Held where calls begin and end; notified when something was received, or nothing will be any more.
+        self.over, self._error, self._changed = False, Exception(), threading.Condition()
+        reader.connected()
+        self._thread = threading.Thread(target=self._receive, name="lifelong-calls", daemon=True)
+        self._thread.start()
+
+    def begin(self, name: str, *arguments: Any) -> Future[Any]:
+        """Call a function; its result, or its error, comes later."""
+        return self._begin(name, arguments)[1]
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """Call a function, and wait for its result."""
+        return self.begin(name, *arguments).result()
+
+    def held(self, name: str, *arguments: Any) -> tuple[Held, Any]:
+        """Call a function of whose result a part waits at the owner: that part, and the result."""
+        call, future = self._begin(name, arguments)
+        # From now on: an error on the way leaves it, too.
+        held = self._reader.held(call)
+        return held, future.result()
+
+    def _begin(self, name: str, arguments: tuple[Any, ...]) -> tuple[Call, Future[Any]]:
+        future: Future[Any] = Future()
+        # It cannot be cancelled: the result comes even if nobody waits for it any more.
+        future.set_running_or_notify_cancel()
+        with self._changed:
+            if self.over:
+                raise self._error
+            call = self._reader.call(future, name, arguments)
+        try:
+            self._channel.send(call)
+        except OSError:
+            # The other end is gone: the thread that receives finds that out, too, and fails this call.
+            pass
+        except Exception:
+            # The arguments cannot be sent.
+            with self._changed:
+                self._reader.unsent(call)
+            raise
+        return call, future
+
+    def run(self, steps: Steps[V]) -> V:
+        """Take the steps of the reader, and wait for what it wants.
+
+        Raises:
+            StoreUnavailableError: changes that the owner has announced have not come for `BEHIND_SECONDS`.
+        """
+        result: Any = None
+        while True:
+            try:
+                wish = steps.send(result)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            if isinstance(wish, Ask):
+                result = self(wish.name, *wish.arguments)
+                continue
+            came = partial(self._reader.has_seen, wish.goal)
+            # Another worker may have acknowledged what this process has not received yet: reading at once would give a
+            # score without that event. The thread that receives notifies.
+            with self._changed:
+                self._changed.wait_for(lambda: came() or self.over, BEHIND_SECONDS)  # noqa: B023
+            if not came():
+                raise StoreUnavailableError(
+                    "the latest changes of the store have not come to this process",
+                    expected=f"all of them within {BEHIND_SECONDS:g} seconds",
+                    fix="send the request again; if this happens often, use fewer workers or larger requests of events",
+                )
+            result = None
+
+    def close(self) -> None:
+        """Hang up; calls that are open fail."""
+        self._channel.close()
+        self._thread.join()
+
+    def _receive(self) -> None:
+        try:
+            with contextlib.suppress(EOFError):
+                while True:
+                    self._take(self._channel.receive())
+        finally:
+            # Whatever has ended this thread, nobody may wait for ever.
+            self._channel.hang_up()
+            error = self._ended()
+            with self._changed:
+                self.over, self._error = True, error
+                futures = self._reader.ended()
+                self._changed.notify_all()
+            for future in futures:
+                future.set_exception(error)
+
+    def _take(self, message: Any) -> None:
+        answered = self._reader.receive(message)
+        with self._changed:
+            self._changed.notify_all()
+        if answered is not None:
+            future, well, value = answered
+            (future.set_result if well else future.set_exception)(value)
 
 
 class Connect(Protocol):
@@ -72,16 +314,13 @@ class RemoteStore:
             raise
         return calls
 
-    def _run(self, steps: Steps[V]) -> V:
-        return self.calls.run(steps, BEHIND_SECONDS, _late)
-
     def bind(self, identity: StoreIdentity) -> int:
         """See `MemoryStore`."""
         return cast("int", self.calls("bind", identity))
 
     def artifact_list(self) -> ArtifactList:
         """See `MemoryStore`; the owner is asked once until it changes."""
-        return self._run(self._reader.artifact_list())
+        return self.calls.run(self._reader.artifact_list())
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
         """See `MemoryStore`."""
@@ -97,7 +336,7 @@ class RemoteStore:
 
     def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
         """See `MemoryStore`."""
-        return self._run(self._reader.read(names, space))
+        return self.calls.run(self._reader.read(names, space))
 
     def scan(self, space: int = 0) -> Iterator[tuple[str, bytes]]:
         """See `MemoryStore`; the view is fixed when this is called, and closed when nothing refers to it."""
@@ -173,11 +412,3 @@ def _rows(calls: Calls, held: Held) -> Iterator[tuple[str, bytes]]:
             yield row
         if len(rows) < _ROWS:
             return
-
-
-def _late() -> StoreUnavailableError:
-    return StoreUnavailableError(
-        "the latest changes of the store have not come to this process",
-        expected=f"all of them within {BEHIND_SECONDS:g} seconds",
-        fix="send the request again; if this happens often, use fewer workers or larger requests of events",
-    )

@@ -45,7 +45,7 @@ import threading
 import time as clock
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import add, itemgetter
 from pathlib import Path
@@ -254,14 +254,14 @@ class RocksDbStore:
 
     def _keep(self, change: Commit) -> None:
         """Put what was written into the caches, and remove what was erased."""
-        spaces = {*self.artifact_list().spaces, *change.records, *([ITEMS] if change.removed else [])}
-        erased = {space: change.deleted if space >= 0 else change.removed if space == ITEMS else () for space in spaces}
-        written: Written = {
+        written: dict[int, Mapping[str, bytes]] = dict(change.records)
+        # Erased users are absent in every space.
+        erased = dict.fromkeys(self.artifact_list().spaces, change.deleted) if change.deleted else {}
+        if change.removed:
+            erased[ITEMS] = change.removed
+        for space, names in erased.items():
             # Erased first: a commit may erase a user and write the user again.
-            space: {**dict.fromkeys(names, ABSENT), **change.records.get(space, {})} if names else change.records[space]
-            for space, names in erased.items()
-            if names or space in change.records
-        }
+            written[space] = {**dict.fromkeys(names, ABSENT), **change.records.get(space, {})}
         self._caches.kept(written)
         self._say("kept", written)
 

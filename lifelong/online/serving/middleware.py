@@ -1,16 +1,16 @@
-"""What a request must have: the right key, host and address, a body that is not too large, an answer in time."""
+"""Middleware: what a request must have (host, key, address, a body of some size, time for an answer), and its log."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import ipaddress
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+import logging
+import re
+import time
+from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,9 +24,65 @@ from lifelong.online.serving.errors import (
     error_response,
 )
 from lifelong.online.serving.keys import KeyRing, scope_of
+from lifelong.online.serving.logs import access
+from lifelong.online.serving.metrics import Metrics
 
 _HOSTS = 1_024
 """Names in `Host` headers of which it is remembered whether they are addresses."""
+_TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""A `traceparent` header of W3C Trace Context, with the id of its trace."""
+
+
+class Measure:
+    """Counts requests by route and status, and their time by route; logs them where that is asked for.
+
+    Args:
+        app: called for each request.
+        metrics: has the counters.
+        users: whether the log has the address itself, which can hold the id of a user.
+    """
+
+    app: ASGIApp
+    metrics: Metrics
+    users: bool
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, *, users: bool = False) -> None:
+        self.app, self.metrics, self.users = app, metrics, users
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app and measure."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            seconds = time.perf_counter() - started
+            # A route's pattern and not the path, which can hold the id of a user.
+            route = getattr(scope.get("route"), "path", None)
+            labels = ("any", "none") if route is None else (scope["method"], route)
+            self.metrics.requests.labels(*labels, str(status)).inc()
+            self.metrics.seconds.labels(*labels).observe(seconds)
+            if access.isEnabledFor(logging.INFO):
+                self._log(scope, route, status, seconds)
+
+    def _log(self, scope: Scope, route: str | None, status: int, seconds: float) -> None:
+        milliseconds = round(1e3 * seconds, 3)
+        data = {"method": scope["method"], "route": route, "status": status, "milliseconds": milliseconds}
+        if self.users:
+            data["path"] = scope["path"]
+        # The one header that is logged, and only if it is what the standard says: it is anybody's text.
+        if named := _TRACE.fullmatch(dict(scope["headers"]).get(b"traceparent", b"")):
+            data["trace"] = named[1].decode()
+        access.info("request", extra={"data": data})
 
 
 def given_key(headers: Headers) -> str:
@@ -313,28 +369,3 @@ def _is_text(encoded: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-class ExactRoute(APIRoute):
-    """A route whose address ends where the pattern does.
-
-    Patterns of routes also match before one last line break: `/v1/users/u/memory%0a` would be an address of user `u`.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function that answers a request."""
-        handler = self.handler()
-        if self.path.endswith("}"):
-            # The break is the end of an id.
-            return handler
-
-        async def handle(request: Request) -> Response:
-            if request.scope["path"].endswith("\n"):
-                raise HTTPException(404)
-            return await handler(request)
-
-        return handle
-
-    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function that answers a request to the exact address."""
-        return super().get_route_handler()

@@ -1,0 +1,397 @@
+"""The process that owns the store of a service, from its start to its end; a service starts it, and again if it ends.
+
+A service of several workers has one, too: their parent starts it, and each worker connects to a socket in a folder.
+What one worker has acknowledged, every worker knows (docs/decisions/0030-a-process-that-writes.md).
+
+It ends when the service does: at once where that was killed, as nothing is acknowledged any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from lifelong.artifact.folder import Artifact
+from lifelong.errors import StoreError, StoreUnavailableError, UsageError
+from lifelong.launch import INTERRUPTED
+from lifelong.online.background import Background
+from lifelong.online.memory.updater import Updater
+from lifelong.online.serving.logs import LogFormat, log_as
+from lifelong.online.serving.writer import (
+    Connected,
+    EventFolder,
+    Functions,
+    Notices,
+    answer_calls,
+    closed,
+    functions_of,
+)
+from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.folder import act_for
+from lifelong.online.store.opening import open_store
+from lifelong.online.store.protocol import Connection, Reader
+from lifelong.online.store.record_cache import Listenable
+from lifelong.online.store.remote import Calls, ChangeCount, Channel
+
+logger: logging.Logger = logging.getLogger(__name__)
+BEFORE = ""
+"""Statements that the process runs first; tests give it another clock."""
+CLOSE_SECONDS = 30.0
+"""Seconds in which the process closes its store when the service stops; later it is killed."""
+_SOCKET, _BACKLOG = "writer", 128
+"""Name of the socket to which workers connect, and how many may wait there."""
+_LOOK_SECONDS = 0.5
+"""Seconds between two checks whether the process still runs."""
+_READERS = 4
+"""Threads that answer all but events."""
+_NICE = 5
+"""How much lower the priority of this process is than that of the one that scores."""
+CHANGES = "changes"
+"""Name of the file of the `ChangeCount` that workers share."""
+_ACCEPT_PAUSE = 0.1
+"""Seconds until the next try to let a worker join: what is missing does not come back at once."""
+_UNREAD_SECONDS = 2
+"""Seconds after which a worker that reads nothing holds up the others no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterTask:
+    """What a writer does.
+
+    Args:
+        url: of the store.
+        artifact: folder of the artifact.
+        late: see `Updater`.
+        event_log: see `Updater`.
+        max_ahead: see `Updater`.
+        log: format of its log.
+        service: the process that it writes for; other processes see it as the owner.
+        workers: folder of what several workers share with it; None for a service of one process.
+    """
+
+    url: str
+    artifact: Path
+    late: Literal["apply", "refuse"]
+    event_log: bool
+    max_ahead: float
+    log: LogFormat
+    service: int = 0
+    workers: Path | None = None
+
+
+class OwnerProcess:
+    """The process that owns a store, from its start to its end.
+
+    Args:
+        task: what it does; it begins at once.
+        folder: where workers find it; only this user may open it. None where it has no workers.
+
+    Raises:
+        UsageError: workers cannot be given a socket in the folder.
+    """
+
+    count: ChangeCount | None = None
+    """None: this process is its only reader, or none."""
+
+    def __init__(self, task: WriterTask, folder: Path | None = None) -> None:
+        self._listening = None if folder is None else _listening(folder / _SOCKET)
+        self._task, self._closing = replace(task, workers=folder), False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deadline: threading.Timer | None = None
+        self._kept: tuple[Calls, Background] | None = None
+        self._started: tuple[subprocess.Popen[bytes], Channel] | None = None
+        try:
+            self._started = self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
+        here, there = socket.socketpair()
+        handles = [one.fileno() for one in (there, self._listening) if one is not None]
+        arguments = ", ".join(map(str, handles))
+        code = f"{BEFORE}from lifelong.online.serving.owner import run_writer; run_writer({arguments})"
+        # A signal to all processes must not reach this one before it is ready for it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            process = subprocess.Popen([sys.executable, "-c", code], pass_fds=handles)
+        except OSError as error:
+            here.close()
+            raise StoreUnavailableError(
+                f"the process that writes the store cannot be started: {error}",
+                fix="check RAM, and the limits of processes and descriptors",
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            there.close()
+        channel = Channel(here)
+        with contextlib.suppress(OSError):
+            channel.send(replace(self._task, service=os.getpid()))
+        self._process = process
+        return process, channel
+
+    def connect(self) -> Connected:
+        """A channel to the process, which is started again if it has ended.
+
+        Raises:
+            LifelongError: it could not open the store; as the store or the updater says it.
+        """
+        if self._closing:
+            raise closed()
+        process, channel = self._started or self._start()
+        self._started = None
+        try:
+            error = channel.receive()
+        except EOFError:
+            error = _lost(f"has ended with exit code {process.wait()}")
+        if error is not None:
+            channel.close()
+            process.wait()
+            raise error
+        return channel, lambda: self._ended(process)
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
+        code = process.wait()
+        return closed() if code == 0 or self._closing else _lost(f"has ended with exit code {code}")
+
+    def keep(self) -> None:
+        """Wait until the process has opened the store, and start it again from then on whenever it ends: for workers.
+
+        Raises:
+            LifelongError: it could not open it.
+        """
+        failure = "the process that writes cannot be started"
+        self._kept = self._called(), Background(self._look, name="writer", failure=failure)
+        self._kept[1].start()
+
+    def _called(self) -> Calls:
+        channel, ended = self.connect()
+        return Calls(channel, Reader(0), ended=ended)
+
+    def _look(self) -> float:
+        assert self._kept is not None
+        calls, background = self._kept
+        if calls.over:
+            logger.warning("the process that writes the store has ended; it is started again")
+            calls.close()
+            self._kept = self._called(), background
+        return _LOOK_SECONDS
+
+    def end_soon(self) -> None:
+        """Start it no more, and kill it if its store is not closed within `CLOSE_SECONDS`.
+
+        A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
+        for the disk.
+        """
+        self._closing = True
+        if self._deadline is None:
+            self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
+            self._deadline.daemon = True
+            self._deadline.start()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """Wait until it has ended; it is killed if its store is not closed in time."""
+        self.end_soon()
+        if self._kept is not None:
+            # First nothing may be started in its place.
+            self._kept[1].close()
+            calls, _ = self._kept
+            with contextlib.suppress(StoreError):
+                if not calls.over:
+                    calls("close")
+            calls.close()
+        if self._started is not None:
+            process, channel = self._started
+            process.kill()
+            process.wait()
+            channel.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._listening is not None:
+            self._listening.close()
+
+
+class JoinedOwner:
+    """The process that owns the store of several workers, as one of them sees it; their parent starts and ends it.
+
+    Args:
+        folder: in which workers find it.
+    """
+
+    count: ChangeCount | None
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.count = folder, ChangeCount(folder / CHANGES)
+
+    def connect(self) -> Connected:
+        """A channel to it.
+
+        Raises:
+            StoreUnavailableError: it does not run.
+        """
+        connected = socket.socket(socket.AF_UNIX)
+        try:
+            connected.connect(str(self._folder / _SOCKET))
+        except OSError as error:
+            connected.close()
+            raise _gone() from error
+        return Channel(connected), _gone
+
+    def end_soon(self) -> None:
+        """Nothing: other workers may go on."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _listening(path: Path) -> socket.socket:
+    """A socket to which workers connect.
+
+    Raises:
+        UsageError: the system has no room for so long an address.
+    """
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        listening.bind(str(path))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise UsageError(
+            f"workers cannot be given a socket at {path} ({len(os.fsencode(path))} bytes): {error}",
+            expected="a folder for temporary files with a short path: a socket's address has about 100 bytes",
+            fix="set TMPDIR to another folder, as in TMPDIR=/tmp",
+        ) from error
+    return listening
+
+
+def _gone() -> StoreUnavailableError:
+    return _lost("has ended, or did not wait for this one")
+
+
+def _lost(how: str) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"the process that writes the store {how}; what it was writing may or may not be kept",
+        fix="a running service starts it again by itself; then send it again",
+    )
+
+
+def run_writer(descriptor: int, listening: int | None = None) -> None:
+    """Work until the other end hangs up.
+
+    Args:
+        descriptor: of the socket that is shared with the service, which sends a `WriterTask` first and gets None, or
+            the error, when the store is open.
+        listening: of the socket to which workers connect.
+    """
+    # Ctrl-C and a service manager's SIGTERM reach all processes: the service stops this one when it has finished.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    channel, ended = Channel(socket.socket(fileno=descriptor)), list[bool]()
+    try:
+        task: WriterTask = channel.receive()
+        log_as(task.log)
+        act_for(task.service)
+        os.nice(_NICE)
+        try:
+            # The service has checked every byte of it, or does it now.
+            artifact = Artifact.open(task.artifact, verify="sizes")
+            store = open_store(task.url)
+            options: dict[str, Any] = {"late": task.late, "event_log": task.event_log, "max_ahead": task.max_ahead}
+            updater = Updater(artifact, store, **options)
+            notices = Notices(None if task.workers is None else ChangeCount(task.workers / CHANGES))
+            if isinstance(store, Listenable):
+                store.listen(notices.say)
+        except Exception as error:
+            channel.send(error)
+            os._exit(1)
+        gc.collect()
+        gc.freeze()
+        writing = _Writing(store, updater, notices)
+        if listening is not None:
+            threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
+        channel.send(None)
+        connection = Connection()
+        answer_calls(channel, connection, writing.functions(channel, connection, lambda: ended.append(True)))
+    except (EOFError, OSError):
+        # The service has ended meanwhile.
+        pass
+    # What is not closed now is left as by a kill; other threads may be in the middle of something.
+    os._exit(0 if ended else INTERRUPTED)
+
+
+class _Writing:
+    """What the process answers: to the service, and to each of its workers.
+
+    Args:
+        store: open for writing.
+        updater: of the store.
+        notices: of its changes.
+    """
+
+    def __init__(self, store: MemoryStore, updater: Updater, notices: Notices) -> None:
+        self._store, self._updater, self._notices = store, updater, notices
+        self._readers, self._writers, self._parsers = (ThreadPoolExecutor(n) for n in (_READERS, 1, 1))
+
+    def functions(self, channel: Channel, connection: Connection, on_close: Callable[[], None] | None) -> Functions:
+        """The functions that one process can call.
+
+        Args:
+            channel: to it.
+            connection: to it, too.
+            on_close: called when it has closed the store; None for a worker, which leaves it open for the others.
+        """
+
+        def close() -> None:
+            if on_close is not None:
+                self._store.close()
+                on_close()
+
+        folder = EventFolder(self._updater, connection)
+        return {
+            **functions_of(self._store, channel, connection, self._readers, self._notices),
+            "close": (close, self._writers),
+            "parse": (folder.parse, self._parsers),
+            "fold": (folder.fold, self._writers),
+            "apply_table": (folder.apply_table, self._writers),
+            "give": (folder.give, self._readers),
+        }
+
+    def accept(self, listening: socket.socket) -> None:
+        """Answer all workers that connect, each in a thread."""
+        while True:
+            try:
+                connected, _ = listening.accept()
+            except OSError as error:
+                # No descriptor is free, or who connected has gone: others still come, and they wait in the backlog.
+                logger.warning("a worker could not join: %s; it is tried again", error)
+                time.sleep(_ACCEPT_PAUSE)
+                continue
+            timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
+
+    def _answer(self, channel: Channel) -> None:
+        connection = Connection()
+        try:
+            answer_calls(channel, connection, self.functions(channel, connection, None))
+        finally:
+            self._notices.leave(channel)
+            channel.close()
