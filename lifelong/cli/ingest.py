@@ -60,10 +60,9 @@ Backfilled = Annotated[
     typer.Option(help="What to do with an event from before the end of a backfill."),
 ]
 LastLine = Annotated[
-    Literal["leave", "complete", "correct"],
+    Literal["leave", "complete"],
     typer.Option(
-        help="A file's last line that has no line end: leave it for the next run; take it, as it is complete; or"
-        " put the whole line in the place of one that was taken so and goes on now."
+        help="A file's last line that has no line end: leave it for the next run, or take it, as it is complete."
     ),
 ]
 Workers = Annotated[

@@ -26,7 +26,7 @@ from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, row_lines
 from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
 from lifelong.online.ingestion.selection import Lines, Row, Selection, row_of
 from lifelong.online.ingestion.text_lines import EVERY, UNREADABLE, TextLines
-from lifelong.online.memory.event import MAX_ID, UserEvent
+from lifelong.online.memory.event import MAX_ID
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
@@ -163,22 +163,6 @@ class FileReader:
                     return
                 yield lines
             raise error
-
-    def event(self, line: str) -> UserEvent | Problem:
-        """The event of a line of csv or JSON, or what is wrong with it."""
-        row: Row
-        if self._format != "csv":
-            row = self._json_row(line)
-        else:
-            with self._opened() as (_, text):
-                head = self._head(text)
-            cells = next(self._written.rows([line]), [])
-            row = dict(zip(head, cells, strict=True)) if len(cells) == len(head) else _uneven()
-        lines = Selection(self.rows.mapping, self.path).of_rows(Lines([0], None, [row].__getitem__))
-        if not len(lines.number):
-            return Problem("left out by the mapping")
-        row = lines.row(0)
-        return row if isinstance(row, Problem) else self.rows.event(row)
 
     def prefix(self, source: str) -> Prefix:
         """What was counted in of the digest, for the watermark of a source."""
@@ -352,10 +336,6 @@ class FileReader:
             if line.strip()
         )
         return self._grouped(rows, [JSON] if self._asks else [*self.rows.read, *self._selection.labels])
-
-    def _json_row(self, line: str) -> Row:
-        """The values of a line; for a query the line itself, as `prepare` gives it."""
-        return {JSON: line.rstrip("\r\n")} if self._asks else json_row(line)
 
     def _grouped(self, rows: Iterator[tuple[int, Row]], names: Sequence[str]) -> Iterator[Lines]:
         """Rows as columns, some at a time; if one cannot be read, the rows before it come first, then its error."""

@@ -35,9 +35,8 @@ from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import UsageError
 from lifelong.online.ingestion.dead_letters import DeadLetters
 from lifelong.online.ingestion.file_reader import FileReader, format_of
-from lifelong.online.ingestion.last_line import correct_last_line
 from lifelong.online.ingestion.opened_file import OpenedFile, opened
-from lifelong.online.ingestion.sources import find_source, path_source, table_source
+from lifelong.online.ingestion.sources import find_source, table_source
 from lifelong.online.ingestion.task import Task, fold_file
 from lifelong.online.ingestion.workers import ingest_in_workers, number_of_workers
 from lifelong.online.memory.event import MAX_AHEAD
@@ -100,8 +99,7 @@ def ingest(
         max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
         backfilled: see `Updater`.
         last_line: what to do with a last line without its end: "leave" it for the next run; "complete" takes it as it
-            is; "correct" puts a line that goes on now in the place of one that was called complete, see
-            `lifelong.online.ingestion.last_line`.
+            is.
         named: columns with other names, by ours: `user="customer"`. These win over `columns`.
 
     Returns:
@@ -123,10 +121,10 @@ def ingest(
             expected='"stop" or "skip"',
             fix='on_bad="skip" leaves bad lines out and counts them; "stop" ends at the first',
         )
-    if last_line not in ("leave", "complete", "correct"):
+    if last_line not in ("leave", "complete"):
         raise UsageError(
             f"last_line = {last_line!r}",
-            expected='"leave", "complete" or "correct"',
+            expected='"leave" or "complete"',
             fix='"leave" leaves a last line without its end for the next run; "complete" takes it as it is',
         )
 
@@ -203,8 +201,6 @@ class _Ingest:
         """Fold a file in; its usual name is its path."""
         artifact, store, reader = self.artifact, self.store, self._reader(task)
         number = number_of_workers(store, self.workers)
-        if task.last_line == "correct":
-            correct_last_line(artifact, store, reader, self.source or path_source(task.file.path))
         found = find_source(store, reader, self.source, usual=usual)
         task = replace(task, source=found.name, record=found.record, known=found.known)
         options: dict[str, Any] = {"progress": self.progress, "dead_letters": self.dead_letters}
