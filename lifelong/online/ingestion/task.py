@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,6 @@ from lifelong.errors import SourceError
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.opened_file import OpenedFile
-from lifelong.online.ingestion.overlapped import Overlapped
 from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import Problem
 from lifelong.online.ingestion.selection import Lines
@@ -123,10 +123,10 @@ def fold_file(
     size = size if share is None else size * share.of // len(share.numbers)
     reader = task.reader(artifact.config.dataset_schema, size=size, share=share)
     waiting, reports = Patience(patience if store.shared else 0), share is None or share.first
-    mark, size, total = store.watermark(task.source, 0), reader.size(), Applied()
+    mark, size, total, reached = store.watermark(task.source, 0), reader.size(), Applied(), -1
     # What an earlier run has passed is not looked at again.
     found = batches_of(reader, share, skip=EVERY if task.on_bad == "skip" else mark)
-    with closing(found) as batches, Overlapped(updater, task.source) as writer:
+    with closing(found) as batches:
         for batch in batches:
             letters = [letter for letter in batch.bad if letter.offset > mark] if reports else []
             if dead_letters is not None:
@@ -136,12 +136,14 @@ def fold_file(
             # Offsets ascend, so the lines that are already applied come first.
             known = bisect_right(batch.offsets, mark)
             sources = {} if task.record is None else {task.record: reader.prefix(task.source).to_json()}
-            new, offsets = batch.table.behind(known), batch.offsets[known:]
-            apply = partial(writer.apply, new, offsets, through=batch.through, sources=sources)
+            new, offsets = batch.table.behind(known), _array(batch.offsets[known:])
+            place: dict[str, Any] = {"source": task.source, "offsets": offsets, "through": batch.through}
+            apply = partial(updater.apply_table, new, **place, after=reached, sources=sources)
             total += waiting(apply) + Applied(duplicates=known, bad=len(letters))
+            # A server may come back without its last commits: the next batch says what must be there.
+            reached = max(reached, batch.through) if store.shared else -1
             if progress is not None:
                 progress(batch.done, size)
-        total += waiting(writer.settle)
     if reports and reader.absent:
         logger.warning(
             "%s has no column %s, which the mapping names: events of new items came without this field",
