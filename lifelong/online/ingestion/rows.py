@@ -183,6 +183,10 @@ class EventRows:
         # A number with fewer digits is below it.
         return bool((time < len(str(latest))).all()) or lines.at_most(place, latest)
 
+    def table_of(self, rows: Sequence[Mapping[str, Any]]) -> EventTable | None:
+        """The events of rows; None if `event` has to look at each."""
+        return self.table({name: [row.get(name) for row in rows] for name in self.read})
+
     def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
         """The events of rows that are given as columns; None if `event` has to look at each row.
 
