@@ -12,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lifelong.dataset.times import seconds_of
 from lifelong.errors import UsageError, require
 from lifelong.online.opening import Counter, as_dataset, counter, open_artifact, opened_store
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lifelong.artifact.folder import Artifact
     from lifelong.config import RunConfig
     from lifelong.dataset.examples import Split
@@ -327,7 +330,7 @@ def backfill(
     dataset: AnyDataset,
     store: AnyStore,
     *,
-    until: int | None = None,
+    until: int | datetime | str | None = None,
     progress: Counter | bool | None = None,
     event_log: bool = False,
     codec: str | None = None,
@@ -338,7 +341,7 @@ def backfill(
         artifact: of a model that is served, or its folder.
         dataset: with the fields and vocabularies of training, or its folder.
         store: opened, or its URL; new, or of this artifact.
-        until: only events with an earlier time, UTC seconds; None for all.
+        until: only events with an earlier time, UTC seconds, a datetime or ISO 8601; None for all.
         progress: called with (users done, users in all).
         event_log: also write the events into the store's log, for explanations.
         codec: of a new store, see `lifelong.online.memory.codec`; None for the store's own.
@@ -355,7 +358,13 @@ def backfill(
     model, data = open_artifact(artifact), as_dataset(dataset)
     with opened_store(store) as opened:
         return filling.backfill(
-            model, data, opened, until=until, progress=counter(progress), event_log=event_log, codec=codec
+            model,
+            data,
+            opened,
+            until=_until(until),
+            progress=counter(progress),
+            event_log=event_log,
+            codec=codec,
         )
 
 
@@ -366,6 +375,7 @@ def ingest(
     *,
     progress: Counter | bool | None = None,
     source: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad: str = "stop",
     dead_letters: DeadLetters | None = None,
@@ -382,7 +392,8 @@ def ingest(
             of a glob by name.
         progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table.
-        columns: our name -> the table's name, for columns with other names.
+        mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
+        columns: our name -> the table's name, and settings of a mapping; they win over it.
         on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.
         dead_letters: where lines that were left out are kept.
         workers: processes that divide the shards of a store among them; None for one per shard.
@@ -403,6 +414,7 @@ def ingest(
             log,
             progress=counter(progress),
             source=source,
+            mapping=mapping,
             columns=columns,
             on_bad=on_bad,
             dead_letters=dead_letters,
@@ -455,7 +467,7 @@ def verify(
     dataset: AnyDataset | None,
     store: AnyStore,
     *,
-    until: int | None = None,
+    until: int | datetime | str | None = None,
     users: int | Sequence[str] | None = None,
     seed: int = 0,
     progress: Counter | bool | None = None,
@@ -466,7 +478,7 @@ def verify(
         artifact: its memories are compared; or its folder.
         dataset: the events that the store must hold, or its folder; None for the store's own log.
         store: opened, or its URL; it is read only.
-        until: only events of the dataset with an earlier time are in the store; None for all.
+        until: only events of the dataset with an earlier time are in the store, see `backfill`; None for all.
         users: how many users, drawn at random, or which; None for all.
         seed: of the draw, and of the targets that are scored.
         progress: called with (users done, users in all).
@@ -485,7 +497,7 @@ def verify(
             open_artifact(artifact),
             None if dataset is None else as_dataset(dataset),
             opened,
-            until=until,
+            until=_until(until),
             users=_users(users),
             seed=_whole("seed", seed),
             progress=counter(progress),
@@ -576,6 +588,10 @@ def _stored(artifact: Artifact, dataset: Dataset, split: str) -> Result:
     if split != "vault":
         raise UsageError(f"stored = True with split = {split!r}", expected='split = "vault"', fix="leave out stored")
     return stored_result(dataset, artifact)
+
+
+def _until(until: int | datetime | str | None) -> int | None:
+    return None if until is None else seconds_of(until, "until")
 
 
 def _users(users: int | Sequence[str] | None) -> int | Sequence[str] | None:
