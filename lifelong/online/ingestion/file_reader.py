@@ -22,7 +22,7 @@ from lifelong.errors import ConfigError, SourceError, UsageError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.online.ingestion.parquet import ParquetRows
 from lifelong.online.ingestion.plain_lines import PlainLines
-from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, row_lines
+from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, Uncounted, row_lines
 from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
 from lifelong.online.ingestion.selection import Lines, Row, Selection, row_of
 from lifelong.online.ingestion.text_lines import EVERY, UNREADABLE, TextLines
@@ -46,6 +46,7 @@ class FileReader:
         last_line: "leave" or "complete"; see `lifelong.online.ingestion.files.ingest`.
         latest: see `EventRows`.
         mapping: see `EventRows`.
+        noted: whether what comes is counted in, so that another run can continue after it.
 
     Attributes:
         digest: of the lines that came; whoever takes lines counts them in.
@@ -70,6 +71,7 @@ class FileReader:
         last_line: str = "leave",
         latest: Callable[[], int] | None = None,
         mapping: TableMapping | None = None,
+        noted: bool = True,
     ) -> None:
         self.path, self._size, self._share = file.path, size, share
         self.rows = EventRows(schema, columns, latest, mapping)
@@ -82,7 +84,8 @@ class FileReader:
         self._selection = Selection(self.rows.mapping, file.path)
         self.traces: Traces = Traces()
         self._header = 1 if self._format == "csv" and self._written.header else 0
-        self.digest = Digest(header=self._header)
+        self.digest = Digest(header=self._header) if noted else Uncounted()
+        self.noted: bool = noted
         # What was applied once without its end is not left out now.
         self._upto = EVERY if last_line == "complete" else max(self._known, default=0)
 
@@ -359,7 +362,8 @@ class FileReader:
         self._check_parquet()
         done, selection = 0, self._selection
         for batch in self._parquet.batches(self._size):
-            self.digest.feed(self._row_lines(batch))
+            if self.noted:
+                self.digest.feed(self._row_lines(batch))
             number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
             if self._asks:
                 yield selection.of_table(batch, number, done)

@@ -154,6 +154,20 @@ class Digest:
         self._hash.update(_joined(lines).encode())
 
 
+class Uncounted(Digest):
+    """Of lines that no other run is to continue after."""
+
+    def feed(self, lines: Sequence[str]) -> None:
+        """Nothing is kept."""
+
+    def feed_one(self, line: str) -> None:
+        """Nothing is kept."""
+
+    def advance(self, through: int) -> None:
+        """Only the number of lines is known."""
+        self.lines = max(self.lines, through)
+
+
 class Traces:
     """Of events that are spread evenly over a file, at most 32 and the last one."""
 

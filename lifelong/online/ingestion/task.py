@@ -220,8 +220,9 @@ def batches_of(reader: FileReader, share: Share | None, *, skip: int) -> Generat
                 else [Batch(table, lines.number, (), lines.last, lines.done)]
             )
             for batch in batches:
-                reader.count_in(batch.through)
-                reader.traces.add(batch.table)
+                if reader.noted:
+                    reader.count_in(batch.through)
+                    reader.traces.add(batch.table)
                 yield batch if share is None or lines.of_share else batch.of(share)
 
 
