@@ -1,7 +1,7 @@
 """Numbers for Prometheus, in registries for each app, so that a process can run several apps.
 
-    counters, histograms --several processes: added up by prometheus_client-------.
-    figures: queues, connections, store, RAM --several: those of each, by `pid`---`--> /metrics
+    counters, histograms --several processes: added up by prometheus_client--.
+    figures: queues, store, RAM --several: those of each, by `pid`-----`--> /metrics
 
 Several processes on one address share a folder, which `PROMETHEUS_MULTIPROC_DIR` names: whichever answers `/metrics`
 speaks for all of them. What a process says of itself cannot be added up, so each writes it down once a second.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -24,9 +24,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from lifelong.online.background import Background
-
-if TYPE_CHECKING:
-    from lifelong.online.serving.connections import Connections
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Variable of the environment that names the folder of several processes; it must be set before any is started."""
@@ -85,8 +82,6 @@ class Metrics:
         self.built: Counter = counter(
             "lifelong_build_users", "Users looked at by builds of another artifact's memories"
         )
-        self.connections: Connections | None = None
-        """Those of the server, where it is ours."""
         ProcessCollector(registry=self._figures)
         GCCollector(registry=self._figures)
         folder = os.environ.get(SHARED)
