@@ -149,7 +149,7 @@ class Together(CollectorRegistry):
 
     def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
         """Pid of each other process that runs -> labels of one of its figures, as it last wrote them down."""
-        found: dict[int, dict[str, str]] = {}
+        labels_of: dict[int, dict[str, str]] = {}
         for file in self.folder.glob("figures-*.json"):
             pid = int(file.stem.partition("-")[2])
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -157,8 +157,8 @@ class Together(CollectorRegistry):
                 if pid != os.getpid() and time.time() - file.stat().st_mtime < _HUNG:
                     os.kill(pid, 0)
                     families = json.loads(file.read_bytes())
-                    found[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
-        return found
+                    labels_of[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
+        return labels_of
 
     def close(self) -> None:
         """End it."""
@@ -167,13 +167,13 @@ class Together(CollectorRegistry):
 
     def families(self) -> Iterator[Metric]:
         """The figures of each process, with its `pid`."""
-        found: dict[str, Metric] = {}
+        metrics: dict[str, Metric] = {}
         for pid, families in self._of_each():
             for name, text, kind, samples in families:
-                family = found.setdefault(name, Metric(name, text, kind))
+                family = metrics.setdefault(name, Metric(name, text, kind))
                 for sample, labels, value in samples:
                     family.add_sample(sample, {**labels, "pid": pid}, value)
-        yield from found.values()
+        yield from metrics.values()
 
     @property
     def _file(self) -> Path:
@@ -212,6 +212,11 @@ class _Each(Collector):
 def _plain(families: Iterable[Metric]) -> list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]:
     """Families as JSON can hold them."""
     return [
-        (one.name, one.documentation, one.type, [(of.name, dict(of.labels), of.value) for of in one.samples])
-        for one in families
+        (
+            metric.name,
+            metric.documentation,
+            metric.type,
+            [(of.name, dict(of.labels), of.value) for of in metric.samples],
+        )
+        for metric in families
     ]

@@ -100,6 +100,7 @@ class Queue:
         future = self._pool.submit(begin)
         future.add_done_callback(lambda done: self._leave(came) if done.cancelled() else None)
         try:
+            # The event loop answers others until a thread is done with it.
             return await asyncio.wrap_future(future)
         finally:
             # An error knows this frame: if the frame knew the error, too, both would stay, with all that was read.
@@ -111,6 +112,7 @@ class Queue:
 
     def close(self) -> None:
         """Finish what was accepted."""
+        # What waits has been accepted: its clients are still there.
         self._pool.shutdown(wait=True)
 
     def _leave(self, came: float) -> None:
@@ -123,10 +125,10 @@ class Queue:
         if (waited := self._now() - came) > self.patience:
             raise self._shed(f"the request has waited for {waited:.2g} seconds, and was not begun")
 
-    def _shed(self, found: str) -> OverloadedError:
+    def _shed(self, reason: str) -> OverloadedError:
         self.on_shed()
         return OverloadedError(
-            f"the service is overloaded: {found}",
+            f"the service is overloaded: {reason}",
             expected="fewer requests at the same time",
             fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
         )
@@ -196,10 +198,11 @@ class Reads(Queue, Generic[Q, A]):
             return
         self._on_call(len(taken))
         try:
-            found: Sequence[A | None] = self._answer([asked.request for asked in taken])
+            answers: Sequence[A | None] = self._answer([asked.request for asked in taken])
         except Exception:
-            found = [None] * len(taken)
-        for asked, answer in zip(taken, found, strict=True):
+            answers = [None] * len(taken)
+        for asked, answer in zip(taken, answers, strict=True):
+            # Who has hung up meanwhile has cancelled it.
             if not asked.answer.done():
                 asked.answer.set_result(answer)
 
@@ -277,6 +280,7 @@ class Writes(Queue):
         self._batches.append(batch)
         # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
         self._pool.submit(self._fold_waiting)
+        # Not before the commit that holds them: after a 200 the events are on the disk.
         return await asyncio.wrap_future(batch.outcome)
 
     def _fold_waiting(self) -> None:
@@ -288,13 +292,13 @@ class Writes(Queue):
         parts = [batch.rows for batch in taken]
         events = sum(batch.size for batch in taken)
         try:
-            found: Sequence[Applied | Exception] = self._fold_parts(parts)
+            outcomes: Sequence[Applied | Exception] = self._fold_parts(parts)
         except Exception as error:
-            found = [error] * len(taken)
+            outcomes = [error] * len(taken)
         seconds = time.perf_counter() - started
         self._event_seconds += (seconds / events - self._event_seconds) * min(1.0, events / _LEAST)
         self._on_commit(len(taken), seconds)
-        for batch, outcome in zip(taken, found, strict=True):
+        for batch, outcome in zip(taken, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 batch.outcome.set_exception(outcome)
             else:
@@ -307,6 +311,7 @@ class Writes(Queue):
     def _take(self) -> list[_Batch]:
         taken, events = list[_Batch](), 0
         most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
+        # In the order in which they came, since a user's events may be in several.
         while self._batches and (not taken or events + self._batches[0].size <= most):
             batch = self._batches[0]
             if batch.outcome.set_running_or_notify_cancel():

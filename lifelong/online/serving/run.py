@@ -173,6 +173,7 @@ def held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
+        # Whoever holds it alone would remove it, so who is second does not wait but leaves it.
         fcntl.flock(handle, how | fcntl.LOCK_NB)
         yield
     finally:
@@ -251,11 +252,11 @@ def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: then()) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, lambda *_: then()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -280,6 +281,7 @@ def listen(host: str, port: int, *, patience: float = 0.0) -> socket.socket:
             return _listening(host, port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                # Workers of a killed service end a moment after it, and leave the port then.
                 time.sleep(0.05)
                 continue
             raise UsageError(
