@@ -148,7 +148,7 @@ def test_at_five_times_the_capacity_the_service_answers_on_and_health_is_answere
                 health.append(client.get(f"http://127.0.0.1:{proxy}/healthz").status_code)
                 stop.wait(0.1)
 
-    for _ in range(5):
+    for _ in range(3):
         capacity = uvloop.run(overload.closed(proxy, bodies, seconds=1, connections=32))
         thread = threading.Thread(target=ask_health)
         thread.start()
@@ -159,8 +159,9 @@ def test_at_five_times_the_capacity_the_service_answers_on_and_health_is_answere
         thread.join()
         stop.clear()
         assert rush.shed > 0
-        # Another process may have taken the machine from one of the two.
-        if rush.in_time >= 0.8 * 2 * capacity:
+        # Without a bound before the service a fifth is left. What else runs takes the machine from one of the two: how
+        # much is left where it is quiet, the benchmark says.
+        if rush.in_time >= 0.5 * 2 * capacity:
             break
     else:
         raise AssertionError(f"{rush.in_time} answers in time in two seconds, of {capacity:.0f} a second")
