@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "fastapi",
         "fastapi_swagger",
         "uvicorn",
+        "zttp",
         "prometheus_client",
         "msgspec",
     ),
