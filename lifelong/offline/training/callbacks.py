@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lifelong.errors import UsageError
 from lifelong.offline.training.checkpoint import CurvePoint
 
 
@@ -47,6 +48,25 @@ class Callback:
 
     def ended(self, measured: Mapping[str, float] | None) -> None:
         """The run has ended, with its metrics on validation; None if it failed or was interrupted."""
+
+
+AnyCallbacks = Callback | Sequence[Callback]
+
+
+def as_callbacks(callbacks: AnyCallbacks) -> tuple[Callback, ...]:
+    """One callback or several, as a tuple.
+
+    Raises:
+        UsageError: one is something else.
+    """
+    given = (callbacks,) if isinstance(callbacks, Callback) else callbacks
+    if not isinstance(given, list | tuple) or not all(isinstance(callback, Callback) for callback in given):
+        raise UsageError(
+            f"callbacks = {callbacks!r}",
+            expected="objects of subclasses of lifelong.Callback",
+            fix="callbacks=Watch(), where Watch is a subclass of lifelong.Callback",
+        )
+    return tuple(given)
 
 
 class Callbacks(Callback):

@@ -52,7 +52,7 @@ class Study:
         workers: trainings at the same time.
         threads: of all of them together.
         notes: what has been left out already, and why.
-        callbacks: called in each training, in the process that trains; see `lifelong.offline.training.trackers`.
+        callbacks: called in each training, in the process that trains.
     """
 
     configs: Mapping[str, RunConfig]
@@ -66,7 +66,7 @@ class Study:
     workers: int = 1
     threads: int | None = None
     notes: Sequence[str] = ()
-    callbacks: Sequence[Callback | str] = ()
+    callbacks: Sequence[Callback] = ()
 
 
 @dataclass(frozen=True, slots=True)
