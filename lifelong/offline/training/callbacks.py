@@ -77,19 +77,19 @@ class Callbacks(Callback):
 
     def begun(self, run: RunInfo) -> None:
         """A run begins."""
-        for one in self._callbacks:
-            self._open.append(one)
-            one.begun(run)
+        for callback in self._callbacks:
+            self._open.append(callback)
+            callback.begun(run)
 
     def stepped(self, examples: int, speed: float, loss: float) -> None:
         """A batch was trained on."""
-        for one in self._callbacks:
-            one.stepped(examples, speed, loss)
+        for callback in self._callbacks:
+            callback.stepped(examples, speed, loss)
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
         """A validation."""
-        for one in self._callbacks:
-            one.validated(point, best=best)
+        for callback in self._callbacks:
+            callback.validated(point, best=best)
 
     def ended(self, measured: Mapping[str, float] | None) -> None:
         """The run has ended."""

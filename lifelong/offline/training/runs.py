@@ -185,9 +185,9 @@ class Run:
 
 def lasting(config: RunConfig) -> dict[str, Any]:
     """The settings that the numbers of a run depend on, as JSON writes them."""
-    kept = config.model_dump(mode="json")
-    kept["train"] = {name: value for name, value in kept["train"].items() if name not in FREE}
-    return kept
+    settings = config.model_dump(mode="json")
+    settings["train"] = {name: value for name, value in settings["train"].items() if name not in FREE}
+    return settings
 
 
 def gather(runs: Sequence[Run], dataset: Dataset) -> Runs:

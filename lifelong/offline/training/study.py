@@ -145,11 +145,11 @@ def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConf
 def _runs(
     study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None
 ) -> list[Run]:
-    found = []
+    runs = []
     for seed in study.seeds:
         folder = out / "runs" / f"{model}-seed{seed}{suffix}"
-        found.append(Run(folder, model, config.with_train(seed=seed), study.resamples, study.callbacks, minutes))
-    return found
+        runs.append(Run(folder, model, config.with_train(seed=seed), study.resamples, study.callbacks, minutes))
+    return runs
 
 
 @dataclass(frozen=True, slots=True)
