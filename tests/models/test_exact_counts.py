@@ -50,7 +50,7 @@ def test_a_batch_plain_name_is_refused(name: str) -> None:
 
 def test_several_tasks_have_the_head_of_their_settings_and_counts() -> None:
     inputs = replace(INPUTS, tasks=("any", "buy"))
-    model = build("hpmn", inputs, {"counts": True, "head": "esmm"}).eval()
+    model = build("hpmn", inputs, {"counts": True, "head": "mmoe"}).eval()
     batch = random_batch([9, 4], targets=3, inputs=inputs)
     other = model(replace(batch, count_BCK=batch.count_BCK + 1)).logit_BCT
     assert bool((model(batch).logit_BCT != other).all())

@@ -117,7 +117,7 @@ def test_context_fields_that_the_data_lacks_are_named_with_those_there_are() -> 
         ({"context": "hour"}, r"model.context: must be a list, as in \[a, b\] \(found 'hour'\)"),
         ({"context": [1]}, r"model.context.0: must be a text \(found 1\)"),
         ({"counts": "some"}, r"model.counts: must be true or false \(found 'some'\)"),
-        ({"head": "tall"}, r"model.head: must be 'shared' or 'esmm' \(found 'tall'\)"),
+        ({"head": "tall"}, r"model.head: there is no head 'tall' \(there are: shared, mmoe, ple, esmm\)"),
     ],
 )
 def test_settings_that_all_models_share_are_checked_like_their_own(settings: dict[str, Any], problem: str) -> None:

@@ -1,4 +1,4 @@
-"""The head of a funnel against a transcription of its equation, one example at a time."""
+"""Heads of several tasks against transcriptions of their equations, one example at a time."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lifelong.errors import ConfigError
 from lifelong.offline.models import build
 from lifelong.offline.models.base import Model
-from lifelong.offline.nn.tasks import Esmm, both
+from lifelong.offline.nn.tasks import HEADS, Esmm, Mmoe, Ple, both
 from lifelong.testing.worlds import INPUTS, random_batch
 
 TASKS = 3
@@ -33,19 +33,49 @@ def tower(block: nn.Sequential, x: Tensor) -> Tensor:
     return dense(block[3], torch.where(y > 0, y, torch.exp(y) - 1))[0]
 
 
+def softmax(x: Tensor) -> Tensor:
+    return torch.exp(x) / torch.exp(x).sum()
+
+
+def weighted(weights: Tensor, values: list[Tensor]) -> Tensor:
+    return sum(weight * value for weight, value in zip(weights, values, strict=True))
+
+
+def naive_mmoe(head: Mmoe, x: Tensor) -> list[Tensor]:
+    experts = [expert(block, x) for block in head.experts]
+    return [tower(head.towers[t], weighted(softmax(dense(head.gates[t], x)), experts)) for t in range(TASKS)]
+
+
+def naive_ple(head: Ple, x: Tensor) -> list[Tensor]:
+    first, second = head.first, head.second
+    own = [[expert(block, x) for block in first.own[t]] for t in range(TASKS)]
+    shared = [expert(block, x) for block in first.shared]
+    task = [weighted(softmax(dense(first.gates[t], x)), own[t] + shared) for t in range(TASKS)]
+    common = weighted(softmax(dense(first.shared_gate, x)), [one for mine in own for one in mine] + shared)
+    shared = [expert(block, common) for block in second.shared]
+    logits = []
+    for t in range(TASKS):
+        mine = [expert(block, task[t]) for block in second.own[t]]
+        logits.append(tower(head.towers[t], weighted(softmax(dense(second.gates[t], task[t])), mine + shared)))
+    return logits
+
+
 def naive_esmm(head: Esmm, x: Tensor) -> list[Tensor]:
     steps = [1 / (1 + torch.exp(-tower(head.towers[t], expert(head.bottoms[t], x)))) for t in range(TASKS)]
     reached = [steps[0], steps[0] * steps[1], steps[0] * steps[1] * steps[2]]
     return [torch.log(p / (1 - p)) for p in reached]
 
 
-def test_the_head_is_its_equation_in_value_and_gradient() -> None:
+@pytest.mark.parametrize(
+    ("kind", "naive"), [("mmoe", naive_mmoe), ("ple", naive_ple), ("esmm", naive_esmm)], ids=["mmoe", "ple", "esmm"]
+)
+def test_a_head_is_its_equations_in_value_and_gradient(kind: str, naive: object) -> None:
     torch.manual_seed(0)
-    head = Esmm(9, TASKS, dropout=0.0).double()
+    head = HEADS[kind](9, TASKS, dropout=0.0).double()
     results = []
     for fast in (True, False):
         leaves = [part.clone().requires_grad_() for part in parts()]
-        rows = head(*leaves) if fast else [torch.stack(naive_esmm(head, x)) for x in torch.cat(leaves, dim=-1)]
+        rows = head(*leaves) if fast else [torch.stack(naive(head, x)) for x in torch.cat(leaves, dim=-1)]
         logit = rows if fast else torch.stack(rows)
         weight = torch.arange(1.0, 1 + logit.numel()).view_as(logit).double()
         results.append([logit.detach(), *torch.autograd.grad((logit * weight).sum(), [*leaves, *head.parameters()])])
@@ -68,20 +98,21 @@ def test_esmm_never_gives_a_later_step_a_larger_probability() -> None:
     assert bool((logit[:, 1:] <= logit[:, :-1]).all())
 
 
+@pytest.mark.parametrize("kind", ["mmoe", "ple", "esmm"])
 @pytest.mark.parametrize("name", ["hpmn", "gated_delta", "din", "gru4rec"])
-def test_models_take_the_head_of_their_settings(name: str) -> None:
-    model = build(name, INPUTS_2, {"head": "esmm"})
-    assert isinstance(model, Model) and type(model.head) is Esmm
+def test_models_take_the_head_of_their_settings(name: str, kind: str) -> None:
+    model = build(name, INPUTS_2, {"head": kind})
+    assert isinstance(model, Model) and type(model.head) is HEADS[kind]
     logit = model.eval()(random_batch([9, 4], targets=3, inputs=INPUTS_2)).logit_BCT
     assert logit.shape == (2, 3, 2) and bool(logit.isfinite().all())
 
 
 def test_one_task_has_no_head_of_several() -> None:
-    with pytest.raises(ConfigError, match=r"model.head: 'esmm' is for several tasks, and this data has one"):
-        build("hpmn", INPUTS, {"head": "esmm"})
+    with pytest.raises(ConfigError, match=r"model.head: 'mmoe' is for several tasks, and this data has one"):
+        build("hpmn", INPUTS, {"head": "mmoe"})
 
 
 @pytest.mark.parametrize("name", ["fm", "counts"])
 def test_a_model_with_a_head_of_its_own_keeps_it(name: str) -> None:
     with pytest.raises(ConfigError, match=r"model\.head"):
-        build(name, INPUTS_2, {"head": "esmm"})
+        build(name, INPUTS_2, {"head": "mmoe"})

@@ -71,7 +71,7 @@ def test_every_step_takes_the_rate_that_the_schedule_has_at_that_many_examples(
     ("name", "head"),
     [
         *((name, None) for name in ("dnn", "din", "hpmn", "tally", "sim", "lr", "fm", "mf", "svdpp", "fpmc")),
-        ("dnn", "esmm"),
+        *(("dnn", head) for head in ("mmoe", "ple", "esmm")),
     ],
 )
 def test_the_head_drops_units_in_training_and_nowhere_else(name: str, head: str | None) -> None:

@@ -18,7 +18,7 @@ from lifelong.offline.models.base import FittedModel, HistoryModel, MemoryModel,
 from lifelong.offline.models.registry import MODEL, MODELS, Chosen, Entry, choose, plain_name
 from lifelong.offline.models.shared import SharedSettings, shared_names
 from lifelong.offline.nn.head import Head
-from lifelong.offline.nn.tasks import Esmm
+from lifelong.offline.nn.tasks import HEADS, TaskHead
 from lifelong.plugins import named_in_errors
 
 Settings = TypeVar("Settings")
@@ -97,8 +97,8 @@ def _extended(model: Model, shared: SharedSettings, *, dropout: float) -> Model:
     """The model with what the shared settings ask for."""
     if shared.counts:
         model.give_counts(dropout=dropout)
-    if shared.head == "esmm":
-        _put_esmm(model, dropout=dropout)
+    if (head := HEADS[shared.head]) is not None:
+        _put_head(model, head, name=shared.head, dropout=dropout)
     return model
 
 
@@ -120,8 +120,8 @@ def _choose_context(inputs: InputSpec, chosen: Sequence[str]) -> InputSpec:
     return replace(inputs, chosen=tuple(chosen))
 
 
-def _put_esmm(model: Model, *, dropout: float) -> None:
-    """Give a model the head of a funnel.
+def _put_head(model: Model, head: type[TaskHead], *, name: str, dropout: float) -> None:
+    """Give a model a head of several tasks.
 
     Raises:
         ConfigError: there is one task, or the model's own head is another than the common one.
@@ -129,14 +129,14 @@ def _put_esmm(model: Model, *, dropout: float) -> None:
     tasks = len(model.inputs.tasks)
     if tasks < 2:
         raise ConfigError(
-            ["model.head: 'esmm' is for several tasks, and this data has one"],
+            [f"model.head: {name!r} is for several tasks, and this data has one"],
             fix="leave it out, or prepare --tasks",
         )
     if type(model.head) is not Head:
         raise ConfigError([f"model.head: {model.title} has a head of its own"], fix="leave it out")
     width = model.head.layers[0].in_features
     assert isinstance(width, int)
-    model.head = Esmm(width, tasks, dropout=dropout)
+    model.head = head(width, tasks, dropout=dropout)
 
 
 SERVED = (MemoryModel, HistoryModel)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from lifelong.offline.models.base import Model
 from lifelong.offline.models.settings import setting
+from lifelong.offline.nn.tasks import HEADS
+
+
+def _known_head(name: str) -> str:
+    if name not in HEADS:
+        raise ValueError(f"there is no head {name!r} (there are: {', '.join(HEADS)})")
+    return name
 
 
 @dataclass(frozen=True)
 class SharedSettings:
     """Checked and documented like a model's own settings; an artifact keeps those that differ from the default."""
 
-    head: Literal["shared", "esmm"] = setting(
-        "shared", "what tasks share, for data with several: all but the last layer, or the memory (steps of a funnel)"
+    head: Annotated[str, AfterValidator(_known_head)] = setting(
+        "shared", f"what tasks share, for data with several: {', '.join(HEADS)}"
     )
     context: tuple[str, ...] | None = setting(None, "context fields that the head reads; null takes the usual ones")
     counts: bool = setting(False, "the head also reads exact counts of the target, of the whole history")
