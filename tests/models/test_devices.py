@@ -23,6 +23,7 @@ VALUES = {
     "mimn": "reads the numbers of a batch to plan its loop (fold_at)",
     "rum_feature": "reads the numbers of a batch to plan its loop (fold_at)",
     "tally": "counts on the CPU, in compiled code",
+    "hpmn_dynamic": "decides on the CPU, in compiled code",
     "gated_delta": "switches autocast off, which the meta device does not have",
 }
 """Models that the meta device cannot run, and why."""

@@ -158,3 +158,19 @@ def test_the_slots_that_a_model_reads_have_the_weights_and_its_other_parts_have_
     assert [(part.field, part.slot) for part in candidate.slots] == [(field, slot) for slot in range(slots)]
     assert sum(part.attention for part in candidate.slots) == pytest.approx(1, abs=1e-5)
     assert [part.related[0].item for part in candidate.slots] == ["i1"] * slots
+
+
+def test_a_slot_of_dynamic_periods_says_how_often_it_was_written_and_up_to_which_event_it_reaches(made, store):
+    # Untrained, it is written every 1, 2, 4, ... events.
+    explanation, candidate = explained(made("hpmn_dynamic"), store, [f"i{number}" for number in range(1, 7)])
+    assert [slot.covers for slot in explanation.slots[:4]] == [6, 6, 4, 0]
+    assert [slot.empty for slot in explanation.slots] == [False] * 3 + [True] * 3
+    assert [slot.written for slot in explanation.slots[:3]] == [
+        "at every event",
+        "at 50% of the events",
+        "at 17% of the events",
+    ]
+    assert [slot.window for slot in explanation.slots[:4]] == [(6, 6), (5, 6), (1, 4), None]
+    assert [part.slot for part in candidate.slots] == list(range(6))
+    # i1 is among the four events of slot 3's last write, and long past for slot 1.
+    assert [candidate.slots[place].related[0].in_last_window for place in (0, 2)] == [False, True]

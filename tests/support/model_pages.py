@@ -38,7 +38,7 @@ SHARED = {
     "memories": (
         "Memory per user",
         "Models with a state of fixed size, besides [Tally](tally.md) and [HPMN](hpmn.md).",
-        ("hpmn_authors", "mingru", "gated_delta", "mimn", "rum_item", "rum_feature", "sdim"),
+        ("hpmn_dynamic", "hpmn_authors", "mingru", "gated_delta", "mimn", "rum_item", "rum_feature", "sdim"),
     ),
     "recent": (
         "Recent history",

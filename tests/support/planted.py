@@ -128,6 +128,7 @@ KNOWN = {
     "mingru": "+++++-",
     "gated_delta": "+++++-",
     "hpmn": "+++++-",
+    "hpmn_dynamic": "+++++-",
     "tally": "+++++-",
     "mimn": "+++++-",
     "rum_feature": "+++++-",

@@ -112,6 +112,7 @@ MODELS: MutableMapping[str, Entry] = Registry[Entry](
         "dien": "lifelong.zoo.dien:Dien",
         "hpmn": Hpmn,
         "tally": Tally,
+        "hpmn_dynamic": "lifelong.zoo.hpmn_dynamic:HpmnDynamic",
         "sim": "lifelong.zoo.sim:Sim",
         "ubr4ctr": "lifelong.zoo.ubr4ctr:Ubr4Ctr",
         "eta": "lifelong.zoo.eta:Eta",

@@ -59,6 +59,21 @@ def tanh_single(x: Any) -> Any:
     return x * top / bottom
 
 
+@jit
+def add_product(total: Array, value: Array, weight: Array) -> None:
+    """total[j] += sum_i value[i] weight[i, j], four rows of the weight at a time."""
+    rows, columns = weight.shape
+    whole = rows - rows % 4
+    for i in range(0, whole, 4):
+        a, b, c, d = value[i], value[i + 1], value[i + 2], value[i + 3]
+        for j in range(columns):
+            total[j] += a * weight[i, j] + b * weight[i + 1, j] + c * weight[i + 2, j] + d * weight[i + 3, j]
+    for i in range(whole, rows):
+        a = value[i]
+        for j in range(columns):
+            total[j] += a * weight[i, j]
+
+
 @inlined
 def add_products(
     total: Array,

@@ -2,7 +2,9 @@
 
     events --compiled loop over four users abreast--> state after each event
 
-With gates g, such as an attention, a step writes a share of its update: h_t = h_{t-1} + g_t (GRU(x_t, h_{t-1}) - h_{t-1}).
+With gates g, a step writes a share of its update: h_t = h_{t-1} + g_t (GRU(x_t, h_{t-1}) - h_{t-1}). Where gates are 0
+or 1 that is a copy or an update. The gradient of a gate is what an update changes, also where there was none, so that a
+straight-through gate learns from both choices.
 
 `torch.nn.GRU` calls a dozen small operations per step, also for padding, and keeps the gates of all events for the
 gradient. Here all of a step is one loop: the products with both weights, the gates, the state. Only states are kept;

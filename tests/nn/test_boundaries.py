@@ -1,4 +1,4 @@
-"""Gated steps of a GRU: the compiled form against a loop, values and gradients."""
+"""Gated steps and boundaries: the compiled forms against loops, values and gradients."""
 
 import torch
 from hypothesis import given, settings
@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lifelong.offline.nn.recurrent import gated_gru_pass, gated_gru_step
+from lifelong.zoo.layers.boundaries import LONGEST_WAIT, Boundary, straight_through
 
 
 def loop(gru: nn.GRU, value_BLE: Tensor, write_BL: Tensor) -> Tensor:
@@ -48,3 +49,24 @@ def test_a_closed_gate_copies_to_the_last_bit() -> None:
     write[0, 0] = 1.0
     state = gated_gru_pass(gru, torch.randn(1, 2000, 3), write, torch.tensor([2000]))
     assert torch.equal(state[0, -1], state[0, 0])
+
+
+def test_a_new_boundary_is_a_clock() -> None:
+    write_BL, waited_BL = Boundary(4, 3).over(torch.randn(2, 8, 4), torch.tensor([8, 5]))
+    assert write_BL.tolist() == [[0, 0, 1, 0, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]]
+    assert waited_BL.tolist() == [[1, 2, 3, 1, 2, 3, 1, 2], [1, 2, 3, 1, 2, 0, 0, 0]]
+
+
+def test_waiting_counts_no_further_than_its_limit() -> None:
+    boundary = Boundary(1, 10**6)
+    waited_BL = boundary.over(torch.zeros(1, LONGEST_WAIT + 5, 1), torch.tensor([LONGEST_WAIT + 5]))[1]
+    assert waited_BL.max().item() == LONGEST_WAIT
+
+
+def test_straight_through_is_hard_forward_and_the_sigmoid_backward() -> None:
+    logit = torch.tensor([-1.0, 0.5], requires_grad=True)
+    hard = straight_through(logit, logit.detach() > 0)
+    hard.sum().backward()
+    soft = torch.sigmoid(logit.detach())
+    assert hard.tolist() == [0.0, 1.0]
+    torch.testing.assert_close(logit.grad, soft * (1 - soft))
