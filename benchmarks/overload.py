@@ -1,6 +1,6 @@
 """What a service answers in time when it is asked for more than it can do, and how soon it is well afterwards.
 
-python benchmarks/overload.py [--artifact DIR] [--seconds 5] [--times 2,5] [--deadline 1.0] [--only events]
+python benchmarks/overload.py [--proxy] [--artifact DIR] [--seconds 5] [--times 2,5] [--deadline 1.0] [--only events]
 
 For events and for scores: first a closed loop finds the capacity; then requests are due at the times of a Poisson
 process, at multiples of the capacity, whether answers come or not; then at 0.3 of it. An answer counts if it is 200 and
@@ -10,24 +10,27 @@ two.
 
 Service and load take processes of their own. A machine with two cores gives the load as much as the service needs, so
 the load is as cheap as Python allows: uvloop, raw bytes, kept-alive connections, as many as are due at a time. What no
-connection is free for is not sent, and counts as not answered. On a busy machine the service gets another share of the
-cores in each phase: `cores` says how many, and `goodput_per_core` is what it answered in time for each, as a share of
-the same in the closed loop.
+connection is free for is not sent, and counts as not answered. Each connection comes from an address of its own. With
+`--proxy` all of this goes through nginx with deploy/nginx.conf, the capacity too. On a busy machine the service gets
+another share of the cores in each phase: `cores` says how many, and `goodput_per_core` is what it answered in time for
+each, as a share of the same in the closed loop.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,7 +39,10 @@ from typing import cast
 import numpy as np
 import uvloop
 
-ARTIFACT = Path(__file__).parents[1] / "tests" / "assets" / "tiny_artifact"
+ROOT = Path(__file__).parents[1]
+ARTIFACT, PROXY = ROOT / "tests" / "assets" / "tiny_artifact", ROOT / "deploy" / "nginx.conf"
+_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+"""Folders of nginx that Debian's is compiled with, where only root may write."""
 START = 1_700_000_000
 _SETTLED = 2.0
 """Seconds after an overload in which the service may still be recovering."""
@@ -124,7 +130,54 @@ class Client(asyncio.Protocol):
 
 async def _connected(port: int, number: int) -> list[Client]:
     loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(Client, "127.0.0.1", port))[1] for _ in range(number)]
+    addresses = [f"127.0.{1 + of // 250}.{1 + of % 250}" for of in range(number)]
+    return [
+        (await loop.create_connection(Client, "127.0.0.1", port, local_addr=(address, 0)))[1] for address in addresses
+    ]
+
+
+async def _disconnect(clients: list[Client]) -> None:
+    for client in clients:
+        assert client.transport is not None
+        client.transport.abort()
+    # The event loop takes them down in its next turn.
+    await asyncio.sleep(0)
+
+
+@contextlib.contextmanager
+def proxied(service: int, folder: Path) -> Iterator[tuple[int, int]]:
+    """The port of nginx in front of a service, and its process; its configuration with other ports and folders.
+
+    Args:
+        service: port of the service.
+        folder: for what nginx writes.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = PROXY.read_text()
+    folders = "".join(f"{name}_temp_path {folder}/{name};\n" for name in _TEMPORARY)
+    for shown, used in (
+        ("127.0.0.1:8000", f"127.0.0.1:{service}"),
+        ("listen 8080;", f"listen 127.0.0.1:{port};"),
+        ("http {\n", f"http {{\n{folders}"),
+    ):
+        assert shown in text, shown
+        text = text.replace(shown, used)
+    (folder / "nginx.conf").write_text(text)
+    options = f"daemon off; pid {folder}/pid;"
+    process = subprocess.Popen(["nginx", "-e", "stderr", "-c", str(folder / "nginx.conf"), "-g", options])
+    try:
+        # It listens a moment after it was started.
+        until = time.monotonic() + 30
+        while (probe := socket.socket()).connect_ex(("127.0.0.1", port)) and time.monotonic() < until:
+            probe.close()
+            time.sleep(0.05)
+        probe.close()
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
 async def closed(port: int, bodies: list[bytes], *, seconds: float, connections: int) -> float:
@@ -144,6 +197,7 @@ async def closed(port: int, bodies: list[bytes], *, seconds: float, connections:
         go(client, -1)
     for _ in clients:
         await left.acquire()
+    await _disconnect(clients)
     return statuses[200] / seconds
 
 
@@ -151,7 +205,8 @@ async def open_loop(
     port: int, bodies: list[bytes], *, rate: float, seconds: float, connections: int, deadline: float, seed: int
 ) -> Outcome:
     """Requests at the moments of a Poisson process."""
-    free, found, under_way = await _connected(port, connections), Outcome(), 0
+    clients, outcome, under_way = await _connected(port, connections), Outcome(), 0
+    free = [*clients]
     chance = np.random.default_rng(seed)
     due_N = np.cumsum(chance.exponential(1 / rate, int(rate * seconds)))
     waiting: deque[tuple[int, float]] = deque()
@@ -162,7 +217,7 @@ async def open_loop(
         # The client gives up on what it could not send in time.
         while waiting and time.perf_counter() - started - waiting[0][1] > deadline:
             waiting.popleft()
-            found.other += 1
+            outcome.other += 1
         while waiting and free:
             client = free.pop()
             if not client.connected:
@@ -174,7 +229,7 @@ async def open_loop(
     def end(client: Client, due: float, status: int) -> None:
         nonlocal under_way
         under_way -= 1
-        found.note(due, status, time.perf_counter() - started - due <= deadline)
+        outcome.note(due, status, time.perf_counter() - started - due <= deadline)
         if status:
             free.append(client)
             send_waiting()
@@ -182,18 +237,20 @@ async def open_loop(
     for number, due in enumerate(due_N.tolist()):
         while (ahead := due - (time.perf_counter() - started)) > 0:
             await asyncio.sleep(max(ahead, _TICK))
-        found.due += 1
-        found.moments[due] = False
+        outcome.due += 1
+        outcome.moments[due] = False
         waiting.append((number, due))
         send_waiting()
         if number % 50 == 0:
             await asyncio.sleep(0)
-    found.other += len(waiting)
+    outcome.other += len(waiting)
     waiting.clear()
     last = time.perf_counter() + 30
     while under_way and time.perf_counter() < last:
+        # What is under way at the end is still answered, or ends with its connection.
         await asyncio.sleep(0.01)
-    return found
+    await _disconnect(clients)
+    return outcome
 
 
 def _requests(path: str, documents: list[object]) -> list[bytes]:
@@ -229,21 +286,21 @@ def _used(process: int) -> float:
     """Seconds of processor time that a process and those that it has started have used."""
     words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") + sum(_used(int(one)) for one in started)
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") + sum(_used(int(child)) for child in started)
 
 
-def _measure(port: int, process: int, bodies: list[bytes], given: argparse.Namespace) -> dict[str, object]:
+def _measure(port: int, processes: list[int], bodies: list[bytes], given: argparse.Namespace) -> dict[str, object]:
     """Capacity, goodput at each multiple of it, and how soon the service is well again."""
     uvloop.run(closed(port, bodies, seconds=1, connections=32))
-    used = _used(process)
+    used = sum(map(_used, processes))
     capacity = uvloop.run(closed(port, bodies, seconds=given.seconds, connections=32))
-    cost = (_used(process) - used) / given.seconds
+    cost = (sum(map(_used, processes)) - used) / given.seconds
     document: dict[str, object] = {"capacity": round(capacity, 1), "cores": round(cost, 2)}
     for times in given.times:
         options = {"connections": given.connections, "deadline": given.deadline}
-        used = _used(process)
+        used = sum(map(_used, processes))
         rush = uvloop.run(open_loop(port, bodies, rate=times * capacity, seconds=given.seconds, seed=1, **options))
-        taken = (_used(process) - used) / given.seconds
+        taken = (sum(map(_used, processes)) - used) / given.seconds
         calm = uvloop.run(
             open_loop(port, bodies, rate=0.3 * capacity, seconds=_SETTLED + given.seconds, seed=2, **options)
         )
@@ -269,32 +326,36 @@ def main() -> None:
     parser.add_argument("--times", type=lambda text: [float(part) for part in text.split(",")], default=[2.0, 5.0])
     parser.add_argument("--deadline", type=float, default=1.0, help="seconds in which an answer is of use")
     parser.add_argument("--only", choices=["events", "scores"], default=None)
+    parser.add_argument("--proxy", action="store_true", help="through nginx, as deploy/nginx.conf configures it")
     parser.add_argument("--connections", type=int, default=256)
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--events", type=int, default=20, help="events in one request")
     parser.add_argument("--candidates", type=int, default=100)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as around:
         command = [sys.executable, "-m", "lifelong", "serve", str(given.artifact), "--port", "0", "--json"]
         process = subprocess.Popen(
             [*command, "--store", f"rocksdb://{folder}/store"], stdout=subprocess.PIPE, text=True
         )
         try:
             assert process.stdout is not None
-            port = int(json.loads(process.stdout.readline())["address"].rpartition(":")[2])
+            port, processes = int(json.loads(process.stdout.readline())["address"].rpartition(":")[2]), [process.pid]
+            if given.proxy:
+                port, proxy = around.enter_context(proxied(port, Path(folder)))
+                processes.append(proxy)
             requests = {
                 "events": _requests("/v1/events", _events(given.users, given.events)),
                 "scores": _requests("/v1/score", _scores(given.users, given.candidates)),
             }
-            found = {
-                kind: _measure(port, process.pid, of, given)
+            figures = {
+                kind: _measure(port, processes, of, given)
                 for kind, of in requests.items()
                 if given.only in (None, kind)
             }
         finally:
             process.terminate()
             process.wait()
-    print(json.dumps(found))
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lifelong.offline.evaluation.compare import Comparison
     from lifelong.offline.evaluation.results import Result
     from lifelong.offline.models.listing import ModelList
-    from lifelong.offline.training.trackers import AnyCallbacks
+    from lifelong.offline.training.callbacks import AnyCallbacks
     from lifelong.offline.training.tuned import Tuned
     from lifelong.online.ingestion.dead_letters import DeadLetters
     from lifelong.online.memory.filling import BackfillReport
@@ -67,8 +67,7 @@ def train(
         resume: continue from the checkpoint that an interrupted run left next to `out`.
         overwrite: replace an artifact that is already in `out`, at the end.
         progress: see `Progress`.
-        callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
-            training goes on.
+        callbacks: one or more `Callback`s of your own, called while training goes on.
         settings: by their names, those of `[train]` (docs/settings.md) and of the model (`models()`): `epochs=1`,
             `width=32`, `seed=7`, `device="cuda:1"` or a torch device. `epochs`, `examples` and `minutes` are short for
             `max_epochs`, `max_examples` and `max_minutes`.
@@ -84,8 +83,8 @@ def train(
         KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
     """
     from lifelong.offline.training import trainer
+    from lifelong.offline.training.callbacks import as_callbacks
     from lifelong.offline.training.named import run_config
-    from lifelong.offline.training.trackers import checked_callbacks
 
     opened = as_dataset(dataset)
     begin = None if start is None else open_artifact(start)
@@ -98,7 +97,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         progress=_progress(progress),
-        callbacks=checked_callbacks(callbacks),
+        callbacks=as_callbacks(callbacks),
     )
 
 
@@ -223,8 +222,7 @@ def compare(
             `if __name__ == "__main__"`.
         threads: of all of them together.
         progress: see `Progress`.
-        callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
-            training goes on.
+        callbacks: one or more `Callback`s of your own, called while training goes on.
         settings: of all models, by their names; see `train`.
 
     Raises:
@@ -237,8 +235,8 @@ def compare(
     from lifelong.cli.serving_cost import serving_of
     from lifelong.offline.reports.comparison import check_drawing, write_comparison
     from lifelong.offline.reports.verdict import subject
+    from lifelong.offline.training.callbacks import as_callbacks
     from lifelong.offline.training.study import Study, run_study
-    from lifelong.offline.training.trackers import checked_callbacks
 
     opened = as_dataset(dataset)
     configs, notes = _configs(opened, models, config, {**settings, "threads": threads} if threads else settings)
@@ -254,7 +252,7 @@ def compare(
         workers=_whole("jobs", jobs, least=1),
         threads=threads,
         notes=notes,
-        callbacks=checked_callbacks(callbacks),
+        callbacks=as_callbacks(callbacks),
     )
     folder = _out(out, opened.folder, "comparison")
     if not isinstance(sweep, list | tuple) or not all(step is None or isinstance(step, int) for step in sweep):
@@ -290,8 +288,7 @@ def tune(
         seed: of the search.
         config: settings that are not searched; see `train`.
         progress: see `Progress`.
-        callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
-            training goes on.
+        callbacks: one or more `Callback`s of your own, called while training goes on.
         settings: that are not searched, by their names.
 
     Raises:
@@ -302,8 +299,8 @@ def tune(
     """
     from lifelong.config import RunConfig, TrainSettings
     from lifelong.offline.training import tuning
+    from lifelong.offline.training.callbacks import as_callbacks
     from lifelong.offline.training.named import run_config
-    from lifelong.offline.training.trackers import checked_callbacks
 
     if not isinstance(model, str):
         raise UsageError(f"a model of type {type(model).__name__}", expected="its name", fix='tune("data", "tally")')
@@ -318,7 +315,7 @@ def tune(
         examples=_whole("examples", examples, least=2),
         seed=_whole("seed", seed),
         fixed=[*fixed, *(f"model.{name}" for name in chosen.model)],
-        callbacks=checked_callbacks(callbacks),
+        callbacks=as_callbacks(callbacks),
     )
     return tuning.tune(
         opened, search, _out(out, opened.folder, f"{model}.toml"), config=chosen, progress=_say(progress)

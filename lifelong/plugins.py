@@ -1,6 +1,6 @@
-"""Models, sources, stores, metrics and callbacks of other packages.
+"""Models, sources, stores and metrics of other packages.
 
-    entry points `lifelong.models`, `.sources`, `.stores`, `.metrics`, `.callbacks`     loaded when used
+    entry points `lifelong.models`, `.sources`, `.stores`, `.metrics`     loaded when used
     lifelong --import my_module ..., or LIFELONG_IMPORT=my_module                       a module that calls `register`
 
 Child processes inherit the variable, so they know the same parts. Names of this package cannot be taken.
@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from lifelong.errors import LifelongError, PluginError, UsageError
 
-Kind = Literal["models", "sources", "stores", "metrics", "callbacks"]
+Kind = Literal["models", "sources", "stores", "metrics"]
 T = TypeVar("T")
 VARIABLE = "LIFELONG_IMPORT"
 
@@ -37,9 +37,8 @@ def register(kind: Kind, name: str, part: Any) -> None:
     Args:
         kind: "models" (a class, see `lifelong.offline.models.base`), "sources" (a function that gives a raw log, see
             `lifelong.offline.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the
-            scheme), "metrics" (a function that gives a value per example, see `lifelong.offline.evaluation.metrics`),
-            or "callbacks" (a subclass of `lifelong.Callback`, or a function that gives a `Callback`; called once for
-            each training).
+            scheme), or "metrics" (a function that gives a value per example, see
+            `lifelong.offline.evaluation.metrics`).
         name: letters, digits and underscores.
         part: what the name stands for; the same one may be registered again.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.model_settings import model_configs, without_unmet
-from lifelong.cli.options import DataPath, Settings, Track, names
+from lifelong.cli.options import DataPath, Settings, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 from lifelong.plugins import imported
@@ -59,7 +59,6 @@ def compare(
     sweep: Sweep = _SWEEP,
     sweep_examples: SweepExamples = 20_000,
     jobs: Jobs = 1,
-    track: Track = [],  # noqa: B006
 ) -> Reply:
     """Train and score several models on the same examples; continues where an earlier call stopped."""
     command = command_line("compare", locals())
@@ -67,7 +66,6 @@ def compare(
     from lifelong.offline.reports.verdict import subject
     from lifelong.offline.training.study import Study
     from lifelong.offline.training.sweep import parse_steps
-    from lifelong.offline.training.trackers import checked_callbacks
 
     dataset = Dataset(data)
     configs, notes = _configs(dataset, models, config, changes)
@@ -81,7 +79,6 @@ def compare(
         sweep_examples=sweep_examples,
         workers=jobs,
         notes=notes,
-        callbacks=checked_callbacks(track),
     )
     return _run(terminal, dataset, study, out, command)
 

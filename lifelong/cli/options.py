@@ -27,13 +27,6 @@ StoreOrService = Annotated[
     ),
 ]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the admin key of that service.")]
-Track = Annotated[
-    list[str],
-    typer.Option(
-        metavar="NAME",
-        help="Log curves during training: tensorboard, mlflow, or a callback that --import registers. Repeatable.",
-    ),
-]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 
 

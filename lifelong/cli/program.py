@@ -176,7 +176,7 @@ def _root(
         typer.Option(
             "--import",
             metavar="MODULE",
-            help="Import a module that registers models, sources, stores, metrics or callbacks. Repeatable.",
+            help="Import a module that registers models, sources, stores or metrics. Repeatable.",
         ),
     ] = [],  # noqa: B006
 ) -> None:

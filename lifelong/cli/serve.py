@@ -130,7 +130,7 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
                 run(app, host=host, port=port, ready=announce)
         if workers > 1:
             make_app = partial(_open_app, plan)
-            run_workers(make_app, plan.settings, workers=workers, host=host, port=port, ready=announce)
+            run_workers(make_app, workers=workers, host=host, port=port, ready=announce)
 
 
 @dataclass(frozen=True, slots=True)

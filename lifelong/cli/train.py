@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import DataPath, Settings, Track
+from lifelong.cli.options import DataPath, Settings
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def train(
     changes: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
-    track: Track = [],  # noqa: B006
 ) -> Reply:
     """Train a model, select it on validation, fit the calibrator, and write the artifact."""
     from lifelong.config import load_config
@@ -41,7 +40,6 @@ def train(
     from lifelong.errors import UsageError
     from lifelong.offline.models import check_config
     from lifelong.offline.training import trainer
-    from lifelong.offline.training.trackers import checked_callbacks
     from lifelong.offline.training.trainer import ElsewhereError
 
     if model is None and start is None:
@@ -51,7 +49,6 @@ def train(
             fix="add --model tally; `lifelong models` lists all",
         )
 
-    callbacks = checked_callbacks(track)
     # With --from the trainer compares the settings with the artifact's.
     check = functools.partial(check_config, model) if model is not None and start is None else None
     settings = load_config(config, changes, check_model=check)
@@ -65,7 +62,6 @@ def train(
             resume=resume,
             overwrite=overwrite,
             progress=True,
-            callbacks=callbacks,
         )
     except ElsewhereError:
         # The run succeeded; the first process, on another machine, prints the reply.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.compare import command_line
-from lifelong.cli.options import DataPath, Settings, Track
+from lifelong.cli.options import DataPath, Settings
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
@@ -29,14 +29,12 @@ def tune(
     examples: Annotated[int, typer.Option(min=2, help="Maximum number of labelled examples per trial.")] = 1_000_000,
     config: Annotated[Path | None, typer.Option(help="Fixed settings in TOML; they are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
-    track: Track = [],  # noqa: B006
 ) -> Reply:
     """Search for a model's best settings on validation; continues where an earlier call stopped."""
     command = command_line("tune", locals())
     from lifelong.config import load_config, named_settings
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.models import check_config
-    from lifelong.offline.training.trackers import checked_callbacks
     from lifelong.offline.training.tuning import Search
     from lifelong.offline.training.tuning import tune as search
 
@@ -47,7 +45,6 @@ def tune(
         examples=examples,
         fixed=named_settings(config, changes),
         command=command,
-        callbacks=checked_callbacks(track),
     )
     tuned = search(Dataset(data), wanted, out, config=settings, progress=terminal.say)
     document = {**tuned.model_dump(mode="json"), "out": str(out)}

@@ -88,6 +88,7 @@ class NeighbourModel(ScoredModel):
         number_N = number_V[row_N]
         for part in _parts(np.where(number_N >= 0, np.diff(by_item.indptr)[number_N], 0)):
             known_N = number_N[part] >= 0
+            # What is lent of an item is a stretch of the matrix by items: all stretches of a part, one after another.
             start_N = by_item.indptr[number_N[part]]
             length_N = np.where(known_N, by_item.indptr[number_N[part] + 1] - start_N, 0)
             place = ranges(start_N, length_N)

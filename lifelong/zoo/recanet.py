@@ -136,6 +136,7 @@ class Recanet(UserModel):
         # One row more, so that there is one where nobody had anything.
         row_N = torch.cat([had_BC.flatten().nonzero().squeeze(1), had_BC.new_zeros(1, dtype=torch.int64)])
         gap_NW = torch.log2(1 + gap_BCW.flatten(0, 1)[row_N].to(target_BCE.dtype))
+        # Rows are places among all users' targets, of which each user has `targets`.
         both_NX = torch.cat([user_BD[row_N // targets], target_BCE.flatten(0, 1)[row_N]], dim=-1)
         numbers = self.config.window * self.config.width
         (state_ND,) = in_chunks(self._read, torch.relu(self.pair(both_NX)), gap_NW, axis=0, numbers=numbers)

@@ -83,11 +83,8 @@ function load(now: Sample[], recent: Lately | null): Group {
       { label: "Requests a second", value: rate(recent, "lifelong_requests_total") },
       { label: "Waiting to read", value: count(total(now, "lifelong_waiting_requests", { queue: "reads" })) },
       { label: "Waiting to write", value: count(total(now, "lifelong_waiting_requests", { queue: "writes" })) },
-      { label: "Being answered", value: count(total(now, "lifelong_under_way_requests")) },
       { label: "Refused under load", value: shed ? `${count(shed)}, ${count(shedLately)} lately` : "none", bad: shedLately > 0 },
       { label: "Answered with 5xx", value: failed ? count(failed) : "none", bad: failed > shed },
-      { label: "Open connections", value: count(total(now, "lifelong_connections")) },
-      { label: "Connections refused or cut", value: count(total(now, "lifelong_refused_connections_total") + total(now, "lifelong_expired_connections_total")) },
     ],
   };
 }

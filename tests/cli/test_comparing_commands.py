@@ -42,19 +42,8 @@ def test_what_is_compared_by_default_is_trained_often_enough_for_a_claim():
 
 @pytest.mark.slow
 def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
-    words = (
-        "--models",
-        "counts,dnn",
-        "--examples",
-        "150",
-        "--sweep",
-        "5,all",
-        "--sweep-examples",
-        "50",
-        "--seeds",
-        "1",
-        *QUICK,
-    )
+    words = ["--models", "counts,dnn", "--examples", "150", "--sweep", "5,all", "--sweep-examples", "50"]
+    words += ["--seeds", "1", *QUICK]
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0
     document = outcome.document

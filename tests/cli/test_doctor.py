@@ -7,7 +7,7 @@ from pathlib import Path
 from lifelong.cli import doctor
 from lifelong.cli.extras import EXTRAS
 
-UNSEEN = {"typing-extensions", "httptools", "uvloop"}
+UNSEEN = {"typing-extensions", "uvloop"}
 """Brought by extras, and not needed by a command on its own."""
 
 

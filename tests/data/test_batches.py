@@ -55,36 +55,31 @@ def served(examples: Examples, **how: int) -> list[tuple[int, list[int]]]:
 # Passes
 
 
-def test_history_that_fits_is_one_window() -> None:
-    assert served(targets_at([0, 3, 8]), max_history=8, phase=4) == [(0, [0, 3, 8])]
-
-
-def test_windows_start_at_multiples_of_the_phase_and_overlap_by_one() -> None:
-    # Windows of 8 events, phase 4: starts 0, 4, 8; a target behind a cut has 5 to 8 events.
-    assert served(targets_at([0, 4, 8, 9, 12, 13, 16]), max_history=8, phase=4) == [
-        (0, [0, 4, 8]),
-        (4, [9, 12]),
-        (8, [13, 16]),
-    ]
-
-
-def test_window_length_is_rounded_down_to_the_phase() -> None:
-    assert served(targets_at([8, 9]), max_history=11, phase=4) == [(0, [8]), (4, [9])]
-
-
-def test_overlap_gives_targets_behind_a_cut_more_events() -> None:
-    # Windows of 16 events that start every 16 - 12 = 4 events.
-    assert served(targets_at([16, 17, 21]), max_history=16, phase=4, overlap=10) == [(0, [16]), (4, [17]), (8, [21])]
+@pytest.mark.parametrize(
+    ("positions", "how", "wanted"),
+    [
+        # A history that fits is one window.
+        ([0, 3, 8], {"max_history": 8, "phase": 4}, [(0, [0, 3, 8])]),
+        # Windows of 8 events, phase 4: starts 0, 4, 8; a target behind a cut has 5 to 8 events.
+        ([0, 4, 8, 9, 12, 13, 16], {"max_history": 8, "phase": 4}, [(0, [0, 4, 8]), (4, [9, 12]), (8, [13, 16])]),
+        # The length of a window is rounded down to the phase.
+        ([8, 9], {"max_history": 11, "phase": 4}, [(0, [8]), (4, [9])]),
+        # Windows of 16 events that start every 16 - 12 = 4 events: an overlap gives targets behind a cut more events.
+        ([16, 17, 21], {"max_history": 16, "phase": 4, "overlap": 10}, [(0, [16]), (4, [17]), (8, [21])]),
+        # Targets may come in any order.
+        ([5, 1, 3], {"max_targets": 2}, [(0, [1, 3]), (0, [5])]),
+    ],
+)
+def test_windows_start_at_multiples_of_the_phase_and_overlap(
+    positions: list[int], how: dict[str, int], wanted: list[tuple[int, list[int]]]
+) -> None:
+    assert served(targets_at(positions), **how) == wanted
 
 
 def test_pass_holds_at_most_so_many_targets_and_ends_at_its_last() -> None:
     passes = plan_passes(targets_at([1, 2, 3, 4, 5]), max_targets=2)
     assert passes.first_P.tolist() == [0, 2, 4, 5]
     assert passes.length_P.tolist() == [2, 4, 5]
-
-
-def test_targets_may_come_in_any_order() -> None:
-    assert served(targets_at([5, 1, 3]), max_targets=2) == [(0, [1, 3]), (0, [5])]
 
 
 def test_a_recent_window_begins_with_the_first_event_until_there_are_more() -> None:
@@ -125,15 +120,19 @@ def test_window_without_room_is_refused() -> None:
 # Packing
 
 
-def test_batches_keep_to_both_limits() -> None:
-    length, targets = np.array([4, 4, 4, 4, 9]), np.array([1, 1, 5, 1, 1])
-    packed = pack(np.arange(5), length, targets, (12, 10))
-    assert [part.tolist() for part in packed] == [[0, 1], [2, 3], [4]]
-
-
-def test_pass_beyond_a_limit_stands_alone() -> None:
-    packed = pack(np.arange(3), np.array([1, 99, 1]), np.array([1, 1, 1]), (10, 10))
-    assert [part.tolist() for part in packed] == [[0], [1], [2]]
+@pytest.mark.parametrize(
+    ("length", "targets", "limits", "wanted"),
+    [
+        ([4, 4, 4, 4, 9], [1, 1, 5, 1, 1], (12, 10), [[0, 1], [2, 3], [4]]),
+        # A pass beyond a limit stands alone.
+        ([1, 99, 1], [1, 1, 1], (10, 10), [[0], [1], [2]]),
+    ],
+)
+def test_batches_keep_to_both_limits(
+    length: list[int], targets: list[int], limits: tuple[int, int], wanted: list[list[int]]
+) -> None:
+    packed = pack(np.arange(len(length)), np.array(length), np.array(targets), limits)
+    assert [part.tolist() for part in packed] == wanted
 
 
 # Training batches

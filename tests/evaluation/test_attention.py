@@ -10,12 +10,6 @@ from lifelong.offline.evaluation.attention import (
     relation,
     sampled_users,
 )
-from lifelong.testing.datasets import tiny_dataset
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

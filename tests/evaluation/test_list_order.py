@@ -34,7 +34,6 @@ from lifelong.online.scoring import catalogue_view
 from lifelong.online.scoring.catalogue_view import top_items
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.testing.datasets import tiny_dataset
 
 START = 1_700_000_000
 BASKETS, CANDIDATES = 400, 30
@@ -45,11 +44,6 @@ ORDER = ListOrder(
         "category": (0.1, 0.2, 0.1, 0.0, 0.0, -0.3, 0.4, 0.0),
     },
 )
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def repeating(folder: Path) -> Dataset:

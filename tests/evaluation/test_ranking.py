@@ -22,15 +22,9 @@ from lifelong.offline.evaluation.results import RankingResult
 from lifelong.offline.models import build
 from lifelong.offline.reports.tables import ranking_table
 from lifelong.offline.training.trainer import train
-from lifelong.testing.datasets import tiny_dataset
 from tests.support.results import made_result
 
 CUTOFFS = (3, 10)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("tiny") / "data")
 
 
 def made_up(examples: Examples) -> np.ndarray:

@@ -25,6 +25,17 @@ def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
     return (1 - z) * h + z * candidate
 
 
+def rows_of(model: Model, batch: Batch, user: int, place: int) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
+    """A target's embeddings, field by field; those of its context; and those of each event before it, oldest first."""
+    table, inputs = {field: part.weight for field, part in model.embed.tables.items()}, model.inputs
+    events = [
+        [table[f][batch.history_BLF[user, t, k]] for k, f in enumerate(model.history_fields) if f in table]
+        for t in range(int(batch.position_BC[user, place]))
+    ]
+    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(inputs.item)]
+    return target, [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(inputs.context)], events
+
+
 def inputs_of(model: HistoryModel, lengths: Sequence[int] = LENGTHS, *, targets: int = 3, seed: int = 0, size: int = 9):
     """A window and a query of random numbers, whose vectors take gradients; targets at all kinds of positions."""
     batch = random_batch(list(lengths), targets=targets, size=size, inputs=model.inputs, seed=seed)

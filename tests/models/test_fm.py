@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from finding import assert_logits_agree
+from finding import assert_logits_agree, rows_of
 from torch import Tensor
 
 from lifelong.offline.data.batch import Batch
@@ -24,18 +24,10 @@ def make(seed: int = 0) -> Fm:
 
 def features(model: Fm, batch: Batch, user: int, place: int) -> list[tuple[float, Tensor, Tensor]]:
     """All (x, w, v): a row of a table holds w and v as target or context, then w and v in the bag."""
-    table = {field: part.weight for field, part in model.embed.tables.items()}
-    near = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
-    near += [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
-    count = int(batch.position_BC[user, place])
-    bag = [
-        table[f][batch.history_BLF[user, t, k]]
-        for t in range(count)
-        for k, f in enumerate([*INPUTS.item, *INPUTS.event])
-    ]
+    target, around, events = rows_of(model, batch, user, place)
     return [
-        *((1.0, row[0], row[1 : 1 + K]) for row in near),
-        *((1.0 / count, row[1 + K], row[2 + K :]) for row in bag),
+        *((1.0, row[0], row[1 : 1 + K]) for row in target + around),
+        *((1.0 / len(events), row[1 + K], row[2 + K :]) for event in events for row in event),
     ]
 
 

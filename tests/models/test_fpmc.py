@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from finding import assert_logits_agree
+from finding import assert_logits_agree, rows_of
 from torch import Tensor
 
 from lifelong.offline.data.batch import Batch
@@ -23,18 +23,14 @@ def make(seed: int = 0) -> Fpmc:
 
 def naive_logit(model: Fpmc, batch: Batch, user: int, place: int) -> Tensor:
     """Scores mu + b_i + v_i . mean of v'_l, each a sum over fields; a row holds b, then v, then v'."""
-    table = {field: part.weight for field, part in model.embed.tables.items()}
-    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
-    around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
+    target, around, events = rows_of(model, batch, user, place)
     logit = model.head.mean[0] + sum(row[0] for row in target) + sum(row[0] for row in around)
-    before = int(batch.position_BC[user, place]) - 1
-    if before < 0:
+    if not events:
         return logit
-    basket = [before]
+    basket = [len(events) - 1]
     while basket[0] > 0 and int(batch.history_BLF[user, basket[0], -1]) == 2:
         basket.insert(0, basket[0] - 1)
-    fields = list(enumerate([*INPUTS.item, *INPUTS.event]))
-    last = [table[f][batch.history_BLF[user, place, k]] for place in basket for k, f in fields]
+    last = [row for at in basket for row in events[at]]
     for k in range(K):
         logit = logit + sum(row[1 + k] for row in target) * sum(row[1 + K + k] for row in last) / len(basket)
     return logit

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from finding import assert_logits_agree
+from finding import assert_logits_agree, rows_of
 from torch import Tensor
 
 from lifelong.offline.data.batch import Batch
@@ -24,23 +24,18 @@ def make(seed: int = 0) -> FpmcUsers:
 
 def naive(model: FpmcUsers, batch: Batch, user: int, place: int) -> tuple[Tensor, Tensor]:
     """A target's logit, and the squares of what it uses; a row holds b, then q, v and v'."""
-    table = {field: part.weight for field, part in model.embed.tables.items()}
-    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
-    around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
-    before, own = int(batch.position_BC[user, place]) - 1, model.users.weight[batch.user_B[user]]
-    basket = [before]
+    target, around, events = rows_of(model, batch, user, place)
+    own, basket = model.users.weight[batch.user_B[user]], [len(events) - 1]
     while basket[0] > 0 and int(batch.history_BLF[user, basket[0], -1]) == 2:
         basket.insert(0, basket[0] - 1)
-    fields = list(enumerate([*INPUTS.item, *INPUTS.event]))
-    last = [table[f][batch.history_BLF[user, place, k]] / len(basket) for place in basket for k, f in fields]
+    last = [row / len(basket) for at in basket if events for row in events[at]]
     bias = sum(row[0] for row in target)
     logit = model.head.mean[0] + own[0] + bias + sum(row[0] for row in around)
     squares = own[0] ** 2 + bias**2
     for k in range(1, K + 1):
         q, v = sum(row[k] for row in target), sum(row[K + k] for row in target)
         logit = logit + own[k] * q
-        if before >= 0:
-            logit = logit + v * sum(row[2 * K + k] for row in last)
+        logit = logit + v * sum(row[2 * K + k] for row in last)
         squares = squares + own[k] ** 2 + q**2 + v**2
     return logit, squares
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finding import assert_logits_agree
+from finding import assert_logits_agree, rows_of
 from support.artifacts import tiny_artifact
 from torch import Tensor
 
@@ -28,16 +28,10 @@ def make(inputs: InputSpec = INPUTS, seed: int = 0) -> Lr:
 
 def naive_logit(model: Lr, batch: Batch, user: int, place: int) -> Tensor:
     """Scores b + sum of w + the mean bag's w' + the crosses of the category; a row holds w, then w'."""
-    table = {field: part.weight for field, part in model.embed.tables.items()}
-    count = int(batch.position_BC[user, place])
-    logit = model.head.constant[0]
-    for k, f in enumerate(INPUTS.item):
-        logit = logit + table[f][batch.target_BCF[user, place, k], 0]
-    for k, f in enumerate(INPUTS.context):
-        logit = logit + table[f][batch.context_BCF[user, place, k], 0]
-    for t in range(count):
-        for k, f in enumerate([*INPUTS.item, *INPUTS.event]):
-            logit = logit + table[f][batch.history_BLF[user, t, k], 1] / count
+    target, around, events = rows_of(model, batch, user, place)
+    count = len(events)
+    logit = model.head.constant[0] + sum(row[0] for row in target + around)
+    logit = logit + sum(row[1] / count for event in events for row in event)
     category = int(batch.target_BCF[user, place, 1])
     times = sum(int(batch.history_BLF[user, t, 1]) == category for t in range(count))
     if times and category != 1:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from finding import assert_logits_agree
+from finding import assert_logits_agree, rows_of
 from torch import Tensor
 
 from lifelong.offline.data.batch import Batch
@@ -23,9 +23,7 @@ def make(seed: int = 0) -> Mf:
 
 def naive(model: Mf, batch: Batch, user: int, place: int) -> tuple[Tensor, Tensor]:
     """A target's mu + b_u + b_i + q_i . p_u, and the squares of what it uses; a row holds b, then the factors."""
-    table = {field: part.weight for field, part in model.embed.tables.items()}
-    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
-    around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
+    target, around, _ = rows_of(model, batch, user, place)
     own = model.users.weight[batch.user_B[user]]
     bias = sum(row[0] for row in target)
     logit = model.head.mean[0] + own[0] + bias + sum(row[0] for row in around)

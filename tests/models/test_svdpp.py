@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from finding import assert_logits_agree
+from finding import assert_logits_agree, rows_of
 from torch import Tensor
 
 from lifelong.offline.data.batch import Batch
@@ -23,22 +23,15 @@ def make(seed: int = 0) -> Svdpp:
 
 def naive(model: Svdpp, batch: Batch, user: int, place: int) -> tuple[Tensor, Tensor]:
     """A target's mu + b_i + q_i . |N|^(-1/2) sum y_j, and squares; a row of a field holds b, then q, then y."""
-    table = {field: part.weight for field, part in model.embed.tables.items()}
-    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
-    around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
-    count = int(batch.position_BC[user, place])
-    events = [
-        [table[f][batch.history_BLF[user, t, k]] for k, f in enumerate([*INPUTS.item, *INPUTS.event])]
-        for t in range(count)
-    ]
+    target, around, events = rows_of(model, batch, user, place)
     logit = model.head.mean[0] + sum(row[0] for row in target) + sum(row[0] for row in around)
     for k in range(K):
         q = sum(row[1 + k] for row in target)
         y = sum(row[1 + K + k] for event in events for row in event)
-        logit = logit + q * y / math.sqrt(max(count, 1))
+        logit = logit + q * y / math.sqrt(max(len(events), 1))
     squares = sum(target)[: 1 + K].square().sum()
     for event in events:
-        squares = squares + sum(event)[-K:].square().sum() / count
+        squares = squares + sum(event)[-K:].square().sum() / len(events)
     return logit, squares
 
 

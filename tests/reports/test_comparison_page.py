@@ -24,11 +24,6 @@ def headings(path):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def page(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     curve = [{"examples": 1, "auc": 0.5}, {"examples": 2, "auc": 0.6}]

@@ -119,19 +119,12 @@ def test_models_side_by_side_have_every_part():
     assert second == pytest.approx([0.61, 0.62, 0.55, 0.5])
 
 
-def test_the_delays_table_names_delays_as_they_are_typed():
-    table = tables.delays_table(made_result())
-    assert [row[0] for row in table.rows] == ["0s", "1h"]
-
-
-def test_without_delays_or_calibrator_there_is_no_such_table():
+def test_delays_are_named_as_they_are_typed_and_calibration_has_two_rows_and_neither_is_there_unmeasured():
+    assert [row[0] for row in tables.delays_table(made_result()).rows] == ["0s", "1h"]
+    assert [row[0] for row in tables.calibration_table([made_result()]).rows] == ["HPMN, raw", "HPMN, calibrated"]
     plain = made_result().model_copy(update={"delays": [], "calibrated": None})
     assert tables.delays_table(plain) is None
     assert tables.calibration_table([plain]) is None
-
-
-def test_the_calibration_table_has_raw_and_calibrated_rows():
-    assert [row[0] for row in tables.calibration_table([made_result()]).rows] == ["HPMN, raw", "HPMN, calibrated"]
 
 
 def test_the_comparison_table_shows_differences_to_the_reference():

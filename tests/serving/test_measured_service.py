@@ -21,7 +21,7 @@ def test_a_service_says_what_runs_and_how_its_process_is(client):
     assert build.value == 1 and build.labels["artifact"] == client.app.state.service.artifact.id[:12]
     for name in ("process_resident_memory_bytes", "process_open_fds", "python_gc_collections"):
         assert families[name].samples[0].value >= 0
-    assert {sample.labels["queue"] for sample in families["lifelong_under_way_requests"].samples} == {"reads", "writes"}
+    assert {sample.labels["queue"] for sample in families["lifelong_waiting_requests"].samples} == {"reads", "writes"}
 
 
 def test_a_service_counts_the_mean_score_of_each_user_of_a_request_and_changes_of_its_artifacts(client):

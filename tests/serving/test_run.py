@@ -93,7 +93,6 @@ from pathlib import Path
 from lifelong.artifact.folder import Artifact
 from lifelong.online.serving import run
 from lifelong.online.serving.app import create_app
-from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.store.ram import InMemoryStore
 
 def make_app():
@@ -106,7 +105,7 @@ def stop(address):
 if sys.argv[2] == "one":
     run.run(create_app(Artifact.open(Path(sys.argv[1])), InMemoryStore()), host="127.0.0.1", port=0, ready=stop)
 else:
-    run.run_workers(make_app, ServiceSettings(), workers=2, host="127.0.0.1", port=0, ready=stop)
+    run.run_workers(make_app, workers=2, host="127.0.0.1", port=0, ready=stop)
 print("returned")
 """
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from support.processes import children, until, wait_until_gone
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.errors import MismatchError
 from lifelong.offline.training import trainer
+from lifelong.offline.training.callbacks import Callback
 from lifelong.offline.training.jobs import Pace, run_jobs
 from lifelong.offline.training.runs import Run
 
@@ -55,11 +57,24 @@ def test_other_threads_are_no_other_settings(dataset, tmp_path):
     assert run_jobs(dataset, [again]) == {}
 
 
+class Noting(Callback):
+    """Writes the number of validations next to the run, in whatever process it is called."""
+
+    def begun(self, run):
+        self.file, self.validations = run.folder.with_name("validations"), 0
+
+    def validated(self, point, *, best):
+        self.validations += 1
+        self.file.write_text(str(self.validations))
+
+
 @pytest.mark.slow
 def test_two_workers_give_the_same_scores_as_this_process_and_name_a_failure(dataset, tmp_path):
     models = {"dnn": {"embedding": 4}, "popularity": {}}
     alone = [job(tmp_path / "alone", model, **settings) for model, settings in models.items()]
-    beside = [job(tmp_path / "beside", model, **settings) for model, settings in models.items()]
+    beside = [
+        replace(job(tmp_path / "beside", model, **settings), callbacks=[Noting()]) for model, settings in models.items()
+    ]
     broken = job(tmp_path / "beside", "gru4rec", train=QUICK.model_copy(update={"device": "cuda"}))
     run_jobs(dataset, alone)
     said = []
@@ -69,6 +84,8 @@ def test_two_workers_give_the_same_scores_as_this_process_and_name_a_failure(dat
     assert any(line.startswith("dnn-seed0: finished") for line in said)
     for one, other in zip(alone, beside, strict=True):
         np.testing.assert_array_equal(one.logits, other.logits)
+    curve = beside[0].artifact.metrics["learning_curve"]
+    assert int((beside[0].folder / "validations").read_text()) == len(curve) > 2
 
 
 class Killed:

@@ -78,9 +78,9 @@ def same_numbers(one: Any, two: Any) -> bool:
     return all(torch.equal(mine[name], theirs[name]) for name in mine) and curves[0] == curves[1]
 
 
-def test_artifact_holds_the_best_weights_and_their_record(dataset: Dataset, tmp_path: Path) -> None:
+def test_an_artifact_holds_the_best_weights_and_says_what_was_done(dataset: Dataset, tmp_path: Path) -> None:
     artifact = run(dataset, tmp_path / "out")
-    record = artifact.metrics
+    record, size = artifact.metrics, len(dataset.examples("train"))
     best = max(record["learning_curve"], key=lambda point: point["auc"])
     assert record["best"] == best
     validation = dataset.examples("validation")
@@ -88,22 +88,16 @@ def test_artifact_holds_the_best_weights_and_their_record(dataset: Dataset, tmp_
     auc = metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
     assert auc == pytest.approx(best["auc"], abs=1e-6)
     assert record["validation"]["auc"] == pytest.approx(auc, abs=1e-6)
-
-
-def test_record_says_what_was_done(dataset: Dataset, tmp_path: Path) -> None:
-    record = run(dataset, tmp_path / "out").metrics
-    size = len(dataset.examples("train"))
-    assert record["examples_seen"] == 4 * size
-    assert record["epochs"] == 2.0
-    assert record["stopped_by"] == "examples"
+    assert (record["examples_seen"], record["epochs"], record["stopped_by"]) == (4 * size, 2.0, "examples")
     assert record["data_hash"] == dataset.manifest.data_hash
-    assert record["negatives"]["rule"] == "popularity"
+    assert (record["negatives"]["rule"], record["cut"]["targets"]) == ("popularity", size)
     assert (record["seed"], record["threads"], record["config"]["train"]["seed"]) == (3, 1, 3)
-    assert record["cut"]["targets"] == size
     assert {"open", "train", "validate", "calibrate"} <= record["seconds"].keys()
     assert {"python", "lifelong", "torch", "numpy"} <= record["versions"].keys()
     assert record["peak_memory"] > 0
     assert all(math.isfinite(point["train_loss"]) for point in record["learning_curve"])
+    # No checkpoint is left behind.
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -117,11 +111,6 @@ def test_record_says_where_the_time_went(dataset: Dataset, tmp_path: Path, threa
     seconds = record["seconds"]
     whole = sum(seconds[stage] for stage in ("wait", "train", "validate", "checkpoint"))
     assert inside <= seconds["train"] / whole + 0.01
-
-
-def test_no_checkpoint_is_left_behind(dataset: Dataset, tmp_path: Path) -> None:
-    run(dataset, tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_test_split_is_never_read(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,12 +143,6 @@ def test_interrupted_and_resumed_run_ends_with_the_same_numbers(
     resumed = run(dataset, tmp_path / "resumed", model=model, embeddings=embeddings, resume=True)
     assert same_numbers(straight, resumed)
     assert resumed.metrics["examples_seen"] == straight.metrics["examples_seen"]
-
-
-def test_signal_handler_is_put_back(dataset: Dataset, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    run(dataset, tmp_path / "out", max_epochs=1)
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_training(
@@ -278,11 +261,16 @@ def test_nan_loss_ends_the_run_with_advice(dataset: Dataset, tmp_path: Path) -> 
         run(dataset, tmp_path / "out", learning_rate=1e30, clip=0)
 
 
-def test_patience_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stopped_by", "validations", "settings"),
     # A learning rate so small that nothing ever becomes better.
-    record = run(dataset, tmp_path / "out", learning_rate=1e-30, patience=2, max_epochs=50).metrics
-    assert record["stopped_by"] == "patience"
-    assert len(record["learning_curve"]) == 3
+    [("patience", 3, {"learning_rate": 1e-30, "patience": 2}), ("time", 1, {"max_minutes": 1e-9})],
+)
+def test_patience_and_time_end_the_run(
+    dataset: Dataset, tmp_path: Path, stopped_by: str, validations: int, settings: dict[str, Any]
+) -> None:
+    record = run(dataset, tmp_path / "out", max_epochs=50, **settings).metrics
+    assert (record["stopped_by"], len(record["learning_curve"])) == (stopped_by, validations)
 
 
 def test_a_constant_has_the_log_loss_of_the_shares_of_positives(dataset: Dataset) -> None:
@@ -291,12 +279,6 @@ def test_a_constant_has_the_log_loss_of_the_shares_of_positives(dataset: Dataset
     logit = np.full((len(examples), 1), np.log(share / (1 - share)), np.float32)
     wanted = measure_tasks(logit, examples, dataset.schema.tasks)[dataset.schema.tasks[0]]["log_loss"]
     assert log_loss_of_shares(examples, dataset.schema.tasks, None) == pytest.approx(wanted, rel=1e-5)
-
-
-def test_time_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
-    record = run(dataset, tmp_path / "out", max_minutes=1e-9, max_epochs=50).metrics
-    assert record["stopped_by"] == "time"
-    assert len(record["learning_curve"]) == 1
 
 
 def test_selection_by_log_loss(dataset: Dataset, tmp_path: Path) -> None:
@@ -316,12 +298,13 @@ def test_missing_gpu_is_named(dataset: Dataset, tmp_path: Path) -> None:
         run(dataset, tmp_path / "out", device="cuda")
 
 
-def test_threads_and_random_state_are_put_back(dataset: Dataset, tmp_path: Path) -> None:
+def test_threads_random_state_and_signal_handler_are_put_back(dataset: Dataset, tmp_path: Path) -> None:
     torch.set_num_threads(2)
-    state = torch.get_rng_state()
+    state, handler = torch.get_rng_state(), signal.getsignal(signal.SIGINT)
     run(dataset, tmp_path / "out", max_epochs=1)
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.get_rng_state(), state)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_validation_subset_keeps_users_whole(dataset: Dataset) -> None:

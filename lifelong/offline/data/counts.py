@@ -157,6 +157,7 @@ class _Groups:
 
     def __init__(self, user_N: IntArray, value_N: IntArray, place_N: IntArray, time_N: IntArray) -> None:
         self.num_values = int(value_N.max(initial=0)) + 1
+        # Values are below `num_values`, so that (user, value) is one number and a stable sort keeps events in order.
         key_N = user_N * self.num_values + value_N
         order_N = np.argsort(key_N, kind="stable")
         key_N, self.place_N, self.time_N = key_N[order_N], place_N[order_N], time_N[order_N]
@@ -174,6 +175,7 @@ class _Groups:
         key_N = np.where(askable_N, query.user_N.astype(np.int64) * self.num_values + value_N, -1)
         group_N = np.searchsorted(self.key_G, key_N)
         known_N = (group_N < len(self.key_G)) & askable_N
+        # A search gives the place where a key would be; whether it is there has to be looked up.
         known_N[known_N] = self.key_G[group_N[known_N]] == key_N[known_N]
         user_query = _Query(query.user_N[known_N], query.position_N[known_N], query.time_N[known_N])
         found = self._of_known(user_query, group_N[known_N], timed=timed)

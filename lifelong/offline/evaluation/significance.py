@@ -70,6 +70,7 @@ class Resampler:
         self._positive, self._negative = place[positive], place[~positive]
         self._below = np.searchsorted(score[~positive], score[positive], side="left")
         self._not_above = np.searchsorted(score[~positive], score[positive], side="right")
+        # Without ties one look-up a positive is enough, and this is the innermost loop of the bootstrap.
         self._ties = bool(np.any(self._below != self._not_above))
 
     def _sum_users(self, sample: Sample) -> None:

@@ -354,6 +354,7 @@ class Tally(CountingModel[Any]):
         for place, (field, name) in enumerate(self.embed.factor_names.items()):
             table, number_BX = self.embed.factors[field], number[..., place]
             if self.training and self._grouped and user_B is not None:
+                # The factors of all groups lie in one table, group after group, each as long as the common one.
                 number_BX = number_BX + len(table) * group_of(user_B).unsqueeze(-1)
                 table = self.get_buffer(f"apart_{name}")
             parts.append(embedding(number_BX, table))

@@ -144,6 +144,7 @@ class FieldEmbedding(nn.Module):
             return table
         group = group_of(user).view(*user.shape, *[1] * (number.dim() - user.dim()))
         size = self.tables[field].num_embeddings
+        # The differences of all groups lie in one table, group after group, each with a row for every number.
         more = embedding(number + size * group, self.get_buffer(self._difference_names[field]))
         return table + pad(more.to(table), (0, table.shape[-1] - more.shape[-1]))
 

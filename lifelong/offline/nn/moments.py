@@ -52,6 +52,7 @@ def moments_of(position_BC: Tensor, context_BCF: Tensor, mask_BC: Tensor) -> Mom
     # Users come one after another, so that a moment's rank is how many moments there are from its user's first one on.
     rank_X = torch.arange(len(user_X), device=user_X.device) - (count_B.cumsum(0) - count_B)[user_X]
     most = max(1, int(count_B.max()))
+    # Users have different numbers of moments: rows are padded to the largest, so moment X is at user * most + rank.
     position_BM = position_BC.new_zeros(len(mask_BC), most)
     position_BM[user_X, rank_X] = position_N[new_N]
     return Moments(real_N, new_N.cumsum(0) - 1, real_N[new_N], position_BM, user_X * most + rank_X)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lifelong.errors import UsageError
 from lifelong.offline.training.checkpoint import CurvePoint
 
 
@@ -49,6 +50,25 @@ class Callback:
         """The run has ended, with its metrics on validation; None if it failed or was interrupted."""
 
 
+AnyCallbacks = Callback | Sequence[Callback]
+
+
+def as_callbacks(callbacks: AnyCallbacks) -> tuple[Callback, ...]:
+    """One callback or several, as a tuple.
+
+    Raises:
+        UsageError: one is something else.
+    """
+    given = (callbacks,) if isinstance(callbacks, Callback) else callbacks
+    if not isinstance(given, list | tuple) or not all(isinstance(callback, Callback) for callback in given):
+        raise UsageError(
+            f"callbacks = {callbacks!r}",
+            expected="objects of subclasses of lifelong.Callback",
+            fix="callbacks=Watch(), where Watch is a subclass of lifelong.Callback",
+        )
+    return tuple(given)
+
+
 class Callbacks(Callback):
     """Several callbacks as one; those that have begun hear of the end once, however it comes."""
 
@@ -57,19 +77,19 @@ class Callbacks(Callback):
 
     def begun(self, run: RunInfo) -> None:
         """A run begins."""
-        for one in self._callbacks:
-            self._open.append(one)
-            one.begun(run)
+        for callback in self._callbacks:
+            self._open.append(callback)
+            callback.begun(run)
 
     def stepped(self, examples: int, speed: float, loss: float) -> None:
         """A batch was trained on."""
-        for one in self._callbacks:
-            one.stepped(examples, speed, loss)
+        for callback in self._callbacks:
+            callback.stepped(examples, speed, loss)
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
         """A validation."""
-        for one in self._callbacks:
-            one.validated(point, best=best)
+        for callback in self._callbacks:
+            callback.validated(point, best=best)
 
     def ended(self, measured: Mapping[str, float] | None) -> None:
         """The run has ended."""

@@ -128,6 +128,7 @@ def _apart(
                 reason = "its process was killed; often memory is short: fewer jobs at the same time need less"
         return job.name, time.monotonic() - started, reason
 
+    # The threads only wait, each for one process at a time, and so bound how many there are.
     with ThreadPoolExecutor(workers) as pool:
         try:
             for end in as_completed([pool.submit(do, job) for job in jobs]):
@@ -135,6 +136,7 @@ def _apart(
         except (KeyboardInterrupt, GeneratorExit):
             say("stopping; every training saves its state first")
             pool.shutdown(wait=False, cancel_futures=True)
+            # Asked and not killed: each saves its state, and leaving the pool waits for that.
             for process in multiprocessing.active_children():
                 os.kill(process.pid or 0, signal.SIGINT)
             raise

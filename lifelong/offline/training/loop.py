@@ -169,6 +169,7 @@ class Loop:
             if self._due() or self._at_limit():
                 self._validate()
                 self._save()
+            # Several processes hear of an interrupt with the gradients alone, so that all stop after the same step.
             if asked or (not self.processes.several and interrupted()):
                 self._save()
                 raise KeyboardInterrupt(

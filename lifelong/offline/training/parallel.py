@@ -89,6 +89,7 @@ class ParallelGradients:
         start = time.perf_counter()
         results = list(self._pool.map(self._part, parts, shares))
         self.passes.add(time.perf_counter() - start, [spent for _, _, spent in results])
+        # In the order of the parts, not of their ends: sums of floats depend on it, and runs are to be repeatable.
         for parameter, gradients in zip(
             self._parameters, zip(*(found for found, _, _ in results), strict=True), strict=True
         ):

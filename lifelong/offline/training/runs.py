@@ -52,7 +52,7 @@ class Run:
         model: name.
         config: settings of the training, its seed among them.
         resamples: of the users, for its own intervals.
-        callbacks: called during the training; see `lifelong.offline.training.trackers`.
+        callbacks: called during the training.
         max_minutes: limit of the training, where its settings have no lower one.
     """
 
@@ -60,7 +60,7 @@ class Run:
     model: str
     config: RunConfig = field(default_factory=RunConfig)
     resamples: int = RESAMPLES
-    callbacks: Sequence[Callback | str] = field(default=(), compare=False)
+    callbacks: Sequence[Callback] = field(default=(), compare=False)
     max_minutes: float | None = None
 
     @property
@@ -185,9 +185,9 @@ class Run:
 
 def lasting(config: RunConfig) -> dict[str, Any]:
     """The settings that the numbers of a run depend on, as JSON writes them."""
-    kept = config.model_dump(mode="json")
-    kept["train"] = {name: value for name, value in kept["train"].items() if name not in FREE}
-    return kept
+    settings = config.model_dump(mode="json")
+    settings["train"] = {name: value for name, value in settings["train"].items() if name not in FREE}
+    return settings
 
 
 def gather(runs: Sequence[Run], dataset: Dataset) -> Runs:

@@ -52,7 +52,7 @@ class Study:
         workers: trainings at the same time.
         threads: of all of them together.
         notes: what has been left out already, and why.
-        callbacks: called in each training, in the process that trains; see `lifelong.offline.training.trackers`.
+        callbacks: called in each training, in the process that trains.
     """
 
     configs: Mapping[str, RunConfig]
@@ -66,7 +66,7 @@ class Study:
     workers: int = 1
     threads: int | None = None
     notes: Sequence[str] = ()
-    callbacks: Sequence[Callback | str] = ()
+    callbacks: Sequence[Callback] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +145,11 @@ def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConf
 def _runs(
     study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None
 ) -> list[Run]:
-    found = []
+    runs = []
     for seed in study.seeds:
         folder = out / "runs" / f"{model}-seed{seed}{suffix}"
-        found.append(Run(folder, model, config.with_train(seed=seed), study.resamples, study.callbacks, minutes))
-    return found
+        runs.append(Run(folder, model, config.with_train(seed=seed), study.resamples, study.callbacks, minutes))
+    return runs
 
 
 @dataclass(frozen=True, slots=True)

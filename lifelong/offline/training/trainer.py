@@ -46,7 +46,6 @@ from lifelong.offline.training.display import Display, say_to
 from lifelong.offline.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
 from lifelong.offline.training.settings import build_model, initialised, with_recipe
 from lifelong.offline.training.start import Start
-from lifelong.offline.training.trackers import checked_callbacks, made
 
 
 class ElsewhereError(ArtifactError):
@@ -63,7 +62,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool | Callable[[str], None] = True,
-    callbacks: Sequence[Callback | str] = (),
+    callbacks: Sequence[Callback] = (),
     name: str | None = None,
 ) -> Artifact:
     """`lifelong.train`, for an opened dataset and with all settings in one object.
@@ -93,7 +92,7 @@ def train(
         raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
     config = with_recipe(config, model, dataset)
     run = _Run(dataset, model, out, config, begin, progress=progress)
-    listeners = Callbacks(made(checked_callbacks(callbacks)) if launch().first else ())
+    listeners = Callbacks(callbacks if launch().first else ())
     with torch_threads(config.train.threads), torch.random.fork_rng(), listeners:
         torch.manual_seed(config.train.seed)
         built = build_model(dataset, model, config.model)

@@ -41,7 +41,6 @@ from lifelong.offline.training.runs import lasting
 from lifelong.offline.training.settings import build_model, initialised, with_recipe
 from lifelong.offline.training.space import Range, apply, defaults, space_of
 from lifelong.offline.training.study import equal_budget
-from lifelong.offline.training.trackers import made
 from lifelong.offline.training.tuned import Trial, Tuned
 
 VALIDATIONS = 8
@@ -64,7 +63,7 @@ class Search:
         seed: of the search; trainings use `train.seed`.
         fixed: settings, as `train.x` or `model.x`, that are not searched.
         command: kept in the record.
-        callbacks: called in each trial; see `lifelong.offline.training.trackers`.
+        callbacks: called in each trial.
     """
 
     model: str
@@ -73,7 +72,7 @@ class Search:
     seed: int = 0
     fixed: Collection[str] = ()
     command: str | None = None
-    callbacks: Sequence[Callback | str] = ()
+    callbacks: Sequence[Callback] = ()
 
 
 def tune(
@@ -199,7 +198,7 @@ class _Tuner:
         values = {name: of.draw(trial, name) for name, of in self._space.items()}
         trial.set_user_attr("settings", values)
         started, outcome = time.monotonic(), "given up"
-        listeners = Callbacks(made(self._search.callbacks))
+        listeners = Callbacks(self._search.callbacks)
         folder = self._out.with_name(f"{self._out.stem}-trial{len(ended_trials(self._study)) + 1}")
         try:
             with listeners:

@@ -100,9 +100,9 @@ async def delete_artifact(artifact: Name, takeovers: Asked) -> ArtifactStates:
 async def get_user(user: User, service: Served) -> Response:
     """Her memory of each artifact, number by number, her event log, her event ids, and her logged impressions."""
 
-    def text(found: dict[str, Any]) -> bytes:
-        lists = {name: encoded_list(found[name]) for name in ("events", "impressions")}
-        return msgspec.json.encode({**found, **lists})
+    def text(export: dict[str, Any]) -> bytes:
+        lists = {name: encoded_list(export[name]) for name in ("events", "impressions")}
+        return msgspec.json.encode({**export, **lists})
 
     return in_pieces(await service.export(user, text))
 

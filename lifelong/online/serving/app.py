@@ -1,6 +1,6 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed -> Measure -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
+request -> Measure -> HostGate -> KeyGate -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes
 (-> FastAPI) -> route -> Service -> threads -> store
 """
 
@@ -29,7 +29,6 @@ from lifelong.online.serving.keys import GivenKeys, KeyRing
 from lifelong.online.serving.middleware import AddressGate, BodyLimit, Deadline, HostGate, KeyGate, Measure
 from lifelong.online.serving.pages import Report, pages
 from lifelong.online.serving.routes import api, busy, operations
-from lifelong.online.serving.rush import Rush, Shed
 from lifelong.online.serving.service import Service
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.serving.sweeper import Sweeper
@@ -97,8 +96,6 @@ def create_app(
     _guard(app, settings, api_keys)
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
     app.add_middleware(Measure, metrics=service.metrics, users=settings.log_users)
-    app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
-    app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=api_keys is not None)
     return app
 
@@ -160,15 +157,14 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run what works next to the service; at the end the last one that was started ends first."""
     with contextlib.ExitStack() as running:
         running.callback(app.state.service.close)
         for keeper in app.state.keepers:
             keeper.start()
             running.callback(keeper.close)
-        # The server gives this to its connections.
-        yield {"rush": app.state.rush, "metrics": app.state.service.metrics}
+        yield
         if app.state.service.writer is not None:
             # What ends now waits for it.
             app.state.service.writer.end_soon()

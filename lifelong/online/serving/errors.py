@@ -47,18 +47,6 @@ class ForbiddenError(RequestError):
     """The API key does not have the scope of what was asked for."""
 
 
-class BadHttpError(RequestError):
-    """What came is not HTTP."""
-
-
-class HeadTimeoutError(RequestError):
-    """The head of a request was not complete in time."""
-
-
-class HeadTooLargeError(RequestError):
-    """The head of a request is larger than the service accepts."""
-
-
 class OverloadedError(LifelongError):
     """More is asked of the service than it can do; nothing of the request was kept."""
 
@@ -68,9 +56,6 @@ class DeadlineError(LifelongError):
 
 
 _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
-    (BadHttpError, 400),
-    (HeadTimeoutError, 408),
-    (HeadTooLargeError, 431),
     (OverloadedError, 503),
     (NotFoundError, 404),
     (RefusedError, 409),

@@ -1,4 +1,4 @@
-"""What a service says of itself when it is asked: what runs, its connections, queues and store."""
+"""What a service says of itself when it is asked: what runs, its queues and store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lifelong.version import __version__
 
 
 class ServiceCollector(Collector):
-    """Figures that are read when they are asked for: build, connections, queues, store.
+    """Figures that are read when they are asked for: build, queues, store.
 
     Args:
         service: the one that they are of.
@@ -44,10 +44,8 @@ class ServiceCollector(Collector):
         epoch = service.updater.artifacts.epoch
         yield GaugeMetricFamily("lifelong_artifact_list_epoch", "Changes of the store's list of artifacts", value=epoch)
         queues = [(["reads"], service.reads), (["writes"], service.writes)]
-        waiting, under_way = ([(of, len(one)) for of, one in queues], [(of, one.pace.under_way) for of, one in queues])
+        waiting = [(labels, len(queue)) for labels, queue in queues]
         yield _gauge("lifelong_waiting_requests", "Requests that wait for a thread", ["queue"], waiting)
-        yield _gauge("lifelong_under_way_requests", "Requests that came and are not answered", ["queue"], under_way)
-        yield from self._of_connections()
         yield from self._of_background()
         # Where a server keeps the memories, its own metrics say this; a store of your own need not.
         for name, value in getattr(service.store, "figures", dict)().items():
@@ -64,14 +62,6 @@ class ServiceCollector(Collector):
         with contextlib.suppress(StoreError):
             unbuilt = self._takeovers.unbuilt()
             yield GaugeMetricFamily("lifelong_building", "Artifacts whose memories are not complete", value=unbuilt)
-
-    def _of_connections(self) -> Iterator[Metric]:
-        open_ = self._service.metrics.connections
-        refused, expired = (0, 0) if open_ is None else (open_.refused, open_.expired)
-        number = 0 if open_ is None else len(open_)
-        yield GaugeMetricFamily("lifelong_connections", "Open connections of clients", value=number)
-        yield CounterMetricFamily("lifelong_refused_connections", "Connections cut or refused: too many", value=refused)
-        yield CounterMetricFamily("lifelong_expired_connections", "Connections that took too long", value=expired)
 
 
 def _gauge(name: str, text: str, labels: Iterable[str], samples: Iterable[tuple[list[str], float]]) -> Metric:

@@ -89,6 +89,7 @@ class WriteHealth:
 
     def _prove(self) -> None:
         """Write a mark, unless another thread does it."""
+        # A disk that hangs holds one thread here, and not one for each request that asks.
         if not self._checking.acquire(blocking=False):
             return
         try:
@@ -106,4 +107,5 @@ class WriteHealth:
         if self._failure is not None:
             # Logged once, and once more when it is over.
             raise self._failure
+        # Until `failed` wakes it.
         return 3600.0

@@ -1,7 +1,7 @@
 """Numbers for Prometheus, in registries for each app, so that a process can run several apps.
 
-    counters, histograms --several processes: added up by prometheus_client-------.
-    figures: queues, connections, store, RAM --several: those of each, by `pid`---`--> /metrics
+    counters, histograms --several processes: added up by prometheus_client--.
+    figures: queues, store, RAM --several: those of each, by `pid`-----`--> /metrics
 
 Several processes on one address share a folder, which `PROMETHEUS_MULTIPROC_DIR` names: whichever answers `/metrics`
 speaks for all of them. What a process says of itself cannot be added up, so each writes it down once a second.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -24,9 +24,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from lifelong.online.background import Background
-
-if TYPE_CHECKING:
-    from lifelong.online.serving.connections import Connections
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Variable of the environment that names the folder of several processes; it must be set before any is started."""
@@ -85,8 +82,6 @@ class Metrics:
         self.built: Counter = counter(
             "lifelong_build_users", "Users looked at by builds of another artifact's memories"
         )
-        self.connections: Connections | None = None
-        """Those of the server, where it is ours."""
         ProcessCollector(registry=self._figures)
         GCCollector(registry=self._figures)
         folder = os.environ.get(SHARED)
@@ -154,7 +149,7 @@ class Together(CollectorRegistry):
 
     def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
         """Pid of each other process that runs -> labels of one of its figures, as it last wrote them down."""
-        found: dict[int, dict[str, str]] = {}
+        labels_of: dict[int, dict[str, str]] = {}
         for file in self.folder.glob("figures-*.json"):
             pid = int(file.stem.partition("-")[2])
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -162,8 +157,8 @@ class Together(CollectorRegistry):
                 if pid != os.getpid() and time.time() - file.stat().st_mtime < _HUNG:
                     os.kill(pid, 0)
                     families = json.loads(file.read_bytes())
-                    found[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
-        return found
+                    labels_of[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
+        return labels_of
 
     def close(self) -> None:
         """End it."""
@@ -172,13 +167,13 @@ class Together(CollectorRegistry):
 
     def families(self) -> Iterator[Metric]:
         """The figures of each process, with its `pid`."""
-        found: dict[str, Metric] = {}
+        metrics: dict[str, Metric] = {}
         for pid, families in self._of_each():
             for name, text, kind, samples in families:
-                family = found.setdefault(name, Metric(name, text, kind))
+                family = metrics.setdefault(name, Metric(name, text, kind))
                 for sample, labels, value in samples:
                     family.add_sample(sample, {**labels, "pid": pid}, value)
-        yield from found.values()
+        yield from metrics.values()
 
     @property
     def _file(self) -> Path:
@@ -217,6 +212,11 @@ class _Each(Collector):
 def _plain(families: Iterable[Metric]) -> list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]:
     """Families as JSON can hold them."""
     return [
-        (one.name, one.documentation, one.type, [(of.name, dict(of.labels), of.value) for of in one.samples])
-        for one in families
+        (
+            metric.name,
+            metric.documentation,
+            metric.type,
+            [(of.name, dict(of.labels), of.value) for of in metric.samples],
+        )
+        for metric in families
     ]

@@ -144,9 +144,9 @@ class HostGate:
         return name in self._hosts or name.endswith(".localhost") or _is_address(name)
 
     def _same_site(self, origin: str, hosts: Sequence[str]) -> bool:
-        place = origin.partition("://")[2].lower()
+        own = origin.partition("://")[2].lower()
         # Behind a proxy the service may be called by another name than the page's.
-        return place in (host.lower() for host in hosts) or _name(place) in (self._hosts or set()) - {"localhost"}
+        return own in (host.lower() for host in hosts) or _name(own) in (self._hosts or set()) - {"localhost"}
 
 
 def _name(host: str) -> str:
@@ -228,6 +228,7 @@ class Deadline:
             await self.app(scope, receive, send)
             return
         try:
+            # A client that sends its body slowly, or a store that does not answer, would hold the request for ever.
             async with asyncio.timeout(self.seconds) as limit:
 
                 async def noted(message: Message) -> None:
@@ -308,6 +309,7 @@ class BodyLimit:
         return f"at most {self.limit:,} bytes"
 
     async def _drain(self, receive: Receive, last: Message | None = None) -> None:
+        # Not for ever: the rest of a longer body the server discards.
         left = self.limit * _DRAINED
         while left > 0 and (last is None or (last["type"] == "http.request" and last.get("more_body"))):
             last = await receive()

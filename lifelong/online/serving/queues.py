@@ -1,7 +1,7 @@
 """Work that waits for a thread, bounded in number and in time; requests that wait are answered together.
 
-    request --admitted?--> waits --not too long?--> thread
-              |                    `--> 503: it would be computed for nobody
+    request --room?--> waits --before its deadline?--> thread
+              |                `--> 503: it would be computed for nobody
               `--> 503 at once
 
     events of many requests --all that wait--> one fold, one commit, one wait for the disk --> an outcome for each
@@ -25,15 +25,8 @@ from typing import Any, Generic, TypeVar
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.serving.errors import OverloadedError
-from lifelong.online.serving.rush import Pace, overloaded
 from lifelong.online.serving.writer import ParsedEvents, Rows
 
-FEW = 8
-"""With fewer works that wait, none has waited too long: then the machine is slow, and the service has not too many."""
-UNDER_WAY = 32
-"""The same of those that are under way, waiting or not."""
-FEW_EVENTS = 1_000
-"""The same for events: one commit takes them all."""
 _TURN, _LEAST = 0.1, 200
 """Seconds that one commit of several requests should take, and events that it takes in any case."""
 _TOGETHER = 1_024
@@ -50,7 +43,7 @@ class Queue:
         threads: how many.
         name: of the threads, after "lifelong-".
         most: works that may wait.
-        patience: seconds that a work may wait, where enough wait (`crowded`).
+        patience: seconds that a work may wait.
         on_shed: called for each that is refused.
         now: a clock, in seconds.
     """
@@ -74,44 +67,18 @@ class Queue:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lifelong-{name}")
         # When each of those that wait came; threads take them from the left.
         self._came: deque[float] = deque()
-        # Half of the time is for what becomes of it later: other work continues meanwhile.
-        self.pace: Pace = Pace(patience / 2, self._few, now)
 
     def __len__(self) -> int:
         """How many wait."""
         return len(self._came)
 
-    @property
-    def full(self) -> bool:
-        """Whether a further work would be refused."""
-        came = self._came
-        if not came:
-            return False
-        try:
-            return len(came) >= self.most or self._late(came[0])
-        except IndexError:
-            # Another thread has taken the last one.
-            return False
-
-    @property
-    def crowded(self) -> bool:
-        """Whether so much waits that a long wait means too much work, and not a slow machine."""
-        return len(self._came) >= FEW
-
-    def _few(self) -> float:
-        """Requests under way that are never too many."""
-        return UNDER_WAY
-
-    def _late(self, came: float) -> bool:
-        return self._now() - came > self.patience and self.crowded
-
     def admit(self) -> None:
-        """Refuse work if there is too much.
+        """Refuse work if too much waits: without this bound all would be answered, too late.
 
         Raises:
-            OverloadedError: there is.
+            OverloadedError: too much waits.
         """
-        if self.full:
+        if len(self) >= self.most:
             raise self._shed(f"{len(self):,} requests wait before this one")
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -125,16 +92,15 @@ class Queue:
         self._came.append(came)
 
         def begin() -> T:
-            try:
-                self._check(came)
-            finally:
-                # Not the first one: that may be a request which the event loop answers itself.
-                self._leave(came)
+            # Not the first one: that may be a request which the event loop answers itself.
+            self._leave(came)
+            self._check(came)
             return work()
 
         future = self._pool.submit(begin)
         future.add_done_callback(lambda done: self._leave(came) if done.cancelled() else None)
         try:
+            # The event loop answers others until a thread is done with it.
             return await asyncio.wrap_future(future)
         finally:
             # An error knows this frame: if the frame knew the error, too, both would stay, with all that was read.
@@ -146,6 +112,7 @@ class Queue:
 
     def close(self) -> None:
         """Finish what was accepted."""
+        # What waits has been accepted: its clients are still there.
         self._pool.shutdown(wait=True)
 
     def _leave(self, came: float) -> None:
@@ -154,13 +121,17 @@ class Queue:
             self._came.remove(came)
 
     def _check(self, came: float) -> None:
-        if self._late(came):
-            waited = self._now() - came
+        """Refuse what has waited past its deadline: whoever asked has given up, and others wait for the thread."""
+        if (waited := self._now() - came) > self.patience:
             raise self._shed(f"the request has waited for {waited:.2g} seconds, and was not begun")
 
-    def _shed(self, found: str) -> OverloadedError:
+    def _shed(self, reason: str) -> OverloadedError:
         self.on_shed()
-        return overloaded(found)
+        return OverloadedError(
+            f"the service is overloaded: {reason}",
+            expected="fewer requests at the same time",
+            fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
+        )
 
 
 @dataclass(slots=True)
@@ -227,10 +198,11 @@ class Reads(Queue, Generic[Q, A]):
             return
         self._on_call(len(taken))
         try:
-            found: Sequence[A | None] = self._answer([asked.request for asked in taken])
+            answers: Sequence[A | None] = self._answer([asked.request for asked in taken])
         except Exception:
-            found = [None] * len(taken)
-        for asked, answer in zip(taken, found, strict=True):
+            answers = [None] * len(taken)
+        for asked, answer in zip(taken, answers, strict=True):
+            # Who has hung up meanwhile has cancelled it.
             if not asked.answer.done():
                 asked.answer.set_result(answer)
 
@@ -289,22 +261,7 @@ class Writes(Queue):
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
         self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
         self._batches: deque[_Batch] = deque()
-        self._event_seconds, self._request_events = 0.0, 1.0
-        # Events that came, and that were taken: each is counted by one thread alone.
-        self._events_in = self._events_out = 0
-
-    @property
-    def crowded(self) -> bool:
-        """Whether so much waits that a long wait means too much work, and not a slow machine."""
-        # One alone is not too much, however many events it has.
-        if len(self._came) < 2:
-            return False
-        # Many small requests are one commit; what is no event is a commit of its own.
-        others = len(self._came) - len(self._batches)
-        return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
-
-    def _few(self) -> float:
-        return max(UNDER_WAY, FEW_EVENTS / self._request_events)
+        self._event_seconds = 0.0
 
     async def fold(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold the events of a request in; the answer comes when they are on the disk.
@@ -321,10 +278,9 @@ class Writes(Queue):
         batch = _Batch(rows, self._now())
         self._came.append(batch.came)
         self._batches.append(batch)
-        self._events_in += len(rows)
-        self._request_events += (len(rows) - self._request_events) / UNDER_WAY
         # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
         self._pool.submit(self._fold_waiting)
+        # Not before the commit that holds them: after a 200 the events are on the disk.
         return await asyncio.wrap_future(batch.outcome)
 
     def _fold_waiting(self) -> None:
@@ -336,13 +292,13 @@ class Writes(Queue):
         parts = [batch.rows for batch in taken]
         events = sum(batch.size for batch in taken)
         try:
-            found: Sequence[Applied | Exception] = self._fold_parts(parts)
+            outcomes: Sequence[Applied | Exception] = self._fold_parts(parts)
         except Exception as error:
-            found = [error] * len(taken)
+            outcomes = [error] * len(taken)
         seconds = time.perf_counter() - started
         self._event_seconds += (seconds / events - self._event_seconds) * min(1.0, events / _LEAST)
         self._on_commit(len(taken), seconds)
-        for batch, outcome in zip(taken, found, strict=True):
+        for batch, outcome in zip(taken, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 batch.outcome.set_exception(outcome)
             else:
@@ -355,6 +311,7 @@ class Writes(Queue):
     def _take(self) -> list[_Batch]:
         taken, events = list[_Batch](), 0
         most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
+        # In the order in which they came, since a user's events may be in several.
         while self._batches and (not taken or events + self._batches[0].size <= most):
             batch = self._batches[0]
             if batch.outcome.set_running_or_notify_cancel():
@@ -367,5 +324,4 @@ class Writes(Queue):
                     events += batch.size
             self._batches.popleft()
             self._leave(batch.came)
-            self._events_out += batch.size
         return taken

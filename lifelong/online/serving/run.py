@@ -28,8 +28,6 @@ from lifelong.online.store.descriptors import raise_descriptor_limit
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from lifelong.online.serving.settings import ServiceSettings
-
 ANSWER_SECONDS = 30
 """Seconds without an answer after which a worker is taken for hung and replaced; it gives none until it has started."""
 SWITCH_SECONDS = 0.001
@@ -58,7 +56,7 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
     """
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
     _favour_requests()
-    server = uvicorn.Server(_config(app, app.state.service.settings))
+    server = uvicorn.Server(_config(app))
 
     def stop() -> None:
         server.should_exit = True
@@ -71,7 +69,6 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
 
 def run_workers(
     make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]],
-    settings: ServiceSettings,
     *,
     workers: int,
     host: str,
@@ -84,7 +81,6 @@ def run_workers(
 
     Args:
         make_app: called in each process; can be pickled. What it opens is closed when the process ends.
-        settings: limits of its connections.
         workers: how many.
         host: address to listen on.
         port: 0 takes a free one.
@@ -95,7 +91,7 @@ def run_workers(
     """
     supervisors: Any = require("uvicorn.supervisors", extra="serve", purpose="serving")
     factory = {"factory": True, "workers": workers, "timeout_worker_healthcheck": ANSWER_SECONDS}
-    config = _config(partial(_worker_app, make_app), settings, **factory)
+    config = _config(partial(_worker_app, make_app), **factory)
     # At the level of a worker's log it would not say that one died.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
     with listen(host, port, patience=PORT_SECONDS) as listening, _shared_metrics(), signals_end_here():
@@ -177,6 +173,7 @@ def held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
+        # Whoever holds it alone would remove it, so who is second does not wait but leaves it.
         fcntl.flock(handle, how | fcntl.LOCK_NB)
         yield
     finally:
@@ -221,28 +218,22 @@ def _favour_requests() -> None:
     gc.freeze()
 
 
-def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **options: Any) -> Any:
+def _config(app: FastAPI | Callable[[], FastAPI], **options: Any) -> Any:
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
-    require("httptools", extra="serve", purpose="serving")
-    from lifelong.online.serving.connections import Connection, Connections
-
-    descriptors = raise_descriptor_limit()
-    connections = Connections(
-        most=min(settings.max_connections, descriptors // 2),
-        head_bytes=settings.max_head,
-        head_seconds=settings.head_timeout,
-        # The app itself answers 504 before.
-        body_seconds=settings.timeout + 1,
-    )
-    options |= {"http": partial(Connection, connections=connections), "ws": "none"}
-    # All that wait are accepted at once, before one is refused: they must not take what is left for the store.
-    options["backlog"] = min(BACKLOG, max(1, descriptors // 8))
+    require("zttp", extra="serve", purpose="serving")
+    # Each client takes a descriptor, as each file of the store does.
+    raise_descriptor_limit()
     if logging.getLogger().handlers:
         # uvicorn's lines go where all others go.
         options["log_config"] = None
     return uvicorn.Config(
         app,
-        log_level="warning",
+        # Of uvicorn's parsers the one that bounds heads and ignores Upgrade at no cost in time.
+        http="zttp",
+        ws="none",
+        backlog=BACKLOG,
+        # Below are lines for what any client may send as often as it likes.
+        log_level="error",
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=STOP_SECONDS,
@@ -261,11 +252,11 @@ def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, lambda *_: then()) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, lambda *_: then()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -290,6 +281,7 @@ def listen(host: str, port: int, *, patience: float = 0.0) -> socket.socket:
             return _listening(host, port)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                # Workers of a killed service end a moment after it, and leave the port then.
                 time.sleep(0.05)
                 continue
             raise UsageError(

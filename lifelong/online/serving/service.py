@@ -38,8 +38,7 @@ from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.serving.errors import NotFoundError, TooLargeError
 from lifelong.online.serving.health import WriteHealth, check_clock
 from lifelong.online.serving.metrics import Metrics
-from lifelong.online.serving.queues import Queue, Reads, Writes
-from lifelong.online.serving.rush import Pace
+from lifelong.online.serving.queues import Reads, Writes
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.serving.views import Views
 from lifelong.online.serving.writer import ParsedEvents, Rows, Writer
@@ -249,20 +248,6 @@ class Service:
             raise StoreUnavailableError(
                 f"the store has not answered within {READY_SECONDS:g} seconds", fix="check its disk or its server"
             ) from error
-
-    def full(self, path: str) -> bool:
-        """Whether a request to an address is refused before it is read, since too many wait."""
-        queue = self._queue_of(path)
-        if full := queue.full or queue.pace.full:
-            queue.on_shed()
-        return full
-
-    def pace_of(self, path: str) -> Pace:
-        """Where requests to an address are counted that are under way."""
-        return self._queue_of(path).pace
-
-    def _queue_of(self, path: str) -> Queue:
-        return self.writes if path in ("/v1/events", "/v1/items") else self.reads
 
     def give(self, writer: MemoryWriter) -> None:
         """Take an artifact that is open already, so that no write waits for it when the store's list names it."""

@@ -26,7 +26,7 @@ class ServiceSettings(Record):
     """What the service allows and how it runs."""
 
     timeout: _Seconds = Field(30.0, description="Seconds until a request must be answered, slow bodies included.")
-    max_wait: _Seconds = Field(0.25, description="Seconds that a request may wait under overload before it is refused.")
+    max_wait: _Seconds = Field(2.0, description="Seconds that a request may wait for its turn before it is refused.")
     base_rate: float | dict[str, float] | None = Field(
         None,
         examples=[0.02],
@@ -50,14 +50,9 @@ class ServiceSettings(Record):
     )
     log_users: bool = Field(False, description="Whether the log may name users.")
 
-    max_connections: _Number = Field(
-        10_000, description="Open connections per process; at most half of its file descriptors."
-    )
-    head_timeout: _Seconds = Field(10.0, description="Seconds until the head of a request must be complete.")
-    max_head: _Number = Field(65_536, description="Bytes of the head of a request.")
     max_body: _Number = Field(8 * 2**20, description="Bytes of the body of a request.")
     max_bodies: _Number = Field(64 * 2**20, description="Bytes of all large bodies that are worked on at once.")
-    max_waiting: _Number = Field(1_000, description="Requests that may wait for the readers, and for the writer.")
+    max_waiting: _Number = Field(128, description="Requests that may wait for the readers, and for the writer.")
     max_events: _Number = Field(10_000, description="Events in one request.")
     max_users: _Number = Field(1_000, description="Users in one request.")
     max_items: _Number = Field(10_000, description="Items in one request.")

@@ -263,6 +263,7 @@ def seen_before(
         wanted_N: value that each target asks about; a negative one is equal to none.
     """
     size = max(int(value_N.max(initial=0)), int(wanted_N.max(initial=0))) + 1
+    # Values are below `size`, so that (user, value) is one number, and a stable sort keeps places in order.
     key_N = events.user_N * size + value_N
     order_N = np.argsort(key_N, kind="stable")
     key_N, place_N = key_N[order_N], events.place_N[order_N]

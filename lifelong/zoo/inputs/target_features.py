@@ -265,6 +265,7 @@ def _fill(value_NK: Float32Array, chosen_N: IntArray, chunk: _Chunk, vectors: Ma
 
 def _user_seen(chunk: _Chunk) -> UserSeen:
     events_, asked = chunk.events, chunk.asked
+    # User and item as one number: an event is new where its number comes first among the user's.
     key_N = events_.user_N * (int(chunk.row_N.max(initial=0)) + 1) + chunk.row_N
     order_N = np.argsort(key_N, kind="stable")
     new_N = np.zeros(len(key_N), np.int64)
