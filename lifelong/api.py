@@ -8,7 +8,7 @@ Each loads what it needs when it is called: `ingest`, `explain` and `verify` nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lifelong.offline.training.callbacks import AnyCallbacks
     from lifelong.offline.training.tuned import Tuned
     from lifelong.online.ingestion.dead_letters import DeadLetters
-    from lifelong.online.memory.filling import BackfillReport
+    from lifelong.online.memory.filling import BackfillReport, Folded
     from lifelong.online.memory.updater import Applied
     from lifelong.online.memory.verify import VerifyReport
     from lifelong.online.opening import AnyArtifact, AnyDataset, AnyStore
@@ -324,45 +324,93 @@ def tune(
 
 def backfill(
     artifact: AnyArtifact,
-    dataset: AnyDataset,
+    data: Any,
     store: AnyStore,
     *,
     until: int | datetime | str | None = None,
     progress: Counter | bool | None = None,
     event_log: bool = False,
     codec: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
+    **named: str,
 ) -> BackfillReport:
-    """Write the memory of every user of a dataset, from her first event on.
+    """Write the memory of every user of a dataset or of a log, from her first event on.
 
     Args:
         artifact: of a model that is served, or its folder.
-        dataset: with the fields and vocabularies of training, or its folder.
+        data: a dataset with the fields and vocabularies of training, or its folder; or a log, ordered by user and time:
+            files or a table of another library, as `lifelong.fold` takes them.
         store: opened, or its URL; new, or of this artifact.
         until: only events with an earlier time, UTC seconds, a datetime or ISO 8601; None for all.
-        progress: called with (users done, users in all).
+        progress: called with (users done, users in all); of a log both are the users done.
         event_log: also write the events into the store's log, for explanations.
         codec: of a new store, see `lifelong.online.memory.codec`; None for the store's own.
+        mapping: of a log, see `lifelong.fold`.
+        named: columns of a log with other names, by ours: `user="customer"`.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset does not fit the model.
+        SourceError: a row of the log is not an event; names file, line and column. Users before it are written.
         StoreError: another artifact wrote the store, or it has another codec, or it cannot be opened; or the codec
             cannot keep a number.
-        UsageError: an argument is something else than it should be, or `until` is a time that no event can have.
+        UsageError: an argument is something else than it should be, or `until` is a time that no event can have, or a
+            log is not ordered by user.
     """
-    from lifelong.online.memory import filling as filling
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.ingestion.folding import fill_log
+    from lifelong.online.memory import filling
 
-    model, data = open_artifact(artifact), as_dataset(dataset)
+    model = open_artifact(artifact)
+    common: dict[str, Any] = {"progress": counter(progress), "event_log": event_log, "codec": codec}
+    prepared = isinstance(data, Dataset) or (isinstance(data, str | Path) and Path(data).is_dir())
     with opened_store(store) as opened:
-        return filling.backfill(
-            model,
-            data,
-            opened,
-            until=_until(until),
-            progress=counter(progress),
-            event_log=event_log,
-            codec=codec,
-        )
+        if not prepared:
+            return fill_log(model, data, opened, until=_until(until), mapping=mapping, columns=named, **common)
+        return filling.backfill(model, as_dataset(data), opened, until=_until(until), **common)
+
+
+def fold(
+    artifact: AnyArtifact,
+    log: Any,
+    *,
+    codec: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
+    batch: int | None = None,
+    **named: str,
+) -> Iterator[Folded]:
+    """Memories of users after all their events, without a store: for Spark, Ray or any other engine that schedules.
+
+    The bytes are those that `ingest`, `backfill` and a service write for the same events, however large the batches.
+    (`gated_delta` and `mimn` differ in the last bits: ONNX Runtime adds their products in another order.)
+
+    Args:
+        artifact: of a model that is served, or its folder.
+        log: a path, a glob or a list of them (csv, jsonl, parquet), or a table or stream of another library
+            (see `lifelong.tables`); ordered by user (as bytes) and, of each user, by time.
+        codec: of the records, see `lifelong.online.memory.codec`; None for the artifact's own.
+        mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
+        batch: events that are folded in at a time; what is in RAM grows with it.
+        named: columns with other names, by ours: `user="customer"`.
+
+    Yields:
+        Users and their records, some at a time, each user once.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        SourceError: a row is not an event; names file, line and column.
+        UsageError: a user comes after one whose id is greater, or there is no such codec.
+
+    >>> import pyarrow
+    >>> shop = Path(__file__).parent / "cli" / "shop" / "artifact"
+    >>> events = {"user": ["ann", "ann", "bob"], "item": ["tea", "salt", "tea"], "time": [1_600_000_000] * 3}
+    >>> [(folded.users, folded.events) for folded in fold(shop, pyarrow.table(events))]
+    [(['ann'], [2]), (['bob'], [1])]
+    """
+    from lifelong.online.ingestion.folding import EVENTS, fold_log
+
+    events = EVENTS if batch is None else _whole("batch", batch, least=1)
+    return fold_log(open_artifact(artifact), log, codec=codec, mapping=mapping, batch=events, columns=named)
 
 
 def ingest(

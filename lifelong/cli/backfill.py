@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.opening import lasting, open_pair
-from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, StoreOrService, Until, is_service
+from lifelong.cli.options import (
+    ArtifactPath,
+    Column,
+    KeyFile,
+    MappingFile,
+    NewCodec,
+    StoreOrService,
+    Until,
+    is_service,
+    pairs,
+)
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import LifelongError, UsageError
@@ -28,58 +38,54 @@ def backfill(
     terminal: Terminal,
     artifact: ArtifactPath,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            metavar="DATA", help="Folder that `lifelong prepare` wrote; not needed where the store has every event."
+            metavar="DATA",
+            help="Folder that `lifelong prepare` wrote; or a file or glob of events, ordered by user and time. Not"
+            " needed where the store has every event.",
         ),
     ] = None,
     *,
     store: StoreOrService,
     key_file: KeyFile = None,
     until: Until = None,
+    mapping: MappingFile = None,
+    column: Column = [],  # noqa: B006
     event_log: Annotated[
         bool, typer.Option("--event-log", help="Also keep the events in the store's log, for the next artifact.")
     ] = False,
     codec: NewCodec = None,
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
+    from lifelong.api import backfill as fill
+
     if is_service(store):
-        return _remote(terminal, artifact, data, store, key_file, codec)
+        return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
 
     with open_pair(artifact, lasting(store), read_only=False) as (opened, memories):
         artifact_list = memories.artifact_list()
         stored = artifact_list.find(opened.id)
         if artifact_list.artifacts and (stored is None or not stored.ready):
-            return _next_to_served(terminal, opened, memories, data, codec)
+            return _next_to_served(terminal, opened, memories, None if data is None else Path(data), codec)
         if data is None:
             raise UsageError(
                 "found no DATA",
-                expected="a dataset: the store has no events of its own to build from",
-                fix="give the dataset: lifelong backfill ARTIFACT DATA --store URL",
+                expected="a dataset or events: the store has no events of its own to build from",
+                fix="give it: lifelong backfill ARTIFACT DATA --store URL",
             )
-        return _batch(terminal, opened, memories, data, store, until=until, codec=codec, event_log=event_log)
-
-
-def _batch(
-    terminal: Terminal,
-    artifact: Artifact,
-    store: MemoryStore,
-    data: Path,
-    url: str,
-    *,
-    until: int | None,
-    codec: str | None,
-    event_log: bool,
-) -> Reply:
-    """Fill a new store by the batch path."""
-    from lifelong.dataset.folder import Dataset
-    from lifelong.online.memory import filling as backfilling
-
-    with terminal.progress("users") as advance:
-        report = backfilling.backfill(
-            artifact, Dataset(data), store, until=until, progress=advance, codec=codec, event_log=event_log
-        )
-    return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact.path))} --store {quote(url)}"])
+        columns = pairs(column, option="--column")
+        if Path(data).is_dir() and (mapping is not None or columns):
+            raise UsageError(
+                "--mapping or --column with a dataset",
+                expected="files of events: a dataset is prepared already",
+                fix="leave it out, or give the files",
+            )
+        given: dict[str, Any] = {} if Path(data).is_dir() else {"mapping": mapping, **columns}
+        with terminal.progress("users") as advance:
+            report = fill(
+                opened, data, memories, until=until, progress=advance, codec=codec, event_log=event_log, **given
+            )
+        return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact))} --store {quote(store)}"])
 
 
 def _next_to_served(

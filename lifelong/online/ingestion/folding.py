@@ -8,48 +8,34 @@ is held at a time is one batch, whatever the size of the log.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
+from lifelong.dataset.events import NO_TIME
 from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import UsageError
 from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.opened_file import opened
 from lifelong.online.ingestion.task import batches_of
 from lifelong.online.memory.event import EventTable
+from lifelong.online.memory.filled import note_filled
+from lifelong.online.memory.filling import BackfillReport, Folded, fill
+from lifelong.online.memory.replaying import check_until
+from lifelong.online.memory.runtime import identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.memory.writer import MemoryWriter, fold, make_rounds
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.tables import TABLES, expand, is_path, named_columns, table_file
+from lifelong.tables import TABLES, expand, is_path, table_file
 
 EVENTS = 262_144
 """Events of a batch, if nothing else is said: more are not faster."""
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """Memories of some users after all their events.
-
-    Args:
-        users: their ids, in the order of the log.
-        records: the memories as a store keeps them, by the artifact's codec.
-        events: how many events were folded into each.
-        last_time: of each user's last event, UTC seconds (or the ordinal).
-        log: (user, number of the event from 1) -> the event as a store's log keeps it; empty if not asked for.
-    """
-
-    users: Sequence[str]
-    records: Sequence[bytes]
-    events: Sequence[int]
-    last_time: Sequence[int]
-    log: Mapping[tuple[str, int], bytes]
 
 
 def fold_log(
@@ -59,20 +45,58 @@ def fold_log(
     codec: str | None = None,
     mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
-    until: int | None = None,
-    event_log: bool = False,
     batch: int = EVENTS,
-    store: MemoryStore | None = None,
-    **named: str,
 ) -> Iterator[Folded]:
-    """`lifelong.fold`, for an opened artifact; `store` has the items that were put online."""
-    folder = _Folder(MemoryWriter(artifact, codec or artifact.config.codec, store or InMemoryStore()), until, event_log)
+    """`lifelong.fold`, for an opened artifact."""
+    writer = MemoryWriter(artifact, codec or artifact.config.codec, InMemoryStore())
+    return _folded(_Folder(writer, None, event_log=False), log, mapping, columns or {}, batch)
+
+
+def fill_log(
+    artifact: Artifact,
+    log: Any,
+    store: MemoryStore,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    event_log: bool = False,
+    codec: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> BackfillReport:
+    """`lifelong.backfill` of a log instead of a dataset, for an opened artifact and store."""
+    check_until(artifact.config.dataset_schema.time_unit, until)
+    identity = identity_of(artifact, store, codec)
+    folder = _Folder(MemoryWriter(artifact, identity.codec, store), until, event_log=event_log)
+
+    def done(number: int) -> None:
+        if progress is not None:
+            # How many users there are, only the end of the log tells.
+            progress(number, number)
+
+    histories = _folded(folder, log, mapping, columns or {}, EVENTS)
+    report = fill(store, folder.writer.runtime, identity, histories, progress=done)
+    if folder.last == NO_TIME or artifact.config.dataset_schema.time_unit != "seconds":
+        return report
+    moment = folder.last + 1 if until is None else min(until, folder.last + 1)
+    note_filled(store, moment)
+    return replace(report, until=moment)
+
+
+def _folded(
+    folder: _Folder,
+    log: Any,
+    mapping: Path | str | Mapping[str, Any] | None,
+    columns: Mapping[str, str],
+    batch: int,
+) -> Iterator[Folded]:
+    artifact = folder.writer.artifact
     given = artifact.config.mapping if mapping is None else mapping_from(mapping)
 
     def folded(path: Path) -> Generator[Folded]:
         with opened(path) as file:
-            schema, names = artifact.config.dataset_schema, named_columns(columns, named)
-            reader = FileReader(file, schema, names, size=batch, mapping=given, noted=False, last_line="complete")
+            schema = artifact.config.dataset_schema
+            reader = FileReader(file, schema, columns, size=batch, mapping=given, noted=False, last_line="complete")
             reader.check()
             with closing(batches_of(reader, None, skip=0)) as batches:
                 for some in batches:
@@ -90,8 +114,11 @@ def fold_log(
 class _Folder:
     """Folds batches of events that are ordered by user."""
 
-    def __init__(self, writer: MemoryWriter, until: int | None, event_log: bool) -> None:
-        self.writer, self.until, self.event_log = writer, until, event_log
+    last: int
+    """Latest time of all events that came, `NO_TIME` before the first."""
+
+    def __init__(self, writer: MemoryWriter, until: int | None, *, event_log: bool) -> None:
+        self.writer, self.last, self._until, self._event_log = writer, NO_TIME, until, event_log
         self._user: str | None = None
         self._open: States = writer.runtime.empty(0)
         self._log: dict[tuple[str, int], bytes] = {}
@@ -102,8 +129,9 @@ class _Folder:
         Raises:
             UsageError: a user comes after one whose id is greater.
         """
-        if self.until is not None:
-            events = events.take(np.flatnonzero(events.time_N < self.until))
+        self.last = max(self.last, int(events.time_N.max(initial=NO_TIME)))
+        if self._until is not None:
+            events = events.take(np.flatnonzero(events.time_N < self._until))
         if not len(events):
             return
         runtime, names, first_U = self.writer.runtime, *_runs(events.user)
@@ -114,10 +142,11 @@ class _Folder:
         else:
             yield from self.rest()
         user_N = np.repeat(np.arange(len(names)), np.diff(first_U, append=len(events)))
-        before_U = states.count_B
+        before_U = states.count_B.copy()
         plan = make_rounds(user_N, events.time_N, states.last_time_B, refuse=False)
         after = fold(runtime, states, plan, self.writer.numbers(self.writer.only_known(events), plan))
-        if self.event_log:
+        if self._event_log:
+            # The first event of a batch is one more than those of earlier batches.
             count_N = (before_U[user_N] + plan.rank_N + 1).tolist()
             self._log.update(zip(zip(events.user, count_N, strict=True), events.logged(), strict=True))
         self._user, self._open = names[-1], after.take(np.array([len(names) - 1]))
@@ -135,7 +164,7 @@ class _Folder:
         log = {key: event for key, event in self._log.items() if key[0] in ended}
         self._log = {key: event for key, event in self._log.items() if key[0] not in ended}
         records = runtime.encode(states)
-        return Folded(names, records, states.count_B.tolist(), states.last_time_B.tolist(), log)
+        return Folded(names, records, states.count_B.tolist(), log)
 
     def _check_order(self, names: Sequence[str], path: Path) -> None:
         before = [self._user or "", *names]
