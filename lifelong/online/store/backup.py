@@ -26,7 +26,7 @@ from pathlib import Path
 
 from lifelong.atomic import building, put_in_place, remove_left, replace_text
 from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
-from lifelong.online.store.acknowledged import NAME as ACKNOWLEDGED
+from lifelong.online.store.database import ACKNOWLEDGED
 from lifelong.online.store.folder import COPY, HEAD, databases, left_copies, unwritable
 from lifelong.online.store.sharded import open_folder
 

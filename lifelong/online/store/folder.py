@@ -14,15 +14,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
 
-from lifelong.atomic import DRAFT, make_folder, replace_text, sync
+from lifelong.atomic import make_folder, replace_text, sync
 from lifelong.errors import StoreCorruptError, StoreError, StoreLockedError, StoreUnavailableError, UsageError
-from lifelong.online.store.acknowledged import NAME as ACKNOWLEDGED
-from lifelong.online.store.acknowledged import begin
 
 T = TypeVar("T")
 
@@ -137,26 +135,6 @@ def write_head(path: Path, version: int, **facts: Any) -> None:
     # Whole: an interrupted start leaves no half-written head that looks like damage.
     replace_text(path / HEAD, json.dumps({"format": "lifelong-store", "version": version, **facts}) + "\n")
     sync(path.parent)
-
-
-def prepare(path: Path, facts: Mapping[str, Any] | None = None) -> None:
-    """Make the folder of a new database.
-
-    Raises:
-        StoreUnavailableError: it cannot be written.
-    """
-    try:
-        make_folder(path)
-        if all(file.name in _BEGUN for file in path.iterdir()):
-            # The head last: a folder that has it has all that a store needs.
-            begin(path)
-            write_head(path, SINGLE, **(facts or {}))
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-_BEGUN = (HEAD + DRAFT, ACKNOWLEDGED, ACKNOWLEDGED + DRAFT)
-"""What an interrupted start leaves."""
 
 
 def act_for(process: int) -> None:
@@ -308,3 +286,36 @@ def check_room(path: Path) -> None:
             os.fsync(written.fileno())
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def database_error(path: Path, text: str) -> StoreError:
+    """The error for what RocksDB says of a folder's database."""
+    if "LOCK" in text or "lock hold by current process" in text:
+        return locked(path)
+    # The first file that is opened: one that CURRENT names and that is not there is no fault of the moment.
+    lacks_a_list = "No such file" in text and "/MANIFEST-" in text
+    if lacks_a_list or "Corruption" in text or "corrupt" in text.lower():
+        return StoreCorruptError(f"{path} is damaged: {text}", fix=way_back(path))
+    if "Read-only file system" in text:
+        return on_read_only_disk(path)
+    if "Permission denied" in text:
+        return StoreUnavailableError(
+            f"{path} cannot be written: {text}",
+            expected="a folder that this process may write to, also to read from it",
+            fix="check its rights",
+        )
+    if "No space left" in text:
+        return StoreUnavailableError(
+            f"the disk of {path} is full; nothing was kept",
+            fix=f"free space; {AGAIN}",
+        )
+    if "Writer has previous error" in text:
+        return StoreUnavailableError(
+            f"{path} takes no writes since one failed; nothing was kept",
+            fix=AGAIN,
+        )
+    if "IO error" in text or "closed" in text.lower():
+        return StoreUnavailableError(
+            f"{path} cannot be read or written: {text}", fix=f"check the disk, and `ulimit -n`; {AGAIN}"
+        )
+    return StoreError(f"{path}: {text}", fix=f"check the disk; if it is sound, {way_back(path)}")

@@ -11,13 +11,13 @@ from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity, spa
 from lifelong.online.store.contract import (
     ITEMS,
     Commit,
+    Elapsed,
     check_bases,
     check_reached,
     check_values,
     conflict,
     refuse_write,
 )
-from lifelong.online.store.event_ids import Elapsed
 
 
 class InMemoryStore:

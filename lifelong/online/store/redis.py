@@ -33,7 +33,7 @@ Whoever opens the store notes its tokens. Every script compares the one of its g
 same trip: on a server that was emptied, came back empty or is another one, where by now another artifact may keep its
 memories, nothing is written and nothing is read.
 
-No event id expires by a clock that can be set, neither the server's nor a client's: see `online.store.event_ids`.
+No event id expires by a clock that can be set, neither the server's nor a client's: see `online.store.shared_clock`.
 Each commit with event ids removes those of some users whose last one has expired.
 
 A commit has a name. The script notes it, so that one that is sent again, because the answer to it was lost, changes
@@ -65,9 +65,9 @@ from typing import Any
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.online.store.contract import ITEMS, SOURCES, Commit, check_values, conflict, refuse_write
-from lifelong.online.store.event_ids import SharedSeconds
 from lifelong.online.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
 from lifelong.online.store.replicas import Replicas
+from lifelong.online.store.shared_clock import SharedSeconds
 
 logger: logging.Logger = logging.getLogger(__name__)
 

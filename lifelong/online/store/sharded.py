@@ -27,7 +27,6 @@ from lifelong.online.store.folder import (
     after_killed_owner,
     held,
     name_owner,
-    prepare,
     read_head,
     require_head,
     unwritable,
@@ -35,6 +34,7 @@ from lifelong.online.store.folder import (
     write_head,
 )
 from lifelong.online.store.rocksdb import CACHE, RocksDbStore
+from lifelong.online.store.rocksdb_opening import prepare
 from lifelong.online.store.shards import Shards, Share
 
 MOST = 256
