@@ -221,6 +221,7 @@ class Counting:
         self._seconds_G = seconds_of(np.arange(FIRST + len(GAPS)))
         # What a number embeds to ends in its popularity and, of the first fields, its factor.
         ends = np.cumsum([table.shape[1] for table in self._tables])
+        self._affinities = plan.affinities
         self._popularities = np.append(0, ends[:-1]) + dim + FEATURES
         pairs = zip(self._popularities.tolist(), ends.tolist(), strict=True)
         self._factors = [slice(first + 1, end) for first, end in pairs][: len(plan.widths_G)]
@@ -296,7 +297,7 @@ class Counting:
         """
         target = np.concatenate([table[number_BCF[..., at]] for at, table in enumerate(self._tables)], axis=-1)
         found, shape = self._found(states, slice(0, len(states)), number_BCF, target), number_BCF.shape
-        last, fields = self._rules.known - self.plan.affinities, len(self.plan.widths_G)
+        last, fields = self._rules.known - self._affinities, len(self.plan.widths_G)
         affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
         return Looked(
             np.asarray(found.number_NFX, np.float64).reshape(*shape, 4),

@@ -83,6 +83,8 @@ class Scorer:
         self.schema: Schema = artifact.config.dataset_schema
         self._first_known, self._id = artifact.vocabularies["item"].first_known, artifact.id
         self._calibrators = {task: artifact.calibrator(task) for task in self.schema.tasks}
+        # Whether a task has probabilities is settled here, and not with each score.
+        self._no_probability = {task: self._why_none(task) for task in self.schema.tasks}
 
     def __repr__(self) -> str:
         return f"Scorer({self.artifact!r}, {type(self.store).__name__})"
@@ -300,11 +302,17 @@ class Scorer:
         self, task: str, logit_C: npt.NDArray[np.floating]
     ) -> tuple[list[float], Sequence[float | None], list[str | None]]:
         """Scores, probabilities, and reasons why there are none: a column each."""
-        calibrator, size = self._calibrators[task], len(logit_C)
-        probability_C, reason = (
-            (None, NO_CALIBRATOR) if calibrator is None else calibrator.probability(logit_C, self.base_rate.get(task))
-        )
-        return logit_C.tolist(), [None] * size if probability_C is None else probability_C.tolist(), [reason] * size
+        calibrator, reason, size = self._calibrators[task], self._no_probability[task], len(logit_C)
+        if calibrator is None or reason is not None:
+            return logit_C.tolist(), [None] * size, [reason] * size
+        probability_C, _ = calibrator.probability(logit_C, self.base_rate.get(task))
+        assert probability_C is not None
+        return logit_C.tolist(), probability_C.tolist(), [None] * size
+
+    def _why_none(self, task: str) -> str | None:
+        """Why a task has no probabilities; None if it has."""
+        calibrator = self._calibrators[task]
+        return NO_CALIBRATOR if calibrator is None else calibrator.probability([], self.base_rate.get(task))[1]
 
 
 def checked_scorer(scorer: object) -> None:

@@ -34,9 +34,7 @@ from lifelong.online.serving.logs import LogFormat, log_as
 from lifelong.online.serving.writer import (
     Connected,
     EventFolder,
-    Functions,
     Notices,
-    answer_calls,
     closed,
     functions_of,
 )
@@ -45,7 +43,7 @@ from lifelong.online.store.folder import act_for
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.protocol import Connection, Reader
 from lifelong.online.store.record_cache import Listenable
-from lifelong.online.store.remote import Calls, ChangeCount, Channel
+from lifelong.online.store.remote import Calls, ChangeCount, Channel, Functions, answer_calls
 
 logger: logging.Logger = logging.getLogger(__name__)
 BEFORE = ""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -33,7 +32,7 @@ from lifelong.online.serving.event_bodies import table_of
 from lifelong.online.store.contract import ITEMS, MemoryStore
 from lifelong.online.store.protocol import Connection, Held, Hold, Owner
 from lifelong.online.store.record_cache import Notice, Written
-from lifelong.online.store.remote import ChangeCount, Channel, RemoteStore, packed
+from lifelong.online.store.remote import ChangeCount, Channel, Functions, RemoteStore, packed
 
 Connected = tuple[Channel, Callable[[], Exception]]
 """A channel to the owner, and a function that gives the error with which it ended; see `Connect`."""
@@ -43,8 +42,6 @@ _PLAIN = (
     "purge", "check_writes", "logs", "close",
 )  # fmt: skip
 """Methods that are passed on to the owner's store unchanged."""
-Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
-"""Name -> function, and the threads that call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,46 +263,6 @@ def functions_of(
         "rows": rows,
     }
     return {name: (function, threads) for name, function in functions.items()}
-
-
-def answer_calls(channel: Channel, connection: Connection, functions: Functions) -> None:
-    """Answer calls until the other end hangs up.
-
-    Args:
-        channel: to it.
-        connection: to it, as the owner sees it.
-        functions: that can be called.
-    """
-
-    def answer(number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        well, value = True, None
-        try:
-            value = function(*arguments)
-        except Exception as error:
-            well, value = False, _sendable(error)
-        try:
-            try:
-                channel.send(connection.answer(number, well, value))
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                channel.send((number, False, _sendable(error)))
-        except OSError:
-            # Nobody waits any more, or the other end may have got a part.
-            channel.hang_up()
-
-    with contextlib.suppress(EOFError):
-        while True:
-            number, name, arguments = connection.receive(channel.receive())
-            function, threads = functions[name]
-            threads.submit(answer, number, function, arguments)
-
-
-def _sendable(error: Exception) -> Exception:
-    """An error that the other end can read."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def closed() -> StoreError:

@@ -22,8 +22,8 @@ import pickle
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -31,9 +31,11 @@ from typing import Any, Protocol, TypeVar, cast
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import Commit
-from lifelong.online.store.protocol import Ask, Call, Held, Reader, Steps
+from lifelong.online.store.protocol import Ask, Call, Connection, Held, Reader, Steps
 
 V = TypeVar("V")
+Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
+"""Name -> function, and the threads that call it."""
 
 _LENGTH = struct.Struct("=Q")
 _SMALL = 65_536
@@ -270,6 +272,46 @@ class Calls:
         if answered is not None:
             future, well, value = answered
             (future.set_result if well else future.set_exception)(value)
+
+
+def answer_calls(channel: Channel, connection: Connection, functions: Functions) -> None:
+    """The other end of `Calls`: answer them until that one hangs up.
+
+    Args:
+        channel: to it.
+        connection: to it, as the owner sees it.
+        functions: that can be called.
+    """
+
+    def answer(number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        well, value = True, None
+        try:
+            value = function(*arguments)
+        except Exception as error:
+            well, value = False, _sendable(error)
+        try:
+            try:
+                channel.send(connection.answer(number, well, value))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                channel.send((number, False, _sendable(error)))
+        except OSError:
+            # Nobody waits any more, or the other end may have got a part.
+            channel.hang_up()
+
+    with contextlib.suppress(EOFError):
+        while True:
+            number, name, arguments = connection.receive(channel.receive())
+            function, threads = functions[name]
+            threads.submit(answer, number, function, arguments)
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error that the other end can read."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class Connect(Protocol):
