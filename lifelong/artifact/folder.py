@@ -10,7 +10,7 @@ ARTIFACT/
   weights.safetensors    all weights                                            if trained by gradient
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped        if the model is served
   graphs/{write,read,head}.onnx                                                 if served; no write for history models
-  graphs/run.onnx                                                               if served from a stack of GRUs
+
   fitted/                what the `save` of the model wrote                     if the model is a fitted one
 
 Opening checks that the manifest names every file and nothing else (`lifelong.artifact.manifest`), that the files which
@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,7 @@ from lifelong.tables import html_table
 from lifelong.tally.plan import CellPacking
 from lifelong.tally.spec import KEYS
 
-RUN: Final = "run"
-"""An optional graph, which folds runs of events of a user in at once."""
-STRIDE = "stride"
-"""Name in its metadata: a number that divides the count at which a run begins, and its number of events."""
-Graph = Literal["write", "read", "head", "run"]
+Graph = Literal["write", "read", "head"]
 Kind = Literal["memory", "history", "fitted"]
 DRAWN = "drawn.npy"
 _CONFIG = "config.json"
@@ -402,10 +398,6 @@ class Artifact:
     def _table_sizes(self) -> dict[str, int]:
         spec = self.config.input_spec
         return {**spec.item, **spec.event, **{field: spec.context[field] for field in spec.context_fields}}
-
-    def has_graph(self, name: Graph) -> bool:
-        """Whether a graph belongs to the artifact."""
-        return f"graphs/{name}.onnx" in self.manifest.files
 
     def graph(self, name: Graph) -> Path:
         """Path of one of the graphs.

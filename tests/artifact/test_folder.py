@@ -166,13 +166,6 @@ def test_a_link_to_a_folder_is_refused_and_a_linked_artifact_is_not(folder, tmp_
         Artifact.open(folder)
 
 
-def test_a_graph_that_comes_after_opening_is_not_used(folder):
-    artifact = Artifact.open(folder)
-    shutil.copy(folder / "graphs" / "write.onnx", folder / "graphs" / "run.onnx")
-    assert artifact.has_graph("write") and not artifact.has_graph("run")
-    assert Runtime(artifact).stride is None
-
-
 @pytest.mark.parametrize(
     "name",
     [

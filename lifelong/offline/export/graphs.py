@@ -3,7 +3,6 @@
     write.onnx    count, <field>..., event [B, E]                  -> new_count, new_<field>...
     read.onnx     count, <field>... [B, 1, ...], target [B, C, E]  -> interest [B, C, D], attention [B, C, S] if any
     head.onnx     interest, target, context [B, C, ...]            -> logit [B, C, T]; context [B, 1, ...] where it can
-    run.onnx      <field> [B, S, D], event [B, L, E], length [B]   -> new_<field>; only for a stack of GRUs
 
 `count` is int64, everything else float32; B and C are free. A field has its name in the model's memory without the
 shape letters. `context` is left out if the model reads no context.
@@ -32,10 +31,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lifelong.artifact.folder import RUN, FieldLayout, recent_layout
+from lifelong.artifact.folder import FieldLayout, recent_layout
 from lifelong.errors import ArtifactError, require
 from lifelong.offline.export.activations import replace_elu
-from lifelong.offline.export.run_graph import run_graph
 from lifelong.offline.models.base import CountingModel, HistoryModel, MemoryModel, Model, Query, Window
 from lifelong.offline.nn.hpmn import Slots
 from lifelong.offline.nn.masks import length_mask
@@ -186,8 +184,6 @@ def write_graphs(model: MemoryModel | HistoryModel, folder: Path) -> None:
     with torch.no_grad():
         for name, function in _functions(model).items():
             _write(function, folder / f"{name}.onnx")
-        if isinstance(model, MemoryModel) and model.stack:
-            write_run_graph(model, folder / f"{RUN}.onnx")
 
 
 def _write(function: _Function, path: Path) -> None:
@@ -469,34 +465,6 @@ def _check(function: _Function, path: Path) -> None:
                     expected=f"equal within {TOLERANCE * unit:.1g}",
                     fix="write the model's function without branches on values or sizes",
                 )
-
-
-def write_run_graph(model: MemoryModel, path: Path) -> None:
-    """Write the graph that folds runs of events in, and check it against single writes.
-
-    Raises:
-        ArtifactError: it gives other numbers than the model.
-    """
-    onnx = require("onnx", extra="train", purpose="exporting graphs")
-    (name,) = (part.name for part in memory_layout(model))
-    onnx.save(run_graph(model.stack, name), path)
-    draw, kind, stride = _Draw(model), type(model.initial_memory(1)), model.stack[-1][1]
-    length_B = torch.tensor([2 * stride, stride])
-    event_BLE = torch.stack([draw._vectors(model.history_fields, 2) for _ in range(2 * stride)], dim=1)
-    memory = kind(torch.tensor([3 * stride, 0]), *draw._memory(2)[1:])
-    feed = {name: memory[1].numpy(), "event": event_BLE.numpy(), "length": length_B.numpy()}
-    for step_BE in event_BLE.unbind(1):
-        after = model.write_vector(memory, step_BE)
-        goes_B11 = (memory[0] - torch.tensor([3 * stride, 0]) < length_B)[:, None, None]
-        memory = kind(after[0], torch.where(goes_B11, after[1], memory[1]))
-    runtime = require("onnxruntime", extra="train", purpose="checking exported graphs")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    if not np.allclose(session.run(None, feed)[0], memory[1].numpy(), rtol=TOLERANCE, atol=TOLERANCE):
-        raise ArtifactError(
-            f"{path.name}: a run of events gives another memory than the events one by one",
-            expected=f"equal within {TOLERANCE:.1g}",
-            fix="let `stack` name the layers that `write_vector` steps",
-        )
 
 
 @contextlib.contextmanager

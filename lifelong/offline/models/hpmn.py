@@ -17,12 +17,12 @@ Shapes: B users, L padded history length, C targets per user, E width of an embe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from lifelong.offline.models.base import CommonSettings, InputSpec, MemoryModel, setting
 from lifelong.offline.nn.hpmn import HpmnMemory, Slots
@@ -60,11 +60,6 @@ class Hpmn(MemoryModel[Slots]):
             periods=self.periods,
             hops=config.hops,
         )
-
-    @property
-    def stack(self) -> Sequence[tuple[nn.GRU, int]]:
-        """The layers of the memory; its only field are their states."""
-        return self.memory.stack
 
     def initial_memory(self, num_users: int) -> Slots:
         """All slots empty."""

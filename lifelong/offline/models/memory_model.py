@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import TypeVar
 
 from lifelong.dtypes import FloatArray
@@ -84,14 +84,6 @@ class MemoryModel(Model, Generic[M]):
     def divisible(self) -> bool:
         """Users have nothing to do with each other."""
         return True
-
-    @property
-    def stack(self) -> Sequence[tuple[nn.GRU, int]]:
-        """The layers and their periods, the lowest first, of a memory that only has the states of such layers.
-
-        A layer steps once per period, by the new state of the layer below. Empty for a memory of another kind.
-        """
-        return ()
 
     @property
     def cells(self) -> CellPacking | None:

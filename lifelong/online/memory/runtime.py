@@ -17,9 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import RUN, STRIDE, Artifact, FieldLayout, Graph, is_recent
+from lifelong.artifact.folder import Artifact, FieldLayout, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
-from lifelong.dataset.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.online.memory.codec import Codec, make_codec
@@ -29,8 +28,6 @@ from lifelong.online.store.contract import MemoryStore
 
 _USERS = 512
 """Memories that go through the write graph at once: what it works on then stays in the processor's cache."""
-_RUN = 8_192
-"""Events of one user that go through the run graph at once."""
 _CELLS = 8_192
 """Targets that go through the read graph at once."""
 _PAIRS = 1_048_576
@@ -69,7 +66,6 @@ class Session:
         except Exception as error:
             raise ArtifactError(f"{path} cannot be run: {error}", fix="train again with this release") from error
         self.taken: frozenset[str] = frozenset(part.name for part in self.session.get_inputs())
-        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
 
     def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         """Run the graph on those of the inputs that it takes; gives the named outputs."""
@@ -94,7 +90,6 @@ class Runtime:
     """
 
     layout: tuple[FieldLayout, ...]
-    stride: int | None
 
     def __init__(self, artifact: Artifact, threads: int = 1, *, codec: str | None = None) -> None:
         self.layout, schema = artifact.require_memory(), artifact.config.dataset_schema
@@ -110,7 +105,6 @@ class Runtime:
         self._learned = [part for part in self.layout if part.name not in counted]
         if self._learned and not self._recent:
             self._sessions["write"] = Session(artifact, "write", threads)
-        self._run_session, self.stride = self._runs(artifact, threads)
         read = self._sessions["read"].session
         given = {part.name for part in read.get_outputs()} & {"attention", "weight"}
         self._attention = next(iter(given), None)
@@ -146,19 +140,6 @@ class Runtime:
                 expected=f"{wanted} and {tasks}, as in its config",
                 fix=AGAIN,
             )
-
-    def _runs(self, artifact: Artifact, threads: int) -> tuple[Any, int | None]:
-        """The graph for runs of events, and the multiple that they begin at and are of; None where each is folded in.
-
-        A codec that rounds does so after each event.
-        """
-        if self.codec.rounds or not artifact.has_graph(RUN):
-            return None, None
-        session = Session(artifact, RUN, threads)
-        stride = session.metadata.get(STRIDE, "")
-        if not stride.isdecimal() or int(stride) < 1:
-            raise ArtifactError(f"{artifact.graph(RUN)} has the stride {stride!r}", expected="a number", fix=AGAIN)
-        return session.session, int(stride)
 
     @property
     def attends_to(self) -> Literal["slots", "events"] | None:
@@ -282,28 +263,6 @@ class Runtime:
                 fields = dict(self.codec.round(States(counts[place], states.last_time_B, fields)).fields)
         time = np.array([max(last, int(time_L.max()))], np.int64)
         return self.codec.round(States(counts[-1], time, fields))
-
-    def write_long_run(self, states: States, number_LF: IntArray, time_L: IntArray) -> States:
-        """`write_run` at a fiftieth of the time of `write`, where `stride` divides the count and the number of events.
-
-        Sums are in another order.
-
-        Args:
-            states: the memory of one user; not changed.
-            number_LF: numbers of `schema.history_fields`.
-            time_L: times of the events.
-
-        Raises:
-            StoreError: the codec cannot keep a number.
-        """
-        assert self.stride is not None and len(time_L) % self.stride == states.count_B[0] % self.stride == 0
-        ((name, memory),) = states.fields.items()
-        for chosen in _slices(len(time_L), max(1, _RUN // self.stride) * self.stride):
-            event_BLE = self._embed(number_LF[chosen], self._event)[None]
-            feed = {name: memory, "event": event_BLE, "length": np.array([event_BLE.shape[1]], np.int64)}
-            (memory,) = self._run_session.run([f"new_{name}"], feed)
-        last_time_B = np.maximum(states.last_time_B, time_L.max(initial=NO_TIME))
-        return self.codec.round(States(states.count_B + len(time_L), last_time_B, {name: memory}))
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, Float32Array]:
         names, feed = [part.name for part in self._learned], self._memory(states, chosen)

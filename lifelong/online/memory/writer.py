@@ -44,8 +44,6 @@ from lifelong.online.store.remote import RemoteStore
 logger: logging.Logger = logging.getLogger(__name__)
 _GIVEN = 65_536
 """How many items with fields of their own are kept in RAM with their numbers."""
-_LONG = 64
-"""How many of one user's events in a batch make a long run, for an artifact with a graph for runs."""
 _FEW = 2
 """With this few users left, each user's events are folded in alone, instead of the k-th events of all together."""
 
@@ -284,42 +282,18 @@ class MemoryWriter:
         """
         counting = self.runtime.counting
         if counting is None:
-            return self._learn(states, plan, number_NF)
+            return self._in_rounds(states, plan, number_NF)
         # Counts need no rounds: a user's events are taken one after another while her cells are near.
         order_N = np.argsort(plan.user_N, kind="stable")
         user_N = plan.user_N[order_N]
         count_N = states.count_B[user_N] + plan.rank_N[order_N] + 1
         counted = counting.write(states, user_N, number_NF[order_N], count_N)
         others = {name: value for name, value in states.fields.items() if name not in counted}
-        after = self._learn(replace(states, fields=others), plan, number_NF)
+        after = self._in_rounds(replace(states, fields=others), plan, number_NF)
         return replace(after, fields={**after.fields, **counted})
 
-    def _learn(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
-        """`fold` for the fields that are not counted."""
-        stride = self.runtime.stride
-        if stride is None or not len(plan.rank_N) or plan.rank_N.max() < max(_LONG, 2 * stride):
-            return self._in_rounds(states, plan, number_NF)
-        # The graph for long runs begins at a multiple of the stride and takes a multiple of it. So the events of a user
-        # with many are cut in three: a head up to the next multiple, a run of whole strides, and the rest. For others
-        # all events are head.
-        size_U = np.bincount(plan.user_N, minlength=len(states))
-        head_U = -states.count_B % stride
-        run_U = np.where(size_U > max(_LONG, 2 * stride), (size_U - head_U) // stride * stride, 0)
-        head_U = np.where(run_U > 0, head_U, size_U)
-        past_N = plan.rank_N - head_U[plan.user_N]
-        before, behind = np.flatnonzero(past_N < 0), np.flatnonzero(past_N >= run_U[plan.user_N])
-        states = self._in_rounds(states, plan.take(before), number_NF[before])
-        for user in np.flatnonzero(run_U).tolist():
-            place_N, user_B = np.flatnonzero(plan.user_N == user), np.array([user])
-            place_N = place_N[head_U[user] : head_U[user] + run_U[user]]
-            after = self.runtime.write_long_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N])
-            states.put(user_B, after)
-        rest = plan.take(behind)
-        rest = replace(rest, rank_N=rest.rank_N - (head_U + run_U)[rest.user_N])
-        return self._in_rounds(states, rest, number_NF[behind])
-
     def _in_rounds(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
-        """Memories after all events: the first ones of all users together, then the second ones ..."""
+        """`fold` for the fields that are not counted: the first events of all users together, then the second ones."""
         rounds = plan.rounds()
         # Rounds only get smaller. The first small one ends the part where a graph call for all users pays.
         wide = next((at for at, place_N in enumerate(rounds) if len(place_N) <= _FEW), len(rounds))

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from lifelong.atomic import make_folder, replace_text, sync
 from lifelong.errors import StoreCorruptError, StoreError, StoreLockedError, StoreUnavailableError, UsageError
+from lifelong.online.store.part import folder_of, is_part
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ COPY = "store"
 
 def whole_store(path: Path) -> Path:
     """The folder of the store that a database is of: its own, or the one above a shard."""
-    return path.parent if path.name.startswith("shard-") and (path.parent / HEAD).exists() else path
+    return path.parent if is_part(path) and (path.parent / HEAD).exists() else path
 
 
 def way_back(path: Path) -> str:
@@ -96,7 +97,7 @@ def databases(path: Path) -> list[Path]:
     if head["version"] != SHARDED:
         require_head(path, SINGLE, read_only=True)
         return [path]
-    return [path / f"shard-{number}" for number in range(head["shards"])]
+    return [folder_of(path, number) for number in range(head["shards"])]
 
 
 def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]:

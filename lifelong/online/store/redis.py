@@ -1,7 +1,8 @@
 """Memories in a Redis or Valkey server, or in a cluster of them; any number of processes may read and write.
 
-Users are divided into groups, by a hash of their id: one group on a single server, 256 in a cluster. All keys of a
-group have one hash tag, so they are in one hash slot, on one server, and one script reads and writes them atomically.
+Users are divided into groups, which are parts (`lifelong.online.store.part`): one on a single server, 256 in a cluster.
+All keys of a group have one hash tag, so they are in one hash slot, on one server, and one script reads and writes them
+atomically.
 
     PREFIX:{0}:store       what this is: format version, number of groups
     PREFIX:{0}:roster      all artifacts that it holds memories of
@@ -65,6 +66,7 @@ from typing import Any
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.online.store.contract import ITEMS, SOURCES, Commit, check_values, conflict, refuse_write
+from lifelong.online.store.part import part_of
 from lifelong.online.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
 from lifelong.online.store.replicas import Replicas
 from lifelong.online.store.shared_clock import SharedSeconds
@@ -648,7 +650,7 @@ class RedisStore:
         return self._key(group, "marks" if self._groups > 1 else "watermarks")
 
     def _group(self, user: str) -> int:
-        return zlib.crc32(user.encode()) % self._groups
+        return part_of(user, self._groups)
 
     def _key(self, group: int, name: str) -> bytes:
         return b"%s:{%d}:%s" % (self._prefix, group, name.encode())

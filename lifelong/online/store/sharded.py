@@ -33,9 +33,10 @@ from lifelong.online.store.folder import (
     way_back,
     write_head,
 )
+from lifelong.online.store.part import Share, folder_of, is_part
 from lifelong.online.store.rocksdb import CACHE, RocksDbStore
 from lifelong.online.store.rocksdb_opening import prepare
-from lifelong.online.store.shards import Shards, Share
+from lifelong.online.store.shards import Shards
 
 MOST = 256
 """Shards of one store."""
@@ -76,7 +77,7 @@ class ShardedStore(Shards):
                 _make(path, shards)
             found = require_head(path, SHARDED, read_only=read_only)["shards"]
             _check_number(path, shards, found)
-            self.share: Share = Share(tuple(range(found)), found)
+            self.share: Share = Share.whole(found)
             opened = open_shards(path, self.share, read_only=read_only)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)
@@ -165,7 +166,7 @@ def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[in
     try:
         for number in share.numbers:
             _check(path, number, share.of)
-            folder, cache = _folder(path, number), CACHE // share.of
+            folder, cache = folder_of(path, number), CACHE // share.of
             opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
     except BaseException:
         for shard in opened.values():
@@ -196,7 +197,7 @@ def _make(path: Path, shards: int | None) -> None:
     if shards is None or any(not _ours(file) for file in path.iterdir()):
         return
     for number in range(shards):
-        folder = _folder(path, number)
+        folder = folder_of(path, number)
         prepare(folder, facts={"shard": number, "shards": shards})
         # The database, too: one that is missing later was lost.
         RocksDbStore(folder).close()
@@ -209,11 +210,7 @@ def _make(path: Path, shards: int | None) -> None:
 
 def _ours(file: Path) -> bool:
     """Whether an interrupted start may have left a file."""
-    return file.name == HEAD + DRAFT or file.name.startswith("shard-")
-
-
-def _folder(path: Path, number: int) -> Path:
-    return path / f"shard-{number}"
+    return file.name == HEAD + DRAFT or is_part(file)
 
 
 def _check(path: Path, number: int, of: int) -> None:
@@ -222,7 +219,7 @@ def _check(path: Path, number: int, of: int) -> None:
     Raises:
         StoreCorruptError: it is; names it.
     """
-    folder = _folder(path, number)
+    folder = folder_of(path, number)
     head = read_head(folder)
     fix = way_back(folder)
     if head is None or not (folder / "db" / "CURRENT").exists():

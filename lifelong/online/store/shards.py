@@ -1,72 +1,30 @@
 """Several stores that share the users among them, as one store.
 
-    user --CRC-32 of the id, modulo N--> shard k: memories, event log, event ids, and the positions of sources
-                                         shard 0: items put online, too, and the artifact list that counts
+    shard k   memories, event log and event ids of its users, and the positions of sources: see `part`
+    shard 0   items put online, too, and the artifact list that counts
 
-A commit is divided by user and written shard by shard: all of a user's part or nothing of it. Every shard keeps the
-watermarks of its own users, in the same write as their memories. The watermark of the whole store is the lowest one; if
-a crash left some shards behind, `positions` gives for each user how far the user's shard is.
+A commit is divided by user and written shard by shard: all of what it says of a user or nothing. The watermark of the
+whole store is the lowest one; if a crash left some shards behind, `positions` gives for each user how far the user's
+shard is.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import StoreConflictError, StoreError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
+from lifelong.online.store.part import Share, part_of
 from lifelong.online.store.record_cache import Listenable, Listener
 
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 V = TypeVar("V")
-
-
-def shard_of(user: str, of: int) -> int:
-    """Number of a user's shard, of so many.
-
-    Example:
-        >>> [shard_of(user, 4) for user in ("ann", "bob", "eve")]
-        [3, 0, 2]
-    """
-    return zlib.crc32(user.encode()) % of
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Some of the shards of a store, and their users.
-
-    Args:
-        numbers: of the shards, rising.
-        of: how many shards there are.
-    """
-
-    numbers: tuple[int, ...]
-    of: int
-
-    @property
-    def first(self) -> bool:
-        """Whether the first shard is among them, which has what is no user's."""
-        return 0 in self.numbers
-
-    def places(self, users: Sequence[str]) -> IntArray:
-        """Places of the users of these shards among others."""
-        return np.flatnonzero(self.chosen(np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))))
-
-    def chosen(self, hash_N: npt.NDArray[np.uint32]) -> BoolArray:
-        """Which users are of these shards, by the CRC-32 of their ids."""
-        mine = np.zeros(self.of, np.bool_)
-        mine[list(self.numbers)] = True
-        return mine[hash_N % self.of]
 
 
 class Shards:
@@ -195,7 +153,7 @@ class Shards:
         """Number of a shard -> what a change says of its users, the watermarks left as they are."""
         if len(self._shards) == 1:
             return dict.fromkeys(self._shards, change)
-        number_of = {user: shard_of(user, self._of) for user in change.users}
+        number_of = {user: part_of(user, self._of) for user in change.users}
         event_ids, events = _by_shard(change.event_ids, number_of), _by_shard(change.events, number_of)
         trimmed = _by_shard(change.trimmed, number_of)
         records, bases = self._by_space(change.records, number_of), self._by_space(change.bases, number_of)
@@ -281,7 +239,7 @@ class Shards:
             shard.close()
 
     def _of_user(self, user: str) -> MemoryStore:
-        return self._shards[shard_of(user, self._of)] if len(self._shards) > 1 else self._first
+        return self._shards[part_of(user, self._of)] if len(self._shards) > 1 else self._first
 
     def _asked(self, users: Sequence[str], ask: Callable[[MemoryStore, Sequence[int]], Sequence[V]]) -> list[V]:
         """What the shards answer, in the order of the question.
@@ -294,7 +252,7 @@ class Shards:
             return list(ask(self._first, range(len(users))))
         places: dict[int, list[int]] = {number: [] for number in self._shards}
         for place, user in enumerate(users):
-            places[shard_of(user, self._of)].append(place)
+            places[part_of(user, self._of)].append(place)
         found: dict[int, V] = {}
         for number, some in places.items():
             found.update(zip(some, ask(self._shards[number], some), strict=True))
