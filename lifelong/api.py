@@ -436,7 +436,8 @@ def explain(
     """
     from lifelong.online.scoring import explain as explaining
     from lifelong.online.scoring.answer import ScoreRequest
-    from lifelong.online.scoring.scorer import Scorer, checked_items
+    from lifelong.online.scoring.arguments import checked_items
+    from lifelong.online.scoring.scorer import Scorer
 
     if not isinstance(scorer, Scorer):
         raise UsageError(

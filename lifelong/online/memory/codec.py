@@ -166,10 +166,10 @@ class Codec(ABC):
             StoreError: a number cannot be kept.
         """
         self._check_values(states)
-        found: list[bytes] = []
+        records: list[bytes] = []
         for start in range(0, len(states), _TOGETHER):
-            found += self._encode(states, slice(start, min(start + _TOGETHER, len(states))))
-        return found
+            records += self._encode(states, slice(start, min(start + _TOGETHER, len(states))))
+        return records
 
     def _encode(self, states: States, chosen: slice) -> list[bytes]:
         record_B = np.zeros(chosen.stop - chosen.start, self._record)
@@ -187,8 +187,8 @@ class Codec(ABC):
         starts = range(_CHECKSUM.stop, record_B.nbytes, self.size)
         rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
         record_B["checksum"] = list(map(zlib.crc32, rests, repeat(head)))
-        found: list[bytes] = record_B.view(f"V{self.size}").tolist()
-        return list(map(self.compressed, found)) if self.cells else found
+        records: list[bytes] = record_B.view(f"V{self.size}").tolist()
+        return list(map(self.compressed, records)) if self.cells else records
 
     def decode(self, records: Sequence[bytes | None]) -> States:
         """States of as many users; the empty memory where there is no record.
@@ -210,10 +210,10 @@ class Codec(ABC):
             States.empty(self.layout, len(records)),
             [at for at, one in enumerate(records) if one is not None],
         )
-        kept = [self._expanded(records[at] or b"") for at in row_N]
-        whole = b"".join(kept)
-        if set(map(len, kept)) - {self.size} or not self._holds(whole):
-            for place, record in zip(row_N, kept, strict=True):
+        expanded = [self._expanded(records[at] or b"") for at in row_N]
+        whole = b"".join(expanded)
+        if set(map(len, expanded)) - {self.size} or not self._holds(whole):
+            for place, record in zip(row_N, expanded, strict=True):
                 self._check(record, start + place)
         self._fill(states, np.array(row_N, np.int64), np.frombuffer(whole, self._record))
         return states
@@ -281,14 +281,14 @@ class Codec(ABC):
             return False
         head = zlib.crc32(whole[: _CHECKSUM.start])
         starts = range(_CHECKSUM.stop, len(whole), size)
-        found = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
-        return bool(found == record_N["checksum"].tolist())
+        checksums = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
+        return bool(checksums == record_N["checksum"].tolist())
 
     def _check(self, record: bytes, place: int) -> None:
         if len(record) != self.size:
-            found = "cannot be decompressed" if self.cells else f"has {len(record)} bytes"
+            problem = "cannot be decompressed" if self.cells else f"has {len(record)} bytes"
             raise StoreCorruptError(
-                f"memory {place} of those that were read {found}", expected=f"{self.size} bytes", fix=_FIX
+                f"memory {place} of those that were read {problem}", expected=f"{self.size} bytes", fix=_FIX
             )
         if _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
             raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)

@@ -22,6 +22,7 @@ from lifelong.artifact.manifest import AGAIN
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.online.memory.codec import Codec, make_codec
+from lifelong.online.memory.compiling import compile_reads
 from lifelong.online.memory.state import Counting, States, append, unroll
 from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import MemoryStore
@@ -70,8 +71,8 @@ class Session:
     def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         """Run the graph on those of the inputs that it takes; gives the named outputs."""
         inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in self.taken}
-        found: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
-        return found
+        results: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
+        return results
 
 
 class Runtime:
@@ -101,6 +102,9 @@ class Runtime:
         self._recent = is_recent(self.layout)
         self._sessions: dict[Graph, Session] = {name: Session(artifact, name, threads) for name in ("read", "head")}
         self.counting: Counting | None = Counting.of(artifact, self._tables)
+        if self.counting is not None:
+            # No request is to wait for it.
+            compile_reads()
         counted = () if self.counting is None else self.counting.names
         self._learned = [part for part in self.layout if part.name not in counted]
         if self._learned and not self._recent:
@@ -215,8 +219,8 @@ class Runtime:
         after = self.write_learned(states, number_BF, time_B)
         if self.counting is None:
             return after
-        kept = replace(states, fields={name: states.fields[name].copy() for name in self.counting.names})
-        counted = self.counting.write(kept, np.arange(len(states)), number_BF, after.count_B)
+        before = replace(states, fields={name: states.fields[name].copy() for name in self.counting.names})
+        counted = self.counting.write(before, np.arange(len(states)), number_BF, after.count_B)
         return replace(after, fields={**after.fields, **counted})
 
     def write_learned(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:

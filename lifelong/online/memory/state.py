@@ -13,10 +13,8 @@ Shapes: B users, N events or records, C candidates per user, F item fields, K ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,8 +252,6 @@ class Counting:
             wrong = f"its settings give no memory: {error}"
         if wrong is not None:
             raise ArtifactError(f"{artifact.path}: {wrong}", expected="a config.json as training wrote it", fix=AGAIN)
-        # No request is to wait for it.
-        compile_reads()
         gap = event.index("gap") if "gap" in event and plan.levels > 1 else None
         return cls(plan, {field: tables[field] for field in inputs.item}, settings["embedding"], gap)
 
@@ -338,52 +334,3 @@ class Counting:
             return self._kernel.Memory(*(fields[name] for name in _PARTS))
         without = self._kernel.empty(self.plan, len(states.count_B[chosen]))
         return self._kernel.Memory(*(fields.get(name, part) for name, part in zip(_PARTS, without, strict=True)))
-
-
-@cache
-def compile_reads(*, backwards: bool = False) -> None:
-    """Compile what reads memories that count, or load it from where it is kept.
-
-    Args:
-        backwards: begin with what comes last otherwise. Of two processes that start at the same time, each then finds
-            half of it compiled by the other.
-    """
-    packed, counting, states = _smallest()
-    no_record, cell_BKX, nobody = np.zeros((0, packed.size), np.uint8), states.fields["cell"], np.zeros(0, np.int64)
-    steps: list[Callable[[], object]] = [
-        lambda: packed.take(no_record, 0, cell_BKX, nobody),
-        lambda: counting.look(states, np.zeros((1, 1, 1), np.int64)),
-    ]
-    for step in reversed(steps) if backwards else steps:
-        step()
-
-
-@cache
-def compile_writes() -> None:
-    """The same for what writes them, too: all loops, as an image is to have them.
-
-    >>> compile_writes()
-    """
-    compile_reads()
-    (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
-    packed.put(states.fields["cell"], np.zeros((1, packed.size), np.uint8), 0)
-    counting.write(states, place_N, place_N[:, None], place_N + 1)
-
-
-@cache
-def begin_to_compile_writes() -> Thread:
-    """`compile_writes` in a thread, once in a process: it can read, and say so, before it can write.
-
-    A write waits for the loop that it needs. The process does not end before the thread, which takes seconds at most.
-    """
-    thread = Thread(target=compile_writes, name="lifelong-compile")
-    thread.start()
-    return thread
-
-
-def _smallest() -> tuple[PackedCells, Counting, States]:
-    """A memory of two cells."""
-    plan = Plan(sizes_F=(11,), cells_F=(2,), widths_G=(1,), repeats=True)
-    fields = {part.name: np.zeros((1, *part.shape), part.dtype) for part in plan.layout}
-    counting = Counting(plan, {"item": np.zeros((11, 2 + FEATURES + 1), np.float32)}, dim=1)
-    return PackedCells(plan.packing), counting, States(np.zeros(1, np.int64), np.zeros(1, np.int64), fields)

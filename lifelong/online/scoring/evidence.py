@@ -85,8 +85,8 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
     from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
     every = {**logged, **from_memory}
     rows = {at: every[at] for at in sorted(every)}
-    found = {"data": from_data, "store": from_store, "memory": from_memory}
-    sources = [name for name in found if found[name]]
+    events_of = {"data": from_data, "store": from_store, "memory": from_memory}
+    sources = [name for name in events_of if events_of[name]]
     events = list(rows.values())
     items, fields = [row.item for row in events], [row.fields for row in events]
     return Past(
@@ -106,23 +106,23 @@ def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict
     index = int(dataset.users.find([user])[0])
     if index < 0:
         return {}
-    place = dataset.histories.of(index)
-    events = map(dataset.event, range(place.start + skipped, min(place.stop, place.start + count)))
+    rows = dataset.histories.of(index)
+    events = map(dataset.event, range(rows.start + skipped, min(rows.stop, rows.start + count)))
     return {position: LoggedEvent(*event) for position, event in enumerate(events, start=skipped + 1)}
 
 
 def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, LoggedEvent]:
     """The user's first `count` events in the store's log except the first `skipped`, by position, as far as known."""
     stored = scorer.store.logs([(user, skipped)])[0]
-    log = {place: decode_event(value) for place, value in stored if place <= count}
+    log = {position: decode_event(value) for position, value in stored if position <= count}
     # A user's events are of few items: each is looked up once.
     items = list({event.item for event in log.values()})
     rows = scorer.artifact.catalogue.rows(items).tolist()
-    known = {item for item, row in zip(items, rows, strict=True) if row >= FIRST_ROW}
+    in_catalogue = {item for item, row in zip(items, rows, strict=True) if row >= FIRST_ROW}
     # As the memory has it: see `MemoryWriter`.
     return {
-        place: replace(event, fields=None) if event.fields and event.item in known else event
-        for place, event in log.items()
+        position: replace(event, fields=None) if event.fields and event.item in in_catalogue else event
+        for position, event in log.items()
     }
 
 
@@ -134,15 +134,15 @@ def _from_memory(scorer: Scorer, states: States) -> dict[int, LoggedEvent]:
     stored = scorer.runtime.stored(count)
     if not stored:
         return {}
-    recent, found = unroll(states), {}
+    recent, events = unroll(states), {}
     # The stored events are the last ones of `count`: the first of them is at position count - stored + 1.
-    for place in range(stored):
-        number = dict(zip(schema.history_fields, recent.number_BLF[0, place].tolist(), strict=True))
+    for at in range(stored):
+        number = dict(zip(schema.history_fields, recent.number_BLF[0, at].tolist(), strict=True))
         values = {name: vocabularies[name].value_of(number[name]) for name in schema.item_fields}
         item = values.pop("item") or ""
         event_type = None if types is None else types.value_of(number["event_type"])
-        found[count - stored + 1 + place] = LoggedEvent(item, int(recent.time_BL[0, place]), event_type, values)
-    return found
+        events[count - stored + 1 + at] = LoggedEvent(item, int(recent.time_BL[0, at]), event_type, values)
+    return events
 
 
 def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> str:
@@ -215,8 +215,8 @@ def met_of(times: int, age: int) -> Met:
 
 def bounds_of(number: int, vocabulary: Vocabulary) -> tuple[float | None, float | None]:
     """`low` and `high` of what is counted with a number of a field; None, None where its values are no quantities."""
-    found = vocabulary.bounds_of(number) if isinstance(vocabulary, NumberVocabulary) else None
-    return found or (None, None)
+    bounds = vocabulary.bounds_of(number) if isinstance(vocabulary, NumberVocabulary) else None
+    return bounds or (None, None)
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:
@@ -284,10 +284,10 @@ class _Parts:
         states = self.states.take(np.zeros(candidates * variants, np.int64))
         for candidate in range(candidates):
             for field in range(fields):
-                place = candidate * variants + field
-                states.fields["cell"][place, self.cells_F[field]] = 0
-            for place, part in enumerate(self.sums_G, candidate * variants + fields):
-                states.fields["sums"][place, :, part] = 0
+                copy = candidate * variants + field
+                states.fields["cell"][copy, self.cells_F[field]] = 0
+            for copy, part in enumerate(self.sums_G, candidate * variants + fields):
+                states.fields["sums"][copy, :, part] = 0
             if self.has_slots:
                 states.fields["slot"][candidate * variants + last] = 0
         time_B = np.full(len(states), time, np.int64)

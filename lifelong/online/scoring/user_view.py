@@ -13,9 +13,10 @@ from lifelong.dataset.vocabulary import FIRST_BUCKET, Vocabulary
 from lifelong.errors import UsageError
 from lifelong.online.memory.state import Counting, States
 from lifelong.online.opening import AnyDataset, as_dataset
+from lifelong.online.scoring.arguments import checked_scorer
 from lifelong.online.scoring.evidence import bounds_of, met_of, past_of
 from lifelong.online.scoring.explanation import HIGH, LOW
-from lifelong.online.scoring.scorer import Scorer, checked_scorer
+from lifelong.online.scoring.scorer import Scorer
 from lifelong.tables import table_of
 from lifelong.tally.plan import Precision
 from lifelong.tally.spec import KEYS
@@ -87,7 +88,7 @@ def timeline(scorer: Scorer, user: str, *, last: int, dataset: Dataset | None = 
     Raises:
         StoreCorruptError: the stored memory is damaged.
     """
-    states, known = scorer.states([user])
+    states, is_known = scorer.states([user])
     past = past_of(scorer, user, states, dataset=dataset, last=last)
     fields = {
         name: texts(scorer.online_items.texts(name, past.items, past.number_NF[:, column], past.fields))
@@ -95,7 +96,7 @@ def timeline(scorer: Scorer, user: str, *, last: int, dataset: Dataset | None = 
     }
     return Timeline(
         user=user,
-        known_user=known[0],
+        known_user=is_known[0],
         count=int(states.count_B[0]),
         position=past.position_N.tolist(),
         time=past.time_N.tolist(),
@@ -118,8 +119,8 @@ def texts(column: Iterable[str | None]) -> Texts:
         if entry is not None:
             often[entry] = often.get(entry, 0) + 1
     values = sorted(often, key=lambda entry: -often[entry])
-    place: dict[str | None, int] = {entry: at for at, entry in enumerate(values)}
-    return Texts(values, [place.get(entry, -1) for entry in entries])
+    place_of: dict[str | None, int] = {entry: at for at, entry in enumerate(values)}
+    return Texts(values, [place_of.get(entry, -1) for entry in entries])
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +170,16 @@ def cells_of(scorer: Scorer, user: str) -> MemoryCells:
         StoreCorruptError: the stored memory is damaged.
     """
     artifact = scorer.artifact
-    states, known = scorer.states([user])
+    states, is_known = scorer.states([user])
     count = int(states.count_B[0])
     counting = scorer.runtime.counting
     if counting is None:
-        return MemoryCells(user, known[0], count, [], artifact.id)
-    found = [
+        return MemoryCells(user, is_known[0], count, [], artifact.id)
+    fields = [
         _field_cells(name, field, counting, states, artifact.vocabularies[name])
         for field, name in enumerate(scorer.schema.item_fields)
     ]
-    return MemoryCells(user, known[0], count, found, artifact.id)
+    return MemoryCells(user, is_known[0], count, fields, artifact.id)
 
 
 def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:

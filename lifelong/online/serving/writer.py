@@ -1,4 +1,4 @@
-"""What a service and the process that owns its store say to each other, at both ends.
+"""Events on their way to the process that owns a store, at both ends.
 
     service   HTTP, scores, memories in RAM          owner     bodies of events, write graph, store
        |---- body of a request of many events ----------> parses it, and keeps it for its turn
@@ -8,8 +8,7 @@
 
 `lifelong.online.serving.owner` starts and ends the process.
 
-The database's binding holds the interpreter while it writes, and parsing does, too: in one process all scores would
-wait for both (docs/decisions/0030-a-process-that-writes.md).
+Everything but events is as `lifelong.online.store.protocol` has it.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ class Writer:
         Raises:
             StoreUnavailableError: the process has ended; what was under way may or may not be kept.
         """
-        given = [part.held.number if isinstance(part, ParsedEvents) else part for part in parts]
+        given = [request.held.number if isinstance(request, ParsedEvents) else request for request in parts]
         return cast("list[Applied | Exception]", self.store.calls("fold", given))
 
     def apply_table(self, table: EventTable, **options: Any) -> Applied:
@@ -188,10 +187,13 @@ class EventFolder:
         Raises:
             StoreUnavailableError: the events waited in an earlier process.
         """
-        found = [self._waiting.pop(part, None) if isinstance(part, int) else EventTable.of_rows(part) for part in parts]
+        parsed = [
+            self._waiting.pop(request, None) if isinstance(request, int) else EventTable.of_rows(request)
+            for request in parts
+        ]
         # Events that are refused together with others are dropped as well: nobody will ask for them again.
-        tables = [table for table in found if table is not None]
-        if len(tables) < len(found):
+        tables = [table for table in parsed if table is not None]
+        if len(tables) < len(parsed):
             raise StoreUnavailableError(
                 "the process that was to write the events has ended; nothing was kept", fix="send them again"
             )

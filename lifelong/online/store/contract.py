@@ -72,7 +72,7 @@ class Commit:
     @property
     def users(self) -> frozenset[str]:
         """All users that it keeps or erases something of."""
-        spaces = [names for part in (self.records, self.bases) for space, names in part.items() if space >= 0]
+        spaces = [names for by_space in (self.records, self.bases) for space, names in by_space.items() if space >= 0]
         logged = (user for user, _ in (*self.event_ids, *self.events))
         return frozenset().union(*spaces, logged, self.trimmed, self.deleted)
 

@@ -44,9 +44,9 @@ class InMemoryStore:
 
     def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; a store for reading is only checked."""
-        known = self.artifact_list()
-        if known.artifacts:
-            return space_of("the store", known, identity)
+        listed = self.artifact_list()
+        if listed.artifacts:
+            return space_of("the store", listed, identity)
         if not self._read_only:
             self._artifact_list = ArtifactList.of(identity)
         return 0

@@ -1,17 +1,10 @@
-"""A store that another process on this machine owns; records that are read often are cached in this one.
+"""A store that another process on this machine owns: `lifelong.online.store.protocol` with sockets and threads.
 
-    read --known here--> RAM                  commit --> owner --> disk
-      `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
-
-    threads that call --Reader--> Channel --> socket --> owner
+    threads that call --Reader--> Channel --> socket --> answer_calls --> threads of the owner
                      <--future--  one thread that receives <--'
 
-Scores include an event as soon as it has been acknowledged; as long as its record is among the latest, it is found in
-the RAM of this process. Nothing here waits while a commit is written, except a read of a record that is not in RAM.
-
-`lifelong.online.store.protocol` says what is sent and when; here it is driven with a socket that both share, and with
-threads that wait. Values are pickled: both ends are this package, in processes of one user, and nobody else has the
-socket. While a caller waits it holds no lock of the interpreter.
+Values are pickled: both ends are this package, in processes of one user, and nobody else has the socket. While a caller
+waits it holds no lock of the interpreter.
 """
 
 from __future__ import annotations
@@ -103,12 +96,12 @@ class Channel:
 
     def _read(self, size: int) -> bytes:
         try:
-            found: bytes = self._reading.read(size)
+            data: bytes = self._reading.read(size)
         except (OSError, ValueError) as error:
             raise EOFError from error
-        if len(found) < size:
+        if len(data) < size:
             raise EOFError
-        return found
+        return data
 
     def hang_up(self) -> None:
         """Let nothing come any more, at either end."""

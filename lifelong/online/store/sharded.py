@@ -75,9 +75,9 @@ class ShardedStore(Shards):
             if not read_only:
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))
                 _make(path, shards)
-            found = require_head(path, SHARDED, read_only=read_only)["shards"]
-            _check_number(path, shards, found)
-            self.share: Share = Share.whole(found)
+            number = require_head(path, SHARDED, read_only=read_only)["shards"]
+            _check_number(path, shards, number)
+            self.share: Share = Share.whole(number)
             opened = open_shards(path, self.share, read_only=read_only)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)
@@ -130,11 +130,11 @@ def open_folder(path: Path, shards: int | None, *, read_only: bool) -> ShardedSt
     """
     head = read_head(path)
     if head is None:
-        found = shards or 1
+        number = shards or 1
     else:
-        found = head["shards"] if head["version"] == SHARDED else 1
-        _check_number(path, shards, found)
-    return RocksDbStore(path, read_only=read_only) if found == 1 else ShardedStore(path, found, read_only=read_only)
+        number = head["shards"] if head["version"] == SHARDED else 1
+        _check_number(path, shards, number)
+    return RocksDbStore(path, read_only=read_only) if number == 1 else ShardedStore(path, number, read_only=read_only)
 
 
 def _check_number(path: Path, wanted: int | None, found: int) -> None:

@@ -73,9 +73,9 @@ class Shards:
         """Give the first shard's list to those in which an interrupted change has left another one."""
         wanted = self.artifact_list()
         for shard in self._shards.values():
-            found = shard.artifact_list()
-            if found.to_json() != wanted.to_json():
-                shard.change_artifact_list(found, wanted)
+            listed = shard.artifact_list()
+            if listed.to_json() != wanted.to_json():
+                shard.change_artifact_list(listed, wanted)
 
     def listen(self, listener: Listener) -> None:
         """Have it called with what changes in any shard; see `Listener`."""
@@ -97,12 +97,12 @@ class Shards:
 
     def figures(self) -> dict[str, int]:
         """What the shards count about themselves, for metrics, added up."""
-        found: dict[str, int] = {}
+        total: dict[str, int] = {}
         for shard in self._shards.values():
             # A shard of your own need not count.
             for name, value in getattr(shard, "figures", dict)().items():
-                found[name] = found.get(name, 0) + value
-        return found
+                total[name] = total.get(name, 0) + value
+        return total
 
     def commit(self, change: Commit) -> None:
         """Apply one write: of each user all or nothing.
@@ -115,9 +115,9 @@ class Shards:
         refused: set[str] = set()
         conflicts, written = False, list[int]()
         with self._lock:
-            for number, part in self._divided(change).items():
+            for number, own in self._divided(change).items():
                 try:
-                    self._shards[number].commit(part)
+                    self._shards[number].commit(own)
                     written.append(number)
                 except StoreConflictError as error:
                     conflicts, refused = True, refused | error.users
@@ -131,23 +131,23 @@ class Shards:
         if not written:
             return error
         names = ", ".join(map(str, written))
-        found = f"{error.found}; this write was kept for the users in shard {names} of {self._place}"
-        return type(error)(found, expected=error.expected, fix=error.fix)
+        said = f"{error.found}; this write was kept for the users in shard {names} of {self._place}"
+        return type(error)(said, expected=error.expected, fix=error.fix)
 
     def _divided(self, change: Commit) -> dict[int, Commit]:
         """Number of a shard -> its part of a change, of shards that have one."""
-        parts, found = self._parts(change), {}
+        parts, divided = self._parts(change), {}
         for number, shard in self._shards.items():
             # A shard that is further than the others stays where it is.
             marks = {key: offset for key, offset in change.watermarks.items() if offset > shard.watermark(*key)}
-            part = replace(parts[number], watermarks=marks)
-            if SOURCES in part.records and change.watermarks and not marks:
+            own = replace(parts[number], watermarks=marks)
+            if SOURCES in own.records and change.watermarks and not marks:
                 # What was applied of a source goes with the watermark.
-                records = {space: values for space, values in part.records.items() if space != SOURCES}
-                part = replace(part, records=records)
-            if part.users or part.watermarks or part.removed or min([0, *part.records, *part.bases]) < 0:
-                found[number] = part
-        return found
+                records = {space: values for space, values in own.records.items() if space != SOURCES}
+                own = replace(own, records=records)
+            if own.users or own.watermarks or own.removed or min([0, *own.records, *own.bases]) < 0:
+                divided[number] = own
+        return divided
 
     def _parts(self, change: Commit) -> dict[int, Commit]:
         """Number of a shard -> what a change says of its users, the watermarks left as they are."""
@@ -175,15 +175,15 @@ class Shards:
         self, spaces: Mapping[int, Mapping[str, V]], number_of: Mapping[str, int]
     ) -> dict[int, dict[int, Mapping[str, V]]]:
         """Number of a shard -> space -> what is its own; the items put online are the first shard's, sources all's."""
-        found: dict[int, dict[int, Mapping[str, V]]] = defaultdict(dict)
+        of_shard: dict[int, dict[int, Mapping[str, V]]] = defaultdict(dict)
         for space, values in spaces.items():
             if space == SOURCES:
                 parts: Mapping[int, Mapping[str, V]] = dict.fromkeys(self._shards, values)
             else:
                 parts = {next(iter(self._shards)): values} if space == ITEMS else _by_shard(values, number_of)
-            for number, part in parts.items():
-                found[number][space] = part
-        return found
+            for number, own in parts.items():
+                of_shard[number][space] = own
+        return of_shard
 
     def watermark(self, source: str, partition: int) -> int:
         """Offset up to which all events were applied in every shard, -1 if none."""
@@ -251,18 +251,18 @@ class Shards:
         if len(self._shards) == 1:
             return list(ask(self._first, range(len(users))))
         places: dict[int, list[int]] = {number: [] for number in self._shards}
-        for place, user in enumerate(users):
-            places[part_of(user, self._of)].append(place)
-        found: dict[int, V] = {}
+        for at, user in enumerate(users):
+            places[part_of(user, self._of)].append(at)
+        answer_at: dict[int, V] = {}
         for number, some in places.items():
-            found.update(zip(some, ask(self._shards[number], some), strict=True))
-        return [found[place] for place in range(len(users))]
+            answer_at.update(zip(some, ask(self._shards[number], some), strict=True))
+        return [answer_at[at] for at in range(len(users))]
 
 
 def _by_shard(values: Mapping[K, V], number_of: Mapping[str, int]) -> dict[int, dict[K, V]]:
     """Number of a shard -> those of the values that are its users'; keys are users, or begin with one."""
-    found: dict[int, dict[K, V]] = defaultdict(dict)
+    of_shard: dict[int, dict[K, V]] = defaultdict(dict)
     for key, value in values.items():
         user = key if isinstance(key, str) else key[0]
-        found[number_of[user]][key] = value
-    return found
+        of_shard[number_of[user]][key] = value
+    return of_shard

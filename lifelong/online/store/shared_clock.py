@@ -50,7 +50,7 @@ class SharedSeconds:
         passed = int(self._passed() - since)
         if passed < self.TURN:
             return count
-        found = self._look(count, count + min(passed, self.MOST))
+        looked = self._look(count, count + min(passed, self.MOST))
         # One who may not advance it goes on seeing the same count.
-        self._seen = (count, since) if found[0] == count else found
+        self._seen = (count, since) if looked[0] == count else looked
         return self._seen[0]
