@@ -184,6 +184,7 @@ class Codec(ABC):
                 record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
         # All after the checksum is summed without a copy.
         view, head = record_B.view(np.uint8).data, zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
+        # The first sum begins behind the checksum of the first record, each further one a record later.
         starts = range(_CHECKSUM.stop, record_B.nbytes, self.size)
         rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
         record_B["checksum"] = list(map(zlib.crc32, rests, repeat(head)))
@@ -265,6 +266,7 @@ class Codec(ABC):
             # NaN fails both comparisons, and is refused, too.
             if values.size and not (values.max() <= largest and values.min() >= -largest):
                 fits = np.abs(values) <= largest
+                # The first one: user, then its place in the field.
                 at = tuple(int(place) for place in np.argwhere(~fits)[0])
                 raise StoreError(
                     f"memory {at[0]} of those to be written has {values[at]} in its field {part.name!r}",
@@ -280,6 +282,7 @@ class Codec(ABC):
         if record_N["reserved"].any():
             return False
         head = zlib.crc32(whole[: _CHECKSUM.start])
+        # As in `_encode`: the head is the same in all records, and what is behind the checksum is summed with it.
         starts = range(_CHECKSUM.stop, len(whole), size)
         checksums = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
         return bool(checksums == record_N["checksum"].tolist())

@@ -73,6 +73,7 @@ class FromData:
             time_N=np.array([event.time for _, event in log], np.int64),
             fields=[event.fields and only_known(event.fields) for _, event in log],
         )
+        # Counts begin at 1, places in the dataset at the user's first event.
         place_N = self.histories.first_U[int(self.histories.find([user])[0])] + [position - 1 for position, _ in log]
         found_NF = writer.item_numbers(table)
         wanted_NF = np.asarray(catalogue.number_VF[self.dataset.histories.row_N[place_N]], np.int64)

@@ -201,6 +201,7 @@ def trim_logs(store: MemoryStore, before: int, *, pause: Callable[[], bool] = la
     if served is None:
         return Trim()
     looked = events = active = 0
+    # Some at a time: a store's logs do not fit into RAM.
     names = (user for user, _ in store.scan(served.space))
     while some := list(islice(names, _USERS)):
         looked += len(some)

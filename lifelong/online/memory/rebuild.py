@@ -98,6 +98,7 @@ class Rebuild:
             if not left and self._finish(artifact_list):
                 seconds = clock.perf_counter() - started
                 return BuildReport(self.writer.artifact.id, self.users, self.events, number, seconds)
+            # One user who is written in between may refuse all of a group: smaller groups lose less.
             size = max(1, size // 4)
         raise StoreUnavailableError(
             f"after {_PASSES} passes some memories are still behind", fix="build again when fewer events come in"
@@ -112,6 +113,7 @@ class Rebuild:
     ) -> int:
         """Check every user once; returns how many are still behind."""
         left = looked = 0
+        # The served memories name all users; one who comes during the pass has both memories from the start.
         names = (user for user, _ in self.store.scan(artifact_list.require_served().space))
         while some := list(islice(names, size)):
             began = clock.perf_counter()

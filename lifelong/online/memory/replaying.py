@@ -87,6 +87,7 @@ class Replayer:
         """Fold events of the dataset that are before the log into `states`; place -> why that is not possible."""
         unknown, good, count_G = {}, [], []
         for at, log in enumerate(logs):
+            # The event before the first one in the log is the last one that DATA must give.
             before = min(log, default=int(wanted.count_B[at]) + 1) - 1
             if before <= states.count_B[at]:
                 continue
@@ -202,6 +203,7 @@ class HistoryFold:
         order = np.argsort(-left_B, kind="stable")
         for step, active in _steps(left_B[order]):
             place_B = order[:active]
+            # Histories lie user by user: a user's first event, those that the memory has, those of earlier steps.
             event_B = self.first_U[user_B[place_B]] + begin_B[place_B] + step
             number_BF, time_B = self._numbers(event_B, states.last_time_B[place_B])
             states.put(place_B, self.runtime.write(states.take(place_B), number_BF, time_B))
@@ -240,4 +242,5 @@ def counts_until(dataset: Dataset, until: int | None) -> IntArray:
 def _steps(count_B: IntArray) -> Iterator[tuple[int, int]]:
     """(step, number of users with more events than that), for users sorted by falling counts."""
     for step in range(int(count_B[0]) if len(count_B) else 0):
+        # Negated they rise, as a binary search needs it.
         yield step, int(np.searchsorted(-count_B, -step, side="left"))

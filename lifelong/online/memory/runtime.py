@@ -255,6 +255,7 @@ class Runtime:
         event_LE, session = self._embed(number_LF, self._event), self._sessions["write"]
         names, taken = [part.name for part in self._learned], session.taken
         outputs, last = [f"new_{name}" for name in names], int(states.last_time_B[0])
+        # Row k is the count before event k: what the graph is given at that step.
         fields, counts = dict(states.fields), states.count_B + np.arange(len(time_L) + 1)[:, None]
         for place in range(len(time_L)):
             feed = {name: value for name, value in fields.items() if name in taken}
@@ -305,6 +306,7 @@ class Runtime:
         # Attention of all users is put together: over equally many events.
         size = self._longest(states) if len(asked) > 1 else 1
         rows = []
+        # As many users together as fit beside each other with so many targets each; a wide request goes by itself.
         for chosen in _slices(users, max(1, cells_at_once // wide)):
             memory = self._readable(states, chosen, time_B, size)
             cells = [

@@ -304,15 +304,18 @@ class Counting:
 
     def kept(self, states: States, place: int, field: int) -> tuple[IntArray, IntArray, IntArray]:
         """Keys, counts and ages in events of the cells that one memory has in use in a field."""
+        # The cells of all fields lie one after another: those of this one from its start to that of the next.
         first, end = self._rules.start_F[field : field + 2]
         kept_X, packed_X = states.fields["cell"][place, first:end].astype(np.int64).T
         # The level of an empty cell is 0.
         level_X, step_X = np.divmod(packed_X, 256)
         used = level_X > 0
+        # Keys are stored less half their number, so that they fit in 16 bits with a sign.
         return kept_X[used] + KEYS // 2, np.array(COUNTS)[level_X[used]], np.array(AGES)[step_X[used]]
 
     def _found(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Any:
         users, candidates, fields = number_BCF.shape
+        # One row for each candidate of each user; `row_N` says which memory it asks.
         number_NF, row_N = number_BCF.reshape(-1, fields), np.repeat(np.arange(users), candidates)
         target_NE = target_BCE.reshape(-1, target_BCE.shape[-1])
         parts = [target_NE[:, part] for part in self._factors]

@@ -213,6 +213,7 @@ class MemoryWriter:
         types, kinds = self.artifact.event_types, events.event_type or [None] * len(events)
         assert types is not None
         distinct = list(dict.fromkeys(kinds))
+        # Events are many and types few.
         number_of = dict(zip(distinct, types.numbers(distinct).tolist(), strict=True))
         return np.fromiter(map(number_of.__getitem__, kinds), np.int64, len(events))
 
@@ -287,6 +288,7 @@ class MemoryWriter:
         # Counts need no rounds: a user's events are taken one after another while her cells are near.
         order_N = np.argsort(plan.user_N, kind="stable")
         user_N = plan.user_N[order_N]
+        # An event's number among all of its user's: those before the batch, those in it, and itself.
         count_N = states.count_B[user_N] + plan.rank_N[order_N] + 1
         counted = counting.write(states, user_N, number_NF[order_N], count_N)
         others = {name: value for name, value in states.fields.items() if name not in counted}
@@ -350,6 +352,7 @@ class OpenArtifacts:
             StoreForeignError: an artifact of the list cannot be opened.
         """
         artifact_list = self.store.artifact_list()
+        # One thread opens what is new, others wait for it; the store is asked without the lock.
         with self._lock:
             if artifact_list.epoch > self._now[0].epoch:
                 self._now = self._writers(artifact_list)

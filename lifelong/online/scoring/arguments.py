@@ -1,8 +1,8 @@
-"""Refuses what is no scorer, no candidates or no base rate, in words that say what was meant."""
+"""Refuses what is no scorer or no base rate, in words that say what was meant."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lifelong.errors import UsageError
@@ -24,30 +24,6 @@ def checked_scorer(scorer: object) -> None:
     if not hasattr(scorer, "states"):
         found, fix = f"a scorer of type {type(scorer).__name__}", "scorer = Scorer(artifact, store)"
         raise UsageError(found, expected="a Scorer", fix=fix)
-
-
-def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
-    """The candidates of a user.
-
-    Raises:
-        UsageError: the user is no id, or the items are no list of ids.
-    """
-    if not isinstance(user, str):
-        raise UsageError(
-            f"a user of type {type(user).__name__}: {user!r}",
-            expected="the id of a user, a text",
-            fix="give it as text: str(user)",
-        )
-    # Looking at their types at once takes a tenth of the time; there may be subclasses of str.
-    if isinstance(items, list) and set(map(type, items)) <= {str}:
-        return items
-    if items is None or isinstance(items, str) or not all(isinstance(item, str) for item in _some(items)):
-        raise UsageError(f"items = {items!r}", expected="a list of item ids", fix='scorer.score("u1", ["i1", "i2"])')
-    return items
-
-
-def _some(items: object) -> Sequence[object]:
-    return items if isinstance(items, Sequence) else [None]
 
 
 def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) -> Mapping[str, float]:

@@ -108,6 +108,7 @@ def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict
         return {}
     rows = dataset.histories.of(index)
     events = map(dataset.event, range(rows.start + skipped, min(rows.stop, rows.start + count)))
+    # Positions begin at 1: the first that is read follows those that are skipped.
     return {position: LoggedEvent(*event) for position, event in enumerate(events, start=skipped + 1)}
 
 

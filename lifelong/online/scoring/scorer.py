@@ -22,7 +22,7 @@ from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.opening import AnyArtifact, AnyStore, as_store, open_artifact
 from lifelong.online.scoring.answer import Answer, Fields, Score, ScoreRequest, TaskScore, checked_requests
-from lifelong.online.scoring.arguments import base_rates, checked_items
+from lifelong.online.scoring.arguments import base_rates
 from lifelong.online.scoring.online_items import OnlineItems
 from lifelong.online.scoring.tables import score_columns, scored_rows
 from lifelong.online.store.artifact_list import space_of
@@ -117,9 +117,8 @@ class Scorer:
         Raises:
             RequestError: a field of the profile is not a user field.
             StoreCorruptError: the stored memory is damaged.
-            UsageError: the user is no id, the items are no list of ids, or the time is no number.
+            UsageError: the user is no id, the items are no ids, or the time is no number.
         """
-        items = checked_items(user, items)
         return self.score_many([ScoreRequest(user, items, time, profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
@@ -233,6 +232,7 @@ class Scorer:
         answers = []
         for place, request in enumerate(requests):
             size, last = len(request.items), int(states.last_time_B[place])
+            # Behind a request's own candidates is padding.
             known_C = number_BCF[place, :size, 0] >= self._first_known
             answers.append(
                 Answer(
@@ -327,6 +327,7 @@ def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
     chunk, filled = list[int](), 0
     # By size: the request that comes next is the longest so far, and the whole chunk would be padded to it.
     for place in sorted(range(len(sizes)), key=sizes.__getitem__):
+        # With this request, all of the chunk is padded to it: the longest so far.
         padded, real = (len(chunk) + 1) * sizes[place], filled + sizes[place]
         if chunk and (padded > _AT_ONCE or padded - real > max(_PADDING, real // 4)):
             yield chunk

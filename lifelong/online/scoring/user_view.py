@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, with_config
 
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.vocabulary import FIRST_BUCKET, Vocabulary
-from lifelong.errors import UsageError
+from lifelong.online.memory.event import check_user
 from lifelong.online.memory.state import Counting, States
 from lifelong.online.opening import AnyDataset, as_dataset
 from lifelong.online.scoring.arguments import checked_scorer
@@ -39,12 +39,7 @@ def history(scorer: Scorer, user: str, *, dataset: AnyDataset | None = None) -> 
         UsageError: there is no scorer, or the user is no id.
     """
     checked_scorer(scorer)
-    if not isinstance(user, str):
-        raise UsageError(
-            f"a user of type {type(user).__name__}: {user!r}",
-            expected="the id of a user, a text",
-            fix="give it as text: str(user)",
-        )
+    check_user(user)
     data = None if dataset is None else as_dataset(dataset)
     past = past_of(scorer, user, scorer.states([user])[0], dataset=data)
     columns = {"position": "int64", "item": "string", "time": "int64", "event_type": "string"}

@@ -137,6 +137,7 @@ class OwnerProcess:
         return channel, lambda: self._ended(process)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
+        # The socket ends with the process, or just before it.
         code = process.wait()
         return closed() if code == 0 or self._closing else _lost(f"has ended with exit code {code}")
 
@@ -148,6 +149,7 @@ class OwnerProcess:
         """
         failure = "the process that writes cannot be started"
         self._kept = self._called(), Background(self._look, name="writer", failure=failure)
+        # It looks again and again: nothing tells the parent that the process has ended but a call that fails.
         self._kept[1].start()
 
     def _called(self) -> Calls:
@@ -171,6 +173,7 @@ class OwnerProcess:
         """
         self._closing = True
         if self._deadline is None:
+            # A timer, since whoever stops the service waits in `close` for the same process.
             self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
             self._deadline.daemon = True
             self._deadline.start()

@@ -154,6 +154,7 @@ class Takeovers:
                     fix="one that does not answer follows when it does, or is replaced after half a minute; one that"
                     " answers says in the log why it does not follow",
                 )
+            # What the other workers serve is in files that they write, which nobody announces.
             clock.sleep(_STEP)
 
     async def drop(self, artifact: str) -> ArtifactStates:

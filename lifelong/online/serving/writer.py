@@ -244,7 +244,7 @@ def functions_of(
     """
 
     def join() -> tuple[int, bool]:
-        # It is told of changes before anything is read for it.
+        # It is sent changes before anything is read for it: what is written in between comes twice, and not never.
         number, no_items = notices.join(channel), False
         # A store that answers nothing until its writes are checked must not keep out whoever checks them.
         with contextlib.suppress(StoreError):

@@ -100,6 +100,7 @@ class _Writing:
 
     def __init__(self, store: MemoryStore, updater: Updater, notices: Notices) -> None:
         self._store, self._updater, self._notices = store, updater, notices
+        # One thread writes and one parses: commits, and the bodies that they are made of, keep their order.
         self._readers, self._writers, self._parsers = (ThreadPoolExecutor(n) for n in (_READERS, 1, 1))
 
     def functions(self, channel: Channel, connection: Connection, on_close: Callable[[], None] | None) -> Functions:
@@ -136,6 +137,7 @@ class _Writing:
                 logger.warning("a worker could not join: %s; it is tried again", error)
                 time.sleep(_ACCEPT_PAUSE)
                 continue
+            # Changes go to all workers in turn: one that reads nothing must not keep them from the others.
             timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
             threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()

@@ -227,6 +227,7 @@ def _copy(folder: Path, to: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             before = current.read_bytes()
             _copy_files(folder, to)
+            # The copy's list, too: it may have been copied just before another one took its place.
             if current.read_bytes() == before == (to / "db" / "CURRENT").read_bytes():
                 return
         shutil.rmtree(to / "db", ignore_errors=True)

@@ -186,6 +186,7 @@ def after_killed_owner(path: Path, opened: Callable[[], T]) -> T:
             owner = named_owner(path)
             if owner is None or _runs(owner) or time.monotonic() > end:
                 raise
+        # They notice by themselves that their parent is gone, within moments.
         time.sleep(_PAUSE)
 
 
@@ -233,6 +234,7 @@ def held(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from error
     try:
         try:
+            # Of the folder itself: no file in it has to stay, and the system gives it back however the process ends.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise locked(path) from error

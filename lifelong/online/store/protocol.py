@@ -135,6 +135,7 @@ class Reader(Generic[T]):
         """The message that calls a function; `ticket` comes back with the answer, or from `ended`."""
         number = next(self._numbers)
         self._open[number] = ticket, name, self._lists
+        # As many as there are now: the garbage collector may add some meanwhile, which go with the next call.
         return number, [self._left.popleft() for _ in range(len(self._left))], name, arguments
 
     def unsent(self, call: Call) -> None:
@@ -155,6 +156,7 @@ class Reader(Generic[T]):
         ticket, name, lists = self._open.pop(first)
         if well and name == "join":
             self.state, (number, no_items) = "joined", value
+            # Changes that came before the answer may be later than that number.
             self._seen = max(self._seen, number)
             # Items may have come since the owner looked.
             if no_items and not self._items:

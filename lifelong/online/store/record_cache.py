@@ -83,6 +83,8 @@ class RecordCache(Generic[Name]):
 
     def get(self, names: Sequence[Name]) -> list[bytes | None]:
         """Record of each name: `ABSENT` if it is known that there is none, None if nothing is known."""
+        # Without the lock: each look-up is one step for the interpreter, and a record that is replaced meanwhile was
+        # the present one when the read began.
         records = list(map(self._records.get, names))
         if self._favour_read:
             # Names without a record are not noted: there is no end of them.
@@ -91,6 +93,7 @@ class RecordCache(Generic[Name]):
 
     def offer(self, moment: int, names: Iterable[Name], records: Iterable[bytes | None]) -> None:
         """Keep what was read, unless something was written since `moment`."""
+        # Not between the comparison and the write of a newer record.
         with self._lock:
             if moment == self.moment:
                 self._put({name: record or ABSENT for name, record in zip(names, records, strict=True)})
@@ -157,12 +160,14 @@ class PackedRecords(NamedTuple):
             >>> packed.get(b"bob"), packed.get(b"eve")
             (b'3', None)
         """
+        # Record i is from start i to start i + 1, so that there is one start more than records.
         start_N = array("Q", accumulate(map(len, records.values()), initial=0))
         return cls(_BETWEEN.join([b"", *records, b""]), start_N, b"".join(records.values()))
 
     def get(self, name: bytes) -> bytes | None:
         """The record of a name, None if it is not among them."""
         at = self.names.find(_BETWEEN + name + _BETWEEN)
+        # As many separators before it as records.
         return None if at < 0 else self.record(self.names.count(_BETWEEN, 0, at))
 
     def among(self, names: Set[bytes]) -> dict[bytes, bytes]:
@@ -235,6 +240,7 @@ class RecordCopies:
         # No lock is held: records of small commits join the pieces before they are gone here.
         small = self._small
         records = {name: small[name] for name in names & small.keys()}
+        # The latest first, which wins; a copy, since a writer may add a piece meanwhile.
         for piece in reversed(tuple(self._pieces)):
             left = names - records.keys()
             if not left:
@@ -322,6 +328,7 @@ class RecordCaches(Generic[W]):
         """The records of one space."""
         cache = self._of.get(space)
         if cache is None:
+            # Of two threads that make one, both get the same.
             cache = self._of.setdefault(space, self._kind(self._limit))
         return cache
 

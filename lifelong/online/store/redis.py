@@ -428,6 +428,7 @@ class RedisStore:
 
     def _scan(self, space: int) -> Iterator[tuple[str, bytes]]:
         names = self._names(space)
+        # Some at a time: all names of a store may be more than RAM holds.
         while some := list(islice(names, _MOST)):
             for name, value in zip(some, self.read_many(some, space=space), strict=True):
                 self._opened()
@@ -468,6 +469,7 @@ class RedisStore:
     def _parts(self, change: Commit) -> dict[int, _Part]:
         """What a commit does in each group, the positions left out."""
         parts: dict[int, _Part] = defaultdict(_Part)
+        # What is required first: the script writes nothing before it has compared all of it.
         for space, bases in change.bases.items():
             for name, base in bases.items():
                 if space == ITEMS:
@@ -497,6 +499,7 @@ class RedisStore:
             parts[self._group(user)].write("ZREMRANGEBYSCORE", self._of(user, "e"), "-inf", through)
         for (user, count), event in change.events.items():
             part, key = parts[self._group(user)], self._of(user, "e")
+            # One event for a count: of an earlier attempt another one may be there.
             part.write("ZREMRANGEBYSCORE", key, count, count)
             part.write("ZADD", key, count, _COUNT.pack(count) + event)
         self._remember(parts, change)

@@ -45,6 +45,7 @@ def check(store: RedisStore, space: int) -> None:
         values = store._read([("GET", store._of(user, kind)) for user in memories])
         for user, value in zip(memories, values, strict=True):
             group = store._group(user)
+            # Exclusive or: in whatever order memories come, and a memory that is replaced takes its mark out by itself.
             sums[group] ^= int.from_bytes((value or b"")[:_MARK])
             if value is not None and value[:_MARK] != _mark(user, value[_MARK:]):
                 wrong[group] = f"the memory of user {user!r} was not written for that user"
@@ -87,6 +88,7 @@ def _users(store: RedisStore, kind: str) -> Iterator[tuple[list[str], list[str]]
         keys = store._opened().scan_iter(match=store._prefix + b":*", count=_MOST)
         while some := set(islice(keys, _MOST)):
             users: dict[str, list[str]] = {kind: [], "d": []}
+            # A server may give a key twice while it grows, and it would leave the sum again.
             for key in some - seen:
                 its_kind, user = _taken_apart(store, key)
                 if its_kind in users:
@@ -111,6 +113,7 @@ def _have_last_ids(store: RedisStore, users: Sequence[str]) -> list[bool]:
     """Per user whether the last of the event ids expires when it was noted to."""
     scores = store._read([("ZSCORE", store._key(store._group(user), "expiries"), user.encode()) for user in users])
     last = [-1 if score is None else int(float(score)) for score in scores]
+    # Per user two counts: of ids that expire then or later, and later. The first must be one, the second none.
     ranges = [(user, least) for user, score in zip(users, last, strict=True) for least in (score, f"({score}")]
     counts = store._read([("ZCOUNT", store._of(user, "d"), least, "+inf") for user, least in ranges])
     return [

@@ -78,6 +78,7 @@ class Channel:
                 a part, and only `hang_up` is left.
         """
         head = _LENGTH.pack(len(text))
+        # Two threads must not write into each other's message.
         with self._sending:
             if len(text) <= _SMALL:
                 self._socket.sendall(head + text)
@@ -91,6 +92,7 @@ class Channel:
         Raises:
             EOFError: the other end is gone.
         """
+        # One thread alone receives, so that no lock is needed.
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         return pickle.loads(self._read(length))
 
@@ -193,6 +195,7 @@ class Calls:
         future: Future[Any] = Future()
         # It cannot be cancelled: the result comes even if nobody waits for it any more.
         future.set_running_or_notify_cancel()
+        # Not after the end: `_receive` fails the calls that it knows of then, and no later one.
         with self._changed:
             if self.over:
                 raise self._error
@@ -240,6 +243,7 @@ class Calls:
     def close(self) -> None:
         """Hang up; calls that are open fail."""
         self._channel.close()
+        # The thread that receives fails what is open; after this nobody else does.
         self._thread.join()
 
     def _receive(self) -> None:
@@ -260,6 +264,7 @@ class Calls:
 
     def _take(self, message: Any) -> None:
         answered = self._reader.receive(message)
+        # Before the caller goes on: reads that wait for this change may go on, too.
         with self._changed:
             self._changed.notify_all()
         if answered is not None:
@@ -414,6 +419,7 @@ class RemoteStore:
     def check_writes(self) -> None:
         """See `MemoryStore`; if the owner has ended, another one is started, which opens the store again."""
         if self.calls.over:
+            # Waits for the thread of the old connection: one at a time may change what the reader holds.
             self.calls.close()
             self.calls = self._connected()
         self.calls("check_writes")

@@ -56,6 +56,7 @@ class Replicas:
         with translated(self._address.name):
             answers = [self._ask(key, [("SET", key, b""), self._command, _INFO]) for key in self._places()]
         histories = {_history(info) for _, _, info in answers}
+        # Noted before anything is refused: the next write is compared with the primary that there is now.
         before, self._histories = self._histories, histories
         synced, copies = zip(*(self._counted(waited) for _, waited, _ in answers), strict=True)
         if not histories <= before:

@@ -71,6 +71,7 @@ class ShardedStore(Shards):
             )
         self.path = path = Path(path)
         self._read_only = read_only
+        # Whatever fails on the way, what was opened before it is closed again.
         with contextlib.ExitStack() as stack:
             if not read_only:
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))
@@ -97,6 +98,7 @@ class ShardedStore(Shards):
         Meanwhile this process still owns the folder, and the store does not answer.
         """
         items = dict(self.scan(ITEMS))
+        # One process at a time may have a database open; the lock on the folder stays here.
         super().close()
         try:
             yield items
@@ -166,6 +168,7 @@ def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[in
     try:
         for number in share.numbers:
             _check(path, number, share.of)
+            # Of all shards, also where this process has some of them: the others are read elsewhere.
             folder, cache = folder_of(path, number), CACHE // share.of
             opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
     except BaseException:
@@ -184,6 +187,7 @@ def _open(folder: Path, *, read_only: bool, cache: int, stores: int) -> RocksDbS
             # Who owns the whole store finds a shard owned only by what a killed process has left, which ends by itself.
             if read_only or clock.monotonic() > end:
                 raise
+            # The system takes its lock back when that process has ended, and tells nobody.
             clock.sleep(_PAUSE)
 
 

@@ -53,6 +53,7 @@ class Shards:
 
     def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; the first shard decides."""
+        # All shards or none: a list that changes in between would differ from shard to shard.
         with self._lock:
             spaces = [shard.bind(identity) for shard in self._shards.values()]
         return spaces[0]
@@ -66,6 +67,8 @@ class Shards:
         with self._lock:
             if self.artifact_list().epoch != before.epoch:
                 raise conflict(self._place, frozenset())
+            # The first one counts, so that an interrupted change leaves the list as it was; `align` brings the others
+            # back.
             for shard in reversed(self._shards.values()):
                 shard.change_artifact_list(shard.artifact_list(), after)
 
@@ -152,6 +155,7 @@ class Shards:
     def _parts(self, change: Commit) -> dict[int, Commit]:
         """Number of a shard -> what a change says of its users, the watermarks left as they are."""
         if len(self._shards) == 1:
+            # Whoever owns one shard alone is given its users alone.
             return dict.fromkeys(self._shards, change)
         number_of = {user: part_of(user, self._of) for user in change.users}
         event_ids, events = _by_shard(change.event_ids, number_of), _by_shard(change.events, number_of)
@@ -229,6 +233,7 @@ class Shards:
         """All names of a space and their values, shard by shard: the view is fixed when this is called."""
         if space == ITEMS and self._items is not None:
             return iter(self._items.items())
+        # No commit in between: a view holds a write in every shard or in none.
         with self._lock:
             views = [shard.scan(space) for shard in self._shards.values()]
         return itertools.chain(*views)
@@ -253,6 +258,7 @@ class Shards:
         places: dict[int, list[int]] = {number: [] for number in self._shards}
         for at, user in enumerate(users):
             places[part_of(user, self._of)].append(at)
+        # Answers come shard by shard, and are put back into the order of the question.
         answer_at: dict[int, V] = {}
         for number, some in places.items():
             answer_at.update(zip(some, ask(self._shards[number], some), strict=True))

@@ -47,6 +47,7 @@ class SharedSeconds:
     def now(self) -> int:
         """The count now, as far as a look at it in the last `TURN` seconds tells."""
         count, since = self._seen
+        # Whole seconds, rounded down: together the processes must not be faster than time.
         passed = int(self._passed() - since)
         if passed < self.TURN:
             return count
