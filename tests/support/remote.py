@@ -30,7 +30,7 @@ class Owner:
         self._url, self._count = url, count
 
     def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
-        """See `lifelong.online.store.remote.Connect`."""
+        """See `lifelong.online.store.remote.Connected`."""
         here, self._there = map(Channel, socket.socketpair())
         self.store = open_store(self._url)
         threads = ThreadPoolExecutor(4)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -194,24 +194,19 @@ def counted_of(
     ]
 
 
-class Met(NamedTuple):
-    """How often and how long ago a cell counted its value."""
-
-    times: int
-    events_ago: int
-    """About; 1 for the last event."""
-    precision: Precision
-    """Of `times`."""
-
-
 NEVER: tuple[int, None, Precision] = 0, None, "exact"
-"""In place of a `Met` where there is no cell."""
+"""In place of `met_of` where there is no cell."""
 
 
-def met_of(times: int, age: int) -> Met:
-    """What a cell's count and age, the least of its step, say to people."""
+def met_of(times: int, age: int) -> tuple[int, int, Precision]:
+    """What a cell says to people: how often, about how many events ago (1 for the last), and how exact the count is.
+
+    Args:
+        times: its count.
+        age: the least age of its step, in events.
+    """
     # Age 0 is the last event, which people call one event ago.
-    return Met(times, 1 + _MIDDLES[age], _PRECISIONS[times])
+    return times, 1 + _MIDDLES[age], _PRECISIONS[times]
 
 
 def bounds_of(number: int, vocabulary: Vocabulary) -> tuple[float | None, float | None]:

@@ -23,9 +23,8 @@ from typing import Literal
 from lifelong.errors import StoreError, StoreUnavailableError, UsageError
 from lifelong.online.background import Background
 from lifelong.online.serving.logs import LogFormat
-from lifelong.online.serving.writer import Connected, closed
 from lifelong.online.store.protocol import Reader
-from lifelong.online.store.remote import Calls, ChangeCount, Channel
+from lifelong.online.store.remote import Calls, ChangeCount, Channel, Connected, closed
 
 logger: logging.Logger = logging.getLogger(__name__)
 BEFORE = ""

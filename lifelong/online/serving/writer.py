@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import StoreError, StoreUnavailableError
@@ -28,13 +28,12 @@ from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.serving.event_bodies import table_of
+from lifelong.online.serving.owner import JoinedOwner, OwnerProcess
 from lifelong.online.store.contract import ITEMS, MemoryStore
 from lifelong.online.store.protocol import Connection, Held, Hold, Owner
 from lifelong.online.store.record_cache import Notice, Written
-from lifelong.online.store.remote import ChangeCount, Channel, Functions, RemoteStore, packed
+from lifelong.online.store.remote import ChangeCount, Channel, Connected, Functions, RemoteStore, closed, packed
 
-Connected = tuple[Channel, Callable[[], Exception]]
-"""A channel to the owner, and a function that gives the error with which it ended; see `Connect`."""
 Rows = Sequence[Mapping[str, Any]]
 _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
@@ -59,26 +58,6 @@ class ParsedEvents:
         return len(self.users)
 
 
-class StoreOwner(Protocol):
-    """The process that owns a store, as a `Writer` sees it."""
-
-    count: ChangeCount | None
-    """Of the changes, where it has several readers."""
-
-    def connect(self) -> Connected:
-        """A channel to it.
-
-        Raises:
-            LifelongError: it does not run, or could not open the store.
-        """
-
-    def end_soon(self) -> None:
-        """The service stops."""
-
-    def close(self) -> None:
-        """Leave it."""
-
-
 class Writer:
     """Folds events in, by way of the process that owns the store.
 
@@ -91,7 +70,7 @@ class Writer:
     store: RemoteStore
     """The store, after `open`."""
 
-    def __init__(self, owner: StoreOwner) -> None:
+    def __init__(self, owner: OwnerProcess | JoinedOwner) -> None:
         self._owner, self._closing = owner, False
         self.on_end = lambda error: None
 
@@ -265,8 +244,3 @@ def functions_of(
         "rows": rows,
     }
     return {name: (function, threads) for name, function in functions.items()}
-
-
-def closed() -> StoreError:
-    """The error of a store that was closed."""
-    return StoreError("the store is closed", fix="open it again")

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
@@ -117,6 +117,10 @@ class Channel:
         self._socket.close()
         # A thread that receives has got the end, and leaves it.
         self._reading.close()
+
+
+Connected = tuple[Channel, Callable[[], Exception]]
+"""A channel to the owner of a store, and a function that gives the error with which it ended."""
 
 
 class ChangeCount:
@@ -312,22 +316,16 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-class Connect(Protocol):
-    """Starts the owner of a store, or a new one after it has ended."""
-
-    def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
-        """The channel to a process that serves `functions_of` its store, and a function that gives its error.
-
-        Raises:
-            StoreError: it could not open the store.
-        """
+def closed() -> StoreError:
+    """The error of a store that was closed."""
+    return StoreError("the store is closed", fix="open it again")
 
 
 class RemoteStore:
     """A store that another process owns. Threads may share it.
 
     Args:
-        connect: starts the owner; once here, and again in `check_writes` if it has ended.
+        connect: starts the owner or joins it, here, and again in `check_writes` if it has ended.
         cache: bytes of records of a space that are kept in RAM, about.
         count: of the changes, where the owner has several readers; None where this process is its only one.
 
@@ -338,7 +336,9 @@ class RemoteStore:
     shared: bool
     """Whether other processes write to it, too."""
 
-    def __init__(self, connect: Connect, *, cache: int = CACHE, count: ChangeCount | None = None) -> None:
+    def __init__(
+        self, connect: Callable[[], Connected], *, cache: int = CACHE, count: ChangeCount | None = None
+    ) -> None:
         self._connect, self.shared = connect, count is not None
         self._reader = Reader[Future[Any]](cache, count)
         self.calls: Calls = self._connected()
