@@ -15,7 +15,6 @@ from lifelong.plugins import Registry
 
 STORES = Registry[Callable[..., MemoryStore]]("stores", {}, reserved=("memory", "rocksdb", *SCHEMES))
 """Scheme -> what opens a store of another package."""
-_CHECKS = "run the checks of lifelong.testing.store_contract on it"
 
 
 def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
@@ -87,38 +86,9 @@ def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
         raise UsageError(
             f"what {scheme}:// opens, of type {type(store).__name__}, lacks {', '.join(missing)}",
             expected="a store, see MemoryStore in lifelong.online.store.contract",
-            fix=_CHECKS,
-        )
-    if wrong := [name for name in vars(MemoryStore) if not name.startswith("_") and not _is_called_alike(store, name)]:
-        raise UsageError(
-            f"{', '.join(wrong)} of what {scheme}:// opens, of type {type(store).__name__}, cannot be called as a "
-            "store's",
-            expected="the arguments of MemoryStore in lifelong.online.store.contract",
-            fix=_CHECKS,
+            fix="run the checks of lifelong.testing.store_contract on it",
         )
     return store
-
-
-def _is_called_alike(store: MemoryStore, name: str) -> bool:
-    """Whether a method takes all arguments that a store's takes, and needs no other."""
-    wanted, method = getattr(MemoryStore, name), getattr(store, name)
-    if not inspect.isfunction(wanted):
-        return True
-    parameters = list(inspect.signature(wanted).parameters.values())[1:]
-    by_place = [one for one in parameters if one.kind is one.POSITIONAL_ONLY or one.kind is one.POSITIONAL_OR_KEYWORD]
-    by_name = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
-    try:
-        signature = inspect.signature(method)
-    except ValueError:
-        # A few builtins have no signature.
-        return True
-    try:
-        signature.bind(*by_place, **{one.name: one for one in by_name})
-        needed = [one for one in by_place if one.default is one.empty]
-        signature.bind(*needed, **{one.name: one for one in by_name if one.default is one.empty})
-    except TypeError:
-        return False
-    return True
 
 
 def local_folder(url: str) -> Path:
