@@ -26,7 +26,8 @@ from lifelong.online.ingestion.workers import number_of_workers
 from lifelong.online.memory.updater import Applied
 from lifelong.online.memory.verify import verify
 from lifelong.online.store.opening import open_store
-from lifelong.online.store.shards import Shards, Share, shard_of
+from lifelong.online.store.part import Share, part_of
+from lifelong.online.store.shards import Shards
 
 START = 1_700_000_000
 _PATIENCE = 300
@@ -96,7 +97,7 @@ def test_a_worker_whose_shards_are_at_different_offsets_applies_what_each_lacks(
 
 def test_a_bad_message_stops_every_shard_behind_the_same_message(artifact, kafka, topic, opened):
     rows = [{"user": f"u{k}", "item": f"i{k}", "time": START + k} for k in range(40)]
-    assert {shard_of(row["user"], 3) for row in rows} == {0, 1, 2}
+    assert {part_of(row["user"], 3) for row in rows} == {0, 1, 2}
     kafka.send(topic, [*rows[:30], b"not JSON", *rows[30:]], partition=0)
     with pytest.raises(SourceError, match="partition 0, offset 30"):
         stream_of(artifact, opened, kafka.url(topic), batch=8).run()

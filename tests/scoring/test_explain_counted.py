@@ -20,8 +20,8 @@ from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.catalogue_view import find_items
 from lifelong.online.scoring.explain import explain
 from lifelong.online.scoring.explanation import Affinity, Counted, CountedValue
-from lifelong.online.scoring.past import timeline
 from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.scoring.user_view import timeline
 from lifelong.online.store.contract import Commit
 from lifelong.tally.plan import precision
 

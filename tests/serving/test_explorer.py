@@ -22,7 +22,8 @@ from lifelong.online.memory import takeover
 from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.scoring import catalogue_view, people
-from lifelong.online.scoring.past import past_of, timeline
+from lifelong.online.scoring.evidence import past_of
+from lifelong.online.scoring.user_view import timeline
 from lifelong.online.serving.explorer import MOST_EVENTS, MOST_LISTED
 
 START = 1_700_000_000

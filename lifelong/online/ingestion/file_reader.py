@@ -28,7 +28,7 @@ from lifelong.online.memory.event import MAX_ID, UserEvent
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
-    from lifelong.online.store.shards import Share
+    from lifelong.online.store.part import Share
 
 Row = Mapping[str, Any] | Problem
 

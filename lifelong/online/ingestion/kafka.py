@@ -38,7 +38,7 @@ from lifelong.online.ingestion.rows import EventRows, Problem, json_row
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.online.memory.updater import Applied, UserEvent
 from lifelong.online.store.contract import Commit, MemoryStore
-from lifelong.online.store.shards import Share
+from lifelong.online.store.part import Share
 
 logger: logging.Logger = logging.getLogger(__name__)
 

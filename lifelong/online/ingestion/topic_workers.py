@@ -26,8 +26,8 @@ from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import identity_of
 from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.part import Share
 from lifelong.online.store.sharded import ShardedStore
-from lifelong.online.store.shards import Share
 
 _SIGNALLED = 2.0
 """Seconds in which a signal to all processes has reached each of them."""

@@ -22,7 +22,7 @@ from lifelong.artifact.folder import Artifact
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.counted import added_in_lists
+from lifelong.online.scoring.evidence import added_in_lists
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import keys_of
 

@@ -20,7 +20,7 @@ import numpy as np
 from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.counted import added_in_lists, counted_of
+from lifelong.online.scoring.evidence import Past, added_in_lists, counted_of, past_of
 from lifelong.online.scoring.explanation import (
     CandidateExplanation,
     CoveredSlot,
@@ -31,7 +31,6 @@ from lifelong.online.scoring.explanation import (
     SlotAttention,
     WeightedEvent,
 )
-from lifelong.online.scoring.past import Past, past_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -251,7 +250,7 @@ def slots_of(scorer: Scorer, states: States, place: int) -> list[CoveredSlot]:
         return _dynamic(states, place)
     for part in scorer.runtime.layout:
         if part.dtype != "float32" or part.name == "sums":
-            # Counters are no vectors (see `lifelong.online.scoring.counted`), and sums of fixed factors are no slots.
+            # Counters are no vectors (see `lifelong.online.scoring.evidence`), and sums of fixed factors are no slots.
             continue
         vectors = states.fields[part.name][place]
         rows = vectors if len(part.shape) > 1 else vectors[None]

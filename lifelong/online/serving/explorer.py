@@ -9,9 +9,8 @@ from fastapi.responses import Response
 
 from lifelong.online.memory.event import MAX_ID
 from lifelong.online.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
-from lifelong.online.scoring.counted import MemoryCells, cells_of
-from lifelong.online.scoring.past import Timeline, timeline
 from lifelong.online.scoring.people import FoundUsers, Kind, find_users
+from lifelong.online.scoring.user_view import MemoryCells, Timeline, cells_of, timeline
 from lifelong.online.serving.bodies import OTHER, JsonRoute, Time, sent
 from lifelong.online.serving.errors import DOCUMENTED, VIEWED
 from lifelong.online.serving.replies import ModelReply

@@ -204,10 +204,19 @@ async def metrics(service: Served) -> Response:
     return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
+class _Request(ScoreRequest):
+    """A request of which the body's model has checked every part."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Nothing is left to check."""
+
+
 def _request(body: OneBody) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
-    return ScoreRequest(body.user, items, body.time, fields if any(fields) else None, body.profile)
+    return _Request(body.user, items, body.time, fields if any(fields) else None, body.profile)
 
 
 def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
