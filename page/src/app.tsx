@@ -76,7 +76,9 @@ export function App() {
 
 // What is predicted, and from what.
 function Sentence({ history, waiting, user, model, version }: { history: History | null; waiting: boolean; user: string; model: Model; version: number }) {
-  const memory = useLoaded((signal) => api.memory(user, signal).catch(() => null), [user, version]);
+  // Of a user who is not known there is none.
+  const known = history?.known_user ?? false;
+  const memory = useLoaded((signal) => (known ? api.memory(user, signal) : Promise.resolve(null)), [user, known, version]);
   return <p class="soft">{history ? said(history, memory.value, model) : waiting ? "Reading …" : ""}</p>;
 }
 

@@ -19,9 +19,9 @@ export function Best({ top, then, after, explanation, chosen, onChoose, onSuppos
       <div class="head">
         <h2 id="list-title">{then ? <>Most likely, had they just chosen <Named>{supposed ? nameOf(supposed) : after}</Named></> : "Most likely now"}</h2>
         {then ? <button type="button" class="undo" onClick={() => { onSuppose(""); }}>Undo</button>
-          : <span class="small soft">{!best ? "" : best.probability === null ? "bars: next to the first one" : "chance of each to be chosen"}</span>}
+          : <span class="small soft">{!best ? "" : best.probability === null ? "bars: next to the first one" : "chance that each is chosen"}</span>}
       </div>
-      <ol class="best">
+      <ol class={then ? "best moved" : "best"}>
         {shown.map((move) => (
           <li key={move.now.item} class={move.now.item === chosen ? "chosen" : ""}>
             <span class="rank soft">{move.now.rank}</span>

@@ -8,7 +8,7 @@ import { cellWords, eventsAgo, plural, signed, times } from "./words";
 const CELLS = 8;
 const RANKED = 10;
 // What is shown of /metrics: names of sums that mean something without their labels.
-const FIGURES = ["lifelong_requests_total", "lifelong_scores_total", "lifelong_events_total", "lifelong_users", "process_resident_memory_bytes"];
+const FIGURES = ["lifelong_requests_total", "lifelong_candidates_total", "lifelong_events_total", "lifelong_waiting_requests", "lifelong_store_bytes", "process_resident_memory_bytes"];
 
 export function Engineers({ user, item, model, version, onKey }: {
   user: string; item: string; model: Model; version: number; onKey: () => void;

@@ -33,7 +33,7 @@ export function partsOf(candidate: Candidate): Part[] {
     words: value.field === "item" ? `this item: ${met(value)}` : `${value.field} ${cellWords(value)}: ${met(value)}`, effect: value.effect,
   }));
   for (const { field, effect } of counted.affinities)
-    parts.push({ words: `people who chose alike, by ${field}`, effect });
+    parts.push({ words: `others who chose alike, by ${field}`, effect });
   if (counted.slots_effect !== null) parts.push({ words: "the latest events and their order", effect: counted.slots_effect });
   return parts.sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect));
 }
@@ -45,10 +45,9 @@ function besides({ counted }: Candidate): string {
   for (const value of counted?.values ?? []) {
     const others = (value.logged ?? value.times) - (own?.logged ?? own?.times ?? 0);
     if (value.field === "item" || others < 1) continue;
-    const words = value.low === null ? `goes with ${value.precision === "exact" || value.logged !== null ? "" : "about "}${others} other ${cellWords(value)}` : `usual ${value.field}`;
-    found.push({ words, effect: value.effect });
+    found.push({ words: value.low === null ? `goes with other ${cellWords(value)}` : `usual ${value.field}`, effect: value.effect });
   }
-  found.push({ words: "people who chose alike have it", effect: Math.max(0, ...(counted?.affinities ?? []).map(({ effect }) => effect)) });
+  found.push({ words: "others who chose alike have it", effect: Math.max(0, ...(counted?.affinities ?? []).map(({ effect }) => effect)) });
   found.push({ words: "fits the latest events", effect: counted?.slots_effect ?? 0 });
   found.sort((a, b) => b.effect - a.effect);
   return found[0] && found[0].effect > WORTH ? found[0].words : "";

@@ -22,7 +22,8 @@ export function Search({ label, placeholder, unknown, find, onTake }: {
   const wanted = text.trim();
   const found = useLoaded((signal) => (open ? find(wanted, signal).then((options) => ({ options, wanted })) : Promise.resolve(null)), [wanted, open], 120);
   const there = !found.loading && found.value?.wanted === wanted;
-  const options = [...(found.value?.options ?? [])];
+  const known = found.value?.options ?? [];
+  const options = [...known];
   if (wanted && there && !options.some(({ id }) => id === wanted)) options.push({ id: wanted, name: wanted, note: unknown });
   const take = (id: string) => {
     onTake(id);
@@ -35,7 +36,7 @@ export function Search({ label, placeholder, unknown, find, onTake }: {
   };
   const takeBest = () => {
     // A part of a name means what there is, rather than something unknown of this name.
-    const best = options.find(({ id }) => id === wanted) ?? options[0];
+    const best = known.find(({ id }) => id === wanted) ?? options[0];
     if (best) take(best.id);
     else setAwaited(false);
   };

@@ -14,14 +14,14 @@ const counting = (...values: CountedValue[]): Candidate => ({
 
 test("the reason says how often, how long ago, and what else speaks for it", () => {
   const candidate = counting(value("item", "rye bread", { effect: 2 }), value("category", "bakery", { logged: 68, effect: 0.5 }));
-  expect(reason(candidate)).toBe("58 times, last 10 days ago; goes with 10 other bakery");
+  expect(reason(candidate)).toBe("58 times, last 10 days ago; goes with other bakery");
 });
 
 test("what is not known exactly is said so", () => {
   const unknown = { logged: null, seconds_ago: null };
   const category = value("category", "bakery", { ...unknown, times: 28, effect: 0.01 });
   const candidate = counting(value("item", "rye bread", { ...unknown, times: 8, precision: "about" }), category);
-  expect(reason(candidate)).toBe("about 8 times, last about 9 events ago; people who chose alike have it");
+  expect(reason(candidate)).toBe("about 8 times, last about 9 events ago; others who chose alike have it");
   expect(reason(counting(value("item", "rye bread", { state: "new", times: 0, events_ago: null, precision: "exact", ...unknown })))).toMatch(/^never or long ago; /);
   expect(reason(counting(value("item", "rye bread", { state: "new", times: 0, events_ago: null, logged: 0, seconds_ago: null })))).toMatch(/^never; /);
 });
@@ -29,7 +29,7 @@ test("what is not known exactly is said so", () => {
 test("the parts of a score come with the strongest first, of either sign", () => {
   const parts = partsOf(counting(value("item", "rye bread", { effect: 2 }), value("price", "4.05", { low: 3.94, high: 4.69, effect: -0.2 })));
   expect(parts.map(({ words }) => words)).toEqual([
-    "this item: 58 times, last 10 days ago", "the latest events and their order", "price 3.94–4.69: 58 times, last 10 days ago", "people who chose alike, by item",
+    "this item: 58 times, last 10 days ago", "the latest events and their order", "price 3.94–4.69: 58 times, last 10 days ago", "others who chose alike, by item",
   ]);
 });
 

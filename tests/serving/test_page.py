@@ -91,7 +91,7 @@ def test_the_files_of_the_page_are_packed_for_a_client_that_takes_it(client, pat
 
 
 def test_the_page_has_content_before_its_script(client):
-    assert re.search(r'<div id="page">\s*<header>.*<h1>Memory explorer</h1>', client.get("/").text)
+    assert re.search(r'<div id="page">\s*<header>.*<h1>Who will choose what next\?</h1>', client.get("/").text)
 
 
 def test_no_source_of_the_page_writes_markup():
