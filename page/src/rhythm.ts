@@ -42,7 +42,7 @@ export function rows(history: History, { values, index }: Texts, timed: boolean)
 
 // Late events come after later ones: neither end need be at an end. Long lists are no arguments of a function.
 export function extremes(values: number[]): [number, number] {
-  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity] as [number, number]);
+  return values.reduce<[number, number]>(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
 }
 
 // "usually every 7 days, on Saturdays; a pause of 9 months"
@@ -55,10 +55,10 @@ export function rhythm(time: number[]): string {
   const weekdays = days.map((day) => (day + 4) % 7);
   for (let weekday = 0; weekday < 7; weekday++)
     if (weekdays.filter((one) => one === weekday).length > 0.8 * days.length)
-      words[0] += `, on ${["Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays"][weekday] ?? ""}`;
+      words.push(`on ${["Sundays", "Mondays", "Tuesdays", "Wednesdays", "Thursdays", "Fridays", "Saturdays"][weekday] ?? ""}`);
   const longest = gaps[gaps.length - 1] ?? 0;
   if (longest >= 60 && longest > 4 * usual) words.push(`with a pause of ${span(longest * DAY)}`);
-  return words.join("; ");
+  return words.join(", ");
 }
 
 export function month(time: number): string {

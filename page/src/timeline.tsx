@@ -25,6 +25,6 @@ export function Timeline({ by, rows, ends, between }: { by: string; rows: Row[];
 function marks(bins: Uint32Array, most: number): string {
   return [...bins].map((count, at) => {
     const tall = TALL * (most <= 1 ? 1 : 0.4 + 0.6 * (Math.log1p(count) / Math.log1p(most)));
-    return count ? `M${at + 0.5},${TALL}v${-tall.toFixed(1)}` : "";
+    return count ? `M${at + 0.5},${TALL}v-${tall.toFixed(1)}` : "";
   }).join("");
 }

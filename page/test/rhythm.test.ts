@@ -8,7 +8,7 @@ const weekly = Array.from({ length: 12 }, (_, week) => SATURDAY + 7 * DAY * week
 
 test("a rhythm is said by its usual gap, its weekday and its pause", () => {
   expect(rhythm(weekly)).toBe("usually every 7 days, on Saturdays");
-  expect(rhythm([...weekly, ...weekly.map((time) => time + 300 * DAY)])).toBe("usually every 7 days; with a pause of 7 months");
+  expect(rhythm([...weekly, ...weekly.map((time) => time + 300 * DAY)])).toBe("usually every 7 days, with a pause of 7 months");
   expect(rhythm(weekly.slice(0, 3))).toBe("");
 });
 

@@ -19,7 +19,8 @@ BUILT = Path(__file__).parents[2] / "lifelong" / "online" / "serving" / "page" /
 
 def page_of(picture: Path) -> str:
     """The hash of the page's sources that a picture shows; empty if it does not say so."""
-    return str(Image.open(picture).info.get("sources", ""))
+    with Image.open(picture) as opened:
+        return str(opened.info.get("sources", ""))
 
 
 def main(out: Path) -> None:
@@ -32,7 +33,9 @@ def main(out: Path) -> None:
         page.screenshot(path=str(out))
     note = PngImagePlugin.PngInfo()
     note.add_text("sources", BUILT.read_text().strip())
-    Image.open(out).quantize(64).save(out, pnginfo=note, optimize=True)
+    with Image.open(out) as taken:
+        small = taken.quantize(64)
+    small.save(out, pnginfo=note, optimize=True)
 
 
 if __name__ == "__main__":
