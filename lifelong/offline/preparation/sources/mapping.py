@@ -16,6 +16,7 @@ from lifelong.config import Record, plain, read_mapping
 from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.dataset.scales import SCALES
 from lifelong.errors import ConfigError
+from lifelong.offline.preparation.sources.rawlog import TITLE
 from lifelong.offline.preparation.sources.staging import words
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
@@ -90,6 +91,8 @@ class _Section(Text):
     """Field -> column; a list of columns names each field after its column."""
     numbers: Names = ()
     """Item fields that hold numbers of at least 0, such as a price."""
+    title: str | None = None
+    """Column with the item's name for people, which no model reads."""
     missing: tuple[str, ...] = ("",)
     """Texts that mean "no value" in a field."""
 
@@ -111,6 +114,11 @@ class _Section(Text):
         if strange:
             raise ValueError(f"numbers names {', '.join(strange)}, which is not one of the fields")
         return self
+
+    @property
+    def columns_read(self) -> dict[str, str]:
+        """Field -> column, with the title as one more."""
+        return self.fields | ({TITLE: self.title} if self.title else {})
 
 
 class _Files(_Section):
@@ -139,9 +147,9 @@ class UsersMapping(_Files):
     user: str
     """Column with the user's id."""
 
-    @field_validator("numbers", mode="after")
+    @field_validator("numbers", "title", mode="after")
     @classmethod
-    def _none_of_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _none_of_users(cls, value: Any) -> Any:
         if value:
             raise ValueError("a field of a profile is a category; give bands, such as 25-34")
         return value
@@ -208,7 +216,7 @@ class TableMapping(_Section):
             raise ValueError("target_types needs event_type")
         if self.split and not self.labels:
             raise ValueError("split is for labelled rows, and there are no labels")
-        _check_names([*self.fields, *(name for section in self.items for name in section.fields)])
+        _check_names([*self.columns_read, *(name for section in self.items for name in section.columns_read)])
         self._check_tables()
         return self
 
