@@ -17,8 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lifelong.online.store.contract import Commit
-from lifelong.online.store.event_ids import Elapsed
+from lifelong.online.store.contract import Commit, Elapsed
 from lifelong.online.store.rocksdb import RocksDbStore
 
 DAY = 86_400

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from lifelong.online.scoring.answer import ScoreRequest as ScoreRequest
     from lifelong.online.scoring.features import export_features as export_features
     from lifelong.online.scoring.features import features as features
-    from lifelong.online.scoring.past import history as history
     from lifelong.online.scoring.scorer import Scorer as Scorer
+    from lifelong.online.scoring.user_view import history as history
     from lifelong.online.serving.app import create_app as create_app
     from lifelong.online.store.opening import open_store as open_store
 
@@ -70,7 +70,7 @@ _HOMES = {
     "export_features": "lifelong.online.scoring.features",
     "fold": "lifelong.api",
     "features": "lifelong.online.scoring.features",
-    "history": "lifelong.online.scoring.past",
+    "history": "lifelong.online.scoring.user_view",
     "ingest": "lifelong.api",
     "load_config": "lifelong.config",
     "models": "lifelong.api",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lifelong.dataset.times import seconds_of
 from lifelong.errors import UsageError, require
@@ -492,8 +492,8 @@ def explain(
         UsageError: an argument is something else than it should be.
     """
     from lifelong.online.scoring import explain as explaining
-    from lifelong.online.scoring.answer import ScoreRequest
-    from lifelong.online.scoring.scorer import Scorer, checked_items
+    from lifelong.online.scoring.answer import ScoreRequest, checked_requests
+    from lifelong.online.scoring.scorer import Scorer
 
     if not isinstance(scorer, Scorer):
         raise UsageError(
@@ -502,7 +502,8 @@ def explain(
             fix='scorer = lifelong.Scorer("artifact", "rocksdb://store")',
         )
     if not isinstance(request, ScoreRequest):
-        request = ScoreRequest(request, checked_items(request, items), time, profile=profile)
+        request = ScoreRequest(request, cast("Sequence[str]", items), time, profile=profile)
+        checked_requests([request])
     data = None if dataset is None else as_dataset(dataset)
     return explaining.explain(scorer, request, dataset=data)
 

@@ -15,7 +15,6 @@ from lifelong.cli.new import new
 from lifelong.cli.terminal import Terminal
 from lifelong.errors import DataError, PluginError, SourceError, UsageError
 from lifelong.online.store.opening import open_store
-from lifelong.online.store.ram import InMemoryStore
 from lifelong.plugins import Registry, register
 
 ROOT = Path(__file__).parents[1]
@@ -377,22 +376,6 @@ def test_a_full_disk_and_a_file_that_is_not_there_are_no_fault_of_a_source(faili
         prepare("full", [], failing / "data")
     with pytest.raises(SourceError):
         prepare("movielens", [failing / "nothing"], failing / "data")
-
-
-def test_a_store_whose_methods_take_other_arguments_is_refused(registered: dict[str, dict[str, Any]]) -> None:
-    class Earlier(InMemoryStore):
-        def read_many(self, names):  # type: ignore[no-untyped-def, override]
-            return [None for _ in names]
-
-        def clock(self, now):  # type: ignore[no-untyped-def, override]
-            return now
-
-    registered["stores"] = {"earlier": lambda url, *, read_only: Earlier()}
-    said = "read_many, clock of what earlier:// opens, of type Earlier, cannot be called"
-    with pytest.raises(UsageError, match=said):
-        open_store("earlier://x")
-    registered["stores"]["right"] = lambda url, *, read_only: InMemoryStore()
-    assert isinstance(open_store("right://x"), InMemoryStore)
 
 
 def test_a_store_that_raises_later_is_named_by_the_command(failing: Path) -> None:

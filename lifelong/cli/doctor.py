@@ -48,7 +48,7 @@ def doctor(
 def _store(url: str) -> Reply:
     """Which failures a store survives; the exit code is 1 if something should be changed."""
     from lifelong.online.store.checkup import check_store, describe
-    from lifelong.online.store.redis_client import without_password
+    from lifelong.online.store.redis_address import without_password
 
     checkup = check_store(url)
     document = {"store": without_password(url), **asdict(checkup)}

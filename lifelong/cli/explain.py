@@ -51,7 +51,8 @@ def _summary(explanation: Explanation) -> list[Any]:
 
 def candidate_lines(explanation: Explanation, candidate: CandidateExplanation, *, attention: bool = True) -> list[Any]:
     """What is behind the score of a candidate, for a terminal; `attention` too, where the model has one."""
-    lines: list[Any] = [f"\n{candidate.item}: score {candidate.score:.4f}"]
+    name = candidate.item if candidate.title is None else f"{candidate.title} ({candidate.item})"
+    lines: list[Any] = [f"\n{name}: score {candidate.score:.4f}"]
     if candidate.counted is not None:
         lines.append(columns(*COUNTED, rows=counted_rows(candidate.counted)))
     if attention and explanation.attention_over is not None:
@@ -68,7 +69,8 @@ def counted_rows(counted: Counted) -> list[list[str]]:
     """What a memory knows of a candidate, in words: a row per field, one per affinity, and one for slots."""
     rows = []
     for value in counted.values:
-        met = {"counted": _times(value), "new": "never or long ago", "unknown": "not counted"}
+        new = "never" if value.logged == 0 else "never or long ago"
+        met = {"counted": _times(value), "new": new, "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
         rows.append([value.field, _counted_as(value), met[value.state], last, _signed(value.effect)])
     for of in counted.affinities:
@@ -116,10 +118,19 @@ def _range(low: float, high: float | None) -> str:
 
 
 def _times(value: CountedValue) -> str:
-    if value.precision == "at_least":
+    """How often a value was met: by all events where they are known, else as the memory counts.
+
+    >>> from lifelong.online.scoring.explanation import CountedValue
+    >>> _times(CountedValue("item", "tea", "counted", 28, 1, "at_least", 0.0))
+    '28 times or more'
+    >>> _times(CountedValue("item", "tea", "counted", 28, 1, "at_least", 0.0, logged=82))
+    '82 times'
+    """
+    if value.logged is None and value.precision == "at_least":
         return f"{value.times} times or more"
-    about = "about " if value.precision == "about" else ""
-    return "once" if value.times == 1 else f"{about}{value.times} times"
+    times = value.times if value.logged is None else value.logged
+    about = "about " if value.logged is None and value.precision == "about" else ""
+    return "once" if times == 1 else f"{about}{times} times"
 
 
 def _slots(explanation: Explanation, candidate: CandidateExplanation) -> RenderableType:

@@ -108,7 +108,7 @@ def serve(
 def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, in this process or in several."""
     from lifelong.online.serving.run import run, run_workers
-    from lifelong.online.store.redis_client import without_password
+    from lifelong.online.store.redis_address import without_password
 
     shown = {"store": without_password(plan.store), "keys": plan.keys is not None}
 
@@ -234,7 +234,7 @@ def _get_ready(artifact: Artifact) -> None:
     import lifelong.online.serving.app  # noqa: F401
 
     if any(part.cells is not None for part in artifact.require_memory()):
-        from lifelong.online.memory.state import compile_reads
+        from lifelong.online.memory.compiling import compile_reads
 
         # The other process begins at the front, so that each compiles half.
         compile_reads(backwards=True)

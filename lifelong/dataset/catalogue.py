@@ -16,13 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.dataset.arrays import AGAIN, open_arrays
-from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary
+from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, TextColumn, Vocabulary
 from lifelong.dtypes import FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError, RequestError
 
 FIRST_ROW = 2
 VALUES = "value.npy"
-"""File of the items' own numbers. Models do not read it, so it is no part of a dataset's hash."""
+"""File of the items' own numbers."""
+TITLES = ("title_text.npy", "title_offset.npy")
+"""Files of the items' names for people."""
+FOR_PEOPLE = (VALUES, *TITLES)
+"""What models do not read; it is no part of a dataset's hash."""
 _RECENT = 131_072
 """How many items have their numbers kept in RAM: a look-up on disk costs fifty times as much."""
 
@@ -37,12 +41,14 @@ class Catalogue:
         vocabularies: item field -> vocabulary; the first is `item`.
         value_VN: float64, the items' own values of the N fields of numbers, such as a price of 2.95, NaN where not
             known; for people, since models read levels alone. None without such a field.
+        titles: name of each item, for people; empty where there is none. None where the log has no names.
     """
 
     ids: IdIndex
     number_VF: Int32Array
     vocabularies: dict[str, Vocabulary]
     value_VN: FloatArray | None
+    titles: TextColumn | None
 
     def __init__(
         self,
@@ -50,9 +56,10 @@ class Catalogue:
         number_VF: Int32Array,
         vocabularies: Mapping[str, Vocabulary],
         value_VN: FloatArray | None = None,
+        titles: TextColumn | None = None,
     ) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
-        self.value_VN = value_VN
+        self.value_VN, self.titles = value_VN, titles
         self._recent = _Recent(self._looked_up, len(self.vocabularies))
 
     @classmethod
@@ -70,14 +77,19 @@ class Catalogue:
                 expected=f"({FIRST_ROW + len(ids)}, {len(vocabularies)})",
                 fix=AGAIN,
             )
+        titles = None
+        if (folder / TITLES[0]).exists():
+            titles = TextColumn(*open_arrays(folder, [Path(name).stem for name in TITLES], "catalogue").values())
+            if len(titles) != len(ids):
+                raise DatasetError(f"{folder} has {len(titles)} titles", expected=f"{len(ids)}, one an item", fix=AGAIN)
         if not number_fields(vocabularies):
-            return cls(ids, number_VF, vocabularies)
+            return cls(ids, number_VF, vocabularies, titles=titles)
         value_VN = open_arrays(folder, [Path(VALUES).stem], "catalogue")[Path(VALUES).stem]
         shape = (len(number_VF), len(number_fields(vocabularies)))
         if value_VN.shape != shape or value_VN.dtype != np.float64:
             found = f"{folder / VALUES} holds {value_VN.dtype} {value_VN.shape}"
             raise DatasetError(found, expected=f"float64 {shape}", fix=AGAIN)
-        return cls(ids, number_VF, vocabularies, value_VN)
+        return cls(ids, number_VF, vocabularies, value_VN, titles)
 
     def save(self, folder: Path) -> None:
         """Write the catalogue (without the vocabularies) into `folder`."""
@@ -85,6 +97,9 @@ class Catalogue:
         np.save(folder / "number.npy", self.number_VF)
         if self.value_VN is not None:
             np.save(folder / VALUES, self.value_VN)
+        if self.titles is not None:
+            for name, part in zip(TITLES, self.titles.arrays().values(), strict=True):
+                np.save(folder / name, part)
 
     def __len__(self) -> int:
         """Number of rows, padding and unknown included."""
@@ -103,6 +118,19 @@ class Catalogue:
     def id_of(self, row: int) -> str | None:
         """Item id of a row, None for padding and unknown."""
         return self.ids.id_at(row - FIRST_ROW) if row >= FIRST_ROW else None
+
+    def titles_of(self, items: Sequence[str]) -> list[str | None]:
+        """Names of items for people; None where there is none: the id is the name."""
+        if self.titles is None:
+            return [None] * len(items)
+        return [(self.titles.at(at) or None) if at >= 0 else None for at in self.ids.find(items).tolist()]
+
+    def search(self, text: str, most: int) -> list[str]:
+        """Ids of items with a text in their id or their title, see `TextColumn.places`."""
+        found = self.ids.places(text, most)
+        if text and self.titles is not None:
+            found = list(dict.fromkeys([*self.titles.places(text, most), *found]))[:most]
+        return [self.ids.at(at) for at in found]
 
     def only_known(self, fields: Mapping[str, str | None]) -> dict[str, str | None]:
         """The fields of an item that this catalogue knows."""

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from lifelong.config import Record
 from lifelong.dataset.arrays import AGAIN, open_arrays
-from lifelong.dataset.catalogue import VALUES, Catalogue
+from lifelong.dataset.catalogue import FOR_PEOPLE, Catalogue
 from lifelong.dataset.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.dataset.examples import SPLITS, VAULT, Examples, Split
 from lifelong.dataset.histories import Histories
@@ -304,13 +304,13 @@ def _instead(folder: Path) -> str:
 def array_hash(folder: Path) -> str:
     """SHA-256 over the names and contents of all arrays and vocabularies of a dataset folder.
 
-    Without its vault, and without the items' own numbers, which are for people alone.
+    Without its vault, and without the items' own numbers and titles, which are for people alone.
     """
-    digest, left_out = hashlib.sha256(), Path("catalogue", VALUES)
+    digest, left_out = hashlib.sha256(), {"dataset.json", *(f"catalogue/{name}" for name in FOR_PEOPLE)}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and path.name != "dataset.json" and name.parts[0] not in (VAULT, OPENED) and name != left_out:
-            digest.update(name.as_posix().encode())
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name.partition("/")[0] not in (VAULT, OPENED) and name not in left_out:
+            digest.update(name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

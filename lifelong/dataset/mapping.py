@@ -33,6 +33,8 @@ def words(text: str) -> tuple[str, ...]:
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
 
+TITLE = "title of the item"
+"""No field is called so, while one may be called `title`."""
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
@@ -132,6 +134,8 @@ class _Section(Text):
     """Field -> column; a list of columns names each field after its column."""
     numbers: Names = ()
     """Item fields that hold numbers of at least 0, such as a price."""
+    title: str | None = None
+    """Column with the item's name for people, which no model reads."""
     missing: tuple[str, ...] = ("",)
     """Texts that mean "no value" in a field."""
 
@@ -153,6 +157,11 @@ class _Section(Text):
         if strange:
             raise ValueError(f"numbers names {', '.join(strange)}, which is not one of the fields")
         return self
+
+    @property
+    def columns_read(self) -> dict[str, str]:
+        """Field -> column, with the title as one more."""
+        return self.fields | ({TITLE: self.title} if self.title else {})
 
 
 class _Files(_Section):
@@ -181,9 +190,9 @@ class UsersMapping(_Files):
     user: str
     """Column with the user's id."""
 
-    @field_validator("numbers", mode="after")
+    @field_validator("numbers", "title", mode="after")
     @classmethod
-    def _none_of_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _none_of_users(cls, value: Any) -> Any:
         if value:
             raise ValueError("a field of a profile is a category; give bands, such as 25-34")
         return value
@@ -252,7 +261,7 @@ class TableMapping(_Section):
             raise ValueError("target_types needs event_type")
         if self.split and not self.labels:
             raise ValueError("split is for labelled rows, and there are no labels")
-        _check_names([*self.fields, *(name for section in self.items for name in section.fields)])
+        _check_names([*self.columns_read, *(name for section in self.items for name in section.columns_read)])
         self._check_tables()
         return self
 

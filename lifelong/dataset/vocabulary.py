@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,63 @@ def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[n
     ).astype(np.uint64)
 
 
-class IdIndex:
+class TextColumn:
+    """n texts in two arrays, memory-mapped: all of them one after another, and where each begins.
+
+    >>> column = TextColumn.of(["Rye bread", "Oat milk"])
+    >>> column.at(1), column.places("BREAD", most=5)
+    ('Oat milk', [0])
+
+    Args:
+        text: uint8, UTF-8.
+        offset: int64, n + 1.
+    """
+
+    def __init__(self, text: npt.NDArray[np.uint8], offset: IntArray) -> None:
+        self._text, self._offset = text, offset
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> TextColumn:
+        """The given texts, in the given order."""
+        encoded = [value.encode() for value in texts]
+        offset = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return TextColumn(np.frombuffer(b"".join(encoded), np.uint8), offset)
+
+    def __len__(self) -> int:
+        return len(self._offset) - 1
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Both arrays, by name."""
+        return {"text": self._text, "offset": self._offset}
+
+    def at(self, index: int) -> str:
+        """The text of one index (0..n-1)."""
+        return bytes(self._text[self._offset[index] : self._offset[index + 1]]).decode()
+
+    def places(self, text: str, most: int) -> list[int]:
+        """Indices of texts that hold a text, upper and lower case of ASCII letters alike, ascending.
+
+        Args:
+            text: what they hold; empty for the first ones.
+            most: indices to give. Of a long column the first `SEARCHED` bytes are looked at.
+        """
+        if not text:
+            return list(range(min(most, len(self))))
+        wanted, whole = text.encode(errors="replace").lower(), bytes(self._text[:SEARCHED]).lower()
+        found: list[int] = []
+        at = whole.find(wanted)
+        while at >= 0 and len(found) < most:
+            # The text that this place is in; a match that runs into the next one does not count.
+            index = int(np.searchsorted(self._offset, at, side="right")) - 1
+            end = int(self._offset[index + 1])
+            if at + len(wanted) <= end:
+                found.append(index)
+                at = end - 1
+            at = whole.find(wanted, at + 1)
+        return found
+
+
+class IdIndex(TextColumn):
     """Two-way map between n distinct ids and 0..n-1, memory-mapped from a folder.
 
     Files: `text.npy` (uint8, all ids one after another), `offset.npy` (int64, n + 1), `hash.npy` (uint64, sorted) and
@@ -69,7 +126,8 @@ class IdIndex:
         sorted_hash: npt.NDArray[np.uint64],
         order: IntArray,
     ) -> None:
-        self._text, self._offset, self._hash, self._order = text, offset, sorted_hash, order
+        super().__init__(text, offset)
+        self._hash, self._order = sorted_hash, order
 
     @classmethod
     def build(cls, ids: Sequence[str]) -> IdIndex:
@@ -78,10 +136,7 @@ class IdIndex:
         Raises:
             DatasetError: an id occurs twice.
         """
-        encoded = [value.encode() for value in ids]
-        offset = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(value) for value in encoded], out=offset[1:])
-        return cls.from_text(np.frombuffer(b"".join(encoded), np.uint8), offset)
+        return cls.from_text(*TextColumn.of(ids).arrays().values())
 
     @classmethod
     def from_text(cls, text: npt.NDArray[np.uint8], offset: IntArray) -> IdIndex:
@@ -158,10 +213,7 @@ class IdIndex:
 
     def save(self, folder: Path) -> None:
         """Write the four files into `folder`."""
-        save_arrays(folder, {"text": self._text, "offset": self._offset, "hash": self._hash, "order": self._order})
-
-    def __len__(self) -> int:
-        return len(self._offset) - 1
+        save_arrays(folder, {**self.arrays(), "hash": self._hash, "order": self._order})
 
     def content_hash(self) -> str:
         """SHA-256 over all ids in their order: two indexes have equal hashes only if they have equal ids."""
@@ -171,7 +223,7 @@ class IdIndex:
 
     def id_at(self, index: int) -> str:
         """The id of one index (0..n-1)."""
-        return bytes(self._text[self._offset[index] : self._offset[index + 1]]).decode()
+        return self.at(index)
 
     def ids(self) -> list[str]:
         """All ids, in order of their index."""
@@ -179,29 +231,12 @@ class IdIndex:
         return [whole[start:end].decode() for start, end in itertools.pairwise(offset)]
 
     def search(self, text: str, most: int) -> list[str]:
-        """Ids that hold a text, upper and lower case of ASCII letters alike, in order of their index.
+        """Ids that hold a text, see `places`.
 
         >>> IdIndex.build(["green tea", "milk", "Tea"]).search("tea", most=5)
         ['green tea', 'Tea']
-
-        Args:
-            text: what they hold; empty for the first ids.
-            most: ids to give. Of a long index the first `SEARCHED` bytes are looked at.
         """
-        if not text:
-            return [self.id_at(index) for index in range(min(most, len(self)))]
-        wanted, whole = text.encode(errors="replace").lower(), bytes(self._text[:SEARCHED]).lower()
-        found: list[str] = []
-        at = whole.find(wanted)
-        while at >= 0 and len(found) < most:
-            # The id that this place is in; a match that runs into the next id does not count.
-            index = int(np.searchsorted(self._offset, at, side="right")) - 1
-            end = int(self._offset[index + 1])
-            if at + len(wanted) <= end:
-                found.append(self.id_at(index))
-                at = end - 1
-            at = whole.find(wanted, at + 1)
-        return found
+        return [self.at(index) for index in self.places(text, most)]
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Index of each id, -1 where it is not held."""

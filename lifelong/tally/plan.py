@@ -21,7 +21,7 @@ LEVEL_BITS, STEP_BITS = 4, 5
 """Bits of a cell's count and of its age."""
 CELL_BITS = LEVEL_BITS + STEP_BITS
 EXACT = 8
-"""Counts up to this one are exact."""
+"""Counts below this one are exact."""
 NUMBER_BYTES = 4
 SUMS = 2
 CLOCK_LEVELS = 17
@@ -234,7 +234,8 @@ def precision(times: int) -> Precision:
     """How well a cell's count says how often its value was met."""
     if times == COUNTS[-1]:
         return "at_least"
-    return "exact" if times <= EXACT else "about"
+    # A cell stays at the last exact count until a later event raises it: from there on more may be true.
+    return "exact" if times < EXACT else "about"
 
 
 def middle_age(start: int) -> int:

@@ -1,8 +1,6 @@
 // Calls of the service. The key stays in this variable: it is in no address and in no storage.
 
-import type {
-  EventsReply, Explanation, FoundItems, FoundUsers, History, ListedArtifact, MemoryCells, Model, Problem, TopItems,
-} from "./types";
+import type { Explanation, History, Item, Memory, MemoryCells, Model, Problem, TopItems, FoundUsers } from "./types";
 
 let key = "";
 
@@ -34,11 +32,6 @@ async function call<T>(path: string, options: RequestInit = {}): Promise<T> {
   return body as T;
 }
 
-function send<T>(path: string, body: unknown, signal?: AbortSignal): Promise<T> {
-  const headers = { "Content-Type": "application/json" };
-  return call<T>(path, { method: "POST", headers, body: JSON.stringify(body), signal: signal ?? null });
-}
-
 function get<T>(path: string, query: Record<string, string | number>, signal?: AbortSignal): Promise<T> {
   const parts = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) if (value !== "") parts.set(name, String(value));
@@ -48,22 +41,21 @@ function get<T>(path: string, query: Record<string, string | number>, signal?: A
 const ofUser = (user: string, what: string) => `v1/users/${encodeURIComponent(user)}/${what}`;
 
 export const model = (signal?: AbortSignal) => get<Model>("v1/model", {}, signal);
-export const users = (q: string, story: string, limit: number, signal?: AbortSignal) =>
-  get<FoundUsers>("v1/users", { q, story, limit }, signal);
-export const history = (user: string, limit: number, signal?: AbortSignal) =>
-  get<History>(ofUser(user, "history"), { limit }, signal);
-export const top = (user: string, limit: number, signal?: AbortSignal) => get<TopItems>(ofUser(user, "top"), { limit }, signal);
+export const users = (q: string, limit: number, signal?: AbortSignal) => get<FoundUsers>("v1/users", { q, limit }, signal);
+export const memory = (user: string, signal?: AbortSignal) => get<Memory>(ofUser(user, "memory"), {}, signal);
+export const history = (user: string, signal?: AbortSignal) => get<History>(ofUser(user, "history"), { limit: 20_000 }, signal);
+export const top = (user: string, after: string, signal?: AbortSignal) =>
+  get<TopItems>(ofUser(user, "top"), { limit: 200, after }, signal);
 export const items = (q: string, limit: number, signal?: AbortSignal) =>
-  get<FoundItems>("v1/catalogue", { q, limit }, signal);
-export const explain = (user: string, candidates: string[], artifact = "", signal?: AbortSignal) =>
-  send<Explanation>("v1/explain", { user, items: candidates, ...(artifact ? { artifact } : {}) }, signal);
-export const artifacts = (signal?: AbortSignal) => get<ListedArtifact[]>("v1/artifacts", {}, signal);
-export const addEvent = (event: Record<string, unknown>) => send<EventsReply>("v1/events", { events: [event] });
+  get<{ items: Item[] }>("v1/catalogue", { q, limit }, signal);
+export const cells = (user: string, signal?: AbortSignal) => get<MemoryCells>(ofUser(user, "cells"), {}, signal);
+export const explain = (user: string, candidates: string[], signal?: AbortSignal) =>
+  call<Explanation>("v1/explain", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ user, items: candidates }), signal: signal ?? null,
+  });
 
-export const cells = (user: string, artifact = "", signal?: AbortSignal) => get<MemoryCells>(ofUser(user, "cells"), { artifact }, signal);
-
-export async function metrics(): Promise<string> {
-  const response = await fetch("metrics").catch(() => null);
-  if (!response?.ok) throw new ServiceError({ found: "The service gives no figures.", fix: "see whether it runs" }, response?.status ?? 0);
+export async function metrics(signal?: AbortSignal): Promise<string> {
+  const response = await fetch("metrics", { signal: signal ?? null });
+  if (!response.ok) throw new ServiceError({ found: "The service gives no figures." }, response.status);
   return response.text();
 }

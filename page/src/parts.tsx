@@ -1,11 +1,13 @@
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import type { Problem } from "./types";
+import type { Item, Problem } from "./types";
 
 // A name in a sentence. It may be written from right to left, which must not turn the words around it.
 export function Named({ children }: { children: ComponentChildren }) {
   return <bdi class="word">{children}</bdi>;
 }
+
+export const nameOf = ({ item, title }: Pick<Item, "item" | "title">) => title ?? item;
 
 // A sentence of the service, which puts names in quotes.
 export function Said({ children }: { children: string }) {
@@ -24,9 +26,8 @@ export function Failure({ problem, again }: { problem: Problem; again?: () => vo
 }
 
 // A bar next to a number that says the same, so it is hidden from screen readers.
-export function Bar({ share, tone = "" }: { share: number; tone?: string }) {
-  const width = `${Math.min(100, Math.max(0, share * 100))}%`;
-  return <span class={`bar ${tone}`} aria-hidden="true"><span style={{ width }} /></span>;
+export function Bar({ share }: { share: number }) {
+  return <span class="bar" aria-hidden="true"><span style={{ width: `${Math.min(100, Math.max(0, share * 100))}%` }} /></span>;
 }
 
 // An effect to the right (raises the score) or to the left of the middle (lowers it).
@@ -34,17 +35,6 @@ export function Effect({ value, most }: { value: number; most: number }) {
   const width = `${most ? (Math.min(1, Math.abs(value) / most) * 50).toFixed(1) : 0}%`;
   const side = value < 0 ? { right: "50%", width } : { left: "50%", width };
   return <span class="effect" aria-hidden="true"><span class={value < 0 ? "down" : "up"} style={side} /></span>;
-}
-
-export function Panel({ title, id, children, aside }: {
-  title: ComponentChildren; id: string; children: ComponentChildren; aside?: ComponentChildren;
-}) {
-  return (
-    <section class="panel" aria-labelledby={id}>
-      <div class="head"><h2 id={id}>{title}</h2>{aside}</div>
-      {children}
-    </section>
-  );
 }
 
 // A wide table in a narrow place: it can be scrolled, by keyboard too, but is no stop of the Tab key where it fits.

@@ -1,57 +1,63 @@
-// Which past events matter most for a candidate's score.
+// Why an item is where it is in the list, in words: from what the memory counts, and what each part does to the score.
 
-import type { Candidate, History } from "./types";
-import { cellWords, signed } from "./words";
+import type { Candidate, CountedValue } from "./types";
+import { ago, cellWords, eventsAgo, times } from "./words";
 
-export interface Reason {
-  label: string;
-  // A sentence around the candidate's name, which is shown as text of its own direction.
-  before: string;
-  item: string;
-  after: string;
-  // Whether the event at a place of the history is one of them.
-  holds: (at: number) => boolean;
+export interface Part {
+  words: string;
+  effect: number;
 }
 
-// By counters: the events with the value whose count adds most to the score, or takes most off it. By attention: the
-// events of the largest weights, or those behind the slot of the largest weight. Else: the events of the same item.
-export function reasonOf(history: History, candidate: Candidate | null): Reason | null {
-  if (!candidate) return null;
-  return counted(history, candidate) ?? attended(history, candidate) ?? sameItem(history, candidate.item);
+// Effects on the score below this are not worth a word.
+const WORTH = 0.05;
+
+function last(value: CountedValue): string {
+  if (value.seconds_ago !== null) return `, last ${ago(value.seconds_ago)}`;
+  return value.events_ago === null ? "" : `, last ${value.events_ago === 1 ? "" : "about "}${eventsAgo(value.events_ago)}`;
 }
 
-const MATTER = "The past events that matter most for ";
-
-function counted(history: History, candidate: Candidate): Reason | null {
-  const known = (candidate.counted?.values ?? []).filter(({ value, times }) => value !== null && times > 0);
-  const first = known.reduce<(typeof known)[number] | null>((best, one) => (best && Math.abs(best.effect) >= Math.abs(one.effect) ? best : one), null);
-  if (!first) return null;
-  const texts = first.field === "item" ? history.items : history.fields[first.field];
-  const { low, high } = first;
-  // Numbers close to each other are counted together.
-  const same = low === null ? (text: string) => text === first.value : (text: string) => Number(text) >= low && Number(text) < (high ?? Infinity);
-  const wanted = new Set(texts?.values.flatMap((text, place) => (same(text) ? [place] : [])));
-  if (!texts || !wanted.size) return null;
-  const label = first.field === "item" ? (first.value ?? "") : `${first.field} ${cellWords(first)}`;
-  return {
-    label, holds: (at) => wanted.has(texts.index[at] ?? -1),
-    before: MATTER, item: candidate.item, after: `: those of its ${first.field}, whose count changes the score by ${signed(first.effect)}.`,
-  };
+function never(value: CountedValue): string {
+  return value.logged === 0 ? "never" : "never or long ago";
 }
 
-function attended(history: History, candidate: Candidate): Reason | null {
-  const slot = candidate.slots.filter(({ related }) => related.length).sort((a, b) => Math.abs(b.attention) - Math.abs(a.attention))[0];
-  const events = candidate.events.length ? candidate.events : (slot?.related ?? []);
-  if (!events.length) return null;
-  const places = new Set(events.map(({ position }) => position));
-  const how = candidate.events.length ? "the largest weights" : `something in common with it, behind slot ${(slot?.slot ?? 0) + 1}, which has the largest weight`;
-  return {
-    label: "largest weights", holds: (at) => places.has(history.position[at] ?? 0),
-    before: MATTER, item: candidate.item, after: `: those with ${how}.`,
-  };
+function met(value: CountedValue): string {
+  const known = value.logged ?? value.times;
+  return known ? `${times(value)}${last(value)}` : never(value);
 }
 
-function sameItem(history: History, item: string): Reason {
-  const wanted = history.items.values.indexOf(item);
-  return { label: item, holds: (at) => wanted >= 0 && history.items.index[at] === wanted, before: "Past events of ", item, after: "." };
+// What each part of the memory does to a candidate's score, the strongest first.
+export function partsOf(candidate: Candidate): Part[] {
+  const { counted } = candidate;
+  if (!counted) return [];
+  const parts = counted.values.filter(({ state }) => state !== "unknown").map((value) => ({
+    words: value.field === "item" ? `this item: ${met(value)}` : `${value.field} ${cellWords(value)}: ${met(value)}`, effect: value.effect,
+  }));
+  for (const { field, effect } of counted.affinities)
+    parts.push({ words: `others who chose alike, by ${field}`, effect });
+  if (counted.slots_effect !== null) parts.push({ words: "the latest events and their order", effect: counted.slots_effect });
+  return parts.sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect));
+}
+
+// What else speaks for a candidate most, next to how often it was met itself.
+function besides({ counted }: Candidate): string {
+  const own = counted?.values.find(({ field }) => field === "item");
+  const found: Part[] = [];
+  for (const value of counted?.values ?? []) {
+    const others = (value.logged ?? value.times) - (own?.logged ?? own?.times ?? 0);
+    if (value.field === "item" || others < 1) continue;
+    found.push({ words: value.low === null ? `goes with other ${cellWords(value)}` : `usual ${value.field}`, effect: value.effect });
+  }
+  found.push({ words: "others who chose alike have it", effect: Math.max(0, ...(counted?.affinities ?? []).map(({ effect }) => effect)) });
+  found.push({ words: "fits the latest events", effect: counted?.slots_effect ?? 0 });
+  found.sort((a, b) => b.effect - a.effect);
+  return found[0] && found[0].effect > WORTH ? found[0].words : "";
+}
+
+// One line below an item's name.
+export function reason(candidate: Candidate): string {
+  const own = candidate.counted?.values.find(({ field }) => field === "item");
+  if (own) return [own.state === "unknown" ? "new to the model" : met(own), besides(candidate)].filter(Boolean).join("; ");
+  const slot = [...candidate.slots].sort((a, b) => b.attention - a.attention)[0];
+  const like = slot?.related[0] ?? candidate.events[0];
+  return like ? `like ${like.item || "an unknown item"}${like.seconds_ago === null ? "" : `, ${ago(like.seconds_ago)}`}` : "";
 }

@@ -8,42 +8,24 @@ export interface Problem {
 
 export interface Model {
   artifact: string;
-  model: string;
   title: string;
   item_fields: string[];
   number_fields: string[];
-  user_fields: string[];
   event_types: string[];
-  tasks: string[];
   time_unit: string;
   items: number;
-  event_log: boolean;
   report: boolean;
 }
 
-export interface ListedArtifact {
-  id: string;
-  title: string | null;
-  phase: "ready" | "building" | "behind";
-  served: boolean;
-}
-
-export type StoryKind = "long_term" | "short_term" | "several" | "returned";
-
-export interface ListedUser {
-  user: string;
-  count: number;
-  last_time: number | null;
-  recent: boolean;
-  story: { kind: StoryKind; words: string } | null;
-}
-
 export interface FoundUsers {
-  users: ListedUser[];
-  looked_at: number;
-  complete: boolean;
+  users: { user: string; count: number; last_time: number | null }[];
 }
 
+export interface Memory {
+  bytes: number;
+}
+
+// A column with each text once; -1 where there is none.
 export interface Texts {
   values: string[];
   index: number[];
@@ -61,122 +43,72 @@ export interface History {
   note: string;
 }
 
-export interface Cell {
+export type Precision = "exact" | "about" | "at_least";
+
+interface Count {
   value: string | null;
   times: number;
-  events_ago: number;
+  events_ago: number | null;
   precision: Precision;
   // Of a number: the least value that is counted here, and the least above it that is not.
   low: number | null;
   high: number | null;
 }
 
-export interface FieldCells {
-  field: string;
-  size: number;
-  used: number;
-  cells: Cell[];
-}
-
 export interface MemoryCells {
-  user: string;
-  known_user: boolean;
-  count: number;
-  fields: FieldCells[];
+  fields: { field: string; size: number; used: number; cells: Count[] }[];
 }
 
-export interface ListedItem {
+export interface Item {
   item: string;
+  title: string | null;
   fields: Record<string, string | null>;
 }
 
-export interface FoundItems {
-  items: ListedItem[];
-  catalogue: number;
+export interface RankedItem extends Item {
+  score: number;
+  popularity: number | null;
+  from_counts: number | null;
+  probability: number | null;
+  rank: number;
 }
 
 export interface TopItems {
-  items: (ListedItem & { score: number; popularity: number | null; from_counts: number | null; rank: number })[];
+  known_user: boolean;
+  items: RankedItem[];
   order: string;
   scored: number;
   catalogue: number;
 }
 
-export interface PastEvent {
-  position: number;
-  item: string;
-  time: number;
-  event_type: string | null;
-  seconds_ago: number | null;
-  fields: Record<string, string | null>;
-}
-
-export type Precision = "exact" | "about" | "at_least";
-
-export interface CountedValue {
+export interface CountedValue extends Count {
   field: string;
-  value: string | null;
   state: "counted" | "new" | "unknown";
-  times: number;
-  events_ago: number | null;
-  precision: Precision;
   effect: number;
-  low: number | null;
-  high: number | null;
+  // The true number, where all events are known.
+  logged: number | null;
+  seconds_ago: number | null;
 }
 
-export interface Affinity {
-  field: string;
-  cosine: number;
-  cosine_lately: number;
-  effect: number;
-}
-
-export interface Candidate {
+export interface PastEvent {
   item: string;
-  known_item: boolean;
-  score: number;
-  probability: number | null;
-  reason: string | null;
-  fields: Record<string, string | null>;
-  slots: { field: string; slot: number; attention: number; related: (PastEvent & { same: string[] })[] }[];
-  events: (PastEvent & { attention: number })[];
-  rest: { events: number; attention: number } | null;
-  counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null } | null;
-  popularity: number | null;
-  from_counts: number | null;
+  seconds_ago: number | null;
 }
 
-export interface Slot {
-  field: string;
-  slot: number;
-  period: number | null;
-  rate: number | null;
-  written: string;
-  empty: boolean;
-  norm: number;
-  covers: number;
-  window: [number, number] | null;
+export interface Candidate extends Item {
+  score: number;
+  slots: { slot: number; attention: number; related: PastEvent[] }[];
+  events: (PastEvent & { attention: number })[];
+  counted: {
+    values: CountedValue[];
+    affinities: { field: string; effect: number }[];
+    slots_effect: number | null;
+  } | null;
 }
 
 export interface Explanation {
-  user: string;
-  known_user: boolean;
-  count: number;
-  last_time: number | null;
-  slots: Slot[];
+  slots: { slot: number; written: string }[];
   candidates: Candidate[];
-  attention_over: "slots" | "events" | null;
   attention_note: string;
   events_note: string;
-  recent: PastEvent[];
-  artifact: string;
-}
-
-export interface EventsReply {
-  applied: number;
-  duplicates: number;
-  late: number;
-  refused: number;
-  note: string | null;
 }

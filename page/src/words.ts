@@ -18,8 +18,7 @@ export function span(seconds: number): string {
   return plural(Math.max(0, Math.floor(seconds)), "second");
 }
 
-export function ago(seconds: number | null): string {
-  if (seconds === null) return "";
+export function ago(seconds: number): string {
   return seconds < 0 ? `in ${span(-seconds)}` : `${span(seconds)} ago`;
 }
 
@@ -27,15 +26,21 @@ export function plural(number: number, name: string): string {
   return `${number.toLocaleString("en")} ${name}${number === 1 ? "" : "s"}`;
 }
 
-export function eventsAgo(number: number | null): string {
-  if (number === null) return "–";
+export function eventsAgo(number: number): string {
   return number === 1 ? "the last event" : `${number.toLocaleString("en")} events ago`;
 }
 
 // Small counts are exact, larger ones right on average, and the largest stands for all above it.
 export function counted(times: number, precision: Precision): string {
   if (precision === "at_least") return `${times} or more`;
-  return precision === "about" ? `about ${times}` : `${times}`;
+  return precision === "about" ? `about ${times}` : times.toLocaleString("en");
+}
+
+// "once", "58 times", "about 10 times", "28 or more times"; the true number where all events are known.
+export function times({ times: kept, precision, logged }: { times: number; precision: Precision; logged?: number | null }): string {
+  const known = logged ?? null;
+  const words = known === null ? counted(kept, precision) : counted(known, "exact");
+  return words === "1" ? "once" : `${words} times`;
 }
 
 export function signed(value: number, digits = 3): string {
@@ -44,46 +49,14 @@ export function signed(value: number, digits = 3): string {
   return `${value < 0 ? "−" : "+"}${text}`;
 }
 
-// A number is known as the group of similar numbers that training put it into.
-export function shown(value: string | null): string {
-  if (value === null) return "–";
-  return /^\d+\.\d{5,}$/.test(value) ? `about ${Number(value).toPrecision(3)}` : value;
-}
-
-// Numbers close to each other are counted together.
-export function range(low: number, high: number | null): string {
+// A number is known as the group of similar numbers that training put it into: numbers close to each other are counted together.
+export function cellWords({ value, low, high }: { value: string | null; low: number | null; high: number | null }): string {
+  if (low === null) return value ?? "several rare values";
   const [first, last] = [low, high].map((end) => end?.toLocaleString("en", { maximumSignificantDigits: 3 }));
   return last === undefined ? `${first} or more` : `${first}–${last}`;
 }
 
-export interface Counted {
-  value: string | null;
-  low: number | null;
-  high: number | null;
-}
-
-// What a cell counts: a value, or numbers from one to another.
-export function cellWords({ value, low, high }: Counted): string {
-  return low === null ? shown(value) : range(low, high);
-}
-
-// A candidate's own value, as `lifelong score --explain` prints it.
-export function ownWords(one: Counted): string {
-  return one.low === null ? shown(one.value) : `${shown(one.value)} (counted as ${cellWords(one)})`;
-}
-
-export function date(time: number, unit: string): string {
-  if (unit !== "seconds") return `at ${time}`;
-  return new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
-}
-
 export function percent(share: number): string {
-  return `${Math.round(share * 100)} %`;
-}
-
-export function fieldWords(fields: Record<string, string | null>): string {
-  return Object.entries(fields)
-    .filter(([, value]) => value !== null)
-    .map(([, value]) => shown(value))
-    .join(" · ");
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  return `${(share * 100).toFixed(share < 0.0995 ? 1 : 0)} %`;
 }

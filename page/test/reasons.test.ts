@@ -1,50 +1,41 @@
 import { expect, test } from "vitest";
-import { reasonOf } from "../src/reasons";
-import type { Candidate, History } from "../src/types";
+import { partsOf, reason } from "../src/reasons";
+import type { Candidate, CountedValue } from "../src/types";
 
-const history: History = {
-  user: "u", known_user: true, count: 3, position: [1, 2, 3], time: [10, 20, 30], note: "",
-  items: { values: ["tea", "milk"], index: [0, 1, 0] }, types: { values: [], index: [] },
-  fields: { category: { values: ["drink"], index: [0, 0, -1] } },
-};
-const plain: Candidate = {
-  item: "tea", known_item: true, score: 1, probability: null, reason: null, fields: {}, slots: [], events: [], rest: null, counted: null,
-  popularity: null, from_counts: null,
-};
-const value = (field: string, text: string, times: number, effect: number) => ({
-  field, value: text, state: "counted" as const, times, events_ago: 1, precision: "exact" as const, effect, low: null, high: null,
+const DAY = 86_400;
+const plain: Candidate = { item: "rye bread", title: null, fields: {}, score: 1, slots: [], events: [], counted: null };
+const value = (field: string, text: string, change: Partial<CountedValue>): CountedValue => ({
+  field, value: text, state: "counted", times: 28, events_ago: 9, precision: "at_least", effect: 0, low: null, high: null, logged: 58,
+  seconds_ago: 10 * DAY, ...change,
 });
-const places = (candidate: Candidate) => [0, 1, 2].filter((at) => reasonOf(history, candidate)?.holds(at));
-
-test("the events of the count with the largest effect matter most, of either sign", () => {
-  const counted = { values: [value("item", "tea", 2, 0.5), value("category", "drink", 2, -0.75)], affinities: [], slots_effect: null };
-  expect(places({ ...plain, counted })).toEqual([0, 1]);
-  expect(reasonOf(history, { ...plain, counted })?.after).toContain("its category, whose count changes the score by −0.750");
+const counting = (...values: CountedValue[]): Candidate => ({
+  ...plain, counted: { values, affinities: [{ field: "item", effect: 0.1 }], slots_effect: -0.3 },
 });
 
-test("values that were never met do not count; without any, the events of the same item are marked", () => {
-  const counted = { values: [{ ...value("category", "drink", 0, 3), state: "new" as const }], affinities: [], slots_effect: null };
-  expect(places({ ...plain, counted })).toEqual([0, 2]);
-  expect(places({ ...plain, item: "unheard of" })).toEqual([]);
+test("the reason says how often, how long ago, and what else speaks for it", () => {
+  const candidate = counting(value("item", "rye bread", { effect: 2 }), value("category", "bakery", { logged: 68, effect: 0.5 }));
+  expect(reason(candidate)).toBe("58 times, last 10 days ago; goes with other bakery");
 });
 
-test("by attention the events with the largest weights, or behind the slot with the largest one, matter most", () => {
-  const event = { position: 2, item: "milk", time: 20, event_type: null, seconds_ago: 1, fields: {} };
-  expect(places({ ...plain, events: [{ ...event, attention: 0.4 }] })).toEqual([1]);
-  const slots = [
-    { field: "slot", slot: 0, attention: 0.2, related: [{ ...event, same: ["item"] }] },
-    { field: "slot", slot: 1, attention: 0.7, related: [{ ...event, position: 3, same: ["item"] }] },
-  ];
-  expect(places({ ...plain, slots })).toEqual([2]);
+test("what is not known exactly is said so", () => {
+  const unknown = { logged: null, seconds_ago: null };
+  const category = value("category", "bakery", { ...unknown, times: 28, effect: 0.01 });
+  const candidate = counting(value("item", "rye bread", { ...unknown, times: 8, precision: "about" }), category);
+  expect(reason(candidate)).toBe("about 8 times, last about 9 events ago; others who chose alike have it");
+  expect(reason(counting(value("item", "rye bread", { state: "new", times: 0, events_ago: null, precision: "exact", ...unknown })))).toMatch(/^never or long ago; /);
+  expect(reason(counting(value("item", "rye bread", { state: "new", times: 0, events_ago: null, logged: 0, seconds_ago: null })))).toMatch(/^never; /);
 });
 
-test("a number is counted together with numbers close to it, and all their events matter", () => {
-  const fields = { price: { values: ["1.25", "1.3", "1.39", "none"], index: [0, 1, 2] } };
-  const price = { ...value("price", "1.25", 2, 0.5), low: 1.155, high: 1.385 };
-  const counted = { values: [price], affinities: [], slots_effect: null };
-  const reason = reasonOf({ ...history, fields }, { ...plain, counted });
-  expect([0, 1, 2].filter((at) => reason?.holds(at))).toEqual([0, 1]);
-  expect(reason?.label).toBe("price 1.16–1.39");
+test("the parts of a score come with the strongest first, of either sign", () => {
+  const parts = partsOf(counting(value("item", "rye bread", { effect: 2 }), value("price", "4.05", { low: 3.94, high: 4.69, effect: -0.2 })));
+  expect(parts.map(({ words }) => words)).toEqual([
+    "this item: 58 times, last 10 days ago", "the latest events and their order", "price 3.94–4.69: 58 times, last 10 days ago", "others who chose alike, by item",
+  ]);
 });
 
-test("without a candidate nothing is marked", () => { expect(reasonOf(history, null)).toBeNull(); });
+test("a model that does not count names the events it attends to", () => {
+  expect(reason(plain)).toBe("");
+  expect(reason({ ...plain, events: [{ item: "gouda", seconds_ago: 2 * DAY, attention: 0.5 }] })).toBe("like gouda, 2 days ago");
+  const slot = (attention: number, item: string) => ({ slot: 0, attention, related: [{ item, seconds_ago: null }] });
+  expect(reason({ ...plain, slots: [slot(0.2, "tea"), slot(0.7, "gouda")] })).toBe("like gouda");
+});

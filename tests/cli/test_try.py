@@ -1,6 +1,8 @@
 """`lifelong try`, with the shop that is shipped."""
 
+import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,18 @@ def test_the_log_ends_in_the_past_week(run, out):
 
 def test_the_shop_is_small():
     assert sum(path.stat().st_size for path in SHOP.rglob("*") if path.is_file()) < MOST_BYTES
+
+
+@pytest.mark.torch
+def test_the_shop_is_what_training_makes_today():
+    pytest.importorskip("torch")
+    from lifelong.artifact.folder import Artifact
+    from lifelong.offline.models.tally import TallyConfig
+    from lifelong.tally.plan import plan_of
+
+    config = Artifact.open(SHOP / "artifact").config
+    again = "train it anew: PYTHONPATH=tests:. python -m support.shop lifelong/cli/shop"
+    assert config.settings == json.loads(json.dumps(asdict(TallyConfig()))), again
+    plan = plan_of(config.settings, list(config.inputs["item"].values()), timed=True)
+    made = [(part.name, part.shape) for part in plan.layout]
+    assert [(part.name, tuple(part.shape)) for part in config.memory] == made, again

@@ -37,8 +37,9 @@ from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.updater import Applied
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import Share, part_of
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.online.store.shards import Shards, Share, shard_of
+from lifelong.online.store.shards import Shards
 
 START = 1_700_000_000
 
@@ -239,7 +240,7 @@ def test_a_worker_at_a_bad_line_does_not_stop_those_who_are_not_there_yet():
 
 def test_items_that_were_put_online_count_in_every_worker(artifact, opened, tmp_path):
     users = [f"u{place}" for place in range(30)]
-    assert {shard_of(user, 3) for user in users} == {0, 1, 2}
+    assert {part_of(user, 3) for user in users} == {0, 1, 2}
     rows = [{"user": user, "item": "new", "time": START, "event_type": "view"} for user in users]
     wanted = InMemoryStore()
     for store in (wanted, opened):

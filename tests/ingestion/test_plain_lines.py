@@ -15,7 +15,7 @@ from lifelong.online.ingestion.opened_file import opened
 from lifelong.online.ingestion.plain_lines import PlainLines
 from lifelong.online.ingestion.rows import EventRows, Problem
 from lifelong.online.memory.event import LAST_SECOND, MAX_ID
-from lifelong.online.store.shards import Share, shard_of
+from lifelong.online.store.part import Share, part_of
 
 HEAD = ["user", "item", "time"]
 CELL = st.text(st.sampled_from('ab1,"\r\n \0üß日'), max_size=5)
@@ -115,7 +115,7 @@ def test_of_columns_that_are_called_alike_the_last_one_counts(artifact):
 def test_a_reader_of_a_share_leaves_out_the_lines_of_others(artifact, tmp_path, end):
     path, share = tmp_path / "log.csv", Share((1,), 2)
     path.write_text(end.join(["user,item,time", *(f"u{k},i{k},{k}" for k in range(40))]) + end, newline="")
-    own = [k for k in range(40) if shard_of(f"u{k}", 2) == 1]
+    own = [k for k in range(40) if part_of(f"u{k}", 2) == 1]
     with opened(path) as file:
         reader = FileReader(file, artifact.config.dataset_schema, {}, size=30, share=share)
         parts = list(reader.lines())

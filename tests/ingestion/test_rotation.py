@@ -23,8 +23,9 @@ from lifelong.online.memory import writer
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.updater import Applied
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import Share
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.online.store.shards import Shards, Share
+from lifelong.online.store.shards import Shards
 
 OLD, NEW = lines_of(0, 90), lines_of(1_000, 40)
 SHORT, LONG = NEW[:3], lines_of(1_000, 200)

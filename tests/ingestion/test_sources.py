@@ -18,8 +18,9 @@ from lifelong.online.ingestion.task import Task, fold_file
 from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
 from lifelong.online.memory.verify import verify
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import Share
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.online.store.shards import Shards, Share
+from lifelong.online.store.shards import Shards
 
 START = 1_700_000_000
 HEAD = "user,item,time\n"

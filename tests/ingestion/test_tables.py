@@ -11,7 +11,7 @@ from lifelong import Scorer, ScoreRequest, ingest, open_store, prepare
 from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion.rows import EventRows
 from lifelong.online.memory.updater import Applied
-from lifelong.online.scoring.past import history
+from lifelong.online.scoring.user_view import history
 
 pytestmark = pytest.mark.full
 datasets, duckdb = pytest.importorskip("datasets"), pytest.importorskip("duckdb")

@@ -21,7 +21,7 @@ from lifelong.dataset.events import NO_TIME
 from lifelong.errors import ArtifactError
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.models.base import Event, History, MemoryModel, Target
-from lifelong.online.memory import state as counted
+from lifelong.online.memory import compiling
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.state import Counting, States
@@ -209,21 +209,21 @@ def test_what_is_opened_to_write_need_not_wait_for_loops_that_write(
         begun.set()
         assert held.wait(60)
 
-    counted.begin_to_compile_writes.cache_clear()
-    monkeypatch.setattr(counted, "compile_writes", compile_slowly)
+    compiling.begin_to_compile_writes.cache_clear()
+    monkeypatch.setattr(compiling, "compile_writes", compile_slowly)
     MemoryWriter(compiled, "fp32", InMemoryStore())
-    thread = counted.begin_to_compile_writes()
+    thread = compiling.begin_to_compile_writes()
     assert begun.wait(60) and thread.is_alive()
     held.set()
     thread.join()
-    counted.begin_to_compile_writes.cache_clear()
+    compiling.begin_to_compile_writes.cache_clear()
 
 
 _NOTHING_NEW = """
 import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.tally import kernel
-from lifelong.online.memory.state import compile_writes
+from lifelong.online.memory.compiling import compile_writes
 from lifelong.online.memory.updater import Updater, UserEvent
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.ram import InMemoryStore

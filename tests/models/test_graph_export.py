@@ -5,7 +5,7 @@ import torch
 
 from lifelong.offline.export.graphs import write_graphs
 from lifelong.offline.models import MODELS, SERVED, build, require_served
-from lifelong.offline.models.base import HistoryModel, MemoryModel
+from lifelong.offline.models.base import HistoryModel
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,4 @@ def test_graphs_of_every_served_model_give_the_numbers_of_the_model(
     expected = {"write.onnx", "read.onnx", "head.onnx"}
     if isinstance(model, HistoryModel):
         expected.remove("write.onnx")
-    elif isinstance(model, MemoryModel) and model.stack:
-        expected.add("run.onnx")
     assert {path.name for path in tmp_path.iterdir()} == expected

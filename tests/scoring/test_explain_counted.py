@@ -20,9 +20,10 @@ from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.catalogue_view import find_items
 from lifelong.online.scoring.explain import explain
 from lifelong.online.scoring.explanation import Affinity, Counted, CountedValue
-from lifelong.online.scoring.past import timeline
 from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.scoring.user_view import timeline
 from lifelong.online.store.contract import Commit
+from lifelong.online.store.ram import InMemoryStore
 from lifelong.tally.plan import precision
 
 pytestmark = pytest.mark.torch
@@ -150,7 +151,8 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
     ("times", "exactness", "words"),
     [
         (1, "exact", "once"),
-        (8, "exact", "8 times"),
+        (7, "exact", "7 times"),
+        (8, "about", "about 8 times"),
         (16, "about", "about 16 times"),
         (28, "at_least", "28 times or more"),
     ],
@@ -159,6 +161,27 @@ def test_how_exact_a_count_is_is_said(times, exactness, words):
     assert precision(times) == exactness
     value = CountedValue("item", "i1", "counted", times, 4, precision(times), 0.5)
     assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][2:4] == [words, "4 events ago"]
+
+
+def met(scorer):
+    (candidate,) = explain(scorer, ScoreRequest("u", ["i1"], LATER)).candidates
+    return counted_rows(candidate.counted)[0][2]
+
+
+@pytest.mark.parametrize("times", [8, 9, 10, 11, 27, 82])
+def test_a_coarse_count_is_said_as_such_unless_the_log_has_the_true_one(tally, store, scorer, times):
+    fold(tally, store, ["i1"] * times)
+    value = values_of(scorer, "i1")["item"]
+    assert (value.logged, value.seconds_ago) == (times, LATER - START - DAY * (times - 1))
+    assert value.times <= times and value.precision == ("at_least" if value.times == 28 else "about")
+    assert met(scorer) == f"{times} times"
+    # The same memory without a log.
+    without = InMemoryStore()
+    without.bind(scorer.identity)
+    without.commit(Commit(records={0: dict(store.scan(0))}))
+    bare = Scorer(tally, without)
+    assert values_of(bare, "i1")["item"].logged is None
+    assert met(bare) == (f"{value.times} times or more" if value.times == 28 else f"about {value.times} times")
 
 
 def test_what_rounds_to_zero_is_shown_without_a_sign():

@@ -11,19 +11,18 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from support.variants import other_artifact
 from test_app import check_error, event
 
 from lifelong.artifact.folder import Artifact
 from lifelong.artifact.list_order import INPUTS
 from lifelong.artifact.manifest import make_manifest
-from lifelong.dataset.catalogue import FIRST_ROW
-from lifelong.online.memory import takeover
-from lifelong.online.memory.rebuild import Rebuild
-from lifelong.online.memory.writer import MemoryWriter
+from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
+from lifelong.dataset.vocabulary import TextColumn
 from lifelong.online.scoring import catalogue_view, people
-from lifelong.online.scoring.past import past_of, timeline
+from lifelong.online.scoring.evidence import past_of
+from lifelong.online.scoring.user_view import timeline
 from lifelong.online.serving.explorer import MOST_EVENTS, MOST_LISTED
+from lifelong.online.serving.settings import ServiceSettings
 
 START = 1_700_000_000
 DAY = 86_400
@@ -59,7 +58,7 @@ def test_users_are_found_by_a_part_of_their_id_and_the_latest_come_first(client)
     assert names(client, "q=ann") == ["Anna", "Ann"]
     found = client.get("/v1/users?q=Ann&limit=1").json()
     assert found == {
-        "users": [{"user": "Ann", "count": 1, "last_time": START, "recent": True, "story": None}],
+        "users": [{"user": "Ann", "count": 1, "last_time": START, "recent": True}],
         "looked_at": 3,
         "complete": True,
     }
@@ -83,21 +82,6 @@ def test_a_user_who_was_erased_or_forgotten_is_not_found(make_client):
     client.delete("/v1/admin/users/b")
     assert names(client, "") == []
     assert list(client.app.state.service.recent) == ["a"]
-
-
-def test_stories_are_found_by_the_rule(shop):
-    dairy, meat = ["butter", "kefir", "cream", "quark"], ["salami", "ham", "chicken", "sausages"]
-    write(shop, "steady", dairy * 50)
-    write(shop, "changed", dairy * 40 + meat * 10)
-    write(shop, "both", dairy * 45 + meat * 5)
-    write(shop, "new", dairy)
-    write(shop, "back", dairy * 30)
-    shop.post("/v1/events", {"events": [event("back", "butter", START + 300 * DAY, event_id="late")]})
-    kinds = ("long_term", "short_term", "several", "returned")
-    assert [names(shop, f"story={kind}") for kind in kinds] == [["steady"], ["changed"], ["both"], ["back"]]
-    words = [shop.get(f"/v1/users?story={kind}").json()["users"][0]["story"]["words"] for kind in kinds]
-    assert [word.rsplit(" ", 1)[-1] for word in words[:3]] == ["100%", "0%", "50%"]
-    assert "181 days" in words[3]
 
 
 # Histories
@@ -296,6 +280,64 @@ def test_the_best_items_are_ordered_by_the_weights_of_the_artifact(ordered, shop
     assert parts == pytest.approx([scores["butter"], popular["butter"], had["butter"]])
 
 
+def test_the_best_items_after_an_event_are_those_after_writing_it_and_nothing_is_stored(shop):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    time = START + 3 * DAY
+    before = shop.get("/v1/users/ann/cells").json()
+    supposed = shop.get(f"/v1/users/ann/top?limit=101&time={time}&after=nappies").json()
+    assert shop.get("/v1/users/ann/cells").json() == before
+    shop.post("/v1/events", {"events": [event("ann", "nappies", time)]})
+    written = shop.get(f"/v1/users/ann/top?limit=101&time={time}").json()
+    assert [one["item"] for one in supposed["items"]] == [one["item"] for one in written["items"]]
+    assert [one["score"] for one in supposed["items"]] == pytest.approx([one["score"] for one in written["items"]])
+
+
+def test_the_event_that_is_supposed_is_of_the_most_frequent_type(client, artifact):
+    write(client, "ann", ["i1", "i2"])
+    time, kind = START + 3 * DAY, artifact.event_types.index.id_at(0)
+    supposed = client.get(f"/v1/users/ann/top?time={time}&after=i3").json()
+    client.post("/v1/events", {"events": [event("ann", "i3", time, event_type=kind)]})
+    written = client.get(f"/v1/users/ann/top?time={time}").json()
+    assert [one["score"] for one in supposed["items"]] == pytest.approx([one["score"] for one in written["items"]])
+
+
+def test_the_best_items_have_probabilities_where_a_base_rate_is_known(make_client, shop, shop_artifact):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    time, rate = START + 3 * DAY, 0.045
+    found = shop.get(f"/v1/users/ann/top?limit=101&time={time}").json()["items"]
+    assert {one["probability"] for one in found} == {None}
+    rated = make_client(shop_artifact, settings=ServiceSettings(base_rate=rate))
+    write(rated, "ann", ["butter", "salami", "butter"])
+    rated = rated.get(f"/v1/users/ann/top?limit=101&time={time}").json()["items"]
+    value = np.array([one["score"] + one["popularity"] + one["from_counts"] for one in found])
+    share = np.exp(value) / np.exp(value).sum()
+    odds = rate / (1 - rate) * 101 * share
+    assert [one["probability"] for one in rated] == pytest.approx((odds / (1 + odds)).tolist())
+    assert [one["item"] for one in rated] == [one["item"] for one in found]
+
+
+def test_items_have_their_titles_and_are_found_by_them(make_client, artifact, tmp_path):
+    folder = tmp_path / "titled"
+    shutil.copytree(artifact.path, folder)
+    catalogue, ids = artifact.catalogue, artifact.catalogue.ids.ids()
+    catalogue = Catalogue(
+        catalogue.ids,
+        catalogue.number_VF,
+        catalogue.vocabularies,
+        titles=TextColumn.of(f"Name of {item}" for item in ids),
+    )
+    catalogue.save(folder / "catalogue")
+    (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json())
+    client = make_client(Artifact.open(folder))
+    write(client, "ann", ["i1"])
+    assert {one["title"] for one in client.get("/v1/users/ann/top?limit=3").json()["items"]} <= {
+        f"Name of {item}" for item in ids
+    }
+    assert client.get("/v1/catalogue?q=name%20of%20i1").json()["items"][0]["item"].startswith("i1")
+    candidates = client.post("/v1/explain", {"user": "ann", "items": ["i1", "new"]}).json()["candidates"]
+    assert [one["title"] for one in candidates] == ["Name of i1", None]
+
+
 def test_of_a_large_catalogue_what_the_memory_keeps_is_scored_too(ordered, shop_artifact, monkeypatch):
     monkeypatch.setattr(catalogue_view, "RANKED", 5)
     ids = shop_artifact.catalogue.ids.ids()
@@ -344,7 +386,6 @@ def test_the_model_says_what_it_reads(shop):
     [
         f"/v1/users?limit={MOST_LISTED + 1}",
         "/v1/users?limit=0",
-        "/v1/users?story=sad",
         f"/v1/users?q={'x' * 257}",
         f"/v1/users/u/history?limit={MOST_EVENTS + 1}",
         f"/v1/users/u/top?limit={MOST_LISTED + 1}",
@@ -352,7 +393,7 @@ def test_the_model_says_what_it_reads(shop):
     ],
 )
 def test_what_is_too_much_is_refused(client, path):
-    check_error(client.get(path), 422, found="limit|story|q")
+    check_error(client.get(path), 422, found="limit|q")
 
 
 @pytest.mark.parametrize("user", ["<img src=x onerror=alert(1)>", "a/b", "100%", "ü\u202e", "x/history"])
@@ -365,37 +406,6 @@ def test_an_id_of_any_kind_is_one_user(client, user):
     assert client.get(f"/v1/users/{name}/top").json()["user"] == user
 
 
-# Other artifacts
-
-
-def add(client, artifact):
-    """Put an artifact on the list of a client's store; its memories are built by what is returned."""
-    store = client.app.state.service.store
-    stored = takeover.add(store, artifact)
-    return Rebuild(store, MemoryWriter(artifact, stored.identity.codec, store)).build
-
-
-def test_another_artifact_of_the_store_explains_the_same_candidates(make_client, artifact, tmp_path):
-    newer = other_artifact(artifact, tmp_path / "artifact")
-    client = make_client()
-    write(client, "ann", ["i1", "i2"])
-    build = add(client, newer)
-    assert [(one["id"], one["served"]) for one in client.get("/v1/artifacts").json()] == [
-        (artifact.id, True),
-        (newer.id, False),
-    ]
-    body = {"user": "ann", "items": ["i1", "i3"], "time": START + DAY}
-    behind = client.post("/v1/explain", body | {"artifact": newer.id}).json()
-    assert (behind["artifact"], behind["count"]) == (newer.id, 0)
-    build()
-    mine, theirs = (client.post("/v1/explain", body | {"artifact": one.id[:16]}).json() for one in (artifact, newer))
-    assert mine == client.post("/v1/explain", body).json()
-    assert (theirs["artifact"], theirs["count"]) == (newer.id, 2)
-    assert [one["score"] for one in theirs["candidates"]] != [one["score"] for one in mine["candidates"]]
-    assert client.get(f"/v1/users/ann/cells?artifact={newer.id}").json()["artifact"] == newer.id
-    check_error(client.post("/v1/explain", body | {"artifact": "nothing"}), 404, found="no artifact 'nothing'")
-
-
 def test_a_number_comes_with_the_range_that_is_counted_with_it(shop):
     write(shop, "ann", ["butter", "salami", "butter"])
     (butter,) = shop.post("/v1/explain", {"user": "ann", "items": ["butter"]}).json()["candidates"]
@@ -405,13 +415,3 @@ def test_a_number_comes_with_the_range_that_is_counted_with_it(shop):
     assert [cell["low"] <= float(cell["value"]) < cell["high"] for cell in fields["price"]] == [True] * 2
     assert (price["low"], price["high"]) in {(cell["low"], cell["high"]) for cell in fields["price"]}
     assert {cell["low"] for cell in fields["category"]} == {None}
-
-
-def test_an_artifact_that_was_dropped_is_no_longer_looked_at(make_client, artifact, tmp_path):
-    newer = other_artifact(artifact, tmp_path / "artifact")
-    client = make_client()
-    add(client, newer)
-    body = {"user": "ann", "items": ["i1"], "artifact": newer.id}
-    assert client.post("/v1/explain", body).status_code == 200
-    takeover.drop(client.app.state.service.store, newer.id)
-    check_error(client.post("/v1/explain", body), 404, found="no artifact")

@@ -178,10 +178,10 @@ def reads(names: int) -> Iterator[Asked]:
     yield Asked("DELETE", "/v1/admin/users/{user:text}", f"/v1/admin/users/{long('nobody')}")
     yield Asked("DELETE", USER + "/memory", f"/v1/users/{long('nobody')}/memory")
     yield Asked("GET", "/v1/users", f"/v1/users?limit={MOST_LISTED}")
-    yield Asked("GET", "/v1/users", f"/v1/users?limit={MOST_LISTED}&story=long_term")
+    yield Asked("GET", "/v1/users", f"/v1/users?limit={MOST_LISTED}")
     yield Asked("GET", "/v1/catalogue", f"/v1/catalogue?limit={MOST_LISTED}")
     yield Asked("DELETE", "/v1/items/{item:text}", f"/v1/items/{long('none')}")
-    for path in ("/v1/model", "/v1/artifacts", "/healthz", "/readyz", "/metrics", "/", "/report"):
+    for path in ("/v1/model", "/healthz", "/readyz", "/metrics", "/", "/report"):
         yield Asked("GET", path, path)
     for path in ("/docs", "/openapi.json"):
         yield Asked("GET", path, path, before=Service.forget_document)

@@ -34,6 +34,14 @@ def test_the_shipped_files_are_built_from_these_sources():
     assert (BUILT / "sources.sha256").read_text().strip() == sources_hash(), "run `make page`"
 
 
+def test_the_picture_in_the_docs_is_of_this_page():
+    pytest.importorskip("PIL", reason="Pillow is not installed (it comes with lifelong[dev])")
+    from support.page_picture import page_of
+
+    again = "PYTHONPATH=tests:. python -m support.page_picture docs/page.png"
+    assert page_of(ROOT / "docs" / "page.png") == sources_hash(), again
+
+
 @pytest.mark.slow
 def test_building_again_gives_the_shipped_files(tmp_path):
     if not shutil.which("node"):
@@ -91,7 +99,7 @@ def test_the_files_of_the_page_are_packed_for_a_client_that_takes_it(client, pat
 
 
 def test_the_page_has_content_before_its_script(client):
-    assert re.search(r'<div id="page">\s*<header>.*<h1>Memory explorer</h1>', client.get("/").text)
+    assert re.search(r'<div id="page">\s*<header>.*<h1>Who will choose what next\?</h1>', client.get("/").text)
 
 
 def test_no_source_of_the_page_writes_markup():

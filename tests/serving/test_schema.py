@@ -23,7 +23,6 @@ PATHS = [
     ("GET", "/v1/users"),
     ("GET", "/v1/catalogue"),
     ("GET", "/v1/model"),
-    ("GET", "/v1/artifacts"),
     ("DELETE", "/v1/users/{user}/memory"),
     ("GET", "/v1/admin/artifacts"),
     ("POST", "/v1/admin/artifacts"),

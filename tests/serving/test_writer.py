@@ -27,9 +27,10 @@ from lifelong.online.memory.updater import Updater, UserEvent
 from lifelong.online.serving import owner as owning
 from lifelong.online.serving.app import create_app
 from lifelong.online.serving.bodies import LARGE
-from lifelong.online.serving.owner import OwnerProcess, WriterTask, _Writing
+from lifelong.online.serving.owner import OwnerProcess, WriterTask
 from lifelong.online.serving.run import shared_folder
 from lifelong.online.serving.writer import EventFolder, Notices, Writer
+from lifelong.online.serving.writer_process import _Writing
 from lifelong.online.store import folder
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.folder import OWNER, named_owner

@@ -17,9 +17,9 @@ pytest.importorskip("rocksdict")
 from lifelong.cli.program import run
 from lifelong.errors import StoreCorruptError, StoreError
 from lifelong.online.memory.verify import verify
-from lifelong.online.store.acknowledged import NAME, Acknowledged, begin, last_acknowledged
 from lifelong.online.store.backup import backup
 from lifelong.online.store.contract import Commit
+from lifelong.online.store.database import ACKNOWLEDGED, Acknowledged, begin, last_acknowledged
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.rocksdb import RocksDbStore
 
@@ -171,7 +171,7 @@ def test_a_log_that_was_cut_lacks_what_was_acknowledged_and_says_so(killed, tmp_
 def test_parts_of_a_commit_that_never_returned_are_left_out_at_the_opening(killed, tmp_path, caplog):
     """As a loss of power leaves them: of the last commit a part, with a hole in it."""
     store = shutil.copytree(killed, tmp_path / "store")
-    (store / NAME).unlink()
+    (store / ACKNOWLEDGED).unlink()
     begin(store)
     (log,) = (store / "db").glob("*.log")
     flip(log, log.stat().st_size - 3, 1)
@@ -203,16 +203,16 @@ def test_commits_next_to_a_purge_are_all_acknowledged(tmp_path):
 def test_the_number_is_whole_when_a_write_of_it_is_cut(tmp_path):
     begin(tmp_path)
     for sequence in (5, 9, 7, 300):
-        before, data = last_acknowledged(tmp_path), (tmp_path / NAME).read_bytes()
+        before, data = last_acknowledged(tmp_path), (tmp_path / ACKNOWLEDGED).read_bytes()
         number = Acknowledged(tmp_path)
         number.note(sequence)
         number.close()
-        after = (tmp_path / NAME).read_bytes()
+        after = (tmp_path / ACKNOWLEDGED).read_bytes()
         assert last_acknowledged(tmp_path) == max(before, sequence)
         for size in range(len(data)):
-            (tmp_path / NAME).write_bytes(after[:size] + data[size:])
+            (tmp_path / ACKNOWLEDGED).write_bytes(after[:size] + data[size:])
             assert last_acknowledged(tmp_path) in (before, max(before, sequence))
-        (tmp_path / NAME).write_bytes(after)
+        (tmp_path / ACKNOWLEDGED).write_bytes(after)
 
 
 def commands_of(error: StoreError) -> list[list[str]]:

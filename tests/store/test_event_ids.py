@@ -13,8 +13,7 @@ pytest.importorskip("rocksdict")
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.online.memory.updater import Updater, UserEvent
-from lifelong.online.store.contract import Commit
-from lifelong.online.store.event_ids import Elapsed
+from lifelong.online.store.contract import Commit, Elapsed
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.rocksdb import RocksDbStore
 from lifelong.online.store.sharded import ShardedStore

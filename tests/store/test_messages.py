@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from lifelong.errors import StoreConflictError, StoreUnavailableError
-from lifelong.online.serving.writer import answer_calls
 from lifelong.online.store.protocol import Connection, Reader
-from lifelong.online.store.remote import Calls, Channel
+from lifelong.online.store.remote import Calls, Channel, answer_calls
 
 
 class Noting(Reader):

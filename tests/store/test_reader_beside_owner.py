@@ -13,7 +13,7 @@ from lifelong.online.store.opening import open_store
 pytest.importorskip("rocksdict")
 import rocksdict
 
-from lifelong.online.store import rocksdb as rocksdb_store
+from lifelong.online.store import rocksdb_opening
 
 USERS = [f"u{number}" for number in range(200)]
 OPENED = 150
@@ -49,7 +49,7 @@ class Between:
 
 def reads(monkeypatch, kit):
     """Let stores that are opened from now on have this for rocksdict."""
-    monkeypatch.setattr(rocksdb_store, "require", lambda *words, **named: kit)
+    monkeypatch.setattr(rocksdb_opening, "require", lambda *words, **named: kit)
 
 
 def flushed(store, value):
@@ -79,7 +79,7 @@ def test_an_error_at_which_nothing_changed_is_damage(url, monkeypatch):
 
 
 def test_files_that_never_rest_are_given_up_and_said(url, monkeypatch):
-    monkeypatch.setattr(rocksdb_store, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rocksdb_opening, "_PATIENCE", 0.2)
     with closing(open_store(url)) as owner:
         flushed(owner, b"1")
         reads(monkeypatch, Between(lambda call: flushed(owner, b"%d" % call)))

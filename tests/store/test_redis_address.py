@@ -3,7 +3,7 @@
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.online.store.redis_client import Address, parse, without_password
+from lifelong.online.store.redis_address import Address, parse, without_password
 
 
 @pytest.mark.parametrize(

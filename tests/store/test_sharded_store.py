@@ -20,14 +20,15 @@ from lifelong.errors import (
 from lifelong.online.store.checkup import check_store, describe
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import Share, part_of
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.rocksdb import RocksDbStore
 from lifelong.online.store.sharded import ShardedStore
-from lifelong.online.store.shards import Shards, Share, shard_of
+from lifelong.online.store.shards import Shards
 from lifelong.testing.store_contract import IDENTITY, OTHER
 
 USERS = [f"u{place}" for place in range(40)]
-PARTS = [[user for user in USERS if shard_of(user, 3) == number] for number in range(3)]
+PARTS = [[user for user in USERS if part_of(user, 3) == number] for number in range(3)]
 
 
 @pytest.fixture
@@ -69,12 +70,12 @@ def test_users_are_divided_by_their_id_alone(filled, path):
             assert one.watermark("s", 0) == 4
             assert [item for item, _ in one.scan(ITEMS)] == ["i"] * (number == 0)
     # What is on disk must be found by every later release.
-    assert [shard_of(user, 5) for user in ("", "u1", "ü", "日本")] == [0, 2, 4, 1]
+    assert [part_of(user, 5) for user in ("", "u1", "ü", "日本")] == [0, 2, 4, 1]
 
 
 def test_a_share_finds_its_users_among_others():
     share = Share((0, 2), 3)
-    assert [USERS[place] for place in share.places(USERS)] == [u for u in USERS if shard_of(u, 3) != 1]
+    assert [USERS[place] for place in share.places(USERS)] == [u for u in USERS if part_of(u, 3) != 1]
     assert share.places([]).tolist() == []
 
 

@@ -10,8 +10,8 @@ from support.valkey import Server, free_port
 
 from lifelong.online.memory.updater import REMEMBER, Updater, UserEvent
 from lifelong.online.store.contract import Commit
-from lifelong.online.store.event_ids import SharedSeconds
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.shared_clock import SharedSeconds
 
 HOUR, DAY, YEAR, START = 3_600, 86_400, 365 * 86_400, 1_700_000_000
 JUMPS = (25 * HOUR, 0, -25 * HOUR, 10 * YEAR, -10 * YEAR, 0)

@@ -40,7 +40,7 @@ def go_fast(speed: float, begin: float, zero: float) -> FastClock:
     time.time = clock.now
 
     from lifelong.online.serving import owner
-    from lifelong.online.store.event_ids import Elapsed
+    from lifelong.online.store.contract import Elapsed
 
     defaults = Elapsed.__init__.__kwdefaults__
     assert defaults is not None

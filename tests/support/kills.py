@@ -38,8 +38,8 @@ from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.updater import Updater, UserEvent
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import part_of
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.online.store.shards import shard_of
 from support import victims
 from support.kafka import Broker, broker
 from support.processes import until
@@ -417,7 +417,7 @@ class ShardedServiceVictims(ServiceVictims):
         before = Counter(event.user for event in answered)
         kept = [event for event in under_way if len(store.events(event.user)) > before[event.user]]
         lost = [event for event in under_way if event not in kept]
-        shards = [{shard_of(event.user, _SHARDS) for event in some} for some in (kept, lost)]
+        shards = [{part_of(event.user, _SHARDS) for event in some} for some in (kept, lost)]
         assert not set.intersection(*shards), shards
         compare(self.ground, store, [*answered, *kept])
         return self.sent + len(kept), self.sent + len(kept) == len(self.ground.events)

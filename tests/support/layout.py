@@ -18,7 +18,7 @@ LAYOUT = Path(__file__).parents[1] / "assets" / "page_layout.json"
 _AREAS = """() => {
   const body = getComputedStyle(document.body), found = [["body", body.backgroundColor, body.color].join(" | ")];
   let last = null;
-  for (const element of document.querySelectorAll("header, nav.panel, main, .panel, .lanes, canvas")) {
+  for (const element of document.querySelectorAll("header, main, .panel, .lanes")) {
     const box = element.getBoundingClientRect(), style = getComputedStyle(element);
     if (!box.width || !box.height) continue;
     const name = element.querySelector(":scope > h2, :scope > .head > h2")?.id;
@@ -39,7 +39,7 @@ _FAULTS = """() => {
   if (wide > 1) faults.push(`the page is ${wide} px too wide`);
   const text = (one) => (one.textContent || one.placeholder || "").trim().slice(0, 30);
   const name = (one) => `${one.tagName.toLowerCase()} “${text(one)}”`;
-  const control = (one) => one.matches("input, select, button, textarea, canvas");
+  const control = (one) => one.matches("input, select, button, textarea");
   const words = (one) => [...one.childNodes].filter((node) => node.nodeType === 3 && node.data.trim());
   const looks = { opacityProperty: true, visibilityProperty: true };
   const seen = (one) => one.checkVisibility(looks) && !one.closest(".hidden, .skip");

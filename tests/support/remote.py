@@ -8,12 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.online.serving.writer import Notices, answer_calls, functions_of
+from lifelong.online.serving.writer import Notices, functions_of
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.protocol import Connection
 from lifelong.online.store.record_cache import Listenable
-from lifelong.online.store.remote import ChangeCount, Channel, RemoteStore
+from lifelong.online.store.remote import ChangeCount, Channel, RemoteStore, answer_calls
 
 
 class Owner:
@@ -30,7 +30,7 @@ class Owner:
         self._url, self._count = url, count
 
     def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
-        """See `lifelong.online.store.remote.Connect`."""
+        """See `lifelong.online.store.remote.Connected`."""
         here, self._there = map(Channel, socket.socketpair())
         self.store = open_store(self._url)
         threads = ThreadPoolExecutor(4)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
+from lifelong.cli.try_ import BASE_RATE
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory import takeover
-from lifelong.online.memory.rebuild import Rebuild
-from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.serving.app import create_app
+from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.store.opening import open_store
 
 SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop"
@@ -47,21 +46,13 @@ def served(app: Any, **options: Any) -> Iterator[str]:
 
 
 @contextmanager
-def shop_service(folder: Path, *, other: Artifact | None = None) -> Iterator[str]:
-    """The address of a service with the events of `PEOPLE`.
-
-    Args:
-        folder: for the log.
-        other: a second artifact, whose memories are built next to those of the shop's own.
-    """
+def shop_service(folder: Path) -> Iterator[str]:
+    """The address of a service with the events of `PEOPLE`; the folder is for the log."""
     log = folder / "events.csv"
     head, *rows = gzip.decompress((SHOP / "events.csv.gz").read_bytes()).decode().splitlines()
     log.write_text("\n".join([head, *(row for row in rows if row.split(",")[0] in PEOPLE)]) + "\n")
     artifact = Artifact.open(SHOP / "artifact")
     with closing(open_store("memory://")) as store:
         ingest(artifact, store, log, source="shop")
-        if other is not None:
-            stored = takeover.add(store, other)
-            Rebuild(store, MemoryWriter(other, stored.identity.codec, store)).build()
-        with served(create_app(artifact, store)) as address:
+        with served(create_app(artifact, store, settings=ServiceSettings(base_rate=BASE_RATE))) as address:
             yield address

@@ -14,8 +14,9 @@ from lifelong.dataset.events import Schema
 from lifelong.dataset.examples import SPLITS, Examples, Split
 from lifelong.dataset.folder import FORMAT_VERSION, Manifest, NegativeRule
 from lifelong.dataset.histories import Histories
+from lifelong.dataset.mapping import TITLE
 from lifelong.dataset.negatives import row_counts
-from lifelong.dataset.vocabulary import IdIndex
+from lifelong.dataset.vocabulary import IdIndex, TextColumn
 from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.offline.preparation.engine import count, kth_smallest
@@ -53,7 +54,12 @@ from lifelong.offline.preparation.settings import (
 )
 from lifelong.offline.preparation.sources import RawLog
 from lifelong.offline.preparation.stored_examples import write_examples
-from lifelong.offline.preparation.training_vocabulary import build_catalogue, field_vocabulary, not_numbers
+from lifelong.offline.preparation.training_vocabulary import (
+    build_catalogue,
+    field_codes,
+    field_vocabulary,
+    not_numbers,
+)
 from lifelong.offline.preparation.user_profiles import save_profiles, trained_users
 
 ANY = "any"
@@ -287,6 +293,9 @@ def save_catalogue(job: Job, numbered: Numbered, ids: IdIndex, count_V: IntArray
         earlier=None if job.earlier is None else job.earlier.vocabularies,
         scales=job.log.number_fields,
     )
+    if job.log.titled:
+        codes, values = field_codes(numbered.items, TITLE)
+        catalogue.titles = TextColumn.of([*values, ""][code] for code in codes.tolist())
     for field, vocabulary in catalogue.vocabularies.items():
         vocabulary.save(job.folder / "vocabulary" / field)
     catalogue.save(job.folder / "catalogue")

@@ -89,7 +89,7 @@ def number_ids(job: Job) -> Numbered:
     given = None
     if log.items is not None:
         # Computed once: the source may have to work through the whole log for it.
-        given = materialise(connection, "lifelong_given", log.items.select("item", *log.item_fields))
+        given = materialise(connection, "lifelong_given", log.items.select("item", *log.item_columns))
     users = distinct("user", [log.events, log.impressions])
     users = users.mutate(user_index=ibis.row_number().over(order_by="user").cast("int32"))
     items = distinct("item", [log.events, log.impressions, given])

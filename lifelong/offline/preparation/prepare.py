@@ -195,7 +195,7 @@ def _check_log(source: str, log: object) -> None:
             fix="return RawLog(...) at the end of the source",
         )
     events = {"user", "item", "time", "sequence", *(("event_type",) if log.event_types else ())}
-    tables = [("events", log.events, events), ("items", log.items, {"item", *log.item_fields})]
+    tables = [("events", log.events, events), ("items", log.items, {"item", *log.item_columns})]
     tables.append(("users", log.users, {"user", *log.user_fields}))
     tables.append(("impressions", log.impressions, {"user", "item", "time", "sequence", *log.tasks}))
     for name, table, wanted in tables:

@@ -30,7 +30,7 @@ from lifelong.online.memory.event import MAX_ID
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
-    from lifelong.online.store.shards import Share
+    from lifelong.online.store.part import Share
 
 
 class FileReader:

@@ -28,7 +28,7 @@ from lifelong.online.ingestion.text_lines import EVERY
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.online.memory.updater import Applied, Updater, UserEvent
 from lifelong.online.store.contract import MemoryStore
-from lifelong.online.store.shards import Share
+from lifelong.online.store.part import Share
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -31,8 +31,9 @@ from lifelong.online.ingestion.task import Task, fold_file
 from lifelong.online.memory.runtime import identity_of
 from lifelong.online.memory.updater import Applied
 from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.part import Share
 from lifelong.online.store.sharded import ShardedStore, open_shards
-from lifelong.online.store.shards import Shards, Share
+from lifelong.online.store.shards import Shards
 
 _PATIENCE = 10.0
 """Seconds that a process has to end after it was asked to."""
@@ -171,8 +172,7 @@ def _running(
         workers: how many, up to the number of shards.
         letters: whether they send what they leave out.
     """
-    numbers, of = store.share.numbers, store.share.of
-    shares = [Share(numbers[place::workers], of) for place in range(workers)]
+    shares = store.share.divided(workers)
     started: list[Worker] = []
     with store.lent() as items:
         work = [_Work(artifact.path.resolve(), store.path.resolve(), share, items, task, letters) for share in shares]

@@ -166,10 +166,10 @@ class Codec(ABC):
             StoreError: a number cannot be kept.
         """
         self._check_values(states)
-        found: list[bytes] = []
+        records: list[bytes] = []
         for start in range(0, len(states), _TOGETHER):
-            found += self._encode(states, slice(start, min(start + _TOGETHER, len(states))))
-        return found
+            records += self._encode(states, slice(start, min(start + _TOGETHER, len(states))))
+        return records
 
     def _encode(self, states: States, chosen: slice) -> list[bytes]:
         record_B = np.zeros(chosen.stop - chosen.start, self._record)
@@ -184,11 +184,12 @@ class Codec(ABC):
                 record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
         # All after the checksum is summed without a copy.
         view, head = record_B.view(np.uint8).data, zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
+        # The first sum begins behind the checksum of the first record, each further one a record later.
         starts = range(_CHECKSUM.stop, record_B.nbytes, self.size)
         rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
         record_B["checksum"] = list(map(zlib.crc32, rests, repeat(head)))
-        found: list[bytes] = record_B.view(f"V{self.size}").tolist()
-        return list(map(self.compressed, found)) if self.cells else found
+        records: list[bytes] = record_B.view(f"V{self.size}").tolist()
+        return list(map(self.compressed, records)) if self.cells else records
 
     def decode(self, records: Sequence[bytes | None]) -> States:
         """States of as many users; the empty memory where there is no record.
@@ -210,10 +211,10 @@ class Codec(ABC):
             States.empty(self.layout, len(records)),
             [at for at, one in enumerate(records) if one is not None],
         )
-        kept = [self._expanded(records[at] or b"") for at in row_N]
-        whole = b"".join(kept)
-        if set(map(len, kept)) - {self.size} or not self._holds(whole):
-            for place, record in zip(row_N, kept, strict=True):
+        expanded = [self._expanded(records[at] or b"") for at in row_N]
+        whole = b"".join(expanded)
+        if set(map(len, expanded)) - {self.size} or not self._holds(whole):
+            for place, record in zip(row_N, expanded, strict=True):
                 self._check(record, start + place)
         self._fill(states, np.array(row_N, np.int64), np.frombuffer(whole, self._record))
         return states
@@ -265,6 +266,7 @@ class Codec(ABC):
             # NaN fails both comparisons, and is refused, too.
             if values.size and not (values.max() <= largest and values.min() >= -largest):
                 fits = np.abs(values) <= largest
+                # The first one: user, then its place in the field.
                 at = tuple(int(place) for place in np.argwhere(~fits)[0])
                 raise StoreError(
                     f"memory {at[0]} of those to be written has {values[at]} in its field {part.name!r}",
@@ -280,15 +282,16 @@ class Codec(ABC):
         if record_N["reserved"].any():
             return False
         head = zlib.crc32(whole[: _CHECKSUM.start])
+        # As in `_encode`: the head is the same in all records, and what is behind the checksum is summed with it.
         starts = range(_CHECKSUM.stop, len(whole), size)
-        found = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
-        return bool(found == record_N["checksum"].tolist())
+        checksums = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
+        return bool(checksums == record_N["checksum"].tolist())
 
     def _check(self, record: bytes, place: int) -> None:
         if len(record) != self.size:
-            found = "cannot be decompressed" if self.cells else f"has {len(record)} bytes"
+            problem = "cannot be decompressed" if self.cells else f"has {len(record)} bytes"
             raise StoreCorruptError(
-                f"memory {place} of those that were read {found}", expected=f"{self.size} bytes", fix=_FIX
+                f"memory {place} of those that were read {problem}", expected=f"{self.size} bytes", fix=_FIX
             )
         if _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
             raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)

@@ -31,9 +31,9 @@ def forget(store: MemoryStore, user: str) -> bool:
     """
 
     def attempt(refused: frozenset[str] | None) -> bool:
-        known = _holds(store, user)
+        held = _holds(store, user)
         store.commit(Commit(deleted=[user]))
-        return known
+        return held
 
     def failure() -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -99,8 +99,8 @@ def forget_inactive(
             if NO_TIME < int(codec.decode([record]).last_time_B[0]) < before:
                 yield user, record
 
-    found = inactive()
-    while not ended and (group := list(islice(found, _GROUP))):
+    rows = inactive()
+    while not ended and (group := list(islice(rows, _GROUP))):
         clean([user for user, _ in group])
         for user, record in group:
             if try_commit(store, Commit(deleted=[user], bases={served.space: {user: record}})) is not None:
@@ -153,8 +153,8 @@ def export(store: MemoryStore, user: str) -> dict[str, Any]:
         )
     events = [{"position": count, **_plain(value)} for count, value in store.logs([(user, 0)])[0]]
     ids = [{"event_id": name, "forgotten_at": expiry} for name, expiry in store.event_ids(user)]
-    known = bool(memories or events or ids)
-    return {"user": user, "known": known, "memories": memories, "events": events, "event_ids": ids}
+    anything = bool(memories or events or ids)
+    return {"user": user, "known": anything, "memories": memories, "events": events, "event_ids": ids}
 
 
 def _plain(value: bytes) -> dict[str, Any]:
@@ -201,6 +201,7 @@ def trim_logs(store: MemoryStore, before: int, *, pause: Callable[[], bool] = la
     if served is None:
         return Trim()
     looked = events = active = 0
+    # Some at a time: a store's logs do not fit into RAM.
     names = (user for user, _ in store.scan(served.space))
     while some := list(islice(names, _USERS)):
         looked += len(some)

@@ -98,6 +98,7 @@ class Rebuild:
             if not left and self._finish(artifact_list):
                 seconds = clock.perf_counter() - started
                 return BuildReport(self.writer.artifact.id, self.users, self.events, number, seconds)
+            # One user who is written in between may refuse all of a group: smaller groups lose less.
             size = max(1, size // 4)
         raise StoreUnavailableError(
             f"after {_PASSES} passes some memories are still behind", fix="build again when fewer events come in"
@@ -112,6 +113,7 @@ class Rebuild:
     ) -> int:
         """Check every user once; returns how many are still behind."""
         left = looked = 0
+        # The served memories name all users; one who comes during the pass has both memories from the start.
         names = (user for user, _ in self.store.scan(artifact_list.require_served().space))
         while some := list(islice(names, size)):
             began = clock.perf_counter()
@@ -156,29 +158,29 @@ class Rebuild:
             How many are still behind, since others wrote them in between.
         """
         served, stored = artifact_list.require_served(), self._stored(artifact_list)
-        known = self.store.read_many(users, space=served.space)
+        served_records = self.store.read_many(users, space=served.space)
         built = self.store.read_many(users, space=stored.space)
-        wanted, states = codec_of(served.identity).decode(known), self.writer.runtime.decode(built)
-        spaces = {served.space: known, stored.space: built}
-        known_B = np.array([record is not None for record in known], bool)
+        wanted, states = codec_of(served.identity).decode(served_records), self.writer.runtime.decode(built)
+        spaces = {served.space: served_records, stored.space: built}
+        known_B = np.array([record is not None for record in served_records], bool)
         behind = np.flatnonzero(known_B & (states.count_B != wanted.count_B))
         if not len(behind):
             return 0
         names = [users[at] for at in behind.tolist()]
-        found = self.replayer.replay(names, states.take(behind), wanted.take(behind))
-        self._lacking.update({names[at]: why for at, why in found.unknown.items()})
-        chosen = np.array([at for at in range(len(names)) if at not in found.unknown], np.int64)
+        replayed = self.replayer.replay(names, states.take(behind), wanted.take(behind))
+        self._lacking.update({names[at]: why for at, why in replayed.unknown.items()})
+        chosen = np.array([at for at in range(len(names)) if at not in replayed.unknown], np.int64)
         if not len(chosen):
             return 0
-        records = self.writer.runtime.encode(found.states.take(chosen))
+        records = self.writer.runtime.encode(replayed.states.take(chosen))
         at_B = behind[chosen].tolist()
         bases = {space: {users[at]: read[at] for at in at_B} for space, read in spaces.items()}
         new = {users[at]: record for at, record in zip(at_B, records, strict=True)}
         refused = try_commit(self.store, Commit({stored.space: new}, bases, epoch=artifact_list.epoch)) or frozenset()
-        kept = [at for at in at_B if users[at] not in refused]
-        self.users += len(kept)
-        self.events += int((wanted.count_B[kept] - states.count_B[kept]).sum())
-        return len(at_B) - len(kept)
+        written = [at for at in at_B if users[at] not in refused]
+        self.users += len(written)
+        self.events += int((wanted.count_B[written] - states.count_B[written]).sum())
+        return len(at_B) - len(written)
 
     def _stored(self, artifact_list: ArtifactList) -> StoredArtifact:
         stored = artifact_list.find(self.writer.artifact.id)

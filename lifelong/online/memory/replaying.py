@@ -87,6 +87,7 @@ class Replayer:
         """Fold events of the dataset that are before the log into `states`; place -> why that is not possible."""
         unknown, good, count_G = {}, [], []
         for at, log in enumerate(logs):
+            # The event before the first one in the log is the last one that DATA must give.
             before = min(log, default=int(wanted.count_B[at]) + 1) - 1
             if before <= states.count_B[at]:
                 continue
@@ -97,8 +98,8 @@ class Replayer:
             else:
                 unknown[at] = why
         if good and self.histories is not None:
-            found = self.histories.find([users[at] for at in good])
-            states.put(np.array(good), self.histories.fold(found, np.array(count_G, np.int64)))
+            index_G = self.histories.find([users[at] for at in good])
+            states.put(np.array(good), self.histories.fold(index_G, np.array(count_G, np.int64)))
         return unknown
 
     def _not_in_data(self, user: str, count: int, following: bytes | None, last_time: int) -> str | None:
@@ -178,8 +179,8 @@ class HistoryFold:
     def count(self, user: str) -> int:
         """How many events of a user the dataset holds, 0 if the user is not in it."""
         index = int(self.find([user])[0])
-        place = self.dataset.histories.of(index) if index >= 0 else slice(0, 0)
-        return place.stop - place.start
+        rows = self.dataset.histories.of(index) if index >= 0 else slice(0, 0)
+        return rows.stop - rows.start
 
     def event(self, user: str, position: int) -> tuple[str, int]:
         """Item and time of one of a user's events, the first one at 0."""

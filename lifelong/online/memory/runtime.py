@@ -22,6 +22,7 @@ from lifelong.dataset.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.online.memory.codec import Codec, make_codec
+from lifelong.online.memory.compiling import compile_reads
 from lifelong.online.memory.state import Counting, States, append, unroll
 from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import MemoryStore
@@ -66,13 +67,12 @@ class Session:
         except Exception as error:
             raise ArtifactError(f"{path} cannot be run: {error}", fix="train again with this release") from error
         self.taken: frozenset[str] = frozenset(part.name for part in self.session.get_inputs())
-        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
 
     def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
         """Run the graph on those of the inputs that it takes; gives the named outputs."""
         inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in self.taken}
-        found: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
-        return found
+        results: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
+        return results
 
 
 class Runtime:
@@ -102,6 +102,9 @@ class Runtime:
         self._recent = is_recent(self.layout)
         self._sessions: dict[Graph, Session] = {name: Session(artifact, name, threads) for name in ("read", "head")}
         self.counting: Counting | None = Counting.of(artifact, self._tables)
+        if self.counting is not None:
+            # No request is to wait for it.
+            compile_reads()
         counted = () if self.counting is None else self.counting.names
         self._learned = [part for part in self.layout if part.name not in counted]
         if self._learned and not self._recent:
@@ -246,6 +249,7 @@ class Runtime:
         event_LE, session = self._embed(number_LF, self._event), self._sessions["write"]
         names, taken = [part.name for part in self._learned], session.taken
         outputs, last = [f"new_{name}" for name in names], int(states.last_time_B[0])
+        # Row k is the count before event k: what the graph is given at that step.
         fields, counts = dict(states.fields), states.count_B + np.arange(len(time_L) + 1)[:, None]
         for place in range(len(time_L)):
             feed = {name: value for name, value in fields.items() if name in taken}
@@ -296,6 +300,7 @@ class Runtime:
         # Attention of all users is put together: over equally many events.
         size = self._longest(states) if len(asked) > 1 else 1
         rows = []
+        # As many users together as fit beside each other with so many targets each; a wide request goes by itself.
         for chosen in _slices(users, max(1, cells_at_once // wide)):
             memory = self._readable(states, chosen, time_B, size)
             cells = [

@@ -13,10 +13,8 @@ Shapes: B users, N events or records, C candidates per user, F item fields, K ce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -221,6 +219,7 @@ class Counting:
         self._seconds_G = seconds_of(np.arange(FIRST + len(GAPS)))
         # What a number embeds to ends in its popularity and, of the first fields, its factor.
         ends = np.cumsum([table.shape[1] for table in self._tables])
+        self._affinities = plan.affinities
         self._popularities = np.append(0, ends[:-1]) + dim + FEATURES
         pairs = zip(self._popularities.tolist(), ends.tolist(), strict=True)
         self._factors = [slice(first + 1, end) for first, end in pairs][: len(plan.widths_G)]
@@ -253,8 +252,6 @@ class Counting:
             wrong = f"its settings give no memory: {error}"
         if wrong is not None:
             raise ArtifactError(f"{artifact.path}: {wrong}", expected="a config.json as training wrote it", fix=AGAIN)
-        # No request is to wait for it.
-        compile_reads()
         gap = event.index("gap") if "gap" in event and plan.levels > 1 else None
         return cls(plan, {field: tables[field] for field in inputs.item}, settings["embedding"], gap)
 
@@ -296,7 +293,7 @@ class Counting:
         """
         target = np.concatenate([table[number_BCF[..., at]] for at, table in enumerate(self._tables)], axis=-1)
         found, shape = self._found(states, slice(0, len(states)), number_BCF, target), number_BCF.shape
-        last, fields = self._rules.known - self.plan.affinities, len(self.plan.widths_G)
+        last, fields = self._rules.known - self._affinities, len(self.plan.widths_G)
         affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
         return Looked(
             np.asarray(found.number_NFX, np.float64).reshape(*shape, 4),
@@ -307,15 +304,18 @@ class Counting:
 
     def kept(self, states: States, place: int, field: int) -> tuple[IntArray, IntArray, IntArray]:
         """Keys, counts and ages in events of the cells that one memory has in use in a field."""
+        # The cells of all fields lie one after another: those of this one from its start to that of the next.
         first, end = self._rules.start_F[field : field + 2]
         kept_X, packed_X = states.fields["cell"][place, first:end].astype(np.int64).T
         # The level of an empty cell is 0.
         level_X, step_X = np.divmod(packed_X, 256)
         used = level_X > 0
+        # Keys are stored less half their number, so that they fit in 16 bits with a sign.
         return kept_X[used] + KEYS // 2, np.array(COUNTS)[level_X[used]], np.array(AGES)[step_X[used]]
 
     def _found(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Any:
         users, candidates, fields = number_BCF.shape
+        # One row for each candidate of each user; `row_N` says which memory it asks.
         number_NF, row_N = number_BCF.reshape(-1, fields), np.repeat(np.arange(users), candidates)
         target_NE = target_BCE.reshape(-1, target_BCE.shape[-1])
         parts = [target_NE[:, part] for part in self._factors]
@@ -337,52 +337,3 @@ class Counting:
             return self._kernel.Memory(*(fields[name] for name in _PARTS))
         without = self._kernel.empty(self.plan, len(states.count_B[chosen]))
         return self._kernel.Memory(*(fields.get(name, part) for name, part in zip(_PARTS, without, strict=True)))
-
-
-@cache
-def compile_reads(*, backwards: bool = False) -> None:
-    """Compile what reads memories that count, or load it from where it is kept.
-
-    Args:
-        backwards: begin with what comes last otherwise. Of two processes that start at the same time, each then finds
-            half of it compiled by the other.
-    """
-    packed, counting, states = _smallest()
-    no_record, cell_BKX, nobody = np.zeros((0, packed.size), np.uint8), states.fields["cell"], np.zeros(0, np.int64)
-    steps: list[Callable[[], object]] = [
-        lambda: packed.take(no_record, 0, cell_BKX, nobody),
-        lambda: counting.look(states, np.zeros((1, 1, 1), np.int64)),
-    ]
-    for step in reversed(steps) if backwards else steps:
-        step()
-
-
-@cache
-def compile_writes() -> None:
-    """The same for what writes them, too: all loops, as an image is to have them.
-
-    >>> compile_writes()
-    """
-    compile_reads()
-    (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
-    packed.put(states.fields["cell"], np.zeros((1, packed.size), np.uint8), 0)
-    counting.write(states, place_N, place_N[:, None], place_N + 1)
-
-
-@cache
-def begin_to_compile_writes() -> Thread:
-    """`compile_writes` in a thread, once in a process: it can read, and say so, before it can write.
-
-    A write waits for the loop that it needs. The process does not end before the thread, which takes seconds at most.
-    """
-    thread = Thread(target=compile_writes, name="lifelong-compile")
-    thread.start()
-    return thread
-
-
-def _smallest() -> tuple[PackedCells, Counting, States]:
-    """A memory of two cells."""
-    plan = Plan(sizes_F=(11,), cells_F=(2,), widths_G=(1,), repeats=True)
-    fields = {part.name: np.zeros((1, *part.shape), part.dtype) for part in plan.layout}
-    counting = Counting(plan, {"item": np.zeros((11, 2 + FEATURES + 1), np.float32)}, dim=1)
-    return PackedCells(plan.packing), counting, States(np.zeros(1, np.int64), np.zeros(1, np.int64), fields)

@@ -53,8 +53,8 @@ def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None) -> 
         MismatchError: the artifact counts time in another unit than the one that is served.
         ArtifactError: the model cannot be served, and why.
     """
-    known = store.artifact_list().find(artifact.id)
-    chosen = codec or (artifact.config.codec if known is None else known.identity.codec)
+    listed = store.artifact_list().find(artifact.id)
+    chosen = codec or (artifact.config.codec if listed is None else listed.identity.codec)
     identity = identity_of(artifact, store, chosen)
     _check_served(store.artifact_list(), artifact)
 

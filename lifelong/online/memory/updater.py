@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 REMEMBER = 25 * 3600
 """Seconds for which client event ids are remembered: a day, and an hour because processes that share a server may be
-half an hour apart in what they take for now (`lifelong.online.store.event_ids`)."""
+half an hour apart in what they take for now (`lifelong.online.store.shared_clock`)."""
 
 
 @dataclass(frozen=True, slots=True)

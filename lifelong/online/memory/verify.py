@@ -20,10 +20,9 @@ from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.events import NO_TIME, context_numbers
 from lifelong.dataset.folder import Dataset
-from lifelong.dtypes import BoolArray, IntArray
+from lifelong.dtypes import BoolArray
 from lifelong.errors import StoreCorruptError, UsageError
-from lifelong.online.memory.event import EventTable, LoggedEvent, decode_event
-from lifelong.online.memory.replaying import HistoryFold, Replayer
+from lifelong.online.memory.expected import FromData, FromLog
 from lifelong.online.memory.replaying import counts_until as counts_until
 from lifelong.online.memory.runtime import identity_of
 from lifelong.online.memory.state import States
@@ -117,9 +116,9 @@ def verify(
     space, rng = store.bind(identity), np.random.default_rng(seed)
     writer = MemoryWriter(artifact, identity.codec, store)
     compare = _Comparison(writer, rng)
-    expected: _FromData | _FromLog
+    expected: FromData | FromLog
     if dataset is not None:
-        expected = _FromData(writer, dataset, store, until)
+        expected = FromData(writer, dataset, store, until)
     elif until is not None:
         raise UsageError(
             "until without a dataset",
@@ -127,7 +126,7 @@ def verify(
             fix="give the dataset, or leave out until",
         )
     else:
-        expected = _FromLog(writer, store, space)
+        expected = FromLog(writer, store, space)
     names, report, done = expected.choose(users, rng), VerifyReport(), 0
     for start in range(0, len(names), _USERS):
         some = names[start : start + _USERS]
@@ -142,129 +141,6 @@ def verify(
     return report
 
 
-class _FromData:
-    """What a store must hold, from the events of a dataset."""
-
-    def __init__(self, writer: MemoryWriter, dataset: Dataset, store: MemoryStore, until: int | None) -> None:
-        self.dataset, self.histories = dataset, HistoryFold(writer.artifact, writer.runtime, dataset)
-        self.count_U = counts_until(dataset, until)
-        self.replayer = Replayer(store, writer, dataset)
-
-    def choose(self, users: int | Sequence[str] | None, rng: np.random.Generator) -> list[str]:
-        """Users, those of similar length together: long ones do not wait for short ones."""
-        every = self.dataset.histories.num_users
-        if users is None:
-            found = np.arange(every)
-        elif isinstance(users, int):
-            found = np.sort(rng.choice(every, min(users, every), replace=False))
-        else:
-            found = self.dataset.users.find(users)
-            if len(found) and found.min() < 0:
-                raise UsageError(f"user {users[int(found.argmin())]!r} is not in the dataset", fix="check the id")
-        found = found[np.argsort(self.count_U[found], kind="stable")]
-        return [self.dataset.users.id_at(int(user)) for user in found]
-
-    def states(self, users: Sequence[str], kept: States) -> tuple[States, Mapping[int, str]]:
-        """Memories of users, and place -> why a user's is not known."""
-        user_B = self.histories.find(users)
-        return self.histories.fold(user_B, self.count_U[user_B]), {}
-
-    def why(self, user: str, kept: States, wanted: States) -> str:
-        """What another number of events means: whether the log has the others."""
-        more = int(kept.count_B[0] - wanted.count_B[0])
-        if more < 0:
-            return f"{-more} events of DATA are missing"
-        replayed = self.replayer.replay([user], self.replayer.writer.runtime.empty(1), kept)
-        if replayed.unknown:
-            return f"{more} extra events, {replayed.unknown[0]}"
-        codec, same = self.replayer.writer.runtime.codec, replayed.states
-        beyond = any(
-            (np.abs(kept.fields[name] - value) > codec.allowed(name, value)).any()
-            for name, value in same.fields.items()
-        )
-        if beyond:
-            return f"{more} extra events, and the memory is not what DATA and the log give"
-        return f"{more} extra events, which are in the log"
-
-    def differing(self, user: str, count: int) -> str:
-        """Which of a user's first `count` events the log has otherwise than DATA, as the end of a sentence."""
-        store, writer, artifact = self.replayer.store, self.replayer.writer, self.replayer.writer.artifact
-        log = [(place, decode_event(value)) for place, value in store.logs([(user, 0)])[0] if place <= count]
-        if not log:
-            return ""
-        only_known, catalogue = artifact.catalogue.only_known, self.dataset.catalogue
-        table = EventTable(
-            user=[user] * len(log),
-            item=[event.item for _, event in log],
-            time_N=np.array([event.time for _, event in log], np.int64),
-            fields=[event.fields and only_known(event.fields) for _, event in log],
-        )
-        place_N = self.histories.first_U[int(self.histories.find([user])[0])] + [place - 1 for place, _ in log]
-        found_NF = writer.item_numbers(table)
-        wanted_NF = np.asarray(catalogue.number_VF[self.dataset.histories.row_N[place_N]], np.int64)
-        differs_N = (found_NF != wanted_NF).any(axis=1)
-        for at, (place, event) in enumerate(log):
-            if differs_N[at]:
-                return self._differing_field(place, event, found_NF[at], wanted_NF[at])
-            _, time, kind = self.dataset.event(int(place_N[at]))
-            if kind is not None and kind != event.event_type:
-                return f": event {place} is of type {event.event_type!r}, and in DATA of {kind!r}"
-            if time != event.time:
-                return f": event {place} is of time {event.time}, and in DATA of {time}"
-        return ""
-
-    def _differing_field(self, place: int, event: LoggedEvent, found_F: IntArray, wanted_F: IntArray) -> str:
-        """The first item field that one event has otherwise than DATA, as the end of a sentence."""
-        writer = self.replayer.writer
-        artifact, column = writer.artifact, int(np.argmax(found_F != wanted_F))
-        name = artifact.catalogue.fields[column]
-        value = artifact.vocabularies[name].value_of(int(wanted_F[column]))
-        if name == "item":
-            return f": event {place} is of item {event.item!r}, and in DATA of {value!r}"
-        own = event.fields if writer.new_items([event.item]) else None
-        given, where = (own or {}).get(name), ""
-        if name not in (own or {}):
-            online = writer.put_online([event.item]).get(event.item, {})
-            given, where = online.get(name), "put online as " if name in online else ""
-        return f": {name} of event {place} (item {event.item!r}) is {where}{given!r}, and in DATA {value!r}"
-
-
-class _FromLog:
-    """What a store must hold, from its own event log, as far as that goes."""
-
-    def __init__(self, writer: MemoryWriter, store: MemoryStore, space: int) -> None:
-        self.store, self.space, self.replayer = store, space, Replayer(store, writer)
-
-    def choose(self, users: int | Sequence[str] | None, rng: np.random.Generator) -> list[str]:
-        """Users of the store, all or a sample."""
-        if users is not None and not isinstance(users, int):
-            records = self.store.read_many(users, space=self.space)
-            if None in records:
-                raise UsageError(f"user {users[records.index(None)]!r} is not in the store", fix="check the id")
-            return list(users)
-        names = sorted({user for user, _ in self.store.scan(self.space)})
-        if users is None:
-            return names
-        return [names[at] for at in np.sort(rng.choice(len(names), min(users, len(names)), replace=False)).tolist()]
-
-    def states(self, users: Sequence[str], kept: States) -> tuple[States, Mapping[int, str]]:
-        """Memories of users, and place -> why a user's is not known."""
-        found = self.replayer.replay(users, self.replayer.writer.runtime.empty(len(users)), kept)
-        later = self.store.logs(list(zip(users, kept.count_B.tolist(), strict=True)))
-        for at, log in enumerate(later):
-            if log and at not in found.unknown:
-                found.states.count_B[at] = log[-1][0]
-        return found.states, found.unknown
-
-    def why(self, user: str, kept: States, wanted: States) -> str:
-        """What another number of events means."""
-        return f"the log holds {int(wanted.count_B[0] - kept.count_B[0])} events that are not in the memory"
-
-    def differing(self, user: str, count: int) -> str:
-        """Nothing: the log is what the memory was compared with."""
-        return ""
-
-
 class _Comparison:
     """Compares memories and scores of one artifact."""
 
@@ -272,39 +148,39 @@ class _Comparison:
         self.runtime, self.catalogue = writer.runtime, writer.artifact.catalogue
         self.rng = rng
 
-    def of(self, users: Sequence[str], records: Sequence[bytes | None], expected: _FromData | _FromLog) -> VerifyReport:
+    def of(self, users: Sequence[str], records: Sequence[bytes | None], expected: FromData | FromLog) -> VerifyReport:
         """Compare some users with what is expected of them."""
-        kept, reasons = self._decoded(records)
+        held, reasons = self._decoded(records)
         corrupt_B = np.isin(np.arange(len(users)), list(reasons))
-        wanted, unknown = expected.states(users, kept)
+        wanted, unknown = expected.states(users, held)
         reasons |= {at: why for at, why in unknown.items() if at not in reasons}
         checked_B = ~np.isin(np.arange(len(users)), list(reasons))
         absent_B = np.array([record is None for record in records], bool)
         missing_B = checked_B & absent_B & (wanted.count_B > 0)
-        count_B = checked_B & ~absent_B & (kept.count_B != wanted.count_B)
+        count_B = checked_B & ~absent_B & (held.count_B != wanted.count_B)
         same_B = checked_B & ~absent_B & ~count_B
-        time_B = same_B & (kept.last_time_B != wanted.last_time_B)
-        memory_B, memory_difference = self._memories(kept, wanted, same_B)
-        score_B, score_difference = self._scores(kept, wanted, same_B & ~time_B)
+        time_B = same_B & (held.last_time_B != wanted.last_time_B)
+        memory_B, memory_difference = self._memories(held, wanted, same_B)
+        score_B, score_difference = self._scores(held, wanted, same_B & ~time_B)
         exact = zip(records, self.runtime.encode(wanted), same_B.tolist(), strict=True)
         for at in np.flatnonzero(missing_B | count_B | time_B | memory_B | score_B).tolist()[:_NAMED]:
             one = np.array([at])
             if missing_B[at]:
                 reasons[at] = f"the store lacks the user and {int(wanted.count_B[at])} events"
             elif count_B[at]:
-                reasons[at] = expected.why(users[at], kept.take(one), wanted.take(one))
+                reasons[at] = expected.why(users[at], held.take(one), wanted.take(one))
             elif time_B[at]:
-                reasons[at] = f"the last time is {int(kept.last_time_B[at])}, and not {int(wanted.last_time_B[at])}"
+                reasons[at] = f"the last time is {int(held.last_time_B[at])}, and not {int(wanted.last_time_B[at])}"
             else:
                 reasons[at] = f"the {'memory' if memory_B[at] else 'score'} is not what the events give"
-                reasons[at] += expected.differing(users[at], int(kept.count_B[at]))
+                reasons[at] += expected.differing(users[at], int(held.count_B[at]))
         return VerifyReport(
             users=len(users),
             events=int(wanted.count_B[checked_B].sum()),
             missing=int(missing_B.sum()),
             corrupt=int(corrupt_B.sum()),
             count=int(count_B.sum()),
-            extra=int((count_B & (kept.count_B > wanted.count_B)).sum()),
+            extra=int((count_B & (held.count_B > wanted.count_B)).sum()),
             last_time=int(time_B.sum()),
             memory=int(memory_B.sum()),
             score=int(score_B.sum()),

@@ -33,9 +33,10 @@ from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.events import Schema, gap_numbers
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreConflictError
+from lifelong.online.memory.compiling import begin_to_compile_writes
 from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.state import States, begin_to_compile_writes
+from lifelong.online.memory.state import States
 from lifelong.online.opening import open_stored
 from lifelong.online.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.online.store.contract import ITEMS, MemoryStore
@@ -159,8 +160,8 @@ class MemoryWriter:
         """The events without those item fields that the artifact does not have."""
         if events.fields is None:
             return events
-        known = self.artifact.catalogue.only_known
-        return replace(events, fields=[fields and known(fields) for fields in events.fields])
+        only_known = self.artifact.catalogue.only_known
+        return replace(events, fields=[fields and only_known(fields) for fields in events.fields])
 
     def advance(
         self, names: Sequence[str], states: States, events: EventTable, plan: Rounds, count_U: IntArray
@@ -212,6 +213,7 @@ class MemoryWriter:
         types, kinds = self.artifact.event_types, events.event_type or [None] * len(events)
         assert types is not None
         distinct = list(dict.fromkeys(kinds))
+        # Events are many and types few.
         number_of = dict(zip(distinct, types.numbers(distinct).tolist(), strict=True))
         return np.fromiter(map(number_of.__getitem__, kinds), np.int64, len(events))
 
@@ -253,11 +255,11 @@ class MemoryWriter:
     def put_online(self, items: Sequence[str]) -> dict[str, dict[str, str | None]]:
         """Fields of those items that were put online, without fields that this artifact does not have."""
         distinct = list(dict.fromkeys(items))
-        found = self.store.read_many(distinct, space=ITEMS)
-        if not any(found):
+        values = self.store.read_many(distinct, space=ITEMS)
+        if not any(values):
             return {}
-        known = self.artifact.catalogue.only_known
-        return {item: known(json.loads(value)) for item, value in zip(distinct, found, strict=True) if value}
+        only_known = self.artifact.catalogue.only_known
+        return {item: only_known(json.loads(value)) for item, value in zip(distinct, values, strict=True) if value}
 
     def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
         """Numbers `[F]` of an item by the fields that came with its event; they win over those put online."""
@@ -293,6 +295,7 @@ def fold(runtime: Runtime, states: States, plan: Rounds, number_NF: IntArray) ->
     # Counts need no rounds: a user's events are taken one after another while her cells are near.
     order_N = np.argsort(plan.user_N, kind="stable")
     user_N = plan.user_N[order_N]
+    # An event's number among all of its user's: those before the batch, those in it, and itself.
     count_N = states.count_B[user_N] + plan.rank_N[order_N] + 1
     counted = counting.write(states, user_N, number_NF[order_N], count_N)
     others = {name: value for name, value in states.fields.items() if name not in counted}
@@ -356,6 +359,7 @@ class OpenArtifacts:
             StoreForeignError: an artifact of the list cannot be opened.
         """
         artifact_list = self.store.artifact_list()
+        # One thread opens what is new, others wait for it; the store is asked without the lock.
         with self._lock:
             if artifact_list.epoch > self._now[0].epoch:
                 self._now = self._writers(artifact_list)
@@ -394,13 +398,13 @@ class OpenArtifacts:
         artifact_list, writers = opened
         served, records = next(iter(writers.values())), dict[int, Mapping[str, bytes]]()
         for space, writer in writers.items():
-            names, found = list(bases[space]), list(bases[space].values())
+            names, records_before = list(bases[space]), list(bases[space].values())
             if writer is served:
                 records[space] = served.advance(names, before, events, plan, before.count_B)
                 continue
             try:
-                states, known = writer.runtime.decode(found), writer.only_known(events)
-                records[space] = writer.advance(names, states, known, plan, before.count_B)
+                states, its_events = writer.runtime.decode(records_before), writer.only_known(events)
+                records[space] = writer.advance(names, states, its_events, plan, before.count_B)
             except Exception as error:
                 # Whatever is wrong with another artifact, the served one continues.
                 self._leave_behind(artifact_list, space, error)
@@ -408,7 +412,7 @@ class OpenArtifacts:
 
     def _leave_behind(self, artifact_list: ArtifactList, space: int, error: Exception) -> None:
         """Let an artifact that failed on an event take no more of them: it has to be built again."""
-        (stored,) = (one for one in artifact_list.artifacts if one.space == space)
+        (stored,) = (listed for listed in artifact_list.artifacts if listed.space == space)
         logger.error("artifact %s cannot keep up, and is left behind: %s", stored.id[:12], error)
         # If the list has changed meanwhile, the commit that follows is refused too, and both are made again.
         with contextlib.suppress(StoreConflictError):

@@ -6,23 +6,33 @@ added to order items (`artifact.list_order.log_popularity`), and what the memory
 weights for both. `lifelong evaluate --ranking` does the same; the scores themselves stay what a
 request gets.
 
+A list has a probability where a base rate is known, the share of items that a user takes at a moment. A user's values
+say how likely her items are next to each other; the base rate, how likely all of them are:
+
+    odds of an item = base rate / (1 - base rate) * items * e^value / sum of e^value over the items
+
+That is the rule by which a calibrator goes from one rate of positives to another, for items that are drawn alike.
+
 Shapes: C items, V catalogue rows.
 """
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.events import gap_numbers
+from lifelong.dtypes import FloatArray
 from lifelong.online.memory.state import States
-from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.counted import added_in_lists
+from lifelong.online.scoring.answer import Score, ScoreRequest
+from lifelong.online.scoring.evidence import added_in_lists
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import keys_of
 
@@ -35,13 +45,14 @@ class ListedItem:
     """One item of the catalogue."""
 
     item: str
+    title: Annotated[str | None, Field(description="its name for people; null where there is none but the id")]
     fields: Annotated[Mapping[str, str | None], Field(description="its fields; null where not known")]
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class FoundItems:
-    """Items with a text in their id."""
+    """Items with a text in their id or their title."""
 
     items: list[ListedItem]
     catalogue: Annotated[int, Field(description="items of the whole catalogue")]
@@ -60,6 +71,9 @@ class RankedItem(ListedItem):
         float | None,
         Field(description="what is added for what the user's memory counts of the item; null where nothing is"),
     ]
+    probability: Annotated[
+        float | None, Field(description="of the item to be taken at this moment; null where no base rate is known")
+    ]
     rank: Annotated[int, Field(description="1 for the first of those that were scored")]
 
 
@@ -77,7 +91,7 @@ class TopItems:
 
 
 def find_items(scorer: Scorer, text: str, *, most: int) -> FoundItems:
-    """Items of the catalogue with a text in their id; an item put online under this very id comes first.
+    """Items of the catalogue with a text in their id or title; an item put online under this very id comes first.
 
     Args:
         scorer: artifact and store.
@@ -85,13 +99,13 @@ def find_items(scorer: Scorer, text: str, *, most: int) -> FoundItems:
         most: how many are given.
     """
     index = scorer.artifact.catalogue.ids
-    found = index.search(text, most)
+    found = scorer.artifact.catalogue.search(text, most)
     if text and text not in found and (scorer.online_items.of(text) is not None or index.find([text])[0] >= 0):
         found = [text, *found][:most]
     return FoundItems(_listed(scorer, found), len(index))
 
 
-def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None) -> TopItems:
+def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None, after: str | None = None) -> TopItems:
     """A user's best items: of a catalogue of up to `RANKED` items all are scored, of a larger one about this many.
 
     Those are the most popular ones where the artifact says which these are, else its first ones; and the items that the
@@ -102,22 +116,52 @@ def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None) 
         user: her id; an unknown user is scored from the empty memory.
         most: how many items are given.
         time: moment of the request, UTC seconds; now if None.
+        after: an item that the user is taken to have met at this moment; nothing is stored.
     """
     index, order = scorer.artifact.catalogue.ids, _order(scorer.artifact)
     states, known = scorer.states([user])
+    if after is not None:
+        states = _after(scorer, states, after, int(clock.time()) if time is None else time)
     items = _ranked_items(scorer, states)
     if not items:
         return TopItems(user, known[0], [], order, 0, 0)
     answer = scorer.answer_from(states, known, [ScoreRequest(user, items, time)])[0]
     score_C = np.array([score.score for score in answer.scores])
     added = added_in_lists(scorer, states, items)
-    best = np.argsort(-added.to(score_C), kind="stable")[:most].tolist()
+    value_C = added.to(score_C)
+    best = np.argsort(-value_C, kind="stable")[:most].tolist()
+    probability = _probabilities(scorer, answer.scores, value_C)
     listed = _listed(scorer, [items[at] for at in best])
     ranked = [
-        RankedItem(one.item, one.fields, score=float(score_C[at]), rank=rank, **added.of(at))
+        RankedItem(**_of(one), score=float(score_C[at]), rank=rank, probability=probability[at], **added.of(at))
         for rank, (one, at) in enumerate(zip(listed, best, strict=True), start=1)
     ]
     return TopItems(user, answer.known_user, ranked, order, len(items), len(index))
+
+
+def _of(item: ListedItem) -> dict[str, Any]:
+    return {"item": item.item, "title": item.title, "fields": item.fields}
+
+
+def _after(scorer: Scorer, states: States, item: str, time: int) -> States:
+    """A user's memory as if she had met an item at a moment, by an event of the most frequent type."""
+    artifact, columns = scorer.artifact, [scorer.online_items.numbers([item])]
+    if artifact.event_types is not None:
+        columns.append(np.array([[artifact.event_types.first_known]]))
+    if "gap" in scorer.schema.event_fields:
+        columns.append(gap_numbers(np.array([[time]]), states.last_time_B[:, None]))
+    return scorer.runtime.write(states, np.concatenate(columns, axis=1), np.array([time]))
+
+
+def _probabilities(scorer: Scorer, scores: Sequence[Score], value_C: FloatArray) -> Sequence[float | None]:
+    """How likely each of the ranked items is taken; None for each where no base rate is known."""
+    rate = scorer.base_rate.get(scorer.schema.tasks[0])
+    if scorer.artifact.drawn is None or rate is None:
+        # Without popularity in the list, an item's probability is that of its score.
+        return [None if scorer.artifact.drawn is not None else score.probability for score in scores]
+    share_C = np.exp(value_C - value_C.max())
+    odds_C = rate / (1 - rate) * len(value_C) * share_C / share_C.sum()
+    return [float(probability) for probability in odds_C / (1 + odds_C)]
 
 
 def _ranked_items(scorer: Scorer, states: States) -> list[str]:
@@ -157,4 +201,8 @@ def _listed(scorer: Scorer, items: Sequence[str]) -> list[ListedItem]:
         name: scorer.online_items.texts(name, items, number_CF[:, column])
         for column, name in enumerate(scorer.schema.item_fields[1:], start=1)
     }
-    return [ListedItem(item, {name: values[at] for name, values in columns.items()}) for at, item in enumerate(items)]
+    titles = scorer.artifact.catalogue.titles_of(items)
+    return [
+        ListedItem(item, titles[at], {name: values[at] for name, values in columns.items()})
+        for at, item in enumerate(items)
+    ]

@@ -20,9 +20,10 @@ import numpy as np
 from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.counted import added_in_lists, counted_of
+from lifelong.online.scoring.evidence import Past, added_in_lists, counted_of, past_of
 from lifelong.online.scoring.explanation import (
     CandidateExplanation,
+    Counted,
     CoveredSlot,
     Explanation,
     OtherEvents,
@@ -31,7 +32,6 @@ from lifelong.online.scoring.explanation import (
     SlotAttention,
     WeightedEvent,
 )
-from lifelong.online.scoring.past import Past, past_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -83,6 +83,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     }
     counted = counted_of(scorer, states, number_CF, text_FC, answer.scores, request, moment)
     added = added_in_lists(scorer, states, request.items)
+    titles = scorer.artifact.catalogue.titles_of(request.items)
     return Explanation(
         user=answer.user,
         known_user=answer.known_user,
@@ -93,8 +94,9 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
             CandidateExplanation(
                 **_values(score),
                 **_attended(scorer, answer, place, slots, shown, number_CF[place]),
+                title=titles[place],
                 fields={name: values[place] for name, values in text_FC.items() if name != "item"},
-                counted=of_counts,
+                counted=of_counts and shown.with_true_counts(of_counts, score.item, number_CF[place], answer.count),
                 **added.of(place),
             )
             for place, (score, of_counts) in enumerate(zip(answer.scores, counted, strict=True))
@@ -139,6 +141,23 @@ class _Shown:
             for column, name in enumerate(self.fields)
             if column
         }
+
+    def with_true_counts(self, counted: Counted, item: str, number_F: IntArray, count: int) -> Counted:
+        """What a memory counts, with what the events themselves say, as far as they are known.
+
+        Args:
+            counted: of one candidate.
+            item: its id.
+            number_F: its numbers.
+            count: events in the memory.
+        """
+        values, whole = [], len(self.past.items) == count
+        for value, same_N in zip(counted.values, self.same(item, number_F).T, strict=True):
+            last = int(self.past.time_N[same_N].max()) if same_N.any() else None
+            ago = self.moment - last if last is not None and self.seconds else None
+            known = whole and value.state != "unknown"
+            values.append(replace(value, logged=int(same_N.sum()) if known else None, seconds_ago=ago))
+        return replace(counted, values=values)
 
     def same(self, item: str, number_F: IntArray) -> BoolArray:
         """For each event and item field: whether its value is the candidate's, and one that the model knows.
@@ -251,7 +270,7 @@ def slots_of(scorer: Scorer, states: States, place: int) -> list[CoveredSlot]:
         return _dynamic(states, place)
     for part in scorer.runtime.layout:
         if part.dtype != "float32" or part.name == "sums":
-            # Counters are no vectors (see `lifelong.online.scoring.counted`), and sums of fixed factors are no slots.
+            # Counters are no vectors (see `lifelong.online.scoring.evidence`), and sums of fixed factors are no slots.
             continue
         vectors = states.fields[part.name][place]
         rows = vectors if len(part.shape) > 1 else vectors[None]

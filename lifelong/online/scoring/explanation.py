@@ -76,8 +76,8 @@ class CountedValue:
     times: Annotated[
         int,
         Field(
-            description="how often the user met it, 0 without a cell; a number such as a price is counted together "
-            "with numbers close to it; see `precision`"
+            description="how often the user met it since it got its cell, 0 without one; a number such as a price is "
+            "counted together with numbers close to it; see `precision`"
         ),
     ]
     events_ago: Annotated[
@@ -89,6 +89,12 @@ class CountedValue:
     effect: Annotated[float, Field(description="the score less what it would be without this")]
     low: Annotated[float | None, Field(description=LOW)] = None
     high: Annotated[float | None, Field(description=HIGH)] = None
+    logged: Annotated[
+        int | None, Field(description="how many of all her events have it; null unless all of them are known")
+    ] = None
+    seconds_ago: Annotated[
+        int | None, Field(description="since the last known event that has it; null without one, or without times")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,7 @@ class Counted:
 class CandidateExplanation(Score):
     """One candidate's answer and what is behind it."""
 
+    title: Annotated[str | None, Field(description="its name for people; null where there is none but the id")]
     fields: Annotated[Mapping[str, str | None], Field(description="the item's fields; null where not known")]
     slots: Annotated[list[SlotAttention], Field(description="empty unless the model attends to slots")]
     events: Annotated[

@@ -30,8 +30,9 @@ from lifelong.online.memory.replaying import HistoryFold
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.state import States
 from lifelong.online.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
-from lifelong.online.scoring.answer import ScoreRequest, checked_time
-from lifelong.online.scoring.scorer import Scorer, checked_items, checked_scorer
+from lifelong.online.scoring.answer import ScoreRequest, checked_requests
+from lifelong.online.scoring.arguments import checked_scorer
+from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import middle_age
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -80,7 +81,8 @@ def features(scorer: Scorer, user: str, items: Sequence[str], *, time: int | Non
         UsageError: there is no scorer, the user is no id, the items are no list of ids, or the time is no number.
     """
     checked_scorer(scorer)
-    table = feature_table(scorer, user, checked_items(user, items), time=checked_time(time))
+    checked_requests([ScoreRequest(user, items, time)])
+    table = feature_table(scorer, user, items, time=time)
     pairs = zip(table.items, table.rows(), strict=True)
     return [{"item": item, **dict(zip(table.names, row, strict=True))} for item, row in pairs]
 

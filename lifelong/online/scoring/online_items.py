@@ -111,8 +111,8 @@ class OnlineItems:
             return self.catalogue.numbers(items, given)
         inline = given or [None] * len(items)
         # An item may have been put with fields of another artifact, which this one lacks.
-        known = [fields and self.catalogue.only_known(fields) for fields in online]
-        merged = [{**(fields or {}), **(own or {})} for fields, own in zip(known, inline, strict=True)]
+        online_here = [fields and self.catalogue.only_known(fields) for fields in online]
+        merged = [{**(fields or {}), **(own or {})} for fields, own in zip(online_here, inline, strict=True)]
         return self.catalogue.numbers(items, merged)
 
     def texts(

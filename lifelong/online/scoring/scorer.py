@@ -20,7 +20,7 @@ import numpy.typing as npt
 from lifelong.artifact.calibration import NO_CALIBRATOR
 from lifelong.dataset.events import NO_TIME, context_numbers, user_context
 from lifelong.dataset.mapping import mapping_from
-from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, UsageError
+from lifelong.errors import ArtifactError, RequestError, StoreCorruptError
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.opening import AnyArtifact, AnyStore, as_store, open_artifact
@@ -33,6 +33,7 @@ from lifelong.online.scoring.answer import (
     checked_requests,
     checked_time,
 )
+from lifelong.online.scoring.arguments import base_rates
 from lifelong.online.scoring.online_items import OnlineItems
 from lifelong.online.scoring.tables import score_columns, scored_rows
 from lifelong.online.store.artifact_list import space_of
@@ -96,6 +97,8 @@ class Scorer:
         self.mapping: TableMapping | None = artifact.config.mapping
         self._first_known, self._id = artifact.vocabularies["item"].first_known, artifact.id
         self._calibrators = {task: artifact.calibrator(task) for task in self.schema.tasks}
+        # Whether a task has probabilities is settled here, and not with each score.
+        self._no_probability = {task: self._why_none(task) for task in self.schema.tasks}
 
     def __repr__(self) -> str:
         return f"Scorer({self.artifact!r}, {type(self.store).__name__})"
@@ -132,9 +135,8 @@ class Scorer:
         Raises:
             RequestError: a field of the profile is not a user field.
             StoreCorruptError: the stored memory is damaged.
-            UsageError: the user is no id, the items are no list of ids, or the time is no number.
+            UsageError: the user is no id, the items are no ids, or the time is no number.
         """
-        items = checked_items(user, items)
         return self.score_many([ScoreRequest(user, items, checked_time(time), profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
@@ -194,8 +196,8 @@ class Scorer:
         answers: dict[int, Answer] = {}
         for chosen in _chunks([len(request.items) for request in requests]):
             group = [requests[place] for place in chosen]
-            found = self.answer_from(*self.states([request.user for request in group]), group)
-            answers.update(zip(chosen, found, strict=True))
+            answered = self.answer_from(*self.states([request.user for request in group]), group)
+            answers.update(zip(chosen, answered, strict=True))
         return [answers[place] for place in range(len(requests))]
 
     def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
@@ -258,6 +260,7 @@ class Scorer:
         answers = []
         for place, request in enumerate(requests):
             size, last = len(request.items), int(states.last_time_B[place])
+            # Behind a request's own candidates is padding.
             known_C = number_BCF[place, :size, 0] >= self._first_known
             answers.append(
                 Answer(
@@ -316,94 +319,29 @@ class Scorer:
 
     def _scores(self, items: Sequence[str], known: Sequence[bool], logit_CT: npt.NDArray[np.floating]) -> list[Score]:
         """Scores with probabilities, or with the reason why there are none."""
-        found = {task: self._of_task(task, logit_CT[:, at]) for at, task in enumerate(self.schema.tasks)}
-        first = found[self.schema.tasks[0]]
-        if len(found) == 1:
+        of_all = {task: self._of_task(task, logit_CT[:, at]) for at, task in enumerate(self.schema.tasks)}
+        first = of_all[self.schema.tasks[0]]
+        if len(of_all) == 1:
             return list(map(Score, items, *first, repeat(None), known))
-        of_task = {task: list(map(TaskScore, *columns)) for task, columns in found.items()}
-        of_item = [dict(zip(found, scores, strict=True)) for scores in zip(*of_task.values(), strict=True)]
+        of_task = {task: list(map(TaskScore, *columns)) for task, columns in of_all.items()}
+        of_item = [dict(zip(of_all, scores, strict=True)) for scores in zip(*of_task.values(), strict=True)]
         return list(map(Score, items, *first, of_item, known))
 
     def _of_task(
         self, task: str, logit_C: npt.NDArray[np.floating]
     ) -> tuple[list[float], Sequence[float | None], list[str | None]]:
         """Scores, probabilities, and reasons why there are none: a column each."""
-        calibrator, size = self._calibrators[task], len(logit_C)
-        probability_C, reason = (
-            (None, NO_CALIBRATOR) if calibrator is None else calibrator.probability(logit_C, self.base_rate.get(task))
-        )
-        return logit_C.tolist(), [None] * size if probability_C is None else probability_C.tolist(), [reason] * size
+        calibrator, reason, size = self._calibrators[task], self._no_probability[task], len(logit_C)
+        if calibrator is None or reason is not None:
+            return logit_C.tolist(), [None] * size, [reason] * size
+        probability_C, _ = calibrator.probability(logit_C, self.base_rate.get(task))
+        assert probability_C is not None
+        return logit_C.tolist(), probability_C.tolist(), [None] * size
 
-
-def checked_scorer(scorer: object) -> None:
-    """Check that there is a scorer.
-
-    Raises:
-        UsageError: it is something else.
-
-    >>> checked_scorer("artifact")
-    Traceback (most recent call last):
-    lifelong.errors.UsageError: a scorer of type str. Expected: a Scorer. To do: scorer = Scorer(artifact, store).
-    """
-    if not hasattr(scorer, "states"):
-        found, fix = f"a scorer of type {type(scorer).__name__}", "scorer = Scorer(artifact, store)"
-        raise UsageError(found, expected="a Scorer", fix=fix)
-
-
-def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
-    """The candidates of a user.
-
-    Raises:
-        UsageError: the user is no id, or the items are no list of ids.
-    """
-    if not isinstance(user, str):
-        raise UsageError(
-            f"a user of type {type(user).__name__}: {user!r}",
-            expected="the id of a user, a text",
-            fix="give it as text: str(user)",
-        )
-    # Looking at their types at once takes a tenth of the time; there may be subclasses of str.
-    if isinstance(items, list) and set(map(type, items)) <= {str}:
-        return items
-    if items is None or isinstance(items, str) or not all(isinstance(item, str) for item in _some(items)):
-        raise UsageError(f"items = {items!r}", expected="a list of item ids", fix='scorer.score("u1", ["i1", "i2"])')
-    return items
-
-
-def _some(items: object) -> Sequence[object]:
-    return items if isinstance(items, Sequence) else [None]
-
-
-def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) -> Mapping[str, float]:
-    """Task -> share of positives in production, as far as they are given.
-
-    Args:
-        artifact: the model with these tasks.
-        given: of the first task alone, or by task.
-
-    Raises:
-        UsageError: the artifact does not have a task of that name.
-    """
-    tasks = artifact.config.dataset_schema.tasks
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        given = {tasks[0]: given}
-    for rate in given.values():
-        if isinstance(rate, bool) or not isinstance(rate, float | int) or not 0 < rate < 1:
-            raise UsageError(
-                f"a base rate of {rate!r}",
-                expected="a share between 0 and 1, or task -> share",
-                fix="give the share of positives in production: 0.02 where 2 of 100 candidates are bought",
-            )
-    unknown = [task for task in given if task not in tasks]
-    if unknown:
-        raise UsageError(
-            f"a base rate of {', '.join(unknown)}",
-            expected=f"tasks of this model: {', '.join(tasks)}",
-            fix="name its tasks, as in buy=0.01,cart=0.03",
-        )
-    return given
+    def _why_none(self, task: str) -> str | None:
+        """Why a task has no probabilities; None if it has."""
+        calibrator = self._calibrators[task]
+        return NO_CALIBRATOR if calibrator is None else calibrator.probability([], self.base_rate.get(task))[1]
 
 
 def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
@@ -417,6 +355,7 @@ def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
     chunk, filled = list[int](), 0
     # By size: the request that comes next is the longest so far, and the whole chunk would be padded to it.
     for place in sorted(range(len(sizes)), key=sizes.__getitem__):
+        # With this request, all of the chunk is padded to it: the longest so far.
         padded, real = (len(chunk) + 1) * sizes[place], filled + sizes[place]
         if chunk and (padded > _AT_ONCE or padded - real > max(_PADDING, real // 4)):
             yield chunk

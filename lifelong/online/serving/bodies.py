@@ -245,14 +245,10 @@ class ItemsBody(StrictBody):
     items: Annotated[list[ItemBody], Field(min_length=1, fail_fast=True), _allowed("items")]
 
 
-OTHER = "id of another artifact that the store holds memories of, or its first characters; the served one if absent"
-
-
 class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
 
     items: Annotated[Candidates, _allowed("candidates", "explained")]
-    artifact: Id | None = Field(None, description=OTHER)
 
 
 class ExactRoute(APIRoute):
@@ -394,15 +390,14 @@ class ShortRoutes:
         await response(scope, receive, send)
 
 
-async def sent(service: Service, work: Callable[[Any], object], artifact: str | None = None) -> Response:
+async def sent(service: Service, work: Callable[[Any], object]) -> Response:
     """What a reader finds out from a scorer, as JSON that is written in the reader's thread.
 
     Args:
         service: it has the readers.
         work: gives the document, dataclasses included, from the scorer.
-        artifact: see `Service.asked`.
     """
-    text = await service.asked(lambda scorer: msgspec.json.encode(work(scorer)), artifact)
+    text = await service.asked(lambda scorer: msgspec.json.encode(work(scorer)))
     return Response(text, media_type="application/json")
 
 

@@ -86,14 +86,6 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     504: {"model": ErrorReply, "description": "not answered in time; events with an event_id can be sent again"},
 }
 """Error answers that every endpoint can give."""
-VIEWED: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorReply, "description": "the store holds no such artifact"},
-    409: {
-        "model": ErrorReply,
-        "description": "the artifact cannot be opened",
-    },
-}
-"""Further ones of endpoints that look at other artifacts."""
 
 
 def error_response(error: LifelongError, *, headers: Mapping[str, str] | None = None) -> JSONResponse:

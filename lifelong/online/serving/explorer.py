@@ -9,14 +9,12 @@ from fastapi.responses import Response
 
 from lifelong.online.memory.event import MAX_ID
 from lifelong.online.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
-from lifelong.online.scoring.counted import MemoryCells, cells_of
-from lifelong.online.scoring.past import Timeline, timeline
-from lifelong.online.scoring.people import FoundUsers, Kind, find_users
-from lifelong.online.serving.bodies import OTHER, JsonRoute, Time, sent
-from lifelong.online.serving.errors import DOCUMENTED, VIEWED
+from lifelong.online.scoring.people import FoundUsers, find_users
+from lifelong.online.scoring.user_view import MemoryCells, Timeline, cells_of, timeline
+from lifelong.online.serving.bodies import Id, JsonRoute, Time, sent
+from lifelong.online.serving.errors import DOCUMENTED
 from lifelong.online.serving.replies import ModelReply
 from lifelong.online.serving.routes import Served, User
-from lifelong.online.serving.views import ListedArtifact
 
 MOST_EVENTS = 20_000
 """Events of one history: many times what a drawing has pixels for, and a quarter of a second of a reader."""
@@ -29,9 +27,6 @@ explorer: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explo
 Text = Annotated[str, Query(max_length=MAX_ID, description="what the id holds; upper and lower case alike")]
 
 Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
-
-
-Other = Annotated[str | None, Query(min_length=1, max_length=256, description=OTHER)]
 
 
 @explorer.get("/model", summary="What the served model reads")
@@ -56,23 +51,16 @@ async def get_model(request: Request, service: Served) -> ModelReply:
     )
 
 
-@explorer.get("/artifacts", summary="Artifacts that the store holds memories of")
-async def get_artifacts(service: Served) -> list[ListedArtifact]:
-    """Any of them may be named as `artifact` of an explanation, next to the one that is served."""
-    return await service.aside(service.views.listed)
-
-
 @explorer.get("/users", summary="Find users", response_model=FoundUsers)
 async def get_users(
     service: Served,
     q: Text = "",
-    story: Annotated[Kind | None, Query(description="only users with such a history, by a fixed rule")] = None,
     limit: Limit = 20,
 ) -> Response:
     """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""
     # Copied: events come while a thread reads it.
     recent = list(reversed(tuple(service.recent)))
-    return await sent(service, lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
+    return await sent(service, lambda scorer: find_users(scorer, q, most=limit, recent=recent))
 
 
 @explorer.get("/users/{user:text}/history", summary="A user's latest events, in columns", response_model=Timeline)
@@ -88,29 +76,29 @@ async def get_history(
 @explorer.get(
     "/users/{user:text}/cells",
     summary="What a user's memory counts",
-    responses=VIEWED,
     response_model=MemoryCells,
 )
-async def get_cells(user: User, service: Served, artifact: Other = None) -> Response:
+async def get_cells(user: User, service: Served) -> Response:
     """The counters of each item field; none for a model without counters."""
-    return await sent(service, lambda scorer: cells_of(scorer, user), artifact)
+    return await sent(service, lambda scorer: cells_of(scorer, user))
 
 
 @explorer.get(
     "/users/{user:text}/top",
     summary="A user's best items of the catalogue",
-    responses=VIEWED,
     response_model=TopItems,
 )
 async def get_top(
     user: User,
     service: Served,
-    artifact: Other = None,
     limit: Limit = 20,
     time: Annotated[Time | None, Query(description="moment of the request; now if absent")] = None,
+    after: Annotated[
+        Id | None, Query(description="as if the user had met this item just now; nothing is stored")
+    ] = None,
 ) -> Response:
     """All items of a small catalogue are scored, the first ones of a large one."""
-    return await sent(service, lambda scorer: top_items(scorer, user, most=limit, time=time), artifact)
+    return await sent(service, lambda scorer: top_items(scorer, user, most=limit, time=time, after=after))
 
 
 @explorer.get("/catalogue", summary="Find items", response_model=FoundItems)

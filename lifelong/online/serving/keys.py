@@ -42,7 +42,6 @@ _SCOPE_OF = {
     "/v1/score": "score",
     "/v1/explain": "score",
     "/v1/model": "score",
-    "/v1/artifacts": "score",
     "/v1/catalogue": "score",
     "/v1/users": "users",
 }

@@ -9,43 +9,22 @@ It ends when the service does: at once where that was killed, as nothing is ackn
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lifelong.artifact.folder import Artifact
 from lifelong.errors import StoreError, StoreUnavailableError, UsageError
-from lifelong.launch import INTERRUPTED
 from lifelong.online.background import Background
-from lifelong.online.memory.updater import Updater
-from lifelong.online.serving.logs import LogFormat, log_as
-from lifelong.online.serving.writer import (
-    Connected,
-    EventFolder,
-    Functions,
-    Notices,
-    answer_calls,
-    closed,
-    functions_of,
-)
-from lifelong.online.store.contract import MemoryStore
-from lifelong.online.store.folder import act_for
-from lifelong.online.store.opening import open_store
-from lifelong.online.store.protocol import Connection, Reader
-from lifelong.online.store.record_cache import Listenable
-from lifelong.online.store.remote import Calls, ChangeCount, Channel
+from lifelong.online.serving.logs import LogFormat
+from lifelong.online.store.protocol import Reader
+from lifelong.online.store.remote import Calls, ChangeCount, Channel, Connected, closed
 
 logger: logging.Logger = logging.getLogger(__name__)
 BEFORE = ""
@@ -56,16 +35,8 @@ _SOCKET, _BACKLOG = "writer", 128
 """Name of the socket to which workers connect, and how many may wait there."""
 _LOOK_SECONDS = 0.5
 """Seconds between two checks whether the process still runs."""
-_READERS = 4
-"""Threads that answer all but events."""
-_NICE = 5
-"""How much lower the priority of this process is than that of the one that scores."""
 CHANGES = "changes"
 """Name of the file of the `ChangeCount` that workers share."""
-_ACCEPT_PAUSE = 0.1
-"""Seconds until the next try to let a worker join: what is missing does not come back at once."""
-_UNREAD_SECONDS = 2
-"""Seconds after which a worker that reads nothing holds up the others no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +93,9 @@ class OwnerProcess:
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
         here, there = socket.socketpair()
-        handles = [one.fileno() for one in (there, self._listening) if one is not None]
+        handles = [end.fileno() for end in (there, self._listening) if end is not None]
         arguments = ", ".join(map(str, handles))
-        code = f"{BEFORE}from lifelong.online.serving.owner import run_writer; run_writer({arguments})"
+        code = f"{BEFORE}from lifelong.online.serving.writer_process import run_writer; run_writer({arguments})"
         # A signal to all processes must not reach this one before it is ready for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
@@ -165,6 +136,7 @@ class OwnerProcess:
         return channel, lambda: self._ended(process)
 
     def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
+        # The socket ends with the process, or just before it.
         code = process.wait()
         return closed() if code == 0 or self._closing else _lost(f"has ended with exit code {code}")
 
@@ -176,6 +148,7 @@ class OwnerProcess:
         """
         failure = "the process that writes cannot be started"
         self._kept = self._called(), Background(self._look, name="writer", failure=failure)
+        # It looks again and again: nothing tells the parent that the process has ended but a call that fails.
         self._kept[1].start()
 
     def _called(self) -> Calls:
@@ -199,6 +172,7 @@ class OwnerProcess:
         """
         self._closing = True
         if self._deadline is None:
+            # A timer, since whoever stops the service waits in `close` for the same process.
             self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
             self._deadline.daemon = True
             self._deadline.start()
@@ -291,107 +265,3 @@ def _lost(how: str) -> StoreUnavailableError:
         f"the process that writes the store {how}; what it was writing may or may not be kept",
         fix="a running service starts it again by itself; then send it again",
     )
-
-
-def run_writer(descriptor: int, listening: int | None = None) -> None:
-    """Work until the other end hangs up.
-
-    Args:
-        descriptor: of the socket that is shared with the service, which sends a `WriterTask` first and gets None, or
-            the error, when the store is open.
-        listening: of the socket to which workers connect.
-    """
-    # Ctrl-C and a service manager's SIGTERM reach all processes: the service stops this one when it has finished.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    channel, ended = Channel(socket.socket(fileno=descriptor)), list[bool]()
-    try:
-        task: WriterTask = channel.receive()
-        log_as(task.log)
-        act_for(task.service)
-        os.nice(_NICE)
-        try:
-            # The service has checked every byte of it, or does it now.
-            artifact = Artifact.open(task.artifact, verify="sizes")
-            store = open_store(task.url)
-            options: dict[str, Any] = {"late": task.late, "event_log": task.event_log, "max_ahead": task.max_ahead}
-            updater = Updater(artifact, store, **options)
-            notices = Notices(None if task.workers is None else ChangeCount(task.workers / CHANGES))
-            if isinstance(store, Listenable):
-                store.listen(notices.say)
-        except Exception as error:
-            channel.send(error)
-            os._exit(1)
-        gc.collect()
-        gc.freeze()
-        writing = _Writing(store, updater, notices)
-        if listening is not None:
-            threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
-        channel.send(None)
-        connection = Connection()
-        answer_calls(channel, connection, writing.functions(channel, connection, lambda: ended.append(True)))
-    except (EOFError, OSError):
-        # The service has ended meanwhile.
-        pass
-    # What is not closed now is left as by a kill; other threads may be in the middle of something.
-    os._exit(0 if ended else INTERRUPTED)
-
-
-class _Writing:
-    """What the process answers: to the service, and to each of its workers.
-
-    Args:
-        store: open for writing.
-        updater: of the store.
-        notices: of its changes.
-    """
-
-    def __init__(self, store: MemoryStore, updater: Updater, notices: Notices) -> None:
-        self._store, self._updater, self._notices = store, updater, notices
-        self._readers, self._writers, self._parsers = (ThreadPoolExecutor(n) for n in (_READERS, 1, 1))
-
-    def functions(self, channel: Channel, connection: Connection, on_close: Callable[[], None] | None) -> Functions:
-        """The functions that one process can call.
-
-        Args:
-            channel: to it.
-            connection: to it, too.
-            on_close: called when it has closed the store; None for a worker, which leaves it open for the others.
-        """
-
-        def close() -> None:
-            if on_close is not None:
-                self._store.close()
-                on_close()
-
-        folder = EventFolder(self._updater, connection)
-        return {
-            **functions_of(self._store, channel, connection, self._readers, self._notices),
-            "close": (close, self._writers),
-            "parse": (folder.parse, self._parsers),
-            "fold": (folder.fold, self._writers),
-            "apply_table": (folder.apply_table, self._writers),
-            "give": (folder.give, self._readers),
-        }
-
-    def accept(self, listening: socket.socket) -> None:
-        """Answer all workers that connect, each in a thread."""
-        while True:
-            try:
-                connected, _ = listening.accept()
-            except OSError as error:
-                # No descriptor is free, or who connected has gone: others still come, and they wait in the backlog.
-                logger.warning("a worker could not join: %s; it is tried again", error)
-                time.sleep(_ACCEPT_PAUSE)
-                continue
-            timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-            threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
-
-    def _answer(self, channel: Channel) -> None:
-        connection = Connection()
-        try:
-            answer_calls(channel, connection, self.functions(channel, connection, None))
-        finally:
-            self._notices.leave(channel)
-            channel.close()

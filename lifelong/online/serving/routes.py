@@ -33,7 +33,7 @@ from lifelong.online.serving.bodies import (
     Time,
     encoded_list,
 )
-from lifelong.online.serving.errors import DOCUMENTED, VIEWED, error_parts
+from lifelong.online.serving.errors import DOCUMENTED, error_parts
 from lifelong.online.serving.replies import (
     ErasedReply,
     ErrorReply,
@@ -112,12 +112,10 @@ async def post_score(body: Annotated[ScoreBody, Body()], service: Served) -> byt
     return await service.answer(_request(body), lambda answer: msgspec.json.encode(_one(answer)))
 
 
-@busy.post(
-    "/explain", summary="Explain scores: time scales and past events", responses=VIEWED, response_model=Explanation
-)
+@busy.post("/explain", summary="Explain scores: time scales and past events", response_model=Explanation)
 async def post_explain(body: ExplainBody, service: Served) -> bytes:
     """Attention over slots or events for each candidate, and the events behind it if they are known."""
-    return await service.explain(_request(body), body.artifact, msgspec.json.encode)
+    return await service.explain(_request(body), msgspec.json.encode)
 
 
 @busy.put("/items", summary="Add items, or change their fields", response_model=ItemsReply)
@@ -204,10 +202,19 @@ async def metrics(service: Served) -> Response:
     return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
+class _Request(ScoreRequest):
+    """A request of which the body's model has checked every part."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Nothing is left to check."""
+
+
 def _request(body: OneBody) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
-    return ScoreRequest(body.user, items, body.time, fields if any(fields) else None, body.profile)
+    return _Request(body.user, items, body.time, fields if any(fields) else None, body.profile)
 
 
 def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:

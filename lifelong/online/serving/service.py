@@ -40,7 +40,6 @@ from lifelong.online.serving.health import WriteHealth, check_clock
 from lifelong.online.serving.metrics import Metrics
 from lifelong.online.serving.queues import Reads, Writes
 from lifelong.online.serving.settings import ServiceSettings
-from lifelong.online.serving.views import Views
 from lifelong.online.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.online.store.contract import ITEMS
 
@@ -153,7 +152,6 @@ class Service:
         )
         self._guard = contextlib.ExitStack()
         self.scorer: Scorer = self._scorer(self.updater.artifacts.served.artifact)
-        self.views: Views = Views(store, self.updater.artifacts, base_rate=settings.base_rate)
         self.metrics: Metrics = Metrics()
         self.health: WriteHealth = WriteHealth(store)
         try:
@@ -377,15 +375,14 @@ class Service:
             mean = sum([score.score for score in answer.scores]) / len(answer.scores)
             self.metrics.scores.labels(answer.artifact[:12]).observe(mean)
 
-    async def explain(self, request: ScoreRequest, artifact: str | None, reply: Callable[[Explanation], T]) -> T:
+    async def explain(self, request: ScoreRequest, reply: Callable[[Explanation], T]) -> T:
         """Explain one user's candidates.
 
         Args:
             request: the user and the candidates.
-            artifact: see `asked`.
             reply: see `answer`.
         """
-        return await self.asked(lambda scorer: reply(explain(scorer, request, dataset=self.dataset)), artifact)
+        return await self.asked(lambda scorer: reply(explain(scorer, request, dataset=self.dataset)))
 
     async def features(
         self, user: str, items: Sequence[str], time: int | None, reply: Callable[[FeatureTable], T]
@@ -423,14 +420,9 @@ class Service:
         """
         return await self._ask(lambda scorer: _memory_of(scorer, user))
 
-    async def asked(self, work: Callable[[Scorer], T], artifact: str | None = None) -> T:
-        """What a reader finds out from a scorer, in turn with the other readers.
-
-        Args:
-            work: what is asked of the scorer.
-            artifact: id of another artifact of the store, or its first characters; None for the one that is served.
-        """
-        return await self._ask(lambda served: work(served if artifact is None else self.views.of(served, artifact)))
+    async def asked(self, work: Callable[[Scorer], T]) -> T:
+        """What a reader finds out from the scorer, in turn with the other readers."""
+        return await self._ask(work)
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""

@@ -93,15 +93,15 @@ class Sweeper:
             if self.days is not None:
                 self._forget()
             if self.kept is not None and self._sweeps % _TRIMMED == 0:
-                found = self.trim()
-                logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
+                trim = self.trim()
+                logger.info("%s events of %s users were old and are out of the log", trim.events, trim.users)
         self._sweeps += 1
         return EVERY
 
     def _forget(self) -> None:
-        found = self.sweep()
+        sweep = self.sweep()
         # Also next time: old files that are still being read, and what a sweep has left that did not come to its end.
         if self._unclean:
             self._unclean = not self.service.store.purge()
-        if found.forgotten:
-            logger.info("%s of %s users were inactive and are forgotten", found.forgotten, found.users)
+        if sweep.forgotten:
+            logger.info("%s of %s users were inactive and are forgotten", sweep.forgotten, sweep.users)

@@ -143,8 +143,8 @@ class Takeovers:
         """
         until, served = clock.monotonic() + SWITCH_SECONDS, self.service.artifact.id[:12]
         while True:
-            found = self.service.metrics.elsewhere("lifelong_build_info")
-            if not (behind := sorted(pid for pid, labels in found.items() if labels["artifact"] != served)):
+            served_by = self.service.metrics.elsewhere("lifelong_build_info")
+            if not (behind := sorted(pid for pid, labels in served_by.items() if labels["artifact"] != served)):
                 return
             if clock.monotonic() > until:
                 raise DeadlineError(
@@ -154,6 +154,7 @@ class Takeovers:
                     fix="one that does not answer follows when it does, or is replaced after half a minute; one that"
                     " answers says in the log why it does not follow",
                 )
+            # What the other workers serve is in files that they write, which nobody announces.
             clock.sleep(_STEP)
 
     async def drop(self, artifact: str) -> ArtifactStates:
@@ -208,8 +209,8 @@ class Takeovers:
             from lifelong.dataset.folder import Dataset
 
             dataset = Dataset(data)
-        known = self.store.artifact_list().find(artifact.id)
-        chosen = codec or (artifact.config.codec if known is None else known.identity.codec)
+        listed = self.store.artifact_list().find(artifact.id)
+        chosen = codec or (artifact.config.codec if listed is None else listed.identity.codec)
         writer = MemoryWriter(artifact, chosen, self.store)
         # A dataset that does not fit is refused before anything is written.
         Rebuild(self.store, writer, dataset=dataset)
@@ -220,8 +221,8 @@ class Takeovers:
         return self.states()
 
     def _open(self, stored: StoredArtifact) -> MemoryWriter:
-        known = self.service.updater.artifacts.writer(stored.id)
-        return known or MemoryWriter(open_stored(stored), stored.identity.codec, self.store)
+        opened = self.service.updater.artifacts.writer(stored.id)
+        return opened or MemoryWriter(open_stored(stored), stored.identity.codec, self.store)
 
     def _build_all(self) -> float:
         """Empty what was dropped, and build what is to be built, until neither is left."""

@@ -1,4 +1,4 @@
-"""What a service and the process that owns its store say to each other, at both ends.
+"""Events on their way to the process that owns a store, at both ends.
 
     service   HTTP, scores, memories in RAM          owner     bodies of events, write graph, store
        |---- body of a request of many events ----------> parses it, and keeps it for its turn
@@ -8,21 +8,19 @@
 
 `lifelong.online.serving.owner` starts and ends the process.
 
-The database's binding holds the interpreter while it writes, and parsing does, too: in one process all scores would
-wait for both (docs/decisions/0030-a-process-that-writes.md).
+Everything but events is as `lifelong.online.store.protocol` has it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import StoreError, StoreUnavailableError
@@ -30,21 +28,18 @@ from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.serving.event_bodies import table_of
+from lifelong.online.serving.owner import JoinedOwner, OwnerProcess
 from lifelong.online.store.contract import ITEMS, MemoryStore
 from lifelong.online.store.protocol import Connection, Held, Hold, Owner
 from lifelong.online.store.record_cache import Notice, Written
-from lifelong.online.store.remote import ChangeCount, Channel, RemoteStore, packed
+from lifelong.online.store.remote import ChangeCount, Channel, Connected, Functions, RemoteStore, closed, packed
 
-Connected = tuple[Channel, Callable[[], Exception]]
-"""A channel to the owner, and a function that gives the error with which it ended; see `Connect`."""
 Rows = Sequence[Mapping[str, Any]]
 _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
     "purge", "check_writes", "logs", "close",
 )  # fmt: skip
 """Methods that are passed on to the owner's store unchanged."""
-Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
-"""Name -> function, and the threads that call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +58,6 @@ class ParsedEvents:
         return len(self.users)
 
 
-class StoreOwner(Protocol):
-    """The process that owns a store, as a `Writer` sees it."""
-
-    count: ChangeCount | None
-    """Of the changes, where it has several readers."""
-
-    def connect(self) -> Connected:
-        """A channel to it.
-
-        Raises:
-            LifelongError: it does not run, or could not open the store.
-        """
-
-    def end_soon(self) -> None:
-        """The service stops."""
-
-    def close(self) -> None:
-        """Leave it."""
-
-
 class Writer:
     """Folds events in, by way of the process that owns the store.
 
@@ -95,7 +70,7 @@ class Writer:
     store: RemoteStore
     """The store, after `open`."""
 
-    def __init__(self, owner: StoreOwner) -> None:
+    def __init__(self, owner: OwnerProcess | JoinedOwner) -> None:
         self._owner, self._closing = owner, False
         self.on_end = lambda error: None
 
@@ -136,7 +111,7 @@ class Writer:
         Raises:
             StoreUnavailableError: the process has ended; what was under way may or may not be kept.
         """
-        given = [part.held.number if isinstance(part, ParsedEvents) else part for part in parts]
+        given = [request.held.number if isinstance(request, ParsedEvents) else request for request in parts]
         return cast("list[Applied | Exception]", self.store.calls("fold", given))
 
     def apply_table(self, table: EventTable, **options: Any) -> Applied:
@@ -191,10 +166,13 @@ class EventFolder:
         Raises:
             StoreUnavailableError: the events waited in an earlier process.
         """
-        found = [self._waiting.pop(part, None) if isinstance(part, int) else EventTable.of_rows(part) for part in parts]
+        parsed = [
+            self._waiting.pop(request, None) if isinstance(request, int) else EventTable.of_rows(request)
+            for request in parts
+        ]
         # Events that are refused together with others are dropped as well: nobody will ask for them again.
-        tables = [table for table in found if table is not None]
-        if len(tables) < len(found):
+        tables = [table for table in parsed if table is not None]
+        if len(tables) < len(parsed):
             raise StoreUnavailableError(
                 "the process that was to write the events has ended; nothing was kept", fix="send them again"
             )
@@ -245,7 +223,7 @@ def functions_of(
     """
 
     def join() -> tuple[int, bool]:
-        # It is told of changes before anything is read for it.
+        # It is sent changes before anything is read for it: what is written in between comes twice, and not never.
         number, no_items = notices.join(channel), False
         # A store that answers nothing until its writes are checked must not keep out whoever checks them.
         with contextlib.suppress(StoreError):
@@ -266,48 +244,3 @@ def functions_of(
         "rows": rows,
     }
     return {name: (function, threads) for name, function in functions.items()}
-
-
-def answer_calls(channel: Channel, connection: Connection, functions: Functions) -> None:
-    """Answer calls until the other end hangs up.
-
-    Args:
-        channel: to it.
-        connection: to it, as the owner sees it.
-        functions: that can be called.
-    """
-
-    def answer(number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-        well, value = True, None
-        try:
-            value = function(*arguments)
-        except Exception as error:
-            well, value = False, _sendable(error)
-        try:
-            try:
-                channel.send(connection.answer(number, well, value))
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                channel.send((number, False, _sendable(error)))
-        except OSError:
-            # Nobody waits any more, or the other end may have got a part.
-            channel.hang_up()
-
-    with contextlib.suppress(EOFError):
-        while True:
-            number, name, arguments = connection.receive(channel.receive())
-            function, threads = functions[name]
-            threads.submit(answer, number, function, arguments)
-
-
-def _sendable(error: Exception) -> Exception:
-    """An error that the other end can read."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def closed() -> StoreError:
-    """The error of a store that was closed."""
-    return StoreError("the store is closed", fix="open it again")

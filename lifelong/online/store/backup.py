@@ -26,7 +26,7 @@ from pathlib import Path
 
 from lifelong.atomic import building, put_in_place, remove_left, replace_text
 from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
-from lifelong.online.store.acknowledged import NAME as ACKNOWLEDGED
+from lifelong.online.store.database import ACKNOWLEDGED
 from lifelong.online.store.folder import COPY, HEAD, databases, left_copies, unwritable
 from lifelong.online.store.sharded import open_folder
 
@@ -169,10 +169,10 @@ def _check_copies(source: Path, copy: Path, made: Backup) -> None:
         StoreCorruptError: one is another; names the backup's file.
     """
     for name, (size, digest) in made.files.items():
-        found, found_digest = _fact(copy / name)
-        if found != size:
-            raise _not_as_made(source / name, f"has {found:,} bytes, not {size:,}")
-        if found_digest != digest:
+        size_now, digest_now = _fact(copy / name)
+        if size_now != size:
+            raise _not_as_made(source / name, f"has {size_now:,} bytes, not {size:,}")
+        if digest_now != digest:
             raise _not_as_made(source / name, "has another SHA-256")
 
 
@@ -183,8 +183,8 @@ def _not_as_made(path: Path, what: str) -> StoreCorruptError:
 
 
 def _facts(folder: Path) -> dict[str, tuple[int, str]]:
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (FACTS, *_LEFT_OUT))
-    return {str(path.relative_to(folder)): _fact(path) for path in found}
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (FACTS, *_LEFT_OUT))
+    return {str(path.relative_to(folder)): _fact(path) for path in files}
 
 
 def _fact(path: Path) -> tuple[int, str]:
@@ -227,6 +227,7 @@ def _copy(folder: Path, to: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             before = current.read_bytes()
             _copy_files(folder, to)
+            # The copy's list, too: it may have been copied just before another one took its place.
             if current.read_bytes() == before == (to / "db" / "CURRENT").read_bytes():
                 return
         shutil.rmtree(to / "db", ignore_errors=True)

@@ -13,7 +13,8 @@ from typing import Any
 from lifelong.errors import require
 from lifelong.online.store.folder import read_head
 from lifelong.online.store.opening import folder_of, open_store
-from lifelong.online.store.redis_client import SCHEMES, Address, connect, disconnect, parse, translated
+from lifelong.online.store.redis_address import SCHEMES, Address, parse
+from lifelong.online.store.redis_client import connect, disconnect, translated
 from lifelong.online.store.sharded import ShardedStore
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -71,11 +72,11 @@ def check_store(url: str) -> Checkup:
         identity = store.artifact_list().identity
     if url.startswith("memory:"):
         return Checkup(_outcomes(_NOTHING, _NONE, _NOTHING), {})
-    place, shards = folder_of(url)[0], store.share.of if isinstance(store, ShardedStore) else 1
-    kind, free = _file_system(place), shutil.disk_usage(place).free / shutil.disk_usage(place).total
+    folder, shards = folder_of(url)[0], store.share.of if isinstance(store, ShardedStore) else 1
+    kind, free = _file_system(folder), shutil.disk_usage(folder).free / shutil.disk_usage(folder).total
     facts = {
         "artifact": "none yet" if identity is None else identity.artifact_id[:12],
-        "format": str((read_head(place) or {}).get("version")),
+        "format": str((read_head(folder) or {}).get("version")),
         "file system": kind or "unknown",
         "free space": f"{free:.0%}",
         "fsync": "each commit",
@@ -83,9 +84,9 @@ def check_store(url: str) -> Checkup:
     }
     problems = []
     if kind in _IN_RAM:
-        problems.append(f"{place} is on {kind}, which is RAM: put it on a disk")
+        problems.append(f"{folder} is on {kind}, which is RAM: put it on a disk")
     if free < _FREE:
-        problems.append(f"the disk of {place} is {1 - free:.0%} full; a full disk refuses writes: free space")
+        problems.append(f"the disk of {folder} is {1 - free:.0%} full; a full disk refuses writes: free space")
     return Checkup(_outcomes(_ALL, _NONE, _NOTHING if kind in _IN_RAM else _ALL), facts, problems)
 
 
@@ -100,10 +101,10 @@ def _file_system(path: Path) -> str | None:
         return None
     rows = [line.split(" ")[1:3] for line in mounts.read_text().splitlines()]
     # A later mount lies over an earlier one of the same place.
-    found = [
+    mounted = [
         (len(place), order, kind) for order, (place, kind) in enumerate(rows) if path.resolve().is_relative_to(place)
     ]
-    return max(found)[2] if found else None
+    return max(mounted)[2] if mounted else None
 
 
 def _check_server(url: str) -> Checkup:
@@ -113,17 +114,17 @@ def _check_server(url: str) -> Checkup:
         with translated(address.name):
             if not address.cluster:
                 return _of_node(address, address.name, _info(client), _settings(client))
-            parts = [
+            nodes = [
                 _of_node(address, node.name, _info(node.redis_connection), _settings(node.redis_connection))
                 for node in client.get_primaries()
             ]
     finally:
         disconnect(client)
-    worst = {event: max((part.survives[event] for part in parts), key=_ORDER.index) for event in EVENTS}
+    worst = {event: max((part.survives[event] for part in nodes), key=_ORDER.index) for event in EVENTS}
     facts = {
-        f"{name} of server {place}": value for place, part in enumerate(parts) for name, value in part.facts.items()
+        f"{name} of server {number}": value for number, part in enumerate(nodes) for name, value in part.facts.items()
     }
-    problems = [problem for part in parts for problem in part.problems]
+    problems = [problem for part in nodes for problem in part.problems]
     if worst[EVENTS[3]] == _LATE:
         problems.append(
             "a failover that loses commits of one server of a cluster leaves positions on the others: let commits wait"
@@ -147,17 +148,17 @@ def _settings(client: Any) -> dict[str, str] | None:
     names = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "save", "min-replicas-to-write")
     redis = require("redis", extra="redis", purpose="a redis:// store")
     try:
-        found = {name: client.config_get(name).get(name) for name in names}
+        values = {name: client.config_get(name).get(name) for name in names}
     except redis.ResponseError as error:
         logger.debug("CONFIG GET is refused: %s", error)
         return None
-    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in found.items()}
+    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in values.items()}
 
 
 def _of_node(address: Address, name: str, info: Mapping[str, Any], settings: Mapping[str, str] | None) -> Checkup:
     """The checkup of one server."""
-    known = settings or {}
-    log, sync, snapshots = bool(info.get("aof_enabled")), known.get("appendfsync"), known.get("save")
+    config = settings or {}
+    log, sync, snapshots = bool(info.get("aof_enabled")), config.get("appendfsync"), config.get("save")
     replicas, policy = int(info.get("connected_slaves", 0)), str(info.get("maxmemory_policy", "noeviction"))
     facts = {
         "appendonly": "yes" if log else "no",
@@ -176,8 +177,8 @@ def _of_node(address: Address, name: str, info: Mapping[str, Any], settings: Map
     # With everysec, the default, a server answers before it writes its log while an earlier sync of it takes its time.
     killed = without_log if not log else _ALL if sync in ("always", "no") else _SLOW
     survives = _outcomes(_ALL, killed, power, _failover(address.replicas, replicas))
-    problems = list(_problems(name, info, known, log=log, policy=policy))
-    return Checkup(survives, facts, problems + list(_replica_problems(address, name, info, known)))
+    problems = list(_problems(name, info, config, log=log, policy=policy))
+    return Checkup(survives, facts, problems + list(_replica_problems(address, name, info, config)))
 
 
 def _waited(address: Address) -> str:

@@ -11,6 +11,7 @@ Values are bytes (the codec is elsewhere), names are text.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -71,9 +72,33 @@ class Commit:
     @property
     def users(self) -> frozenset[str]:
         """All users that it keeps or erases something of."""
-        spaces = [names for part in (self.records, self.bases) for space, names in part.items() if space >= 0]
+        spaces = [names for by_space in (self.records, self.bases) for space, names in by_space.items() if space >= 0]
         logged = (user for user, _ in (*self.event_ids, *self.events))
         return frozenset().union(*spaces, logged, self.trimmed, self.deleted)
+
+
+class Elapsed:
+    """UTC seconds at the start, and the seconds that have passed since.
+
+    Args:
+        start: UTC seconds now; the system's if None.
+        passed: a clock in seconds that nobody sets.
+
+    Example:
+        >>> moment = [5.0]
+        >>> clock = Elapsed(1_700_000_000, passed=lambda: moment[0])
+        >>> moment[0] += 90
+        >>> clock.now() - 1_700_000_000
+        90
+    """
+
+    def __init__(self, start: int | None = None, *, passed: Callable[[], float] = time.monotonic) -> None:
+        self._start = int(time.time()) if start is None else start
+        self._passed, self._begun = passed, passed()
+
+    def now(self) -> int:
+        """The second now."""
+        return self._start + int(self._passed() - self._begun)
 
 
 class MemoryStore(Protocol):

@@ -14,15 +14,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
 
-from lifelong.atomic import DRAFT, make_folder, replace_text, sync
+from lifelong.atomic import make_folder, replace_text, sync
 from lifelong.errors import StoreCorruptError, StoreError, StoreLockedError, StoreUnavailableError, UsageError
-from lifelong.online.store.acknowledged import NAME as ACKNOWLEDGED
-from lifelong.online.store.acknowledged import begin
+from lifelong.online.store.part import folder_of, is_part
 
 T = TypeVar("T")
 
@@ -41,7 +40,7 @@ COPY = "store"
 
 def whole_store(path: Path) -> Path:
     """The folder of the store that a database is of: its own, or the one above a shard."""
-    return path.parent if path.name.startswith("shard-") and (path.parent / HEAD).exists() else path
+    return path.parent if is_part(path) and (path.parent / HEAD).exists() else path
 
 
 def way_back(path: Path) -> str:
@@ -98,7 +97,7 @@ def databases(path: Path) -> list[Path]:
     if head["version"] != SHARDED:
         require_head(path, SINGLE, read_only=True)
         return [path]
-    return [path / f"shard-{number}" for number in range(head["shards"])]
+    return [folder_of(path, number) for number in range(head["shards"])]
 
 
 def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]:
@@ -137,26 +136,6 @@ def write_head(path: Path, version: int, **facts: Any) -> None:
     # Whole: an interrupted start leaves no half-written head that looks like damage.
     replace_text(path / HEAD, json.dumps({"format": "lifelong-store", "version": version, **facts}) + "\n")
     sync(path.parent)
-
-
-def prepare(path: Path, facts: Mapping[str, Any] | None = None) -> None:
-    """Make the folder of a new database.
-
-    Raises:
-        StoreUnavailableError: it cannot be written.
-    """
-    try:
-        make_folder(path)
-        if all(file.name in _BEGUN for file in path.iterdir()):
-            # The head last: a folder that has it has all that a store needs.
-            begin(path)
-            write_head(path, SINGLE, **(facts or {}))
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-_BEGUN = (HEAD + DRAFT, ACKNOWLEDGED, ACKNOWLEDGED + DRAFT)
-"""What an interrupted start leaves."""
 
 
 def act_for(process: int) -> None:
@@ -207,6 +186,7 @@ def after_killed_owner(path: Path, opened: Callable[[], T]) -> T:
             owner = named_owner(path)
             if owner is None or _runs(owner) or time.monotonic() > end:
                 raise
+        # They notice by themselves that their parent is gone, within moments.
         time.sleep(_PAUSE)
 
 
@@ -254,6 +234,7 @@ def held(path: Path) -> Iterator[None]:
         raise unwritable(path, error) from error
     try:
         try:
+            # Of the folder itself: no file in it has to stay, and the system gives it back however the process ends.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise locked(path) from error
@@ -308,3 +289,36 @@ def check_room(path: Path) -> None:
             os.fsync(written.fileno())
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def database_error(path: Path, text: str) -> StoreError:
+    """The error for what RocksDB says of a folder's database."""
+    if "LOCK" in text or "lock hold by current process" in text:
+        return locked(path)
+    # The first file that is opened: one that CURRENT names and that is not there is no fault of the moment.
+    lacks_a_list = "No such file" in text and "/MANIFEST-" in text
+    if lacks_a_list or "Corruption" in text or "corrupt" in text.lower():
+        return StoreCorruptError(f"{path} is damaged: {text}", fix=way_back(path))
+    if "Read-only file system" in text:
+        return on_read_only_disk(path)
+    if "Permission denied" in text:
+        return StoreUnavailableError(
+            f"{path} cannot be written: {text}",
+            expected="a folder that this process may write to, also to read from it",
+            fix="check its rights",
+        )
+    if "No space left" in text:
+        return StoreUnavailableError(
+            f"the disk of {path} is full; nothing was kept",
+            fix=f"free space; {AGAIN}",
+        )
+    if "Writer has previous error" in text:
+        return StoreUnavailableError(
+            f"{path} takes no writes since one failed; nothing was kept",
+            fix=AGAIN,
+        )
+    if "IO error" in text or "closed" in text.lower():
+        return StoreUnavailableError(
+            f"{path} cannot be read or written: {text}", fix=f"check the disk, and `ulimit -n`; {AGAIN}"
+        )
+    return StoreError(f"{path}: {text}", fix=f"check the disk; if it is sound, {way_back(path)}")

@@ -10,12 +10,11 @@ from pathlib import Path
 from lifelong.errors import UsageError
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.online.store.redis_client import SCHEMES, parse
+from lifelong.online.store.redis_address import SCHEMES, parse
 from lifelong.plugins import Registry
 
 STORES = Registry[Callable[..., MemoryStore]]("stores", {}, reserved=("memory", "rocksdb", *SCHEMES))
 """Scheme -> what opens a store of another package."""
-_CHECKS = "run the checks of lifelong.testing.store_contract on it"
 
 
 def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
@@ -24,7 +23,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     Args:
         url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.online.store.rocksdb`), with
             `?shards=N` for a new store of several databases (see `lifelong.online.store.sharded`), or
-            `redis://host:port/database` (see `lifelong.online.store.redis_client` and `.redis`); or the URL of a store
+            `redis://host:port/database` (see `lifelong.online.store.redis_address` and `.redis`); or the URL of a store
             of another package (see `lifelong.plugins`).
         read_only: opens an existing store, which another process may own: of a folder a fixed view, of a server its
             present state.
@@ -41,10 +40,10 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     """
     if not isinstance(url, str):
         raise UsageError(f"a URL of type {type(url).__name__}", expected="a text", fix="write rocksdb://store")
-    scheme, found, place = url.partition("://")
+    scheme, separator, place = url.partition("://")
     STORES.check_names()
     expected = "memory://, rocksdb:///path or redis://host:port/database"
-    if not found:
+    if not separator:
         raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write {_meant(url)}")
     if scheme == "memory":
         if place:
@@ -70,55 +69,26 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
 
 def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
     """Open a store of another package, and say what is missing if it is none."""
-    part = STORES[scheme]
+    opener = STORES[scheme]
     try:
         # A few builtins have no signature.
         with contextlib.suppress(ValueError):
-            inspect.signature(part).bind(url, read_only=read_only)
+            inspect.signature(opener).bind(url, read_only=read_only)
     except TypeError as error:
         raise UsageError(
             f"what opens {scheme}:// cannot be called with a URL and read_only: {error}",
             expected="a function of (url, *, read_only) that gives a store",
             fix="begin it with: def open_store(url, *, read_only=False)",
         ) from error
-    store = part(url, read_only=read_only)
+    store = opener(url, read_only=read_only)
     missing = [name for name in vars(MemoryStore) if not name.startswith("_") and not hasattr(store, name)]
     if missing:
         raise UsageError(
             f"what {scheme}:// opens, of type {type(store).__name__}, lacks {', '.join(missing)}",
             expected="a store, see MemoryStore in lifelong.online.store.contract",
-            fix=_CHECKS,
-        )
-    if wrong := [name for name in vars(MemoryStore) if not name.startswith("_") and not _is_called_alike(store, name)]:
-        raise UsageError(
-            f"{', '.join(wrong)} of what {scheme}:// opens, of type {type(store).__name__}, cannot be called as a "
-            "store's",
-            expected="the arguments of MemoryStore in lifelong.online.store.contract",
-            fix=_CHECKS,
+            fix="run the checks of lifelong.testing.store_contract on it",
         )
     return store
-
-
-def _is_called_alike(store: MemoryStore, name: str) -> bool:
-    """Whether a method takes all arguments that a store's takes, and needs no other."""
-    wanted, found = getattr(MemoryStore, name), getattr(store, name)
-    if not inspect.isfunction(wanted):
-        return True
-    parameters = list(inspect.signature(wanted).parameters.values())[1:]
-    by_place = [one for one in parameters if one.kind is one.POSITIONAL_ONLY or one.kind is one.POSITIONAL_OR_KEYWORD]
-    by_name = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
-    try:
-        signature = inspect.signature(found)
-    except ValueError:
-        # A few builtins have no signature.
-        return True
-    try:
-        signature.bind(*by_place, **{one.name: one for one in by_name})
-        needed = [one for one in by_place if one.default is one.empty]
-        signature.bind(*needed, **{one.name: one for one in by_name if one.default is one.empty})
-    except TypeError:
-        return False
-    return True
 
 
 def local_folder(url: str) -> Path:
@@ -150,14 +120,14 @@ def folder_of(url: str) -> tuple[Path, int | None]:
         >>> folder_of("rocksdb:///data/memories?shards=4")
         (PosixPath('/data/memories'), 4)
     """
-    place, _, query = url.partition("://")[2].partition("?")
+    folder, _, query = url.partition("://")[2].partition("?")
     expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards"
-    if not place:
+    if not folder:
         raise UsageError(f"{url!r} names no folder", expected=expected, fix="add the path of a folder")
     option, _, value = query.partition("=")
     if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
         raise UsageError(f"{url!r} has the option {query!r}", expected=expected, fix="correct the URL")
-    return Path(place), int(value) if query else None
+    return Path(folder), int(value) if query else None
 
 
 def _meant(url: str) -> str:

@@ -1,23 +1,32 @@
-"""What the owner of a store and the processes that read beside it say to each other, without sockets and threads.
+"""Reading beside the owner: what the process that owns a store and those that read it say to each other, and when.
 
-    reader                                            owner
-    apart
+One process opens the store, and it alone writes. A service has one reader of it, a service of several workers one in
+each worker; a store that a process opens for itself has none. The binding of the database holds the interpreter while
+it writes, so that in one process all scores would wait for events.
+
+    reader                                                  owner
+    apart     what is copied still answers                  (starting, or ended: it is started again)
       | connection made: all copies are dropped
-    joining --call "join"---------------------------> is told of all changes from here on
-      | <--answer: number of the last change, whether there are items
+    joining   --call "join"-------------------------------> is sent all changes from here on
+      | <--answer: number of the last change, whether there are items put online
     joined
-      | --call----------------------------------------> work, in any order --> store --durable--.
-      | <--change: what a commit wrote, in pieces, the last one with its number <---------------|
-      | <--answer: after the change that it made <----------------------------------------------'
-      | connection lost: open calls fail              forgets what it holds for this reader
-    apart: what is copied still answers
+      | --call--------------------------------------------> work, in any order --> store --durable--.
+      | <--change: what a commit wrote, in pieces, the last one with its number <-------------------|
+      | <--answer: after the change that it made <--------------------------------------------------'
+      | connection lost: open calls fail                    forgets what it holds for this reader
+    apart
+
+    a read:  all announced changes received? --no--> waits for them   (another reader may have acknowledged one)
+                `--yes--> copied here? --yes--> RAM
+                              `--no--> call to the owner --> disk
 
 A message is never overtaken by a later one of the same connection. So a reader has a change in its copies before it has
 the answer that acknowledges it. The owner counts changes in memory that all readers see: a reader that has not received
-the last one waits for it before it reads from its copies, since another reader may have acknowledged it.
+the last one waits for it before it reads from its copies. A read thus includes every write that was acknowledged before
+it began, by whichever reader.
 
-`lifelong.online.store.remote` drives this with sockets and threads; tests do with a clock, links and a disk of their
-own.
+Nothing here knows of sockets and threads: `lifelong.online.store.remote` drives it with them, and tests do with a
+clock, links and a disk of their own.
 """
 
 from __future__ import annotations
@@ -126,6 +135,7 @@ class Reader(Generic[T]):
         """The message that calls a function; `ticket` comes back with the answer, or from `ended`."""
         number = next(self._numbers)
         self._open[number] = ticket, name, self._lists
+        # As many as there are now: the garbage collector may add some meanwhile, which go with the next call.
         return number, [self._left.popleft() for _ in range(len(self._left))], name, arguments
 
     def unsent(self, call: Call) -> None:
@@ -146,6 +156,7 @@ class Reader(Generic[T]):
         ticket, name, lists = self._open.pop(first)
         if well and name == "join":
             self.state, (number, no_items) = "joined", value
+            # Changes that came before the answer may be later than that number.
             self._seen = max(self._seen, number)
             # Items may have come since the owner looked.
             if no_items and not self._items:
@@ -203,10 +214,10 @@ class Reader(Generic[T]):
         """The list of artifacts; the owner is asked once until it changes."""
         if not self.current:
             yield self._latest()
-        found = self._list
-        if found is None:
-            found = yield Ask("artifact_list")
-        return found
+        artifacts = self._list
+        if artifacts is None:
+            artifacts = yield Ask("artifact_list")
+        return artifacts
 
     def _latest(self) -> Wait:
         return Wait(0 if self._count is None else self._count.value)
@@ -231,8 +242,8 @@ class Connection:
     def receive(self, call: Call) -> tuple[int, str, tuple[Any, ...]]:
         """Take a call in: its number, the function and the arguments."""
         number, left, name, arguments = call
-        for one in left:
-            self.held.pop(one, None)
+        for number_left in left:
+            self.held.pop(number_left, None)
         return number, name, arguments
 
     def answer(self, number: int, well: bool, value: object) -> Answer:

@@ -11,13 +11,13 @@ from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity, spa
 from lifelong.online.store.contract import (
     ITEMS,
     Commit,
+    Elapsed,
     check_bases,
     check_reached,
     check_values,
     conflict,
     refuse_write,
 )
-from lifelong.online.store.event_ids import Elapsed
 
 
 class InMemoryStore:
@@ -44,9 +44,9 @@ class InMemoryStore:
 
     def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; a store for reading is only checked."""
-        known = self.artifact_list()
-        if known.artifacts:
-            return space_of("the store", known, identity)
+        listed = self.artifact_list()
+        if listed.artifacts:
+            return space_of("the store", listed, identity)
         if not self._read_only:
             self._artifact_list = ArtifactList.of(identity)
         return 0

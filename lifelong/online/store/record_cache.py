@@ -83,14 +83,17 @@ class RecordCache(Generic[Name]):
 
     def get(self, names: Sequence[Name]) -> list[bytes | None]:
         """Record of each name: `ABSENT` if it is known that there is none, None if nothing is known."""
-        found = list(map(self._records.get, names))
+        # Without the lock: each look-up is one step for the interpreter, and a record that is replaced meanwhile was
+        # the present one when the read began.
+        records = list(map(self._records.get, names))
         if self._favour_read:
             # Names without a record are not noted: there is no end of them.
-            self._found.update(name for name, record in zip(names, found, strict=True) if record is not None)
-        return found
+            self._found.update(name for name, record in zip(names, records, strict=True) if record is not None)
+        return records
 
     def offer(self, moment: int, names: Iterable[Name], records: Iterable[bytes | None]) -> None:
         """Keep what was read, unless something was written since `moment`."""
+        # Not between the comparison and the write of a newer record.
         with self._lock:
             if moment == self.moment:
                 self._put({name: record or ABSENT for name, record in zip(names, records, strict=True)})
@@ -157,12 +160,14 @@ class PackedRecords(NamedTuple):
             >>> packed.get(b"bob"), packed.get(b"eve")
             (b'3', None)
         """
+        # Record i is from start i to start i + 1, so that there is one start more than records.
         start_N = array("Q", accumulate(map(len, records.values()), initial=0))
         return cls(_BETWEEN.join([b"", *records, b""]), start_N, b"".join(records.values()))
 
     def get(self, name: bytes) -> bytes | None:
         """The record of a name, None if it is not among them."""
         at = self.names.find(_BETWEEN + name + _BETWEEN)
+        # As many separators before it as records.
         return None if at < 0 else self.record(self.names.count(_BETWEEN, 0, at))
 
     def among(self, names: Set[bytes]) -> dict[bytes, bytes]:
@@ -189,8 +194,8 @@ def pieces_of(written: Written) -> Iterator[Mapping[int, PackedRecords]]:
         (b'1', b'2')
     """
     rows = {space: zip(map(str.encode, some), some.values(), strict=True) for space, some in written.items()}
-    while some := {space: found for space, left in rows.items() if (found := dict(islice(left, PIECE)))}:
-        yield {space: PackedRecords.of(found) for space, found in some.items()}
+    while some := {space: piece for space, left in rows.items() if (piece := dict(islice(left, PIECE)))}:
+        yield {space: PackedRecords.of(piece) for space, piece in some.items()}
 
 
 class RecordCopies:
@@ -223,24 +228,25 @@ class RecordCopies:
     def get(self, names: Sequence[str]) -> list[bytes | None]:
         """See `RecordCache`."""
         moment, keys = self.moment, [name.encode() for name in names]
-        found = self._asked.get(keys)
-        if None in found:
-            late = self._search({key for key, record in zip(keys, found, strict=True) if record is None})
+        records = self._asked.get(keys)
+        if None in records:
+            late = self._search({key for key, record in zip(keys, records, strict=True) if record is None})
             self._asked.offer(moment, late.keys(), late.values())
-            found = [late.get(key) if record is None else record for key, record in zip(keys, found, strict=True)]
-        return found
+            records = [late.get(key) if record is None else record for key, record in zip(keys, records, strict=True)]
+        return records
 
     def _search(self, names: set[bytes]) -> dict[bytes, bytes]:
         """The records of names that are among the latest, whichever is later where there are two."""
         # No lock is held: records of small commits join the pieces before they are gone here.
         small = self._small
-        found = {name: small[name] for name in names & small.keys()}
+        records = {name: small[name] for name in names & small.keys()}
+        # The latest first, which wins; a copy, since a writer may add a piece meanwhile.
         for piece in reversed(tuple(self._pieces)):
-            left = names - found.keys()
+            left = names - records.keys()
             if not left:
                 break
-            found |= piece.among(left)
-        return found
+            records |= piece.among(left)
+        return records
 
     def offer(self, moment: int, names: Sequence[str], records: Sequence[bytes | None]) -> None:
         """See `RecordCache`."""
@@ -322,6 +328,7 @@ class RecordCaches(Generic[W]):
         """The records of one space."""
         cache = self._of.get(space)
         if cache is None:
+            # Of two threads that make one, both get the same.
             cache = self._of.setdefault(space, self._kind(self._limit))
         return cache
 
@@ -353,15 +360,15 @@ class RecordCaches(Generic[W]):
         if space in self.empty:
             return [None] * len(names)
         cache = self.of(space)
-        moment, found = cache.moment, cache.get(names)
-        missing = [place for place, record in enumerate(found) if record is None]
+        moment, kept_records = cache.moment, cache.get(names)
+        missing = [at for at, record in enumerate(kept_records) if record is None]
         if missing:
-            unknown = [names[place] for place in missing]
+            unknown = [names[at] for at in missing]
             records = yield unknown
-            for place, record in zip(missing, records, strict=True):
-                found[place] = record
+            for at, record in zip(missing, records, strict=True):
+                kept_records[at] = record
             cache.offer(moment, unknown, records)
-        return [record or None for record in found]
+        return [record or None for record in kept_records]
 
     def kept(self, written: Mapping[int, W]) -> None:
         """Keep what a commit has written, by space."""

@@ -1,7 +1,8 @@
 """Memories in a Redis or Valkey server, or in a cluster of them; any number of processes may read and write.
 
-Users are divided into groups, by a hash of their id: one group on a single server, 256 in a cluster. All keys of a
-group have one hash tag, so they are in one hash slot, on one server, and one script reads and writes them atomically.
+Users are divided into groups, which are parts (`lifelong.online.store.part`): one on a single server, 256 in a cluster.
+All keys of a group have one hash tag, so they are in one hash slot, on one server, and one script reads and writes them
+atomically.
 
     PREFIX:{0}:store       what this is: format version, number of groups
     PREFIX:{0}:roster      all artifacts that it holds memories of
@@ -33,7 +34,7 @@ Whoever opens the store notes its tokens. Every script compares the one of its g
 same trip: on a server that was emptied, came back empty or is another one, where by now another artifact may keep its
 memories, nothing is written and nothing is read.
 
-No event id expires by a clock that can be set, neither the server's nor a client's: see `online.store.event_ids`.
+No event id expires by a clock that can be set, neither the server's nor a client's: see `online.store.shared_clock`.
 Each commit with event ids removes those of some users whose last one has expired.
 
 A commit has a name. The script notes it, so that one that is sent again, because the answer to it was lost, changes
@@ -65,9 +66,11 @@ from typing import Any
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.online.store.contract import ITEMS, SOURCES, Commit, check_values, conflict, refuse_write
-from lifelong.online.store.event_ids import SharedSeconds
-from lifelong.online.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
+from lifelong.online.store.part import part_of
+from lifelong.online.store.redis_address import Address
+from lifelong.online.store.redis_client import Script, ask, connect, disconnect, run, translated
 from lifelong.online.store.replicas import Replicas
+from lifelong.online.store.shared_clock import SharedSeconds
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -223,8 +226,8 @@ class RedisStore:
             # If two claim it at once, the first one wins.
             if self._ask([("SET", self._key(0, "roster"), ArtifactList.of(identity).to_json(), "NX")])[0]:
                 self._replicas.wait()
-        known = self.artifact_list()
-        return space_of(self.name, known, identity) if known.artifacts else 0
+        listed = self.artifact_list()
+        return space_of(self.name, listed, identity) if listed.artifacts else 0
 
     def artifact_list(self) -> ArtifactList:
         """The artifacts that it holds memories of."""
@@ -256,9 +259,9 @@ class RedisStore:
             raise refuse_write(self.name)
         self._check_alive()
         keys = self._keys(space)
-        while part := list(islice(keys, _MOST)):
+        while some := list(islice(keys, _MOST)):
             # A command per key: in a cluster they are in different hash slots.
-            self._ask([("UNLINK", key) for key in part])
+            self._ask([("UNLINK", key) for key in some])
         self._ask([("HDEL", self._notes(group), _kind(space)) for group in range(self._groups)])
         self._replicas.wait()
 
@@ -345,8 +348,8 @@ class RedisStore:
             return [whole] * len(users)
         groups = list(dict.fromkeys(map(self._group, users)))
         name = _source(source, partition)
-        found = self._read([("HGET", self._key(group, "marks"), name) for group in groups])
-        mark_of = {group: max(whole, self._offset(name, value)) for group, value in zip(groups, found, strict=True)}
+        values = self._read([("HGET", self._key(group, "marks"), name) for group in groups])
+        mark_of = {group: max(whole, self._offset(name, value)) for group, value in zip(groups, values, strict=True)}
         return [mark_of[self._group(user)] for user in users]
 
     def clock(self) -> int:
@@ -358,28 +361,30 @@ class RedisStore:
         if self._read_only or not seen:
             return int(self._read([("GET", self._key(0, "clock"))])[0] or 0)
         keys = self._key(0, "token"), self._key(0, "clock")
-        found = int(self._run(_EXCHANGE, [(2, *keys, self._tokens[0], seen, later)])[0])
-        if found == -1:
+        second = int(self._run(_EXCHANGE, [(2, *keys, self._tokens[0], seen, later)])[0])
+        if second == -1:
             raise self._lost()
-        return found
+        return second
 
     def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Which of (user, client event id) were applied and have not expired."""
         self._now = max(self._now, now)
-        found = self._read([("ZSCORE", self._of(user, "d"), event_id.encode()) for user, event_id in event_ids])
-        return [value is not None and float(value) > now for value in found]
+        scores = self._read([("ZSCORE", self._of(user, "d"), event_id.encode()) for user, event_id in event_ids])
+        return [value is not None and float(value) > now for value in scores]
 
     def events(self, user: str, *, last: int | None = None) -> list[bytes]:
         """The user's event log, oldest first."""
         if last == 0:
             return []
-        found = self._read([("ZRANGE", self._of(user, "e"), 0 if last is None else -last, -1)])[0]
-        return [event[_COUNT.size :] for event in found]
+        stored = self._read([("ZRANGE", self._of(user, "e"), 0 if last is None else -last, -1)])[0]
+        return [event[_COUNT.size :] for event in stored]
 
     def event_ids(self, user: str) -> list[tuple[str, int]]:
         """A user's client event ids and when each expires; expired ones too, until a later write removes them."""
-        found = self._read([("ZRANGE", self._of(user, "d"), 0, -1, "WITHSCORES")])[0]
-        pairs = found if found and isinstance(found[0], list | tuple) else zip(found[::2], found[1::2], strict=True)
+        stored = self._read([("ZRANGE", self._of(user, "d"), 0, -1, "WITHSCORES")])[0]
+        pairs = (
+            stored if stored and isinstance(stored[0], list | tuple) else zip(stored[::2], stored[1::2], strict=True)
+        )
         return [(name.decode(), int(float(expiry))) for name, expiry in pairs]
 
     def purge(self) -> bool:
@@ -395,16 +400,15 @@ class RedisStore:
 
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) the user's logged events after the first `count`."""
-        found = self._read([("ZRANGEBYSCORE", self._of(user, "e"), f"({count}", "+inf") for user, count in asked])
-        for (user, _), events in zip(asked, found, strict=True):
+        logs = self._read([("ZRANGEBYSCORE", self._of(user, "e"), f"({count}", "+inf") for user, count in asked])
+        for (user, _), events in zip(asked, logs, strict=True):
             # As what is written under a key whose name was damaged.
             if any(len(event) < _COUNT.size for event in events):
                 raise StoreCorruptError(
                     f"the event log of user {user!r} cannot be read in {self.name}", fix="restore the server's files"
                 )
         return [
-            [(int(_COUNT.unpack(event[: _COUNT.size])[0]), event[_COUNT.size :]) for event in events]
-            for events in found
+            [(int(_COUNT.unpack(event[: _COUNT.size])[0]), event[_COUNT.size :]) for event in events] for events in logs
         ]
 
     def scan(self, space: int = 0) -> Iterator[tuple[str, bytes]]:
@@ -418,12 +422,13 @@ class RedisStore:
 
     def _sources(self) -> Iterator[tuple[str, bytes]]:
         """What was applied of files; in a cluster what is in every group, and not what a part of the groups has."""
-        found = self._read([("HGETALL", self._key(0, "sources"))])[0]
-        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        stored = self._read([("HGETALL", self._key(0, "sources"))])[0]
+        pairs = stored.items() if isinstance(stored, dict) else zip(stored[::2], stored[1::2], strict=True)
         return ((name.decode(), value) for name, value in pairs)
 
     def _scan(self, space: int) -> Iterator[tuple[str, bytes]]:
         names = self._names(space)
+        # Some at a time: all names of a store may be more than RAM holds.
         while some := list(islice(names, _MOST)):
             for name, value in zip(some, self.read_many(some, space=space), strict=True):
                 self._opened()
@@ -451,8 +456,8 @@ class RedisStore:
         with translated(self.name):
             for key in self._opened().scan_iter(match=pattern, count=_MOST):
                 # In a cluster the first * matches in a user's id as well.
-                group, found = key.split(b":", 3)[1:3]
-                if found == kind and group[1:-1].isdigit():
+                group, its_kind = key.split(b":", 3)[1:3]
+                if its_kind == kind and group[1:-1].isdigit():
                     yield key
 
     def close(self) -> None:
@@ -464,6 +469,7 @@ class RedisStore:
     def _parts(self, change: Commit) -> dict[int, _Part]:
         """What a commit does in each group, the positions left out."""
         parts: dict[int, _Part] = defaultdict(_Part)
+        # What is required first: the script writes nothing before it has compared all of it.
         for space, bases in change.bases.items():
             for name, base in bases.items():
                 if space == ITEMS:
@@ -493,6 +499,7 @@ class RedisStore:
             parts[self._group(user)].write("ZREMRANGEBYSCORE", self._of(user, "e"), "-inf", through)
         for (user, count), event in change.events.items():
             part, key = parts[self._group(user)], self._of(user, "e")
+            # One event for a count: of an earlier attempt another one may be there.
             part.write("ZREMRANGEBYSCORE", key, count, count)
             part.write("ZADD", key, count, _COUNT.pack(count) + event)
         self._remember(parts, change)
@@ -610,8 +617,10 @@ class RedisStore:
         """
         with translated(self.name):
             client = self._opened()
-            found = client.info("memory", target_nodes="primaries") if cluster else {self.name: client.info("memory")}
-        for memory in found.values():
+            memories = (
+                client.info("memory", target_nodes="primaries") if cluster else {self.name: client.info("memory")}
+            )
+        for memory in memories.values():
             policy = memory.get("maxmemory_policy", "noeviction")
             if memory.get("maxmemory") and policy != "noeviction":
                 raise StoreError(
@@ -648,7 +657,7 @@ class RedisStore:
         return self._key(group, "marks" if self._groups > 1 else "watermarks")
 
     def _group(self, user: str) -> int:
-        return zlib.crc32(user.encode()) % self._groups
+        return part_of(user, self._groups)
 
     def _key(self, group: int, name: str) -> bytes:
         return b"%s:{%d}:%s" % (self._prefix, group, name.encode())

@@ -45,6 +45,7 @@ def check(store: RedisStore, space: int) -> None:
         values = store._read([("GET", store._of(user, kind)) for user in memories])
         for user, value in zip(memories, values, strict=True):
             group = store._group(user)
+            # Exclusive or: in whatever order memories come, and a memory that is replaced takes its mark out by itself.
             sums[group] ^= int.from_bytes((value or b"")[:_MARK])
             if value is not None and value[:_MARK] != _mark(user, value[_MARK:]):
                 wrong[group] = f"the memory of user {user!r} was not written for that user"
@@ -69,11 +70,11 @@ def _noted(store: RedisStore) -> list[dict[bytes, bytes]]:
     """Positions and sums of each group; positions that are not what was written are errors."""
     keys = [store._notes(group) for group in range(store._groups)]
     answers = store._read([("HGETALL", key) for key in [*keys, store._key(0, "watermarks")]])
-    found = [one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True)) for one in answers]
-    for name, value in ((name, value) for one in found for name, value in one.items()):
+    rows = [row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True)) for row in answers]
+    for name, value in ((name, value) for row in rows for name, value in row.items()):
         if not re.fullmatch(rb"s\d*", name):
             store._offset(name, value)
-    return found[:-1]
+    return rows[:-1]
 
 
 def _users(store: RedisStore, kind: str) -> Iterator[tuple[list[str], list[str]]]:
@@ -87,30 +88,32 @@ def _users(store: RedisStore, kind: str) -> Iterator[tuple[list[str], list[str]]
         keys = store._opened().scan_iter(match=store._prefix + b":*", count=_MOST)
         while some := set(islice(keys, _MOST)):
             users: dict[str, list[str]] = {kind: [], "d": []}
+            # A server may give a key twice while it grows, and it would leave the sum again.
             for key in some - seen:
-                found, user = _taken_apart(store, key)
-                if found in users:
+                its_kind, user = _taken_apart(store, key)
+                if its_kind in users:
                     seen.add(key)
-                    users[found].append(user)
+                    users[its_kind].append(user)
             yield users[kind], users["d"]
 
 
 def _taken_apart(store: RedisStore, key: bytes) -> tuple[str, str]:
     """Kind and user of a key, both empty if it is of no user."""
-    found = _NAME.fullmatch(key, len(store._prefix))
+    parsed = _NAME.fullmatch(key, len(store._prefix))
     with contextlib.suppress(UnicodeDecodeError):
         kind, user = (
-            ("", "") if not found or found["kind"] is None else (found["kind"].decode(), found["user"].decode())
+            ("", "") if not parsed or parsed["kind"] is None else (parsed["kind"].decode(), parsed["user"].decode())
         )
-        if found and (key == store._of(user, kind) if kind else int(found["group"]) < store._groups):
+        if parsed and (key == store._of(user, kind) if kind else int(parsed["group"]) < store._groups):
             return kind, user
     raise _corrupt(store, f"no store writes the key {key!r}")
 
 
 def _have_last_ids(store: RedisStore, users: Sequence[str]) -> list[bool]:
     """Per user whether the last of the event ids expires when it was noted to."""
-    found = store._read([("ZSCORE", store._key(store._group(user), "expiries"), user.encode()) for user in users])
-    last = [-1 if score is None else int(float(score)) for score in found]
+    scores = store._read([("ZSCORE", store._key(store._group(user), "expiries"), user.encode()) for user in users])
+    last = [-1 if score is None else int(float(score)) for score in scores]
+    # Per user two counts: of ids that expire then or later, and later. The first must be one, the second none.
     ranges = [(user, least) for user, score in zip(users, last, strict=True) for least in (score, f"({score}")]
     counts = store._read([("ZCOUNT", store._of(user, "d"), least, "+inf") for user, least in ranges])
     return [

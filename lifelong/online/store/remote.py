@@ -1,17 +1,10 @@
-"""A store that another process on this machine owns; records that are read often are cached in this one.
+"""A store that another process on this machine owns: `lifelong.online.store.protocol` with sockets and threads.
 
-    read --known here--> RAM                  commit --> owner --> disk
-      `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
-
-    threads that call --Reader--> Channel --> socket --> owner
+    threads that call --Reader--> Channel --> socket --> answer_calls --> threads of the owner
                      <--future--  one thread that receives <--'
 
-Scores include an event as soon as it has been acknowledged; as long as its record is among the latest, it is found in
-the RAM of this process. Nothing here waits while a commit is written, except a read of a record that is not in RAM.
-
-`lifelong.online.store.protocol` says what is sent and when; here it is driven with a socket that both share, and with
-threads that wait. Values are pickled: both ends are this package, in processes of one user, and nobody else has the
-socket. While a caller waits it holds no lock of the interpreter.
+Values are pickled: both ends are this package, in processes of one user, and nobody else has the socket. While a caller
+waits it holds no lock of the interpreter.
 """
 
 from __future__ import annotations
@@ -22,18 +15,20 @@ import pickle
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import Commit
-from lifelong.online.store.protocol import Ask, Call, Held, Reader, Steps
+from lifelong.online.store.protocol import Ask, Call, Connection, Held, Reader, Steps
 
 V = TypeVar("V")
+Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
+"""Name -> function, and the threads that call it."""
 
 _LENGTH = struct.Struct("=Q")
 _SMALL = 65_536
@@ -83,6 +78,7 @@ class Channel:
                 a part, and only `hang_up` is left.
         """
         head = _LENGTH.pack(len(text))
+        # Two threads must not write into each other's message.
         with self._sending:
             if len(text) <= _SMALL:
                 self._socket.sendall(head + text)
@@ -96,17 +92,18 @@ class Channel:
         Raises:
             EOFError: the other end is gone.
         """
+        # One thread alone receives, so that no lock is needed.
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
         return pickle.loads(self._read(length))
 
     def _read(self, size: int) -> bytes:
         try:
-            found: bytes = self._reading.read(size)
+            data: bytes = self._reading.read(size)
         except (OSError, ValueError) as error:
             raise EOFError from error
-        if len(found) < size:
+        if len(data) < size:
             raise EOFError
-        return found
+        return data
 
     def hang_up(self) -> None:
         """Let nothing come any more, at either end."""
@@ -120,6 +117,10 @@ class Channel:
         self._socket.close()
         # A thread that receives has got the end, and leaves it.
         self._reading.close()
+
+
+Connected = tuple[Channel, Callable[[], Exception]]
+"""A channel to the owner of a store, and a function that gives the error with which it ended."""
 
 
 class ChangeCount:
@@ -198,6 +199,7 @@ class Calls:
         future: Future[Any] = Future()
         # It cannot be cancelled: the result comes even if nobody waits for it any more.
         future.set_running_or_notify_cancel()
+        # Not after the end: `_receive` fails the calls that it knows of then, and no later one.
         with self._changed:
             if self.over:
                 raise self._error
@@ -245,6 +247,7 @@ class Calls:
     def close(self) -> None:
         """Hang up; calls that are open fail."""
         self._channel.close()
+        # The thread that receives fails what is open; after this nobody else does.
         self._thread.join()
 
     def _receive(self) -> None:
@@ -265,6 +268,7 @@ class Calls:
 
     def _take(self, message: Any) -> None:
         answered = self._reader.receive(message)
+        # Before the caller goes on: reads that wait for this change may go on, too.
         with self._changed:
             self._changed.notify_all()
         if answered is not None:
@@ -272,22 +276,56 @@ class Calls:
             (future.set_result if well else future.set_exception)(value)
 
 
-class Connect(Protocol):
-    """Starts the owner of a store, or a new one after it has ended."""
+def answer_calls(channel: Channel, connection: Connection, functions: Functions) -> None:
+    """The other end of `Calls`: answer them until that one hangs up.
 
-    def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
-        """The channel to a process that serves `functions_of` its store, and a function that gives its error.
+    Args:
+        channel: to it.
+        connection: to it, as the owner sees it.
+        functions: that can be called.
+    """
 
-        Raises:
-            StoreError: it could not open the store.
-        """
+    def answer(number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        well, value = True, None
+        try:
+            value = function(*arguments)
+        except Exception as error:
+            well, value = False, _sendable(error)
+        try:
+            try:
+                channel.send(connection.answer(number, well, value))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                channel.send((number, False, _sendable(error)))
+        except OSError:
+            # Nobody waits any more, or the other end may have got a part.
+            channel.hang_up()
+
+    with contextlib.suppress(EOFError):
+        while True:
+            number, name, arguments = connection.receive(channel.receive())
+            function, threads = functions[name]
+            threads.submit(answer, number, function, arguments)
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error that the other end can read."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def closed() -> StoreError:
+    """The error of a store that was closed."""
+    return StoreError("the store is closed", fix="open it again")
 
 
 class RemoteStore:
     """A store that another process owns. Threads may share it.
 
     Args:
-        connect: starts the owner; once here, and again in `check_writes` if it has ended.
+        connect: starts the owner or joins it, here, and again in `check_writes` if it has ended.
         cache: bytes of records of a space that are kept in RAM, about.
         count: of the changes, where the owner has several readers; None where this process is its only one.
 
@@ -298,7 +336,9 @@ class RemoteStore:
     shared: bool
     """Whether other processes write to it, too."""
 
-    def __init__(self, connect: Connect, *, cache: int = CACHE, count: ChangeCount | None = None) -> None:
+    def __init__(
+        self, connect: Callable[[], Connected], *, cache: int = CACHE, count: ChangeCount | None = None
+    ) -> None:
         self._connect, self.shared = connect, count is not None
         self._reader = Reader[Future[Any]](cache, count)
         self.calls: Calls = self._connected()
@@ -379,6 +419,7 @@ class RemoteStore:
     def check_writes(self) -> None:
         """See `MemoryStore`; if the owner has ended, another one is started, which opens the store again."""
         if self.calls.over:
+            # Waits for the thread of the old connection: one at a time may change what the reader holds.
             self.calls.close()
             self.calls = self._connected()
         self.calls("check_writes")

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lifelong.errors import StoreUnavailableError, require
-from lifelong.online.store.redis_client import Address, ask, translated
+from lifelong.online.store.redis_address import Address
+from lifelong.online.store.redis_client import ask, translated
 
 _TRIES = 3
 """How often a server of a cluster is looked for."""
@@ -53,10 +54,11 @@ class Replicas:
         if not self._address.waits:
             return
         with translated(self._address.name):
-            found = [self._ask(key, [("SET", key, b""), self._command, _INFO]) for key in self._places()]
-        histories = {_history(info) for _, _, info in found}
+            answers = [self._ask(key, [("SET", key, b""), self._command, _INFO]) for key in self._places()]
+        histories = {_history(info) for _, _, info in answers}
+        # Noted before anything is refused: the next write is compared with the primary that there is now.
         before, self._histories = self._histories, histories
-        synced, copies = zip(*(self._counted(waited) for _, waited, _ in found), strict=True)
+        synced, copies = zip(*(self._counted(waited) for _, waited, _ in answers), strict=True)
         if not histories <= before:
             raise StoreUnavailableError(
                 f"{self._address.name} has another primary than before, or was started again; what was written since"

@@ -27,15 +27,16 @@ from lifelong.online.store.folder import (
     after_killed_owner,
     held,
     name_owner,
-    prepare,
     read_head,
     require_head,
     unwritable,
     way_back,
     write_head,
 )
+from lifelong.online.store.part import Share, folder_of, is_part
 from lifelong.online.store.rocksdb import CACHE, RocksDbStore
-from lifelong.online.store.shards import Shards, Share
+from lifelong.online.store.rocksdb_opening import prepare
+from lifelong.online.store.shards import Shards
 
 MOST = 256
 """Shards of one store."""
@@ -70,13 +71,14 @@ class ShardedStore(Shards):
             )
         self.path = path = Path(path)
         self._read_only = read_only
+        # Whatever fails on the way, what was opened before it is closed again.
         with contextlib.ExitStack() as stack:
             if not read_only:
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))
                 _make(path, shards)
-            found = require_head(path, SHARDED, read_only=read_only)["shards"]
-            _check_number(path, shards, found)
-            self.share: Share = Share(tuple(range(found)), found)
+            number = require_head(path, SHARDED, read_only=read_only)["shards"]
+            _check_number(path, shards, number)
+            self.share: Share = Share.whole(number)
             opened = open_shards(path, self.share, read_only=read_only)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)
@@ -96,6 +98,7 @@ class ShardedStore(Shards):
         Meanwhile this process still owns the folder, and the store does not answer.
         """
         items = dict(self.scan(ITEMS))
+        # One process at a time may have a database open; the lock on the folder stays here.
         super().close()
         try:
             yield items
@@ -129,11 +132,11 @@ def open_folder(path: Path, shards: int | None, *, read_only: bool) -> ShardedSt
     """
     head = read_head(path)
     if head is None:
-        found = shards or 1
+        number = shards or 1
     else:
-        found = head["shards"] if head["version"] == SHARDED else 1
-        _check_number(path, shards, found)
-    return RocksDbStore(path, read_only=read_only) if found == 1 else ShardedStore(path, found, read_only=read_only)
+        number = head["shards"] if head["version"] == SHARDED else 1
+        _check_number(path, shards, number)
+    return RocksDbStore(path, read_only=read_only) if number == 1 else ShardedStore(path, number, read_only=read_only)
 
 
 def _check_number(path: Path, wanted: int | None, found: int) -> None:
@@ -165,7 +168,8 @@ def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[in
     try:
         for number in share.numbers:
             _check(path, number, share.of)
-            folder, cache = _folder(path, number), CACHE // share.of
+            # Of all shards, also where this process has some of them: the others are read elsewhere.
+            folder, cache = folder_of(path, number), CACHE // share.of
             opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
     except BaseException:
         for shard in opened.values():
@@ -183,6 +187,7 @@ def _open(folder: Path, *, read_only: bool, cache: int, stores: int) -> RocksDbS
             # Who owns the whole store finds a shard owned only by what a killed process has left, which ends by itself.
             if read_only or clock.monotonic() > end:
                 raise
+            # The system takes its lock back when that process has ended, and tells nobody.
             clock.sleep(_PAUSE)
 
 
@@ -196,7 +201,7 @@ def _make(path: Path, shards: int | None) -> None:
     if shards is None or any(not _ours(file) for file in path.iterdir()):
         return
     for number in range(shards):
-        folder = _folder(path, number)
+        folder = folder_of(path, number)
         prepare(folder, facts={"shard": number, "shards": shards})
         # The database, too: one that is missing later was lost.
         RocksDbStore(folder).close()
@@ -209,11 +214,7 @@ def _make(path: Path, shards: int | None) -> None:
 
 def _ours(file: Path) -> bool:
     """Whether an interrupted start may have left a file."""
-    return file.name == HEAD + DRAFT or file.name.startswith("shard-")
-
-
-def _folder(path: Path, number: int) -> Path:
-    return path / f"shard-{number}"
+    return file.name == HEAD + DRAFT or is_part(file)
 
 
 def _check(path: Path, number: int, of: int) -> None:
@@ -222,7 +223,7 @@ def _check(path: Path, number: int, of: int) -> None:
     Raises:
         StoreCorruptError: it is; names it.
     """
-    folder = _folder(path, number)
+    folder = folder_of(path, number)
     head = read_head(folder)
     fix = way_back(folder)
     if head is None or not (folder / "db" / "CURRENT").exists():

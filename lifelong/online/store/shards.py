@@ -1,72 +1,30 @@
 """Several stores that share the users among them, as one store.
 
-    user --CRC-32 of the id, modulo N--> shard k: memories, event log, event ids, and the positions of sources
-                                         shard 0: items put online, too, and the artifact list that counts
+    shard k   memories, event log and event ids of its users, and the positions of sources: see `part`
+    shard 0   items put online, too, and the artifact list that counts
 
-A commit is divided by user and written shard by shard: all of a user's part or nothing of it. Every shard keeps the
-watermarks of its own users, in the same write as their memories. The watermark of the whole store is the lowest one; if
-a crash left some shards behind, `positions` gives for each user how far the user's shard is.
+A commit is divided by user and written shard by shard: all of what it says of a user or nothing. The watermark of the
+whole store is the lowest one; if a crash left some shards behind, `positions` gives for each user how far the user's
+shard is.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import StoreConflictError, StoreError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
+from lifelong.online.store.part import Share, part_of
 from lifelong.online.store.record_cache import Listenable, Listener
 
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 V = TypeVar("V")
-
-
-def shard_of(user: str, of: int) -> int:
-    """Number of a user's shard, of so many.
-
-    Example:
-        >>> [shard_of(user, 4) for user in ("ann", "bob", "eve")]
-        [3, 0, 2]
-    """
-    return zlib.crc32(user.encode()) % of
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Some of the shards of a store, and their users.
-
-    Args:
-        numbers: of the shards, rising.
-        of: how many shards there are.
-    """
-
-    numbers: tuple[int, ...]
-    of: int
-
-    @property
-    def first(self) -> bool:
-        """Whether the first shard is among them, which has what is no user's."""
-        return 0 in self.numbers
-
-    def places(self, users: Sequence[str]) -> IntArray:
-        """Places of the users of these shards among others."""
-        return np.flatnonzero(self.chosen(np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))))
-
-    def chosen(self, hash_N: npt.NDArray[np.uint32]) -> BoolArray:
-        """Which users are of these shards, by the CRC-32 of their ids."""
-        mine = np.zeros(self.of, np.bool_)
-        mine[list(self.numbers)] = True
-        return mine[hash_N % self.of]
 
 
 class Shards:
@@ -95,6 +53,7 @@ class Shards:
 
     def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; the first shard decides."""
+        # All shards or none: a list that changes in between would differ from shard to shard.
         with self._lock:
             spaces = [shard.bind(identity) for shard in self._shards.values()]
         return spaces[0]
@@ -108,6 +67,8 @@ class Shards:
         with self._lock:
             if self.artifact_list().epoch != before.epoch:
                 raise conflict(self._place, frozenset())
+            # The first one counts, so that an interrupted change leaves the list as it was; `align` brings the others
+            # back.
             for shard in reversed(self._shards.values()):
                 shard.change_artifact_list(shard.artifact_list(), after)
 
@@ -115,9 +76,9 @@ class Shards:
         """Give the first shard's list to those in which an interrupted change has left another one."""
         wanted = self.artifact_list()
         for shard in self._shards.values():
-            found = shard.artifact_list()
-            if found.to_json() != wanted.to_json():
-                shard.change_artifact_list(found, wanted)
+            listed = shard.artifact_list()
+            if listed.to_json() != wanted.to_json():
+                shard.change_artifact_list(listed, wanted)
 
     def listen(self, listener: Listener) -> None:
         """Have it called with what changes in any shard; see `Listener`."""
@@ -139,12 +100,12 @@ class Shards:
 
     def figures(self) -> dict[str, int]:
         """What the shards count about themselves, for metrics, added up."""
-        found: dict[str, int] = {}
+        total: dict[str, int] = {}
         for shard in self._shards.values():
             # A shard of your own need not count.
             for name, value in getattr(shard, "figures", dict)().items():
-                found[name] = found.get(name, 0) + value
-        return found
+                total[name] = total.get(name, 0) + value
+        return total
 
     def commit(self, change: Commit) -> None:
         """Apply one write: of each user all or nothing.
@@ -157,9 +118,9 @@ class Shards:
         refused: set[str] = set()
         conflicts, written = False, list[int]()
         with self._lock:
-            for number, part in self._divided(change).items():
+            for number, own in self._divided(change).items():
                 try:
-                    self._shards[number].commit(part)
+                    self._shards[number].commit(own)
                     written.append(number)
                 except StoreConflictError as error:
                     conflicts, refused = True, refused | error.users
@@ -173,29 +134,30 @@ class Shards:
         if not written:
             return error
         names = ", ".join(map(str, written))
-        found = f"{error.found}; this write was kept for the users in shard {names} of {self._place}"
-        return type(error)(found, expected=error.expected, fix=error.fix)
+        said = f"{error.found}; this write was kept for the users in shard {names} of {self._place}"
+        return type(error)(said, expected=error.expected, fix=error.fix)
 
     def _divided(self, change: Commit) -> dict[int, Commit]:
         """Number of a shard -> its part of a change, of shards that have one."""
-        parts, found = self._parts(change), {}
+        parts, divided = self._parts(change), {}
         for number, shard in self._shards.items():
             # A shard that is further than the others stays where it is.
             marks = {key: offset for key, offset in change.watermarks.items() if offset > shard.watermark(*key)}
-            part = replace(parts[number], watermarks=marks)
-            if SOURCES in part.records and change.watermarks and not marks:
+            own = replace(parts[number], watermarks=marks)
+            if SOURCES in own.records and change.watermarks and not marks:
                 # What was applied of a source goes with the watermark.
-                records = {space: values for space, values in part.records.items() if space != SOURCES}
-                part = replace(part, records=records)
-            if part.users or part.watermarks or part.removed or min([0, *part.records, *part.bases]) < 0:
-                found[number] = part
-        return found
+                records = {space: values for space, values in own.records.items() if space != SOURCES}
+                own = replace(own, records=records)
+            if own.users or own.watermarks or own.removed or min([0, *own.records, *own.bases]) < 0:
+                divided[number] = own
+        return divided
 
     def _parts(self, change: Commit) -> dict[int, Commit]:
         """Number of a shard -> what a change says of its users, the watermarks left as they are."""
         if len(self._shards) == 1:
+            # Whoever owns one shard alone is given its users alone.
             return dict.fromkeys(self._shards, change)
-        number_of = {user: shard_of(user, self._of) for user in change.users}
+        number_of = {user: part_of(user, self._of) for user in change.users}
         event_ids, events = _by_shard(change.event_ids, number_of), _by_shard(change.events, number_of)
         trimmed = _by_shard(change.trimmed, number_of)
         records, bases = self._by_space(change.records, number_of), self._by_space(change.bases, number_of)
@@ -217,15 +179,15 @@ class Shards:
         self, spaces: Mapping[int, Mapping[str, V]], number_of: Mapping[str, int]
     ) -> dict[int, dict[int, Mapping[str, V]]]:
         """Number of a shard -> space -> what is its own; the items put online are the first shard's, sources all's."""
-        found: dict[int, dict[int, Mapping[str, V]]] = defaultdict(dict)
+        of_shard: dict[int, dict[int, Mapping[str, V]]] = defaultdict(dict)
         for space, values in spaces.items():
             if space == SOURCES:
                 parts: Mapping[int, Mapping[str, V]] = dict.fromkeys(self._shards, values)
             else:
                 parts = {next(iter(self._shards)): values} if space == ITEMS else _by_shard(values, number_of)
-            for number, part in parts.items():
-                found[number][space] = part
-        return found
+            for number, own in parts.items():
+                of_shard[number][space] = own
+        return of_shard
 
     def watermark(self, source: str, partition: int) -> int:
         """Offset up to which all events were applied in every shard, -1 if none."""
@@ -271,6 +233,7 @@ class Shards:
         """All names of a space and their values, shard by shard: the view is fixed when this is called."""
         if space == ITEMS and self._items is not None:
             return iter(self._items.items())
+        # No commit in between: a view holds a write in every shard or in none.
         with self._lock:
             views = [shard.scan(space) for shard in self._shards.values()]
         return itertools.chain(*views)
@@ -281,7 +244,7 @@ class Shards:
             shard.close()
 
     def _of_user(self, user: str) -> MemoryStore:
-        return self._shards[shard_of(user, self._of)] if len(self._shards) > 1 else self._first
+        return self._shards[part_of(user, self._of)] if len(self._shards) > 1 else self._first
 
     def _asked(self, users: Sequence[str], ask: Callable[[MemoryStore, Sequence[int]], Sequence[V]]) -> list[V]:
         """What the shards answer, in the order of the question.
@@ -293,18 +256,19 @@ class Shards:
         if len(self._shards) == 1:
             return list(ask(self._first, range(len(users))))
         places: dict[int, list[int]] = {number: [] for number in self._shards}
-        for place, user in enumerate(users):
-            places[shard_of(user, self._of)].append(place)
-        found: dict[int, V] = {}
+        for at, user in enumerate(users):
+            places[part_of(user, self._of)].append(at)
+        # Answers come shard by shard, and are put back into the order of the question.
+        answer_at: dict[int, V] = {}
         for number, some in places.items():
-            found.update(zip(some, ask(self._shards[number], some), strict=True))
-        return [found[place] for place in range(len(users))]
+            answer_at.update(zip(some, ask(self._shards[number], some), strict=True))
+        return [answer_at[at] for at in range(len(users))]
 
 
 def _by_shard(values: Mapping[K, V], number_of: Mapping[str, int]) -> dict[int, dict[K, V]]:
     """Number of a shard -> those of the values that are its users'; keys are users, or begin with one."""
-    found: dict[int, dict[K, V]] = defaultdict(dict)
+    of_shard: dict[int, dict[K, V]] = defaultdict(dict)
     for key, value in values.items():
         user = key if isinstance(key, str) else key[0]
-        found[number_of[user]][key] = value
-    return found
+        of_shard[number_of[user]][key] = value
+    return of_shard

@@ -15,7 +15,10 @@ pytest.importorskip("pyarrow")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lifelong.dataset.catalogue import Catalogue
+from lifelong.dataset.mapping import TITLE
 from lifelong.errors import ConfigError, SourceError
+from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 
 Write, Read, Rows = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]]
 BASE = {"user": "u", "item": "i", "time": "t"}
@@ -227,3 +230,32 @@ def test_settings_that_contradict_each_other_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         mapped(write("log.csv", "u,i,t\nx,a,1\n"), **settings)
+
+
+def test_titles_are_kept_for_people_and_are_no_field(write: Write, mapped: Read, rows: Rows) -> None:
+    log = write("log.csv", "u,i,t,name,cat\nx,a,1,Rye,k\nx,b,2,,k\ny,a,3,Rye bread,k\n")
+    raw = mapped(log, title="name", fields=["cat"])
+    assert (raw.item_fields, raw.titled, raw.item_columns) == (("cat",), True, ("cat", TITLE))
+    assert rows(raw.items, "item", "cat", TITLE) == [("a", "k", "Rye bread"), ("b", "k", None)]
+
+
+def test_titles_may_be_in_the_files_of_the_items(write: Write, mapped: Read, rows: Rows) -> None:
+    items = str(write("items.csv", "id,name\na,Rye bread\nb,Oat milk\n"))
+    raw = mapped(write("log.csv", "u,i,t\nx,a,1\ny,b,2\n"), items={"files": [items], "item": "id", "title": "name"})
+    assert (raw.item_fields, raw.titled) == ((), True)
+    assert rows(raw.items, "item", TITLE) == [("a", "Rye bread"), ("b", "Oat milk")]
+
+
+def test_a_prepared_dataset_and_its_copies_have_the_titles(write: Write, tmp_path: Path) -> None:
+    lines = [f"u{n % 7},i{n % 5},{1_700_000_000 + n * 3600},{'Rye bread' if n % 5 == 1 else ''}" for n in range(60)]
+    log, named = write("log.csv", "\n".join(["u,i,t,name", *lines]) + "\n"), ["u", "i", "t", "name"]
+    options = dict(zip(("user", "item", "time", "title"), named, strict=True))
+    dataset = prepare("table", [str(log)], tmp_path / "data", settings=PrepareSettings(options=options))
+    plain = prepare("table", [str(log)], tmp_path / "plain", settings=PrepareSettings(options=options | {"title": "u"}))
+    assert dataset.schema.item_fields == ("item",)
+    assert dataset.catalogue.titles_of(["i1", "i2", "new"]) == ["Rye bread", None, None]
+    assert dataset.manifest.data_hash == plain.manifest.data_hash, "models do not read titles"
+    dataset.catalogue.save(tmp_path / "copy")
+    copied = Catalogue.open(tmp_path / "copy", dataset.catalogue.vocabularies)
+    assert copied.titles_of(["i1"]) == ["Rye bread"]
+    assert copied.search("RYE", 5) == ["i1"] and copied.search("i1", 5) == ["i1"]

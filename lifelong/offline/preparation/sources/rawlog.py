@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lifelong.dataset.mapping import TableMapping
+from lifelong.dataset.mapping import TITLE, TableMapping
 
 
 @dataclass(slots=True)
@@ -25,6 +25,7 @@ class RawLog:
             own.
         item_fields: item fields other than `item`, in order.
         number_fields: item fields that hold numbers of at least 0, as texts.
+        titled: whether `items` has a column `TITLE`: the items' names for people.
         users: one row per user about whom something is known: `user` string and `user_fields`, strings, null where
             missing; None if there are only ids.
         user_fields: fields of the users' profiles, in order.
@@ -48,6 +49,7 @@ class RawLog:
     items_within: Callable[[Callable[[Any], Any]], Any] | None = None
     item_fields: tuple[str, ...] = ()
     number_fields: tuple[str, ...] = ()
+    titled: bool = False
     users: Any | None = None
     user_fields: tuple[str, ...] = ()
     event_types: bool = False
@@ -60,6 +62,11 @@ class RawLog:
     negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None
     mapping: TableMapping | None = None
     record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def item_columns(self) -> tuple[str, ...]:
+        """Columns of `items` other than the id."""
+        return (*self.item_fields, TITLE) if self.titled else self.item_fields
 
 
 class Source(Protocol):

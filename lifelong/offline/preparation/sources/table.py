@@ -83,10 +83,11 @@ class _MappedLog:
         raw = RawLog(
             name=mapping.name,
             events=events,
-            items=staging.one_row_per_item(log, list(mapping.fields)) if mapping.fields else None,
+            items=staging.one_row_per_item(log, list(mapping.columns_read)) if mapping.columns_read else None,
             items_within=_fields_within(log, mapping),
             item_fields=tuple(mapping.fields),
             number_fields=mapping.numbers,
+            titled=mapping.title is not None,
             event_types=mapping.event_type is not None,
             time_unit="ordinal" if mapping.time_unit == "ordinal" else "seconds",
             impressions=shown.select([*base, *tasks, *(["split"] if mapping.split else [])]) if tasks else None,
@@ -120,7 +121,7 @@ class _MappedLog:
             key: name of the id in the result -> its column.
         """
         ((name, column),) = key.items()
-        wanted: dict[str, Kind] = {**dict.fromkeys(section.fields.values(), "value"), column: "id"}
+        wanted: dict[str, Kind] = {**dict.fromkeys(section.columns_read.values(), "value"), column: "id"}
         if section.table is not None and section.table not in self.files:
             return None
         if self.tables is not None:
@@ -159,11 +160,13 @@ class _MappedLog:
         if found is None:
             return raw
         opened, rows_of_items = found
-        items = staging.one_row_per_item(rows_of_items, list(mapping.fields))
+        items = staging.one_row_per_item(rows_of_items, list(mapping.columns_read))
         raw.record["item_files"] = opened.record
         raw.record["items_without_meta"] = staging.without_meta(raw.events, items)
-        fields, of_log, within = (*raw.item_fields, *mapping.fields), raw.items, raw.items_within
-        raw.items, raw.item_fields = _joined(of_log, items, fields), fields
+        of_log, within = raw.items, raw.items_within
+        raw.item_fields, raw.titled = (*raw.item_fields, *mapping.fields), raw.titled or mapping.title is not None
+        fields = raw.item_columns
+        raw.items = _joined(of_log, items, fields)
         if within is not None:
             raw.items_within = lambda keep: _joined(within(keep), items, fields)
         raw.number_fields = (*raw.number_fields, *mapping.numbers)
@@ -209,9 +212,9 @@ def _labelled(opened: Opened, name: str, kept: Any, mapping: TableMapping) -> An
 
 def _fields_within(log: Any, mapping: TableMapping) -> Callable[[Callable[[Any], Any]], Any] | None:
     """The fields of items that a part of the log says, see `RawLog`."""
-    if not mapping.fields:
+    if not mapping.columns_read:
         return None
-    return lambda keep: staging.one_row_per_item(keep(log), list(mapping.fields))
+    return lambda keep: staging.one_row_per_item(keep(log), list(mapping.columns_read))
 
 
 def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
@@ -227,7 +230,7 @@ def _fields(opened: Opened, section: TableMapping | ItemsMapping | UsersMapping)
     """Columns of the fields, named by their field, null where missing."""
     return [
         _present(opened.column(column).cast("string"), section.missing).name(field)
-        for field, column in section.fields.items()
+        for field, column in section.columns_read.items()
     ]
 
 

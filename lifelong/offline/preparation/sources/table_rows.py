@@ -59,7 +59,7 @@ _NAMING = "say which column is what: --option user=COLUMN (item, time ...), or a
 
 def wanted_of(mapping: TableMapping) -> dict[str, Kind]:
     """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
-    wanted: dict[str, Kind] = dict.fromkeys(mapping.fields.values(), "value")
+    wanted: dict[str, Kind] = dict.fromkeys(mapping.columns_read.values(), "value")
     ids = (mapping.event_type, mapping.split, mapping.user, mapping.item)
     wanted |= dict.fromkeys((name for name in ids if name), "id")
     wanted |= dict.fromkeys((*mapping.labels, *([mapping.rating] if mapping.rating else ())), "number")

@@ -1,12 +1,16 @@
-"""What a counting memory holds, for people; what it knows of a candidate; and what each part did to its score.
+"""What is behind a score: the events that a memory was made of, what it counts of a candidate, and each part's effect.
+
+The events are those of a prepared dataset, the store's event log, or a stored recent history. Where several know an
+event, the log is taken, which knows most of it, then the dataset. A recent history knows only numbers: an item that has
+no number of its own has no name there.
 
     memory --without the cells, or the sums, of one field--> score again --difference--> that part's effect
 
 Effects are differences between scores of one model, not shares: fields act together, so effects need not sum to
 anything.
 
-Shapes: C candidates, F item fields, G fields with factors, X parts of a memory that are left out in turn: the cells of
-each field, the sums of each field with factors, the slots.
+Shapes: N events, C candidates, F item fields, G fields with factors, X parts of a memory that are left out in turn: the
+cells of each field, the sums of each field with factors, the slots.
 """
 
 from __future__ import annotations
@@ -14,21 +18,145 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.list_order import log_popularity
-from lifelong.dataset.vocabulary import FIRST_BUCKET, NumberVocabulary, Vocabulary
+from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.vocabulary import NumberVocabulary, Vocabulary
 from lifelong.dtypes import FloatArray, IntArray
-from lifelong.online.memory.state import Counting, States
+from lifelong.online.memory.event import LoggedEvent, decode_event
+from lifelong.online.memory.state import Counting, States, unroll
 from lifelong.online.scoring.answer import Score, ScoreRequest
-from lifelong.online.scoring.explanation import HIGH, LOW, Affinity, Counted, CountedValue
+from lifelong.online.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
-from lifelong.tally.spec import FIRST, KEYS
+from lifelong.tally.spec import AGES, COUNTS, FIRST
+
+_PRECISIONS = {times: precision(times) for times in COUNTS}
+"""Of each count that a cell can have."""
+_MIDDLES = {age: middle_age(age) for age in AGES}
+"""Of each age that a cell can have: the middle of its step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of the events that were folded into a memory, oldest first.
+
+    Args:
+        position_N: int64, 1 is the user's first event.
+        items: item ids; empty where not known.
+        time_N: int64, UTC seconds or the ordinal of a log without times.
+        types: event types; None where not known.
+        number_NF: int64, item field numbers.
+        fields: what came with the events themselves; None where nothing did.
+        source: "data", "store", "memory", or several with "and"; None if nothing is known.
+        note: where the events come from, in words, and what is missing.
+    """
+
+    position_N: IntArray
+    items: list[str]
+    time_N: IntArray
+    types: list[str | None]
+    number_NF: IntArray
+    fields: list[Mapping[str, str | None] | None]
+    source: str | None
+    note: str
+
+
+def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | None, last: int | None = None) -> Past:
+    """What is known of one user's past; of a recent history at least all that it holds.
+
+    Args:
+        scorer: artifact and store.
+        user: her id.
+        states: her memory alone, of `count` events.
+        dataset: its first `count` events of the user are taken for those of the memory, where the log lacks them.
+        last: how many of the latest events are read; all if None.
+    """
+    count = int(states.count_B[0])
+    skipped = 0 if last is None else max(0, count - last)
+    from_data = _from_dataset(dataset, user, skipped, count) if dataset is not None else {}
+    from_store = _from_store(scorer, user, skipped, count)
+    logged = {**from_data, **from_store}
+    from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
+    every = {**logged, **from_memory}
+    rows = {at: every[at] for at in sorted(every)}
+    events_of = {"data": from_data, "store": from_store, "memory": from_memory}
+    sources = [name for name in events_of if events_of[name]]
+    events = list(rows.values())
+    items, fields = [row.item for row in events], [row.fields for row in events]
+    return Past(
+        position_N=np.fromiter(rows, np.int64, len(rows)),
+        items=items,
+        time_N=np.array([row.time for row in events], np.int64),
+        types=[row.event_type for row in events],
+        number_NF=scorer.online_items.numbers(items, fields),
+        fields=fields,
+        source=" and ".join(sources) or None,
+        note=_note(count - skipped, len(rows), sources, asked_data=dataset is not None),
+    )
+
+
+def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict[int, LoggedEvent]:
+    """The user's first `count` events in a dataset without the first `skipped` of them, by position."""
+    index = int(dataset.users.find([user])[0])
+    if index < 0:
+        return {}
+    rows = dataset.histories.of(index)
+    events = map(dataset.event, range(rows.start + skipped, min(rows.stop, rows.start + count)))
+    # Positions begin at 1: the first that is read follows those that are skipped.
+    return {position: LoggedEvent(*event) for position, event in enumerate(events, start=skipped + 1)}
+
+
+def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, LoggedEvent]:
+    """The user's first `count` events in the store's log except the first `skipped`, by position, as far as known."""
+    stored = scorer.store.logs([(user, skipped)])[0]
+    log = {position: decode_event(value) for position, value in stored if position <= count}
+    # A user's events are of few items: each is looked up once.
+    items = list({event.item for event in log.values()})
+    rows = scorer.artifact.catalogue.rows(items).tolist()
+    in_catalogue = {item for item, row in zip(items, rows, strict=True) if row >= FIRST_ROW}
+    # As the memory has it: see `MemoryWriter`.
+    return {
+        position: replace(event, fields=None) if event.fields and event.item in in_catalogue else event
+        for position, event in log.items()
+    }
+
+
+def _from_memory(scorer: Scorer, states: States) -> dict[int, LoggedEvent]:
+    """The events that a recent history holds, by position; none for a memory of another kind."""
+    schema, vocabularies = scorer.schema, scorer.artifact.vocabularies
+    types = scorer.artifact.event_types if schema.event_types else None
+    count = int(states.count_B[0])
+    stored = scorer.runtime.stored(count)
+    if not stored:
+        return {}
+    recent, events = unroll(states), {}
+    # The stored events are the last ones of `count`: the first of them is at position count - stored + 1.
+    for at in range(stored):
+        number = dict(zip(schema.history_fields, recent.number_BLF[0, at].tolist(), strict=True))
+        values = {name: vocabularies[name].value_of(number[name]) for name in schema.item_fields}
+        item = values.pop("item") or ""
+        event_type = None if types is None else types.value_of(number["event_type"])
+        events[count - stored + 1 + at] = LoggedEvent(item, int(recent.time_BL[0, at]), event_type, values)
+    return events
+
+
+def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> str:
+    """Where the events come from, and what is missing, in words."""
+    if not count:
+        return "the memory has no events yet"
+    if not found:
+        fix = "" if asked_data else "; a prepared dataset (--data) would give them"
+        return f"none of the {count} events behind this memory is known{fix}"
+    words = {"data": "the dataset", "store": "the store's event log", "memory": "the stored recent history"}
+    where = " and ".join(words[name] for name in sources)
+    missing = f"; {count - found} of {count} are not known" if found < count else ""
+    return f"events from {where}{missing}"
 
 
 def counted_of(
@@ -66,30 +194,25 @@ def counted_of(
     ]
 
 
-class Met(NamedTuple):
-    """How often and how long ago a cell counted its value."""
-
-    times: int
-    events_ago: int
-    """About; 1 for the last event."""
-    precision: Precision
-    """Of `times`."""
-
-
 NEVER: tuple[int, None, Precision] = 0, None, "exact"
-"""In place of a `Met` where there is no cell."""
+"""In place of `met_of` where there is no cell."""
 
 
-def met_of(times: int, age: int) -> Met:
-    """What a cell's count and age, the least of its step, say to people."""
+def met_of(times: int, age: int) -> tuple[int, int, Precision]:
+    """What a cell says to people: how often, about how many events ago (1 for the last), and how exact the count is.
+
+    Args:
+        times: its count.
+        age: the least age of its step, in events.
+    """
     # Age 0 is the last event, which people call one event ago.
-    return Met(times, 1 + middle_age(age), precision(times))
+    return times, 1 + _MIDDLES[age], _PRECISIONS[times]
 
 
 def bounds_of(number: int, vocabulary: Vocabulary) -> tuple[float | None, float | None]:
     """`low` and `high` of what is counted with a number of a field; None, None where its values are no quantities."""
-    found = vocabulary.bounds_of(number) if isinstance(vocabulary, NumberVocabulary) else None
-    return found or (None, None)
+    bounds = vocabulary.bounds_of(number) if isinstance(vocabulary, NumberVocabulary) else None
+    return bounds or (None, None)
 
 
 def _slices(sizes: Sequence[int]) -> list[slice]:
@@ -157,10 +280,10 @@ class _Parts:
         states = self.states.take(np.zeros(candidates * variants, np.int64))
         for candidate in range(candidates):
             for field in range(fields):
-                place = candidate * variants + field
-                states.fields["cell"][place, self.cells_F[field]] = 0
-            for place, part in enumerate(self.sums_G, candidate * variants + fields):
-                states.fields["sums"][place, :, part] = 0
+                copy = candidate * variants + field
+                states.fields["cell"][copy, self.cells_F[field]] = 0
+            for copy, part in enumerate(self.sums_G, candidate * variants + fields):
+                states.fields["sums"][copy, :, part] = 0
             if self.has_slots:
                 states.fields["slot"][candidate * variants + last] = 0
         time_B = np.full(len(states), time, np.int64)
@@ -174,79 +297,6 @@ class _Parts:
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One counter of a memory."""
-
-    value: Annotated[str | None, Field(description="null where several values share the counter, such as rare ones")]
-    times: Annotated[int, Field(description="how often she met it, see `precision`")]
-    events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
-    precision: Annotated[
-        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
-    ]
-    low: Annotated[float | None, Field(description=LOW)] = None
-    high: Annotated[float | None, Field(description=HIGH)] = None
-
-
-@dataclass(frozen=True, slots=True)
-class FieldCells:
-    """The counters of one item field."""
-
-    field: str
-    size: Annotated[int, Field(description="cells there are; when all are taken, a new value displaces another one")]
-    used: Annotated[int, Field(description="cells that hold a value")]
-    cells: Annotated[list[Cell], Field(description="those in use, the most often met first")]
-
-
-@with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True, slots=True)
-class MemoryCells:
-    """The counters of one user's memory."""
-
-    user: str
-    known_user: Annotated[bool, Field(description="false: nothing is kept of her")]
-    count: Annotated[int, Field(description="events in her memory")]
-    fields: Annotated[list[FieldCells], Field(description="one per item field; empty for a memory without counters")]
-    artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
-
-
-def cells_of(scorer: Scorer, user: str) -> MemoryCells:
-    """The cells of one user's memory; none are in use where she is not known.
-
-    Args:
-        scorer: artifact and store.
-        user: her id.
-
-    Raises:
-        StoreCorruptError: the stored memory is damaged.
-    """
-    artifact = scorer.artifact
-    states, known = scorer.states([user])
-    count = int(states.count_B[0])
-    counting = scorer.runtime.counting
-    if counting is None:
-        return MemoryCells(user, known[0], count, [], artifact.id)
-    found = [
-        _field_cells(name, field, counting, states, artifact.vocabularies[name])
-        for field, name in enumerate(scorer.schema.item_fields)
-    ]
-    return MemoryCells(user, known[0], count, found, artifact.id)
-
-
-def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:
-    shown = [
-        Cell(_value_of(key, vocabulary), *met_of(times, age), *bounds_of(key + FIRST_BUCKET, vocabulary))
-        for key, times, age in zip(*(part.tolist() for part in counting.kept(states, 0, field)), strict=True)
-    ]
-    shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
-    return FieldCells(name, counting.plan.cells_F[field], len(shown), shown)
-
-
-def _value_of(key: int, vocabulary: Vocabulary) -> str | None:
-    """The value of a key: a key stands for one number unless there are more numbers than keys."""
-    return vocabulary.value_of(key + FIRST_BUCKET) if vocabulary.size <= KEYS + FIRST_BUCKET else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,191 @@
+"""What is kept of one user, for people: her events as a table or in columns, and the cells of a memory that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, with_config
+
+from lifelong.dataset.folder import Dataset
+from lifelong.dataset.vocabulary import FIRST_BUCKET, Vocabulary
+from lifelong.online.memory.event import check_user
+from lifelong.online.memory.state import Counting, States
+from lifelong.online.opening import AnyDataset, as_dataset
+from lifelong.online.scoring.arguments import checked_scorer
+from lifelong.online.scoring.evidence import bounds_of, met_of, past_of
+from lifelong.online.scoring.explanation import HIGH, LOW
+from lifelong.online.scoring.scorer import Scorer
+from lifelong.tables import table_of
+from lifelong.tally.plan import Precision
+from lifelong.tally.spec import KEYS
+
+
+def history(scorer: Scorer, user: str, *, dataset: AnyDataset | None = None) -> Any:
+    """What is known of the events behind a user's memory, the oldest first, as a `pyarrow.Table`.
+
+    Args:
+        scorer: artifact and store.
+        user: her id; a user who is not known has no events.
+        dataset: where events are looked up that the store's event log does not hold, or its folder.
+
+    Returns:
+        A row per event: position (1 is her first), item, time, event_type.
+
+    Raises:
+        StoreCorruptError: the stored memory is damaged.
+        MissingExtraError: pyarrow is not installed.
+        UsageError: there is no scorer, or the user is no id.
+    """
+    checked_scorer(scorer)
+    check_user(user)
+    data = None if dataset is None else as_dataset(dataset)
+    past = past_of(scorer, user, scorer.states([user])[0], dataset=data)
+    columns = {"position": "int64", "item": "string", "time": "int64", "event_type": "string"}
+    events = zip(past.position_N.tolist(), past.items, past.time_N.tolist(), past.types, strict=True)
+    return table_of((dict(zip(columns, event, strict=True)) for event in events), columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A column of texts."""
+
+    values: Annotated[list[str], Field(description="each text once, the most frequent first")]
+    index: Annotated[list[int], Field(description="per event the place of its text in `values`; -1 where not known")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The latest events of one user, oldest first, in columns of one length."""
+
+    user: str
+    known_user: bool
+    count: Annotated[int, Field(description="events in her memory; more than are listed where some are not known")]
+    position: Annotated[list[int], Field(description="1 is her first event")]
+    time: Annotated[list[int], Field(description="UTC seconds (or the ordinal of a log without times)")]
+    items: Texts
+    types: Annotated[Texts, Field(description="event types; none where the log has none")]
+    fields: Annotated[Mapping[str, Texts], Field(description="item field -> its values")]
+    note: Annotated[str, Field(description="where the events come from, in words, and what is missing")]
+
+
+def timeline(scorer: Scorer, user: str, *, last: int, dataset: Dataset | None = None) -> Timeline:
+    """What is known of a user's latest events.
+
+    Args:
+        scorer: artifact and store.
+        user: her id; a user who is not known has no events.
+        last: how many events are read, at most.
+        dataset: where events are looked up that the store's event log does not hold.
+
+    Raises:
+        StoreCorruptError: the stored memory is damaged.
+    """
+    states, is_known = scorer.states([user])
+    past = past_of(scorer, user, states, dataset=dataset, last=last)
+    fields = {
+        name: texts(scorer.online_items.texts(name, past.items, past.number_NF[:, column], past.fields))
+        for column, name in enumerate(scorer.schema.item_fields[1:], start=1)
+    }
+    return Timeline(
+        user=user,
+        known_user=is_known[0],
+        count=int(states.count_B[0]),
+        position=past.position_N.tolist(),
+        time=past.time_N.tolist(),
+        items=texts(item or None for item in past.items),
+        types=texts(past.types),
+        fields=fields,
+        note=past.note,
+    )
+
+
+def texts(column: Iterable[str | None]) -> Texts:
+    """A column with each text once.
+
+    >>> texts(["milk", "tea", None, "tea"])
+    Texts(values=['tea', 'milk'], index=[1, 0, -1, 0])
+    """
+    entries = list(column)
+    often: dict[str, int] = {}
+    for entry in entries:
+        if entry is not None:
+            often[entry] = often.get(entry, 0) + 1
+    values = sorted(often, key=lambda entry: -often[entry])
+    place_of: dict[str | None, int] = {entry: at for at, entry in enumerate(values)}
+    return Texts(values, [place_of.get(entry, -1) for entry in entries])
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One counter of a memory."""
+
+    value: Annotated[str | None, Field(description="null where several values share the counter, such as rare ones")]
+    times: Annotated[int, Field(description="how often she met it, see `precision`")]
+    events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
+    precision: Annotated[
+        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
+    ]
+    low: Annotated[float | None, Field(description=LOW)] = None
+    high: Annotated[float | None, Field(description=HIGH)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCells:
+    """The counters of one item field."""
+
+    field: str
+    size: Annotated[int, Field(description="cells there are; when all are taken, a new value displaces another one")]
+    used: Annotated[int, Field(description="cells that hold a value")]
+    cells: Annotated[list[Cell], Field(description="those in use, the most often met first")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class MemoryCells:
+    """The counters of one user's memory."""
+
+    user: str
+    known_user: Annotated[bool, Field(description="false: nothing is kept of her")]
+    count: Annotated[int, Field(description="events in her memory")]
+    fields: Annotated[list[FieldCells], Field(description="one per item field; empty for a memory without counters")]
+    artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
+
+
+def cells_of(scorer: Scorer, user: str) -> MemoryCells:
+    """The cells of one user's memory; none are in use where she is not known.
+
+    Args:
+        scorer: artifact and store.
+        user: her id.
+
+    Raises:
+        StoreCorruptError: the stored memory is damaged.
+    """
+    artifact = scorer.artifact
+    states, is_known = scorer.states([user])
+    count = int(states.count_B[0])
+    counting = scorer.runtime.counting
+    if counting is None:
+        return MemoryCells(user, is_known[0], count, [], artifact.id)
+    fields = [
+        _field_cells(name, field, counting, states, artifact.vocabularies[name])
+        for field, name in enumerate(scorer.schema.item_fields)
+    ]
+    return MemoryCells(user, is_known[0], count, fields, artifact.id)
+
+
+def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:
+    shown = [
+        Cell(_value_of(key, vocabulary), *met_of(times, age), *bounds_of(key + FIRST_BUCKET, vocabulary))
+        for key, times, age in zip(*(part.tolist() for part in counting.kept(states, 0, field)), strict=True)
+    ]
+    shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
+    return FieldCells(name, counting.plan.cells_F[field], len(shown), shown)
+
+
+def _value_of(key: int, vocabulary: Vocabulary) -> str | None:
+    """The value of a key: a key stands for one number unless there are more numbers than keys."""
+    return vocabulary.value_of(key + FIRST_BUCKET) if vocabulary.size <= KEYS + FIRST_BUCKET else None
