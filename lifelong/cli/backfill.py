@@ -55,12 +55,22 @@ def backfill(
         bool, typer.Option("--event-log", help="Also keep the events in the store's log, for the next artifact.")
     ] = False,
     codec: NewCodec = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="K/N", help="Only the users of shard K of a new store of N."),
+    ] = None,
+    join: Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")] = False,
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
     from lifelong.api import backfill as fill
 
     if is_service(store):
         return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
+    if join:
+        return _join(store)
+    if part is not None:
+        options = {"until": until, "event_log": event_log, "codec": codec, "mapping": mapping}
+        return _part(artifact, data, store, part, columns=pairs(column, option="--column"), **options)
 
     with open_pair(artifact, lasting(store), read_only=False) as (opened, memories):
         artifact_list = memories.artifact_list()
@@ -86,6 +96,36 @@ def backfill(
                 opened, data, memories, until=until, progress=advance, codec=codec, event_log=event_log, **given
             )
         return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact))} --store {quote(store)}"])
+
+
+def _part(artifact: Path, data: str | None, store: str, part: str, **options: Any) -> Reply:
+    """Fill one part of a new store."""
+    from lifelong.artifact.folder import Artifact
+    from lifelong.online.ingestion.parts import fill_part
+    from lifelong.online.store.opening import folder_of
+
+    if data is None:
+        raise UsageError("found no DATA", expected="events of the part's users", fix="give files, ordered by user")
+    report = fill_part(Artifact.open(artifact), data, folder_of(store)[0], part, **options)
+    if report is None:
+        return Reply({"part": part, "users": 0}, [f"part {part} is there already"])
+    return _reply(asdict(report), [f"When all are there: lifelong backfill {quote(str(artifact))} --join --store ..."])
+
+
+def _join(store: str) -> Reply:
+    """Put the parts of a store together."""
+    from lifelong.online.ingestion.parts import join_parts
+    from lifelong.online.store.opening import folder_of
+
+    folder, parts = folder_of(store)
+    if parts is None:
+        raise UsageError(
+            f"{store!r} does not say how many parts there are",
+            expected="rocksdb:///path?shards=N",
+            fix="add ?shards=N, with the N of --part K/N",
+        )
+    report = join_parts(folder, parts)
+    return Reply({"users": report.users, "until": report.until}, [f"users {report.users}, until {report.until}"])
 
 
 def _next_to_served(

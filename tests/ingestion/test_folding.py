@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -14,7 +16,8 @@ import pyarrow.parquet as pq
 
 from lifelong import backfill, fold, ingest, open_store, verify
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import SourceError, UsageError
+from lifelong.errors import SourceError, StoreCorruptError, UsageError
+from lifelong.online.ingestion.parts import fill_part, join_parts
 from lifelong.online.memory.codec import CODECS
 
 pytestmark = pytest.mark.full
@@ -111,3 +114,52 @@ def test_no_torch_is_loaded(artifact, table, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == len(set(table["user"].to_pylist()))
+
+
+def parts_of(artifact: Artifact, log: Any, store: Path, parts: int = 4) -> None:
+    for number in range(parts):
+        fill_part(artifact, log, store, f"{number}/{parts}", event_log=True)
+
+
+def test_parts_that_jobs_filled_make_the_store_that_ingest_fills(artifact, table, tmp_path):
+    path = tmp_path / "log.parquet"
+    pq.write_table(table, path)
+    parts_of(artifact, path, tmp_path / "parts")
+    # Run again, and begun by a process that was killed: neither does harm.
+    parts_of(artifact, path, tmp_path / "parts")
+    (tmp_path / "parts" / ".shard-2.0123456789ab.unfinished" / "store").mkdir(parents=True)
+    report = join_parts(tmp_path / "parts", 4)
+    with closing(open_store(f"rocksdb://{tmp_path / 'whole'}?shards=4")) as taken:
+        ingest(artifact, taken, table)
+        wanted = dict(taken.scan())
+        logs = {user: taken.events(user) for user in wanted}
+    assert (report.users, report.until) == (len(wanted), 1_600_000_900)
+    with closing(open_store(f"rocksdb://{tmp_path / 'parts'}")) as joined:
+        assert dict(joined.scan()) == wanted
+        assert {user: joined.events(user) for user in wanted} == logs
+        assert ingest(artifact, joined, table).applied == 0
+    assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_parts_are_put_together_only_if_all_are_there(artifact, table, tmp_path):
+    fill_part(artifact, table, tmp_path / "store", "1/3")
+    with pytest.raises(UsageError, match="lacks 2 of 3 parts: 0, 2") as caught:
+        join_parts(tmp_path / "store", 3)
+    assert "--part 0/3" in str(caught.value)
+    with pytest.raises(StoreCorruptError, match="shard-1 is shard 1 of 3"):
+        for number in (0, 2, 3):
+            fill_part(artifact, table, tmp_path / "store", f"{number}/4")
+        join_parts(tmp_path / "store", 4)
+
+
+@pytest.mark.parametrize("part", ["", "3", "4/4", "-1/4", "0/1", "0/1000"])
+def test_a_part_that_cannot_be_is_refused(artifact, table, tmp_path, part):
+    with pytest.raises(UsageError, match="part = "):
+        fill_part(artifact, table, tmp_path / "store", part)
+
+
+def test_a_store_that_is_complete_takes_no_part(artifact, table, tmp_path):
+    parts_of(artifact, table, tmp_path / "store", 2)
+    join_parts(tmp_path / "store", 2)
+    with pytest.raises(UsageError, match="is a store already"):
+        fill_part(artifact, table, tmp_path / "store", "0/2")

@@ -31,6 +31,7 @@ from lifelong.online.memory.runtime import identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.memory.writer import MemoryWriter, fold, make_rounds
 from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.part import Share
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.tables import TABLES, expand, is_path, table_file
 
@@ -49,7 +50,7 @@ def fold_log(
 ) -> Iterator[Folded]:
     """`lifelong.fold`, for an opened artifact."""
     writer = MemoryWriter(artifact, codec or artifact.config.codec, InMemoryStore())
-    return _folded(_Folder(writer, None, event_log=False), log, mapping, columns or {}, batch)
+    return _folded(_Folder(writer, None, None, event_log=False), log, mapping, columns or {}, batch)
 
 
 def fill_log(
@@ -63,11 +64,12 @@ def fill_log(
     codec: str | None = None,
     mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
+    share: Share | None = None,
 ) -> BackfillReport:
-    """`lifelong.backfill` of a log instead of a dataset, for an opened artifact and store."""
+    """`lifelong.backfill` of a log instead of a dataset, for an opened artifact and store; of a share's users alone."""
     check_until(artifact.config.dataset_schema.time_unit, until)
     identity = identity_of(artifact, store, codec)
-    folder = _Folder(MemoryWriter(artifact, identity.codec, store), until, event_log=event_log)
+    folder = _Folder(MemoryWriter(artifact, identity.codec, store), until, share, event_log=event_log)
 
     def done(number: int) -> None:
         if progress is not None:
@@ -117,8 +119,9 @@ class _Folder:
     last: int
     """Latest time of all events that came, `NO_TIME` before the first."""
 
-    def __init__(self, writer: MemoryWriter, until: int | None, *, event_log: bool) -> None:
-        self.writer, self.last, self._until, self._event_log = writer, NO_TIME, until, event_log
+    def __init__(self, writer: MemoryWriter, until: int | None, share: Share | None, *, event_log: bool) -> None:
+        self.writer, self.last, self._event_log = writer, NO_TIME, event_log
+        self._until, self._share = until, share
         self._user: str | None = None
         self._open: States = writer.runtime.empty(0)
         self._log: dict[tuple[str, int], bytes] = {}
@@ -130,6 +133,8 @@ class _Folder:
             UsageError: a user comes after one whose id is greater.
         """
         self.last = max(self.last, int(events.time_N.max(initial=NO_TIME)))
+        if self._share is not None:
+            events = events.take(self._share.places(events.user))
         if self._until is not None:
             events = events.take(np.flatnonzero(events.time_N < self._until))
         if not len(events):
