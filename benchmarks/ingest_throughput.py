@@ -148,17 +148,14 @@ def end_to_end(artifact: Artifact, log: Path, url: str, events: int, *, event_lo
 
 def from_topic(artifact: Artifact, topic: str, url: str, events: int) -> np.ndarray:
     """Both kinds of seconds, from opening the store to the last commit; without the wait that ends the run."""
-    from lifelong.online.ingestion.kafka import FILLING, Followed, StreamSettings
+    from lifelong.online.ingestion.kafka import FILLING, Followed, Stream, StreamSettings
     from lifelong.online.ingestion.kafka_client import parse
-    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
-    from lifelong.online.store.sharded import ShardedStore
+    from lifelong.online.memory.updater import Updater
 
     def run() -> None:
-        store, job = open_store(url), TopicJob(parse(topic), StreamSettings(batch=FILLING))
-        sharded = isinstance(store, ShardedStore)
-        stream = (
-            StreamWorkers(artifact, store, job, store.share.of, None) if sharded else job.stream(artifact, store, None)
-        )
+        store = open_store(url)
+        schema, settings = artifact.config.dataset_schema, StreamSettings(batch=FILLING)
+        stream = Stream(parse(topic), store, Updater(artifact, store).apply_table, schema, settings=settings)
 
         def until_all(followed: Followed) -> None:
             if followed.applied.applied == events:
@@ -207,12 +204,8 @@ def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Nam
                 found[START_OF_WORKERS] = start
     if arguments.topic:
         with topic_of(log, folder / "broker") as topic:
-            for shards in (1, arguments.shards) if arguments.shards > 1 else (1,):
-                title = "memories and log, from a topic" + f", {shards} shards" * (shards > 1)
-                took = from_topic(
-                    artifact, topic, f"rocksdb://{folder / f'topic-{shards}'}?shards={shards}", arguments.events
-                )
-                found[title] = took / arguments.events
+            took = from_topic(artifact, topic, f"rocksdb://{folder / 'topic'}", arguments.events)
+            found["memories and log, from a topic"] = took / arguments.events
     return found
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lifelong.api import compare as compare
     from lifelong.api import evaluate as evaluate
     from lifelong.api import explain as explain
+    from lifelong.api import fold as fold
     from lifelong.api import ingest as ingest
     from lifelong.api import models as models
     from lifelong.api import predict as predict
@@ -67,6 +68,7 @@ _HOMES = {
     "evaluate": "lifelong.api",
     "explain": "lifelong.api",
     "export_features": "lifelong.online.scoring.features",
+    "fold": "lifelong.api",
     "features": "lifelong.online.scoring.features",
     "history": "lifelong.online.scoring.user_view",
     "ingest": "lifelong.api",

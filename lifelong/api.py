@@ -8,14 +8,17 @@ Each loads what it needs when it is called: `ingest`, `explain` and `verify` nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from lifelong.dataset.times import seconds_of
 from lifelong.errors import UsageError, require
 from lifelong.online.opening import Counter, as_dataset, counter, open_artifact, opened_store
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lifelong.artifact.folder import Artifact
     from lifelong.config import RunConfig
     from lifelong.dataset.examples import Split
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from lifelong.offline.training.callbacks import AnyCallbacks
     from lifelong.offline.training.tuned import Tuned
     from lifelong.online.ingestion.dead_letters import DeadLetters
-    from lifelong.online.memory.filling import BackfillReport
+    from lifelong.online.memory.filling import BackfillReport, Folded
     from lifelong.online.memory.updater import Applied
     from lifelong.online.memory.verify import VerifyReport
     from lifelong.online.opening import AnyArtifact, AnyDataset, AnyStore
@@ -321,39 +324,93 @@ def tune(
 
 def backfill(
     artifact: AnyArtifact,
-    dataset: AnyDataset,
+    data: Any,
     store: AnyStore,
     *,
-    until: int | None = None,
+    until: int | datetime | str | None = None,
     progress: Counter | bool | None = None,
     event_log: bool = False,
     codec: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
+    **named: str,
 ) -> BackfillReport:
-    """Write the memory of every user of a dataset, from her first event on.
+    """Write the memory of every user of a dataset or of a log, from her first event on.
 
     Args:
         artifact: of a model that is served, or its folder.
-        dataset: with the fields and vocabularies of training, or its folder.
+        data: a dataset with the fields and vocabularies of training, or its folder; or a log, ordered by user and time:
+            files or a table of another library, as `lifelong.fold` takes them.
         store: opened, or its URL; new, or of this artifact.
-        until: only events with an earlier time, UTC seconds; None for all.
-        progress: called with (users done, users in all).
+        until: only events with an earlier time, UTC seconds, a datetime or ISO 8601; None for all.
+        progress: called with (users done, users in all); of a log both are the users done.
         event_log: also write the events into the store's log, for explanations.
         codec: of a new store, see `lifelong.online.memory.codec`; None for the store's own.
+        mapping: of a log, see `lifelong.fold`.
+        named: columns of a log with other names, by ours: `user="customer"`.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset does not fit the model.
+        SourceError: a row of the log is not an event; names file, line and column. Users before it are written.
         StoreError: another artifact wrote the store, or it has another codec, or it cannot be opened; or the codec
             cannot keep a number.
-        UsageError: an argument is something else than it should be, or `until` is a time that no event can have.
+        UsageError: an argument is something else than it should be, or `until` is a time that no event can have, or a
+            log is not ordered by user.
     """
-    from lifelong.online.memory import filling as filling
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.ingestion.folding import fill_log
+    from lifelong.online.memory import filling
 
-    model, data = open_artifact(artifact), as_dataset(dataset)
+    model = open_artifact(artifact)
+    common: dict[str, Any] = {"progress": counter(progress), "event_log": event_log, "codec": codec}
+    prepared = isinstance(data, Dataset) or (isinstance(data, str | Path) and Path(data).is_dir())
     with opened_store(store) as opened:
-        return filling.backfill(
-            model, data, opened, until=until, progress=counter(progress), event_log=event_log, codec=codec
-        )
+        if not prepared:
+            return fill_log(model, data, opened, until=_until(until), mapping=mapping, columns=named, **common)
+        return filling.backfill(model, as_dataset(data), opened, until=_until(until), **common)
+
+
+def fold(
+    artifact: AnyArtifact,
+    log: Any,
+    *,
+    codec: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
+    batch: int | None = None,
+    **named: str,
+) -> Iterator[Folded]:
+    """Memories of users after all their events, without a store: for Spark, Ray or any other engine that schedules.
+
+    The bytes are those that `ingest`, `backfill` and a service write for the same events, however large the batches.
+    (`gated_delta` and `mimn` differ in the last bits: ONNX Runtime adds their products in another order.)
+
+    Args:
+        artifact: of a model that is served, or its folder.
+        log: a path, a glob or a list of them (csv, jsonl, parquet), or a table or stream of another library
+            (see `lifelong.tables`); ordered by user (as bytes) and, of each user, by time.
+        codec: of the records, see `lifelong.online.memory.codec`; None for the artifact's own.
+        mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
+        batch: events that are folded in at a time; what is in RAM grows with it.
+        named: columns with other names, by ours: `user="customer"`.
+
+    Yields:
+        Users and their records, some at a time, each user once.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        SourceError: a row is not an event; names file, line and column.
+        UsageError: a user comes after one whose id is greater, or there is no such codec.
+
+    >>> import pyarrow
+    >>> shop = Path(__file__).parent / "cli" / "shop" / "artifact"
+    >>> events = {"user": ["ann", "ann", "bob"], "item": ["tea", "salt", "tea"], "time": [1_600_000_000] * 3}
+    >>> [(folded.users, folded.events) for folded in fold(shop, pyarrow.table(events))]
+    [(['ann'], [2]), (['bob'], [1])]
+    """
+    from lifelong.online.ingestion.folding import EVENTS, fold_log
+
+    events = EVENTS if batch is None else _whole("batch", batch, least=1)
+    return fold_log(open_artifact(artifact), log, codec=codec, mapping=mapping, batch=events, columns=named)
 
 
 def ingest(
@@ -363,6 +420,7 @@ def ingest(
     *,
     progress: Counter | bool | None = None,
     source: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad: str = "stop",
     dead_letters: DeadLetters | None = None,
@@ -379,7 +437,8 @@ def ingest(
             of a glob by name.
         progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table.
-        columns: our name -> the table's name, for columns with other names.
+        mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared.
+        columns: our name -> the table's name, and settings of a mapping; they win over it.
         on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.
         dead_letters: where lines that were left out are kept.
         workers: processes that divide the shards of a store among them; None for one per shard.
@@ -400,6 +459,7 @@ def ingest(
             log,
             progress=counter(progress),
             source=source,
+            mapping=mapping,
             columns=columns,
             on_bad=on_bad,
             dead_letters=dead_letters,
@@ -453,7 +513,7 @@ def verify(
     dataset: AnyDataset | None,
     store: AnyStore,
     *,
-    until: int | None = None,
+    until: int | datetime | str | None = None,
     users: int | Sequence[str] | None = None,
     seed: int = 0,
     progress: Counter | bool | None = None,
@@ -464,7 +524,7 @@ def verify(
         artifact: its memories are compared; or its folder.
         dataset: the events that the store must hold, or its folder; None for the store's own log.
         store: opened, or its URL; it is read only.
-        until: only events of the dataset with an earlier time are in the store; None for all.
+        until: only events of the dataset with an earlier time are in the store, see `backfill`; None for all.
         users: how many users, drawn at random, or which; None for all.
         seed: of the draw, and of the targets that are scored.
         progress: called with (users done, users in all).
@@ -483,7 +543,7 @@ def verify(
             open_artifact(artifact),
             None if dataset is None else as_dataset(dataset),
             opened,
-            until=until,
+            until=_until(until),
             users=_users(users),
             seed=_whole("seed", seed),
             progress=counter(progress),
@@ -574,6 +634,10 @@ def _stored(artifact: Artifact, dataset: Dataset, split: str) -> Result:
     if split != "vault":
         raise UsageError(f"stored = True with split = {split!r}", expected='split = "vault"', fix="leave out stored")
     return stored_result(dataset, artifact)
+
+
+def _until(until: int | datetime | str | None) -> int | None:
+    return None if until is None else seconds_of(until, "until")
 
 
 def _users(users: int | Sequence[str] | None) -> int | Sequence[str] | None:

@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.events import user_context
+from lifelong.dataset.times import whole_seconds
 from lifelong.errors import ArtifactError, SourceError, require
 from lifelong.online.ingestion.rows import EventRows, Problem
-from lifelong.online.ingestion.times import whole_seconds
 from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.updater import Updater
 from lifelong.online.opening import AnyArtifact, open_artifact

@@ -83,6 +83,15 @@ def text_of(value: Any) -> str | None:
     return None if value is None or value == "" else str(value)
 
 
+def quoted(name: str) -> str:
+    """A name in SQL.
+
+    >>> quoted("first name")
+    '"first name"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
 def is_table(value: object) -> bool:
     """Whether a value is a table that `reader_of` reads."""
     return hasattr(value, "__arrow_c_stream__") or _of_hugging_face(value)

@@ -45,6 +45,7 @@ from lifelong.dataset.arrays import open_arrays
 from lifelong.dataset.catalogue import Catalogue
 from lifelong.dataset.events import InputSpec, Schema, user_context
 from lifelong.dataset.folder import Dataset, NegativeRule
+from lifelong.dataset.mapping import TableMapping
 from lifelong.dataset.periods import Periods
 from lifelong.dataset.vocabulary import Vocabulary
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
@@ -143,6 +144,8 @@ class ArtifactConfig(Record):
     base_rate: float | None
     """Share of positives among the training examples where labels are logged, else None."""
     data_hash: str
+    mapping: TableMapping | None = Field(default=None, exclude_if=operator.not_)
+    """How the rows of the dataset's log were read; `ingest` and `score` read files alike."""
     seen: tuple[Periods, ...]
     """Periods of the dataset that it was trained on, then of those of the artifacts that its training started from."""
     calibrator: Calibrator | None = None

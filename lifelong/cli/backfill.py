@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.opening import lasting, open_pair
-from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, StoreOrService, Until, is_service
+from lifelong.cli.options import (
+    ArtifactPath,
+    Column,
+    KeyFile,
+    MappingFile,
+    NewCodec,
+    StoreOrService,
+    Until,
+    is_service,
+    pairs,
+)
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import LifelongError, UsageError
@@ -28,58 +38,94 @@ def backfill(
     terminal: Terminal,
     artifact: ArtifactPath,
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            metavar="DATA", help="Folder that `lifelong prepare` wrote; not needed where the store has every event."
+            metavar="DATA",
+            help="Folder that `lifelong prepare` wrote; or a file or glob of events, ordered by user and time. Not"
+            " needed where the store has every event.",
         ),
     ] = None,
     *,
     store: StoreOrService,
     key_file: KeyFile = None,
     until: Until = None,
+    mapping: MappingFile = None,
+    column: Column = [],  # noqa: B006
     event_log: Annotated[
         bool, typer.Option("--event-log", help="Also keep the events in the store's log, for the next artifact.")
     ] = False,
     codec: NewCodec = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="K/N", help="Only the users of shard K of a new store of N."),
+    ] = None,
+    join: Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")] = False,
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
+    from lifelong.api import backfill as fill
+
     if is_service(store):
-        return _remote(terminal, artifact, data, store, key_file, codec)
+        return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
+    if join:
+        return _join(store)
+    if part is not None:
+        options = {"until": until, "event_log": event_log, "codec": codec, "mapping": mapping}
+        return _part(artifact, data, store, part, columns=pairs(column, option="--column"), **options)
 
     with open_pair(artifact, lasting(store), read_only=False) as (opened, memories):
         artifact_list = memories.artifact_list()
         stored = artifact_list.find(opened.id)
         if artifact_list.artifacts and (stored is None or not stored.ready):
-            return _next_to_served(terminal, opened, memories, data, codec)
+            return _next_to_served(terminal, opened, memories, None if data is None else Path(data), codec)
         if data is None:
             raise UsageError(
                 "found no DATA",
-                expected="a dataset: the store has no events of its own to build from",
-                fix="give the dataset: lifelong backfill ARTIFACT DATA --store URL",
+                expected="a dataset or events: the store has no events of its own to build from",
+                fix="give it: lifelong backfill ARTIFACT DATA --store URL",
             )
-        return _batch(terminal, opened, memories, data, store, until=until, codec=codec, event_log=event_log)
+        columns = pairs(column, option="--column")
+        if Path(data).is_dir() and (mapping is not None or columns):
+            raise UsageError(
+                "--mapping or --column with a dataset",
+                expected="files of events: a dataset is prepared already",
+                fix="leave it out, or give the files",
+            )
+        given: dict[str, Any] = {} if Path(data).is_dir() else {"mapping": mapping, **columns}
+        with terminal.progress("users") as advance:
+            report = fill(
+                opened, data, memories, until=until, progress=advance, codec=codec, event_log=event_log, **given
+            )
+        return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact))} --store {quote(store)}"])
 
 
-def _batch(
-    terminal: Terminal,
-    artifact: Artifact,
-    store: MemoryStore,
-    data: Path,
-    url: str,
-    *,
-    until: int | None,
-    codec: str | None,
-    event_log: bool,
-) -> Reply:
-    """Fill a new store by the batch path."""
-    from lifelong.dataset.folder import Dataset
-    from lifelong.online.memory import filling as backfilling
+def _part(artifact: Path, data: str | None, store: str, part: str, **options: Any) -> Reply:
+    """Fill one part of a new store."""
+    from lifelong.artifact.folder import Artifact
+    from lifelong.online.ingestion.parts import fill_part
+    from lifelong.online.store.opening import folder_of
 
-    with terminal.progress("users") as advance:
-        report = backfilling.backfill(
-            artifact, Dataset(data), store, until=until, progress=advance, codec=codec, event_log=event_log
+    if data is None:
+        raise UsageError("found no DATA", expected="events of the part's users", fix="give files, ordered by user")
+    report = fill_part(Artifact.open(artifact), data, folder_of(store)[0], part, **options)
+    if report is None:
+        return Reply({"part": part, "users": 0}, [f"part {part} is there already"])
+    return _reply(asdict(report), [f"When all are there: lifelong backfill {quote(str(artifact))} --join --store ..."])
+
+
+def _join(store: str) -> Reply:
+    """Put the parts of a store together."""
+    from lifelong.online.ingestion.parts import join_parts
+    from lifelong.online.store.opening import folder_of
+
+    folder, parts = folder_of(store)
+    if parts is None:
+        raise UsageError(
+            f"{store!r} does not say how many parts there are",
+            expected="rocksdb:///path?shards=N",
+            fix="add ?shards=N, with the N of --part K/N",
         )
-    return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact.path))} --store {quote(url)}"])
+    report = join_parts(folder, parts)
+    return Reply({"users": report.users, "until": report.until}, [f"users {report.users}, until {report.until}"])
 
 
 def _next_to_served(

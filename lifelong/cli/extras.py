@@ -74,7 +74,7 @@ EXAMPLES: dict[str, str] = {
     "paper": "lifelong paper amazon reviews_Electronics_5.json.gz --out report",
     "backfill": "lifelong backfill artifact data --store rocksdb://store --event-log",
     "switch": "lifelong switch --store rocksdb://store",
-    "ingest": "lifelong ingest artifact --store rocksdb://store --from new.csv --mapping mapping.toml",
+    "ingest": "lifelong ingest artifact --store rocksdb://store --from new.csv",
     "score": "lifelong score artifact --store rocksdb://store --user ada --items coffee,soap --explain",
     "verify": "lifelong verify artifact --store rocksdb://store",
     "serve": "lifelong serve artifact --store rocksdb://store --port 8000",

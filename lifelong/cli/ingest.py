@@ -22,19 +22,15 @@ from lifelong.cli.options import (
     OnGap,
     Patience,
     StoreUrl,
-    columns_of,
+    pairs,
 )
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.online.ingestion.dead_letters import DeadLetters
     from lifelong.online.ingestion.kafka import Followed, Stream
     from lifelong.online.ingestion.kafka_client import KafkaAddress
-    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
     from lifelong.online.memory.updater import Applied
-    from lifelong.online.store.contract import MemoryStore
 
 
 MoreFiles = Annotated[
@@ -60,10 +56,9 @@ Backfilled = Annotated[
     typer.Option(help="What to do with an event from before the end of a backfill."),
 ]
 LastLine = Annotated[
-    Literal["leave", "complete", "correct"],
+    Literal["leave", "complete"],
     typer.Option(
-        help="A file's last line that has no line end: leave it for the next run; take it, as it is complete; or"
-        " put the whole line in the place of one that was taken so and goes on now."
+        help="A file's last line that has no line end: leave it for the next run, or take it, as it is complete."
     ),
 ]
 Workers = Annotated[
@@ -104,26 +99,40 @@ def ingest(
 ) -> Reply:
     """Fold events of files or a topic into the memories, each exactly once, also after a restart.
 
-    Files are read in the order given, and the files of a glob by name; each file is a source of its own.
+    Files are read as the log was that the artifact's dataset was prepared from, unless --mapping says otherwise; in the
+    order given, and the files of a glob by name. Each file is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
     from lifelong.launch import collect_rarely
     from lifelong.online.ingestion import files
 
     collect_rarely()
-    places, columns = [*places, *(more or [])], columns_of(mapping, column)
-    topic = _topic(places, last_line=last_line, idle=idle, metrics_port=metrics_port)
+    places, columns = [*places, *(more or [])], pairs(column, option="--column")
+    topic = _topic(places, last_line=last_line, workers=workers, idle=idle, metrics_port=metrics_port)
     with (
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
         if topic is not None:
-            from lifelong.online.ingestion.kafka import FILLING, StreamSettings
-            from lifelong.online.ingestion.topic_workers import TopicJob
+            from lifelong.dataset.mapping import mapping_from
+            from lifelong.online.ingestion.kafka import FILLING, Stream, StreamSettings
+            from lifelong.online.memory.updater import Updater
 
-            settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
-            job = TopicJob(topic, settings, late, codec, backfilled)
-            return _of_topic(terminal, opened, memories, job, letters, workers, metrics_port)
+            settings = StreamSettings(
+                source,
+                columns,
+                on_bad,
+                on_gap,
+                patience,
+                idle,
+                max_ahead,
+                FILLING,
+                None if mapping is None else mapping_from(mapping),
+            )
+            apply = Updater(opened, memories, late=late, codec=codec, backfilled=backfilled).apply_table
+            schema = opened.config.dataset_schema
+            stream = Stream(topic, memories, apply, schema, settings=settings, letters=letters)
+            return _of_topic(terminal, stream, metrics_port)
         common: dict[str, Any] = {
             "late": late,
             "codec": codec,
@@ -131,7 +140,8 @@ def ingest(
             "backfilled": backfilled,
             "max_ahead": max_ahead,
         }
-        of_files: dict[str, Any] = {"source": source, "columns": columns, "patience": patience, "last_line": last_line}
+        of_files: dict[str, Any] = {"source": source, "patience": patience, "last_line": last_line}
+        of_files |= {"mapping": mapping, "columns": columns}
         with terminal.progress("reading") as advance:
             applied = files.ingest(
                 opened, memories, places, progress=advance, dead_letters=letters, workers=workers, **common, **of_files
@@ -140,7 +150,7 @@ def ingest(
 
 
 def _topic(
-    places: Sequence[str], *, last_line: str, idle: float | None, metrics_port: int | None
+    places: Sequence[str], *, last_line: str, workers: int | None, idle: float | None, metrics_port: int | None
 ) -> KafkaAddress | None:
     """The topic that is followed; None where files are read.
 
@@ -168,42 +178,23 @@ def _topic(
     if last_line != "leave":
         fix = "leave it out: messages are whole"
         raise UsageError("--last-line with a topic", expected="--last-line with files", fix=fix)
+    if workers is not None and workers > 1:
+        raise UsageError(
+            f"--workers {workers} with a topic",
+            expected="one process, or over a shared store several that share the topic",
+            fix="leave out --workers; over redis:// start this command several times",
+        )
     return parse(topics[0])
 
 
-def _of_topic(
-    terminal: Terminal,
-    artifact: Artifact,
-    store: MemoryStore,
-    job: TopicJob,
-    letters: DeadLetters | None,
-    workers: int | None,
-    metrics_port: int | None,
-) -> Reply:
-    """Follow a topic, in this process or in several."""
-    from lifelong.online.ingestion.topic_workers import StreamWorkers
-    from lifelong.online.ingestion.workers import number_of_workers
-    from lifelong.online.store.sharded import ShardedStore
-
-    if workers is not None and workers > 1 and not isinstance(store, ShardedStore):
-        several = "leave out --workers and start this command several times: the processes share the topic"
-        raise UsageError(
-            f"--workers {workers} with a topic, on a store without shards",
-            expected="--workers with rocksdb:///path?shards=N",
-            fix=several if store.shared else "leave out --workers, or make a new store with ?shards=N",
-        )
-    number = number_of_workers(store, workers)
-    stream: Stream | StreamWorkers
-    if number > 1 and isinstance(store, ShardedStore):
-        stream = StreamWorkers(artifact, store, job, number, letters)
-    else:
-        stream = job.stream(artifact, store, letters)
+def _of_topic(terminal: Terminal, stream: Stream, metrics_port: int | None) -> Reply:
+    """Follow a topic."""
     with _metrics(terminal, stream, metrics_port):
         followed = _follow(terminal, stream)
     return Reply(_document(followed), [_sentence(followed.applied), *_places(followed)])
 
 
-def _follow(terminal: Terminal, stream: Stream | StreamWorkers) -> Followed:
+def _follow(terminal: Terminal, stream: Stream) -> Followed:
     """Follow a topic until the end or a signal, and show the progress."""
     from lifelong.online.serving.run import signals_end_here
 
@@ -213,7 +204,7 @@ def _follow(terminal: Terminal, stream: Stream | StreamWorkers) -> Followed:
 
 
 @contextlib.contextmanager
-def _metrics(terminal: Terminal, stream: Stream | StreamWorkers, port: int | None) -> Iterator[None]:
+def _metrics(terminal: Terminal, stream: Stream, port: int | None) -> Iterator[None]:
     """Publish the counts for Prometheus."""
     if port is None:
         yield

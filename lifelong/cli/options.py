@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lifelong.errors import ConfigError, UsageError
+from lifelong.errors import UsageError
 
 Late = Literal["apply", "refuse"]
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder that `lifelong train` wrote.")]
@@ -28,7 +28,38 @@ StoreOrService = Annotated[
 ]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the admin key of that service.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
-Until = Annotated[int | None, typer.Option("--until", help="Use only events before this time, UTC seconds.")]
+
+
+def moment_of(text: str) -> int:
+    """A time of the command line in UTC seconds: a whole number, or ISO 8601.
+
+    Raises:
+        typer.BadParameter: it is neither.
+
+    >>> moment_of("1764547200"), moment_of("2025-12-01T01:00+01:00")
+    (1764547200, 1764547200)
+    """
+    from lifelong.dataset.times import seconds_of
+
+    try:
+        seconds = int(text) if text.isdecimal() else seconds_of(text)
+    except UsageError:
+        seconds = -1
+    if seconds < 0:
+        # Click puts the name of the option before it.
+        raise typer.BadParameter(f"{text!r} is no time from 1970 on: give {_TIME}")
+    return seconds
+
+
+_TIME = "UTC seconds, or ISO 8601 as in 2025-12-01T18:00 (UTC without a zone)"
+Until = Annotated[
+    int | None,
+    typer.Option("--until", parser=moment_of, metavar="TIME", help=f"Use only events before this time: {_TIME}."),
+]
+Time = Annotated[
+    int | None,
+    typer.Option("--time", parser=moment_of, metavar="TIME", help=f"Time of the request: {_TIME}; by default now."),
+]
 BaseRate = Annotated[
     str | None,
     typer.Option("--base-rate", help="True share of positives, for probabilities; per task as in buy=0.01,any=0.2."),
@@ -46,7 +77,7 @@ Column = Annotated[
     typer.Option(
         "--column",
         metavar="OURS=THEIRS",
-        help="Name of a column, as in user=visitor or event_id=ID; also time_unit=ms and time_format=PATTERN.",
+        help="Name of a column, as in user=visitor or event_id=ID; also a setting of a mapping, as in time_unit=ms.",
     ),
 ]
 MappingFile = Annotated[
@@ -54,7 +85,7 @@ MappingFile = Annotated[
     typer.Option(
         "--mapping",
         metavar="MAPPING",
-        help="Mapping file of `prepare table`: which column is what, and how times are written.",
+        help="Mapping file of `prepare table`, in place of the one that the artifact keeps.",
     ),
 ]
 OnBad = Annotated[
@@ -81,13 +112,6 @@ MaxAhead = Annotated[
     float,
     typer.Option("--max-ahead", metavar="DAYS", min=0, help="How far ahead of the clock an event may be, or inf."),
 ]
-
-MAPPING_SETTINGS = (
-    *("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "fields", "numbers", "missing"),
-    *("delimiter", "header", "columns", "quoted", "encoding", "target_types", "labels", "rating"),
-    *("history", "split", "negatives", "name", "query", "tables", "skip_invalid", "items", "users"),
-)
-"""What a mapping file may say: the settings of `prepare table`, whose module needs DuckDB, and `event_id`."""
 
 
 def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
@@ -181,51 +205,3 @@ def is_service(url: str) -> bool:
     (True, False)
     """
     return url.startswith(("http://", "https://"))
-
-
-def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
-    """Our name -> the file's name, from a mapping file of `prepare` and from `--column`, which wins.
-
-    Raises:
-        ConfigError: the mapping has settings that do not exist; names all of them.
-        UsageError: the mapping is of files that only `prepare` reads.
-    """
-    from lifelong.config import read_mapping
-
-    given = {} if mapping is None else read_mapping(mapping)
-    _check_mapping(mapping, given)
-    fields = given.get("fields", {})
-    if not isinstance(fields, dict):
-        fields = {name: name for name in (names(fields) if isinstance(fields, str) else fields)}
-    roles = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "delimiter")
-    said = {name: str(given[name]) for name in roles if given.get(name) is not None}
-    return {**fields, **said, **pairs(column, option="--column")}
-
-
-def _check_mapping(mapping: Path | None, given: Mapping[str, Any]) -> None:
-    """Refuse settings that do not apply to the reading of events.
-
-    Raises:
-        ConfigError: there are no such settings.
-        UsageError: settings that `prepare` alone follows.
-    """
-    unknown = [name for name in given if name not in MAPPING_SETTINGS]
-    if unknown:
-        problems = [f"{mapping}: {name}: there is no such setting" for name in unknown]
-        raise ConfigError(problems, fix=f"check the names; there are {', '.join(MAPPING_SETTINGS)}")
-    for name, usual in (("header", True), ("encoding", "utf-8")):
-        if given.get(name, usual) != usual:
-            raise UsageError(
-                f"{mapping} has {name} = {given[name]!r}",
-                expected="files of events that are csv with a header, in UTF-8; jsonl; or parquet",
-                fix="write the events as one of these, or `ingest` a table from Python",
-            )
-    for name in ("query", "tables", "skip_invalid"):
-        if given.get(name):
-            raise UsageError(
-                f"{mapping} has {name}, which `prepare` alone applies to rows",
-                expected="a mapping that says which column is what",
-                fix="--on-bad skip leaves out lines that are not events"
-                if name == "skip_invalid"
-                else "give the events as the query gives them, and take the setting out of this mapping",
-            )

@@ -14,8 +14,10 @@ from lifelong.cli.opening import open_scorer
 from lifelong.cli.options import (
     ArtifactPath,
     BaseRate,
+    MappingFile,
     ProfileOption,
     StoreUrl,
+    Time,
     base_rate_of,
     check_request,
     names,
@@ -36,8 +38,9 @@ def score(
     store: StoreUrl,
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
-    time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
+    time: Time = None,
     source: Annotated[Path | None, typer.Option("--from", help="Requests: csv or parquet.")] = None,
+    mapping: MappingFile = None,
     out: Annotated[Path | None, typer.Option(help="Scores: csv or parquet.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
@@ -61,7 +64,7 @@ def score(
 
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
-            return _file(terminal, scorer, source, out)
+            return _file(terminal, scorer, source, out, mapping)
         if not candidates:
             raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2")
         check_request(user or "", time, time_unit=scorer.schema.time_unit)
@@ -136,9 +139,11 @@ def _sentence(answer: Answer) -> str:
     return f"User {answer.user}: scored from a memory of {answer.count:,} events."
 
 
-def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path) -> Reply:
+def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path, mapping: Path | None) -> Reply:
+    from lifelong.dataset.mapping import mapping_from
     from lifelong.online.scoring.tables import score_table
 
+    given = None if mapping is None else mapping_from(mapping)
     with terminal.progress("rows") as advance:
-        rows = score_table(scorer, source, out, progress=lambda done: advance(done, done))
+        rows = score_table(scorer, source, out, mapping=given, progress=lambda done: advance(done, done))
     return Reply({"rows": rows, "out": str(out)}, [f"Scored {rows:,} rows into {out}"])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lifelong.cli.opening import open_letters, open_pair
-from lifelong.cli.options import ArtifactPath, Settings, StoreUrl, columns_of
+from lifelong.cli.options import ArtifactPath, Settings, StoreUrl
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import LifelongError, UsageError, require
 
@@ -144,13 +144,16 @@ class _Following:
 
 def _following(place: str, config: ServiceConfig) -> _Following:
     """The topic that a URL names."""
+    from lifelong.dataset.mapping import mapping_from
     from lifelong.online.ingestion.kafka import StreamSettings
     from lifelong.online.ingestion.kafka_client import EXPECTED, is_kafka, parse
 
     if not is_kafka(place):
         raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
-    columns = columns_of(config.mapping, [f"{ours}={theirs}" for ours, theirs in config.columns.items()])
-    settings = StreamSettings(None, columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead)
+    mapping = None if config.mapping is None else mapping_from(config.mapping)
+    settings = StreamSettings(
+        None, config.columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead, mapping=mapping
+    )
     return _Following(parse(place), settings, config.dead_letter)
 
 

@@ -32,6 +32,7 @@ from lifelong.dataset.catalogue import FOR_PEOPLE, Catalogue
 from lifelong.dataset.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.dataset.examples import SPLITS, VAULT, Examples, Split
 from lifelong.dataset.histories import Histories
+from lifelong.dataset.mapping import TableMapping
 from lifelong.dataset.notes import notes_of
 from lifelong.dataset.scales import SCALES
 from lifelong.dataset.vocabulary import IdIndex, Vocabulary
@@ -101,6 +102,8 @@ class Manifest(Record):
     """SHA-256 over the arrays and vocabularies."""
     record: dict[str, Any]
     """Preparation record: what was read, dropped and counted, and why."""
+    mapping: TableMapping | None = Field(default=None, exclude_if=lambda mapping: mapping is None)
+    """How the rows of the log were read, where a mapping said so; artifacts keep it."""
     vault: VaultEntry | None = Field(default=None, exclude_if=lambda entry: entry is None)
     """What was put aside; None if nothing was."""
 

@@ -42,7 +42,11 @@ def prepare(*words):
         (prepare("log.csv", *COLUMNS, "--set", "ratio=-1"), "ratio: must be at least 1 (found -1)", "settings"),
         (("train", "nowhere", "--model", "tally", "--out", "a"), "there is no such folder", "lifelong prepare SOURCE"),
         (("evaluate", "nowhere", "data"), "does not exist", "`lifelong train --out`"),
-        (("score", "a", "--store", "st", "--user", "u", "--items", "i", "--time", "noon"), "must be a whole", "--help"),
+        (
+            ("score", "a", "--store", "st", "--user", "u", "--items", "i", "--time", "noon"),
+            "'noon' is no time",
+            "--help",
+        ),
         (("export", "--user", "u", "--store", "rocksdb:/st"), "is not the URL of a store", "write rocksdb:///st"),
         (("backup", "--restore", "nowhere", "rocksdb://st"), "nowhere is not a backup", ""),
         (("nonsense",), "No such command 'nonsense'", "lifelong --help"),

@@ -32,7 +32,7 @@ from lifelong.online.ingestion.files import ingest
 from lifelong.online.ingestion.opened_file import OpenedFile
 from lifelong.online.ingestion.opened_file import opened as open_file
 from lifelong.online.ingestion.task import Task, fold_file
-from lifelong.online.ingestion.workers import _follow, _Report, ingest_in_workers, number_of_workers
+from lifelong.online.ingestion.workers import _outcome, ingest_in_workers, number_of_workers
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.updater import Applied
 from lifelong.online.store.contract import ITEMS, Commit
@@ -224,14 +224,14 @@ def test_a_worker_at_a_bad_line_does_not_stop_those_who_are_not_there_yet():
     told = []
 
     def come() -> None:
-        second.send(_Report((3, 9)))
+        second.send((3, 9))
         second.send(SourceError("bad", line=4))
 
     first.send(SourceError("bad", line=4))
     late = threading.Timer(0.2, come)
     late.start()
     with pytest.raises(SourceError, match="line 4"):
-        _follow(dict.fromkeys((one, two)), lambda *at: told.append(at), None)
+        _outcome(dict.fromkeys((one, two)), lambda *at: told.append(at), None)
     late.join()
     assert told == [(0, 9)]
     for pipe in (one, first, two, second):

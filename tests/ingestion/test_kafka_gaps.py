@@ -11,7 +11,6 @@ import confluent_kafka as kafka
 from lifelong.errors import StreamError
 from lifelong.online.ingestion.kafka import Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import consumer, parse
-from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
 from lifelong.online.memory.updater import Updater
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store
@@ -166,40 +165,3 @@ def test_a_new_store_can_begin_at_the_end_and_misses_nothing_from_then_on(artifa
     send(brokers, "late", 5, 8)
     done = follow(artifact, store, url)
     assert (done.applied.applied, done.places[0].offset) == (3, 7)
-
-
-@pytest.fixture
-def sharded(tmp_path):
-    pytest.importorskip("rocksdict")
-    store = open_store(f"rocksdb://{tmp_path}/store?shards=2")
-    yield store
-    store.close()
-
-
-@pytest.mark.parametrize("first", [0, 5])
-def test_workers_begin_at_one_end_of_the_topic_and_miss_nothing_from_then_on(
-    artifact, brokers, sharded, monkeypatch, first
-):
-    topic = f"late-workers-{first}"
-    url = f"kafka://{brokers}/{topic}?start=end"
-    send(brokers, topic, 0, first)
-    stream = StreamWorkers(artifact, sharded, TopicJob(parse(url), StreamSettings(idle=1.0)), 2, None)
-    begin = stream._whole.begin
-
-    def begin_and_send():
-        begin()
-        # However late a worker begins, this is after the end that was looked up.
-        send(brokers, topic, first, first + 3)
-
-    monkeypatch.setattr(stream._whole, "begin", begin_and_send)
-    done = stream.run()
-    assert (done.applied.applied, done.places[0].offset) == (3, first + 2)
-
-
-def test_workers_pass_a_gap_in_every_shard_and_count_it_once(artifact, brokers, trimmed, sharded):
-    first, end = trimmed
-    sharded.commit(Commit(watermarks={("kafka:trimmed", 0): 9}))
-    settings = StreamSettings(idle=1.0, on_gap="skip")
-    done = StreamWorkers(artifact, sharded, TopicJob(parse(f"kafka://{brokers}/trimmed"), settings), 2, None).run()
-    assert (done.lost, done.applied.applied, done.places[0].offset) == (first - 10, end - first, end - 1)
-    assert [shard.watermark("kafka:trimmed", 0) for shard in sharded._shards.values()] == [end - 1] * 2

@@ -1,4 +1,4 @@
-"""A last line without its end is no event, unless the user says so; and what was called complete can be corrected."""
+"""A last line without its end is no event, unless the user says so."""
 
 import gzip
 import json
@@ -11,8 +11,7 @@ from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion import files
 from lifelong.online.ingestion.dead_letters import FileLetters
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory.forgetting import forget
-from lifelong.online.memory.updater import Applied, decode_event
+from lifelong.online.memory.updater import Applied
 from lifelong.online.store.opening import open_store
 
 LINES = lines_of(0, 12)
@@ -140,67 +139,16 @@ def test_a_line_without_its_end_that_is_no_event_is_never_skipped(artifact, stor
     assert_holds_once(artifact, store, LINES)
 
 
-@pytest.fixture(params=["memory", "shards", "redis"])
-def any_store(request, tmp_path):
-    if request.param == "shards":
-        pytest.importorskip("rocksdict")
-    urls = {"memory": lambda: "memory://", "shards": lambda: f"rocksdb://{tmp_path}/store?shards=2"}
-    url = urls.get(request.param, lambda: request.getfixturevalue("redis_url"))()
-    with closing(open_store(url)) as store:
-        yield store
-
-
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_a_line_that_goes_on_after_it_was_called_complete_is_corrected_by_the_command_of_the_error(
-    artifact, any_store, tmp_path, ending
-):
-    path = tmp_path / f"log.{ending}"
-    torn = "u1,i11,17000" if ending == "csv" else '{"user":"u1","item":"i11","time":5}'
-    whole = f"u1,i11,{START + 11}\n" if ending == "csv" else '{"user":"u1","item":"i11","time":5} \n'
-    path.write_text((HEAD + "".join(LINES[:11]) if ending == "csv" else "".join(JSON[:11])) + torn)
-    assert ingest(artifact, any_store, path, last_line="complete").applied == 12
-    # Later events of the same user, from elsewhere.
-    more = tmp_path / "more.csv"
-    more.write_text(f"{HEAD}u1,more,{START + 50}\n")
-    ingest(artifact, any_store, more)
-    path.write_text(path.read_text() + whole.removeprefix(torn) + ("u2,i12,1700000012\n" if ending == "csv" else ""))
-    before = dict(any_store.scan())
-    with pytest.raises(SourceError, match=r"without its end, and goes on now.*--last-line correct"):
-        ingest(artifact, any_store, path)
-    with pytest.raises(SourceError, match=r"applied already"):
-        ingest(artifact, any_store, path, source="another")
-    assert dict(any_store.scan()) == before
-    applied = ingest(artifact, any_store, path, last_line="correct")
-    assert (applied.applied, applied.duplicates) == ((1, 12) if ending == "csv" else (0, 12))
-    items = [(event.item, event.time) for event in map(decode_event, any_store.events("u1"))]
-    right = START + 11 if ending == "csv" else 5
-    assert items == [("i1", START + 1), ("i6", START + 6), ("i11", right), ("more", START + 50)]
-    rest = ["u2,i12,1700000012\n"] if ending == "csv" else []
-    assert_holds_once(artifact, any_store, [*LINES[:11], f"u1,i11,{right}\n", f"u1,more,{START + 50}\n", *rest])
-    assert ingest(artifact, any_store, path) == Applied(duplicates=12 + len(rest))
-    assert ingest(artifact, any_store, path, last_line="correct") == Applied(duplicates=12 + len(rest))
-
-
-@pytest.mark.parametrize(
-    ("first", "torn", "whole", "said"),
-    [
-        ("user,time,item\n", "u1,5,i1", "u1,5,i13", "fill a new store"),
-        ("user,item,time\n", "u1,i1,17", "u1,i1,17?", "time is '17[?]'"),
-        ("user,time,item\nu1,5,i1\n", "u1,5,i1", "u1,5,i12", "holds it 2 times"),
-        ("item,time,user\n", "i2,5,u2", "i2,5,u26", "one of user 'u2', and the whole line one of 'u26'"),
-    ],
-)
-def test_what_cannot_be_corrected_is_said_and_changes_nothing(artifact, store, tmp_path, first, torn, whole, said):
+def test_a_line_that_goes_on_after_it_was_called_complete_is_refused(artifact, store, tmp_path):
     path = tmp_path / "log.csv"
-    path.write_text(first + torn)
-    ingest(artifact, store, path, last_line="complete")
-    path.write_text(first + whole + "\n")
-    if said == "fill a new store":
-        # Its user was erased meanwhile.
-        forget(store, "u1")
+    path.write_text(f"{HEAD}u1,i1,{START}\nu1,i11,17000")
+    assert ingest(artifact, store, path, last_line="complete").applied == 2
     before = dict(store.scan())
-    with pytest.raises(SourceError, match=said):
-        ingest(artifact, store, path, last_line="correct")
+    path.write_text(f"{HEAD}u1,i1,{START}\nu1,i11,{START + 11}\n")
+    with pytest.raises(SourceError, match=r"are other ones now: one of 3 to 3 .*restore them and run again"):
+        ingest(artifact, store, path)
+    with pytest.raises(SourceError, match="applied already"):
+        ingest(artifact, store, path, source="another")
     assert dict(store.scan()) == before
 
 

@@ -1,14 +1,18 @@
 """Times of files of events are read as `prepare` reads those of a log."""
 
-import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 
+import numpy as np
 import pytest
 
+from lifelong.cli.options import moment_of
 from lifelong.dataset.events import Schema
+from lifelong.dataset.mapping import mapping_from, mapping_of_events
 from lifelong.errors import ConfigError, UsageError
 from lifelong.online.ingestion.rows import EventRows, Problem
-from lifelong.online.ingestion.times import TimeFormat
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.scoring.answer import ScoreRequest
 
 SCHEMA = Schema(item_fields=("item",), event_types=False)
 
@@ -62,56 +66,71 @@ def test_a_time_far_ahead_is_refused_in_every_unit():
 
 def test_wrong_units_are_refused():
     with pytest.raises(UsageError, match="time_unit"):
-        TimeFormat("days")
+        EventRows(SCHEMA, {"time_unit": "days"})
     with pytest.raises(UsageError, match="seconds"):
         EventRows(SCHEMA, {"time_unit": "ordinal"})
 
 
-def test_a_mapping_of_files_that_only_prepare_reads_is_refused(tmp_path):
-    from lifelong.cli.options import columns_of
-
-    path = tmp_path / "mapping.json"
-    path.write_text(
-        json.dumps({"user": "who", "item": "sku", "time": "at", "fields": ["brand"], "encoding": "latin-1"})
-    )
-    with pytest.raises(UsageError, match="encoding"):
-        columns_of(path, [])
-    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": {"brand": "maker"}}))
-    assert columns_of(path, ["user=person"]) == {"user": "person", "item": "sku", "time": "at", "brand": "maker"}
-
-
 def test_a_setting_of_a_mapping_that_there_is_not_is_refused_by_name(tmp_path):
-    from lifelong.cli.options import columns_of
-
     path = tmp_path / "mapping.toml"
     path.write_text('user = "who"\nitems_column = "sku"\nzeit = "at"\n')
     with pytest.raises(
-        ConfigError, match=r"mapping\.toml: items_column: there is no such setting; .*zeit.*time_format"
+        ConfigError, match=r"items_column: there is no such setting; zeit: .*mapping\.toml.*time_format"
     ):
-        columns_of(path, [])
+        mapping_from(path)
 
 
-def test_fields_of_a_mapping_may_be_one_text(tmp_path):
-    from lifelong.cli.options import columns_of
-
-    path = tmp_path / "mapping.toml"
-    path.write_text('fields = "brand, price"\n')
-    assert columns_of(path, []) == {"brand": "brand", "price": "price"}
+def test_fields_of_a_mapping_may_be_one_text_and_a_column_wins_over_them():
+    mapping = mapping_from({"fields": "brand, price", "user": "who", "name": "shop"})
+    assert mapping_of_events(mapping, {"brand": "maker"}, ["brand"]).fields == {"brand": "maker", "price": "price"}
 
 
-def test_the_settings_of_a_mapping_are_those_of_prepare():
-    pytest.importorskip("duckdb", reason="duckdb is of the train extra")
-    from lifelong.cli.options import MAPPING_SETTINGS
-    from lifelong.offline.preparation.sources.mapping import TableMapping
-
-    assert set(MAPPING_SETTINGS) == {*TableMapping.model_fields, "event_id"}
+def test_a_unit_of_times_takes_the_place_of_the_format_of_a_mapping():
+    rows = EventRows(SCHEMA, {"time_unit": "ms"}, mapping=mapping_from({"time_format": "%d.%m.%Y"}))
+    assert rows.event({"user": "u", "item": "i", "time": "5000"}).time == 5
 
 
-@pytest.mark.parametrize("setting", [{"query": "FROM log"}, {"tables": {"log": "a"}}, {"skip_invalid": True}])
-def test_what_prepare_alone_does_with_rows_is_refused_by_name(tmp_path, setting):
-    from lifelong.cli.options import columns_of
+def test_a_topic_takes_no_mapping_that_leaves_rows_out():
+    from lifelong.online.ingestion.kafka import StreamSettings
 
-    path = tmp_path / "mapping.json"
-    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", **setting}))
-    with pytest.raises(UsageError, match=f"has {next(iter(setting))}, which `prepare` alone"):
-        columns_of(path, [])
+    for setting in ({"query": "FROM log"}, {"labels": ["bought"]}):
+        with pytest.raises(UsageError, match="for a topic"):
+            StreamSettings(mapping=mapping_from(setting))
+
+
+MOMENT = 1_764_547_200
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        MOMENT,
+        np.int64(MOMENT),
+        datetime(2025, 12, 1, tzinfo=UTC),
+        datetime(2025, 12, 1),
+        datetime(2025, 12, 1, 2, tzinfo=timezone(timedelta(hours=2))),
+        date(2025, 12, 1),
+        "2025-12-01",
+        "2025-12-01T00:00:00.9Z",
+        "2025-12-01 01:00+01:00",
+    ],
+)
+def test_a_moment_is_taken_in_every_form_wherever_a_caller_gives_one(time):
+    assert UserEvent("u", "i", time).time == ScoreRequest("u", ["i"], time).time == MOMENT
+    assert moment_of(str(time)) == MOMENT
+
+
+@pytest.mark.parametrize("time", ["now", "1764547200", 1.5, True, None, b"2025-12-01", "2025-13-01"])
+def test_what_is_no_moment_is_refused_with_the_forms_that_are(time):
+    with pytest.raises(UsageError, match=r"time = .*UTC seconds.*datetime.*ISO 8601"):
+        UserEvent("u", "i", time)
+    if time is not None:
+        with pytest.raises(UsageError, match=r"time = .*UTC seconds.*datetime.*ISO 8601"):
+            ScoreRequest("u", ["i"], time)
+
+
+@pytest.mark.parametrize("wrong", [{"user": 5}, {"item": None}, {"user": b"ann"}])
+def test_ids_of_an_event_that_are_no_texts_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"{name} = .*text of 1 to 256 characters"):
+        UserEvent(**{"user": "u", "item": "i", "time": MOMENT, **wrong})

@@ -11,7 +11,6 @@ import pytest
 from lifelong.cli import main
 from lifelong.errors import RequestError, SourceError, UsageError
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.ingestion.json_messages import JsonMessages
 from lifelong.online.ingestion.rows import EventRows, Problem, json_row
 from lifelong.online.memory.event import MAX_ID, UserEvent
 from lifelong.online.memory.updater import Updater
@@ -51,10 +50,9 @@ def test_a_user_with_an_id_of_the_limit_is_kept_scored_explained_and_erased(make
     elif way == "file":
         assert ingest(artifact, store, log(tmp_path / "log.jsonl", user)).applied == 1
     else:
-        messages = JsonMessages(EventRows(artifact.config.dataset_schema, {}, lambda: START))
-        found = messages.events([json.dumps({"user": user, **EVENT}).encode()])
-        assert found is not None
-        assert Updater(artifact, store).apply_table(found.table, source="topic", offsets=[0]).applied == 1
+        table = EventRows(artifact.config.dataset_schema, {}, lambda: START).table_of([{"user": user, **EVENT}])
+        assert table is not None
+        assert Updater(artifact, store).apply_table(table, source="topic", offsets=[0]).applied == 1
     check_and_erase(client, user)
 
 
@@ -83,7 +81,7 @@ def test_a_longer_id_is_refused_everywhere_in_the_same_words(make_client, artifa
         assert list(store.scan()) == []
     rows = EventRows(artifact.config.dataset_schema, {}, lambda: START)
     message = json.dumps({"user": user, **EVENT}).encode()
-    assert JsonMessages(rows).events([message]) is None
+    assert rows.table_of([json_row(message)]) is None
     problem = rows.event(json_row(message))
     assert isinstance(problem, Problem) and SAID in str(problem)
     url = f"rocksdb://{tmp_path}/store"

@@ -328,13 +328,8 @@ class TopicVictims(Victims):
         return sum(marks), sum(marks) == len(self.ground.events)
 
 
-class ShardTopicVictims(WorkerVictims, TopicVictims):
-    """A topic that two workers follow."""
-
-    def work(self, doom: victims.Doom) -> tuple[Callable[..., None], tuple[Any, ...]]:
-        """See `Victims`."""
-        place = self.kafka.url(self.topic)
-        return victims.follow_in_workers, (str(self.ground.artifact.path), self.url, place, str(self.said))
+class ShardTopicVictims(TopicVictims):
+    """A process that follows a topic into several shards."""
 
     def check(self, store: MemoryStore) -> tuple[int, bool]:
         """Of each user the messages up to her shard's watermark are there, and no other."""

@@ -14,7 +14,6 @@ from typing import Any
 from lifelong.artifact.folder import Artifact
 from lifelong.online.store.contract import Commit, MemoryStore
 from lifelong.online.store.opening import open_store
-from lifelong.online.store.sharded import ShardedStore
 
 POINTS = ("before the write", "after the write")
 """Places around a commit at which a victim ends itself: before anything is written; after all is, unacknowledged."""
@@ -94,28 +93,6 @@ def follow_topic(artifact: str, url: str, place: str, acknowledged: str, doom: D
         settings=kafka.StreamSettings(source="log", idle=2.0, batch=BATCH),
     )
     stream.run(lambda followed: say(sum(store.watermark("log", partition) + 1 for partition in followed.places)))
-    store.close()
-
-
-def follow_in_workers(artifact: str, url: str, place: str, acknowledged: str) -> None:
-    """Follow a topic with two workers; what every shard holds is said whenever one of them is further."""
-    from lifelong.errors import LostProcessError
-    from lifelong.online.ingestion.kafka import Followed, StreamSettings
-    from lifelong.online.ingestion.kafka_client import parse
-    from lifelong.online.ingestion.topic_workers import StreamWorkers, TopicJob
-
-    store, say = open_store(url), _sayer(acknowledged)
-    assert isinstance(store, ShardedStore)
-    job = TopicJob(parse(place), StreamSettings(source="log", idle=2.0, batch=BATCH))
-
-    def progress(followed: Followed) -> None:
-        with closing(open_store(url, read_only=True)) as seen:
-            say(sum(seen.watermark("log", partition) + 1 for partition in followed.places))
-
-    try:
-        StreamWorkers(Artifact.open(artifact), store, job, 2, None).run(progress)
-    except LostProcessError:
-        os._exit(LOST)
     store.close()
 
 

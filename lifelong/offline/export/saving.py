@@ -167,6 +167,7 @@ def _config(
         protocol=manifest.protocol,
         base_rate=manifest.base_rate,
         data_hash=manifest.data_hash,
+        mapping=manifest.mapping,
         seen=(periods_of(dataset),),
         calibrator=calibrator,
         other_calibrators=dict(others),

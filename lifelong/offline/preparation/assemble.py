@@ -14,6 +14,7 @@ from lifelong.dataset.events import Schema
 from lifelong.dataset.examples import SPLITS, Examples, Split
 from lifelong.dataset.folder import FORMAT_VERSION, Manifest, NegativeRule
 from lifelong.dataset.histories import Histories
+from lifelong.dataset.mapping import TITLE
 from lifelong.dataset.negatives import row_counts
 from lifelong.dataset.vocabulary import IdIndex, TextColumn
 from lifelong.dtypes import BoolArray, IntArray
@@ -52,7 +53,6 @@ from lifelong.offline.preparation.settings import (
     choose_rule,
 )
 from lifelong.offline.preparation.sources import RawLog
-from lifelong.offline.preparation.sources.rawlog import TITLE
 from lifelong.offline.preparation.stored_examples import write_examples
 from lifelong.offline.preparation.training_vocabulary import (
     build_catalogue,

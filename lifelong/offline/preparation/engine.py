@@ -115,15 +115,6 @@ def scalars(expression: Any) -> dict[str, Any]:
     return row
 
 
-def quoted(name: str) -> str:
-    """A name in SQL.
-
-    >>> quoted("first name")
-    '"first name"'
-    """
-    return '"' + name.replace('"', '""') + '"'
-
-
 def count(table: Any) -> int:
     """Number of rows."""
     return int(table.count().to_pyarrow().as_py())

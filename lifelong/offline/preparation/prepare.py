@@ -40,6 +40,8 @@ __all__ = ["PrepareSettings", "expand", "prepare"]
 logger: logging.Logger = logging.getLogger(__name__)
 TABLE = "table"
 """The source that reads what a caller has in hand: files, or a table of another library (`lifelong.tables`)."""
+_NOT_OF_EVENTS: Mapping[str, Any] = {"items": (), "users": None}
+"""The parts of a mapping that tell of other files than those of the events."""
 _SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.offline.preparation.sources"
 _ENGINES = ("duckdb", "_duckdb", "ibis")
 
@@ -125,8 +127,8 @@ def _prepare(
             threads=settings.threads,
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
-            mapping = {} if settings.mapping is None else {"mapping": str(settings.mapping)}
-            options = {**settings.options, **mapping, **columns}
+            given = {} if settings.mapping is None else {"mapping": str(settings.mapping)}
+            options = {**settings.options, **given, **columns}
             with named_in_errors("sources", source, "its files were read", expected=_SOURCE):
                 log = SOURCES[source](connection, files, options)
                 _check_log(source, log)
@@ -142,7 +144,10 @@ def _prepare(
         if columns:
             record["columns"] = dict(columns)
         record["seconds"] = round(time.monotonic() - started, 1)
-        manifest = manifest.model_copy(update={"source": source, "record": record, "data_hash": array_hash(folder)})
+        # Those of public logs say how their files are written, which new events of a service are not.
+        mapping = log.mapping.model_copy(update=_NOT_OF_EVENTS) if log.mapping and source == TABLE else None
+        update = {"source": source, "record": record, "data_hash": array_hash(folder), "mapping": mapping}
+        manifest = manifest.model_copy(update=update)
         write_manifest(folder, manifest)
         _keep_openings(out, folder)
         put_in_place(folder, out)
@@ -292,7 +297,7 @@ def _settings_of(
 
 
 def _check_names(columns: Mapping[str, Any]) -> None:
-    from lifelong.offline.preparation.sources.mapping import TableMapping
+    from lifelong.dataset.mapping import TableMapping
 
     unknown = [name for name in columns if name not in TableMapping.model_fields]
     if unknown:

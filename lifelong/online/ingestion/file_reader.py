@@ -8,7 +8,7 @@ import gzip
 import io
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,43 +16,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.dtypes import BoolArray, IntArray
-from lifelong.errors import SourceError, UsageError
+from lifelong.dataset.mapping import JSON, TableMapping, Text
+from lifelong.dtypes import BoolArray
+from lifelong.errors import ConfigError, SourceError, UsageError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.online.ingestion.parquet import ParquetRows
 from lifelong.online.ingestion.plain_lines import PlainLines
-from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, row_lines
+from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, Uncounted, row_lines
 from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
+from lifelong.online.ingestion.selection import Lines, Row, Selection, row_of
 from lifelong.online.ingestion.text_lines import EVERY, UNREADABLE, TextLines
-from lifelong.online.memory.event import MAX_ID, UserEvent
+from lifelong.online.memory.event import MAX_ID
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
     from lifelong.online.store.part import Share
-
-Row = Mapping[str, Any] | Problem
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """Some lines of a file.
-
-    Args:
-        number: number of each line.
-        columns: values by column, one per line; None if a line is not a row of values.
-        row: gives one line by its place, or what is wrong with it.
-        done: how far the file was read with these lines.
-        plain: whether all values are text, and short enough for ids.
-        through: number of the last line that was read, if lines of other shares, which are all events, were left out;
-            else None.
-    """
-
-    number: Sequence[int] | IntArray
-    columns: Mapping[str, Sequence[Any]] | None
-    row: Callable[[int], Row]
-    done: int = 0
-    plain: bool = False
-    through: int | None = None
 
 
 class FileReader:
@@ -61,21 +39,25 @@ class FileReader:
     Args:
         file: the file.
         schema: of the artifact; the file may have its item fields.
-        columns: our name -> the file's name.
+        columns: our name -> the file's name, and settings of a mapping; see `EventRows`.
         size: lines that come at once.
         share: the users to read events of; events of others may come too. All users if None.
         known: digests of its first lines when they were applied, by how many they are.
         last_line: "leave" or "complete"; see `lifelong.online.ingestion.files.ingest`.
         latest: see `EventRows`.
+        mapping: see `EventRows`.
+        noted: whether what comes is counted in, so that another run can continue after it.
 
     Attributes:
         digest: of the lines that came; whoever takes lines counts them in.
         traces: of the events among them.
+        absent: columns of item fields that the file lacks.
     """
 
     path: Path
     rows: EventRows
     digest: Digest
+    absent: Sequence[str] = ()
 
     def __init__(
         self,
@@ -88,14 +70,22 @@ class FileReader:
         known: Mapping[int, str] | None = None,
         last_line: str = "leave",
         latest: Callable[[], int] | None = None,
+        mapping: TableMapping | None = None,
+        noted: bool = True,
     ) -> None:
-        self.path, self.rows, self._size, self._share = file.path, EventRows(schema, columns, latest), size, share
+        self.path, self._size, self._share = file.path, size, share
+        self.rows = EventRows(schema, columns, latest, mapping)
         self._file, self._known = file, dict(sorted((known or {}).items()))
         self._text: TextLines | None = None
         self._format, self._zipped = format_of(file.path)
-        self._parquet = ParquetRows(file, self.rows.column["time"])
+        self._asks = self.rows.mapping.query is not None
+        self._parquet = ParquetRows(file, None if self._asks else self.rows.column["time"])
+        self._written: Text = self.rows.mapping.of_log if self._format == "csv" else Text()
+        self._selection = Selection(self.rows.mapping, file.path)
         self.traces: Traces = Traces()
-        self.digest = Digest(header=1 if self._format == "csv" else 0)
+        self._header = 1 if self._format == "csv" and self._written.header else 0
+        self.digest = Digest(header=self._header) if noted else Uncounted()
+        self.noted: bool = noted
         # What was applied once without its end is not left out now.
         self._upto = EVERY if last_line == "complete" else max(self._known, default=0)
 
@@ -123,8 +113,10 @@ class FileReader:
             self._check_parquet()
             return
         with self._opened() as (_, text):
-            if self._format == "csv":
-                self._head(text)
+            names = self._head(text) if self._format == "csv" else [JSON]
+        if self._asks:
+            arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
+            self._selection.check(arrow.table({name: arrow.array([], arrow.string()) for name in names}))
 
     def count_in(self, through: int) -> None:
         """Count lines up to one into the digest.
@@ -175,21 +167,9 @@ class FileReader:
                 yield lines
             raise error
 
-    def event(self, line: str) -> UserEvent | Problem:
-        """The event of a line of csv or JSON, or what is wrong with it."""
-        if self._format != "csv":
-            row = json_row(line)
-            return row if isinstance(row, Problem) else self.rows.event(row)
-        with self._opened() as (_, text):
-            head = self._head(text)
-        cells = next(csv.reader([line], delimiter=self.rows.delimiter), [])
-        if len(cells) != len(head):
-            return Problem("not as many columns as the header")
-        return self.rows.event(dict(zip(head, cells, strict=True)))
-
     def prefix(self, source: str) -> Prefix:
         """What was counted in of the digest, for the watermark of a source."""
-        return self.digest.prefix(source, self.rows.mapping, self.traces.found())
+        return self.digest.prefix(source, self.rows.reading, self.traces.found())
 
     def _row_lines(self, batch: Any) -> list[str]:
         self.digest.name(batch.schema.names)
@@ -207,7 +187,7 @@ class FileReader:
         """The error of a line."""
         fix = "fix the line and run again with the same file; the lines before it are applied, and not applied again"
         # Further down, lines were applied by now with times as they are.
-        first = line <= 1 + (self._format == "csv")
+        first = line <= 1 + self._header
         if first and column is not None and column == self.rows.column["time"] and self.rows.plain_times:
             fix += "; or say how times are written by --column time_unit=ms (us, ns, iso) or time_format=PATTERN"
         return SourceError(found, file=str(self.path), line=line, column=column, expected=expected, fix=fix)
@@ -215,7 +195,7 @@ class FileReader:
     def _text_lines(self) -> Generator[Lines]:
         with self._opened() as (file, text):
             for lines in self._csv_lines(text) if self._format == "csv" else self._json_lines(text):
-                yield replace(lines, done=file.tell())
+                yield self._selection.of_rows(replace(lines, done=file.tell()))
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[tuple[io.BufferedReader, TextLines]]:
@@ -229,7 +209,7 @@ class FileReader:
             with contextlib.ExitStack() as stack:
                 file = stack.enter_context(self._file.stream())
                 stream: Any = gzip.GzipFile(fileobj=file, mode="rb") if self._zipped else file
-                wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+                wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding=self._written.codec, newline=""))
                 text = self._text = TextLines(wrapper, self.digest, upto=self._upto)
                 yield file, text
         except (*UNREADABLE, csv.Error) as error:
@@ -246,8 +226,10 @@ class FileReader:
         if isinstance(error, UnicodeDecodeError):
             # It came while a part of the file was read, of which no line has been taken.
             line += bytes(error.object[: error.start]).count(b"\n")
-            wrong = f"not UTF-8: the byte 0x{error.object[error.start]:02x}"
-            return SourceError(wrong, file=str(self.path), line=line, expected="text in UTF-8", fix="save it as UTF-8")
+            name = self._written.encoding.upper()
+            wrong = f"not {name}: the byte 0x{error.object[error.start]:02x}"
+            fix = "save it as UTF-8, or say how it is written, as by --column encoding=latin-1"
+            return SourceError(wrong, file=str(self.path), line=line, expected=f"text in {name}", fix=fix)
         return self.bad(line, str(error))
 
     def _csv_lines(self, text: TextLines) -> Iterator[Lines]:
@@ -256,9 +238,9 @@ class FileReader:
             first, (lines, error) = text.number, text.some(self._size)
             if not lines and error is None:
                 return
-            plain = None if error or self.rows.delimiter != "," else PlainLines.of(lines, len(head))
+            plain = None if error else PlainLines.of(lines, len(head), self._written.delimiter)
             if plain is None:
-                # A quote, an empty line, another delimiter: the rest goes through the csv reader, three times as slow.
+                # A quote, an empty line: the rest goes through the csv reader, three times as slow.
                 text.give_back(lines)
                 yield from self._grouped(self._csv_rows(text, head), head)
                 return
@@ -271,7 +253,9 @@ class FileReader:
         Raises:
             SourceError: it lacks a column.
         """
-        head = next(csv.reader(text, strict=True, delimiter=self.rows.delimiter), [])
+        if not self._written.header:
+            return self._without_header()
+        head = [name.strip() for name in next(filter(None, self._written.rows(text)), [])]
         wanted = f"a header with {', '.join(self.rows.needed)}"
         if not head and text.held:
             raise SourceError(
@@ -288,8 +272,10 @@ class FileReader:
                 expected=wanted,
                 fix="check how the file was made, or leave it out",
             )
-        check_columns(head, self.rows.needed, file=self.path, expected=wanted, line=1)
-        twice = [name for name in self.rows.read if head.count(name) > 1]
+        if not self._asks:
+            check_columns(head, [*self.rows.named, *self._selection.labels], file=self.path, expected=wanted, line=1)
+            self.absent = self.rows.absent(head)
+        twice = [name for name in (head if self._asks else self.rows.read) if head.count(name) > 1]
         if twice:
             raise SourceError(
                 f"there are several columns {twice[0]!r}",
@@ -300,26 +286,39 @@ class FileReader:
             )
         return head
 
+    def _without_header(self) -> list[str]:
+        """The names that the mapping gives.
+
+        Raises:
+            ConfigError: one that it uses is not among them.
+        """
+        absent = [] if self._asks else [name for name in self.rows.named if name not in self._written.columns]
+        if absent:
+            fix = "add it to columns: they are all columns of the file, in their order"
+            raise ConfigError([f"columns does not hold {name!r}" for name in absent], fix=fix)
+        return list(self._written.columns)
+
     def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
         """The lines of the share, or all of them; the first line has the number `first`."""
         chosen_N = self._chosen(lines, head)
         cells = lines.cells(chosen_N)
         columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
         number = range(first, first + len(lines))
-        some = Lines(number, columns, _row_of(columns), plain=lines.longest <= MAX_ID)
+        some = Lines(number, columns, row_of(columns), plain=lines.longest <= MAX_ID)
         if chosen_N is None:
             return some
-        return replace(some, number=first + np.flatnonzero(chosen_N), through=number[-1])
+        return replace(some, number=first + np.flatnonzero(chosen_N), through=number[-1], of_share=True)
 
     def _chosen(self, lines: PlainLines, head: Sequence[str]) -> BoolArray | None:
         """Which lines are the share's; None to cut all, as one may not be an event or none is the share's."""
-        if self._share is None or not self.rows.hold(lines, head):
+        # Which lines are left out by the mapping, only their values tell.
+        if self._share is None or self._asks or self._selection.labels or not self.rows.hold(lines, head):
             return None
         chosen_N = self._share.chosen(lines.crc32(self.rows.place("user", head)))
         return chosen_N if chosen_N.any() else None
 
     def _csv_rows(self, text: TextLines, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
-        good, rows = text.number, csv.reader(text, strict=True, delimiter=self.rows.delimiter)
+        good, rows = text.number, self._written.rows(text)
         while True:
             try:
                 row = next(rows, None)
@@ -330,14 +329,16 @@ class FileReader:
             if row is None:
                 return
             if row:
-                uneven = len(row) != len(head)
-                problem = Problem("not as many columns as the header") if uneven else None
-                yield text.number, problem or dict(zip(head, row, strict=True))
+                yield text.number, dict(zip(head, row, strict=True)) if len(row) == len(head) else _uneven()
             good = text.number
 
     def _json_lines(self, text: TextLines) -> Iterator[Lines]:
-        rows = ((text.number, json_row(line)) for line in text if line.strip())
-        return self._grouped(rows, self.rows.read)
+        rows: Iterator[tuple[int, Row]] = (
+            (text.number, {JSON: line.rstrip("\r\n")} if self._asks else json_row(line))
+            for line in text
+            if line.strip()
+        )
+        return self._grouped(rows, [JSON] if self._asks else [*self.rows.read, *self._selection.labels])
 
     def _grouped(self, rows: Iterator[tuple[int, Row]], names: Sequence[str]) -> Iterator[Lines]:
         """Rows as columns, some at a time; if one cannot be read, the rows before it come first, then its error."""
@@ -359,13 +360,17 @@ class FileReader:
 
     def _parquet_lines(self) -> Generator[Lines]:
         self._check_parquet()
-        done = 0
+        done, selection = 0, self._selection
         for batch in self._parquet.batches(self._size):
-            there = [name for name in self.rows.read if name in batch.schema.names]
-            columns = {name: batch.column(name).to_pylist() for name in there}
-            self.digest.feed(self._row_lines(batch))
+            if self.noted:
+                self.digest.feed(self._row_lines(batch))
             number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
-            yield Lines(number, columns, partial(_row_at, batch), done)
+            if self._asks:
+                yield selection.of_table(batch, number, done)
+                continue
+            there = [name for name in (*self.rows.read, *selection.labels) if name in batch.schema.names]
+            columns = {name: batch.column(name).to_pylist() for name in there}
+            yield selection.of_rows(Lines(number, columns, partial(_row_at, batch), done))
 
     def _check_parquet(self) -> None:
         """Check columns and the kind of times; what a column of timestamps says of their unit counts.
@@ -373,7 +378,12 @@ class FileReader:
         Raises:
             SourceError: a column is missing, or times are of another kind than the artifact's.
         """
-        if self._parquet.check(self.rows.needed, self.rows.kinds):
+        empty = self._parquet.empty()
+        if self._asks:
+            self._selection.check(empty)
+            return
+        self.absent = self.rows.absent(empty.schema.names)
+        if self._parquet.check([*self.rows.named, *self._selection.labels], self.rows.kinds):
             try:
                 self.rows = self.rows.in_seconds()
             except UsageError as error:
@@ -388,8 +398,8 @@ def _row_at(batch: Any, place: int) -> Row:
     return row
 
 
-def _row_of(columns: Mapping[str, Sequence[Any]]) -> Callable[[int], Row]:
-    return lambda place: {name: values[place] for name, values in columns.items()}
+def _uneven() -> Problem:
+    return Problem("not as many columns as the header")
 
 
 def format_of(path: Path) -> tuple[str, bool]:

@@ -16,7 +16,7 @@ A table of another library is written to a temporary parquet file; its name as a
 the same rows are applied once, whichever library they come from.
 
 csv and jsonl are read with the standard library, also as `.gz`; parquet needs pyarrow, and may have timestamps (of any
-unit and zone) or dates as times.
+unit and zone) or dates as times. A mapping with a query needs DuckDB, which runs it on the lines of a batch.
 
 A line that is not an event stops the run, or is left out and kept as a dead letter; the position moves past it in the
 commit of the memories.
@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
+from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import UsageError
 from lifelong.online.ingestion.dead_letters import DeadLetters
 from lifelong.online.ingestion.file_reader import FileReader, format_of
-from lifelong.online.ingestion.last_line import correct_last_line
 from lifelong.online.ingestion.opened_file import OpenedFile, opened
-from lifelong.online.ingestion.sources import find_source, path_source, table_source
+from lifelong.online.ingestion.sources import find_source, table_source
 from lifelong.online.ingestion.task import Task, fold_file
 from lifelong.online.ingestion.workers import ingest_in_workers, number_of_workers
 from lifelong.online.memory.event import MAX_AHEAD
@@ -58,6 +58,7 @@ def ingest(
     *,
     progress: Callable[[int, int], None] | None = None,
     source: str | None = None,
+    mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     late: str = "apply",
     event_log: bool = True,
@@ -77,13 +78,16 @@ def ingest(
         artifact: of a memory model.
         store: open for writing.
         log: a path, a glob or a list of them: `.csv` (with a header), `.jsonl`, both also `.gz`, or `.parquet`; or a
-            table of another library (see `lifelong.tables`). Columns `user`, `item`, `time` (UTC seconds; of parquet
-            and tables also timestamps and dates), and optionally `event_type` and item fields. Other columns are left
-            out. A file that is named twice is read once.
+            table of another library (see `lifelong.tables`). It is read as the log was that the artifact's dataset was
+            prepared from; where no mapping said how, columns are `user`, `item`, `time` (UTC seconds; of parquet and
+            tables also timestamps and dates), and optionally `event_type` and item fields. Other columns are left out.
+            A file that is named twice is read once.
         progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table; by default made from the path of the file, or from the
             values of the table.
-        columns: our name -> the file's name, for columns with other names; see `EventRows`.
+        mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared: which
+            column is what, how text is written, which rows are left out.
+        columns: our name -> the file's name, and settings of a mapping that win over it; see `EventRows`.
         late: see `Updater`.
         event_log: see `Updater`.
         codec: see `Updater`.
@@ -95,8 +99,7 @@ def ingest(
         max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
         backfilled: see `Updater`.
         last_line: what to do with a last line without its end: "leave" it for the next run; "complete" takes it as it
-            is; "correct" puts a line that goes on now in the place of one that was called complete, see
-            `lifelong.online.ingestion.last_line`.
+            is.
         named: columns with other names, by ours: `user="customer"`. These win over `columns`.
 
     Returns:
@@ -118,17 +121,19 @@ def ingest(
             expected='"stop" or "skip"',
             fix='on_bad="skip" leaves bad lines out and counts them; "stop" ends at the first',
         )
-    if last_line not in ("leave", "complete", "correct"):
+    if last_line not in ("leave", "complete"):
         raise UsageError(
             f"last_line = {last_line!r}",
-            expected='"leave", "complete" or "correct"',
+            expected='"leave" or "complete"',
             fix='"leave" leaves a last line without its end for the next run; "complete" takes it as it is',
         )
+
+    given = artifact.config.mapping if mapping is None else mapping_from(mapping)
 
     def task(file: OpenedFile) -> Task:
         return Task(
             file, "", named_columns(columns, named), late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
-            backfilled=backfilled, last_line=last_line,
+            backfilled=backfilled, last_line=last_line, mapping=given,
         )  # fmt: skip
 
     run = _Ingest(artifact, store, task, source, progress, dead_letters, patience, workers)
@@ -196,8 +201,6 @@ class _Ingest:
         """Fold a file in; its usual name is its path."""
         artifact, store, reader = self.artifact, self.store, self._reader(task)
         number = number_of_workers(store, self.workers)
-        if task.last_line == "correct":
-            correct_last_line(artifact, store, reader, self.source or path_source(task.file.path))
         found = find_source(store, reader, self.source, usual=usual)
         task = replace(task, source=found.name, record=found.record, known=found.known)
         options: dict[str, Any] = {"progress": self.progress, "dead_letters": self.dead_letters}

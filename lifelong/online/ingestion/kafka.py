@@ -9,8 +9,7 @@ follows it and is never read. When a partition is assigned, reading starts after
 With a shared store, several processes of one group share the partitions, and Kafka assigns them. A process that still
 holds messages of a partition that another process has by now does no harm: its write is refused if the other one was
 first, and then its messages are at or below the position. An embedded store has one owner, so this process reads all
-partitions itself, whatever other members the group has. Of a store with shards, several workers each read all of them,
-too, and each applies the events of its own shards' users (`lifelong.online.ingestion.topic_workers`).
+partitions itself, whatever other members the group has.
 
 The producer's key should be the user's id: then all events of a user are in one partition, in order.
 """
@@ -21,24 +20,23 @@ import logging
 import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from lifelong.dataset.events import Schema
+from lifelong.dataset.mapping import TableMapping
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
-from lifelong.online.ingestion.json_messages import JsonMessages
 from lifelong.online.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
 from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import EventRows, Problem, json_row
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.online.memory.updater import Applied, UserEvent
 from lifelong.online.store.contract import Commit, MemoryStore
-from lifelong.online.store.part import Share
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -91,6 +89,7 @@ class StreamSettings:
             have said where each of them ends (or have not within `patience`); None: never.
         max_ahead: days that an event may be ahead of the clock; one further ahead is a bad message.
         batch: messages of one commit at most; larger ones write a user's memory less often.
+        mapping: names columns and times, as in files of the log; each message is an event.
     """
 
     source: str | None = None
@@ -101,8 +100,15 @@ class StreamSettings:
     idle: float | None = None
     max_ahead: float = MAX_AHEAD
     batch: int = BATCH
+    mapping: TableMapping | None = None
 
     def __post_init__(self) -> None:
+        if self.mapping is not None and (self.mapping.query or self.mapping.labels):
+            raise UsageError(
+                f"a mapping with {'a query' if self.mapping.query else 'labels'} for a topic",
+                expected="a mapping that says which value of a message is what: each message is an event",
+                fix="give the topic a mapping of its own, and let its producer send what is an event",
+            )
         for name in ("on_bad", "on_gap"):
             if getattr(self, name) not in ("stop", "skip"):
                 raise UsageError(
@@ -175,12 +181,6 @@ class _Read:
             reads[-1].stopped,
         )
 
-    def of(self, share: Share) -> _Read:
-        """Only the events of the users of some shards; messages that are not events count with the first shard."""
-        place_N = share.places(self.table.user)
-        offset_N = np.asarray(self.offsets, np.int64)[place_N]
-        return replace(self, table=self.table.take(place_N), offsets=offset_N, bad=self.bad if share.first else 0)
-
 
 class Stream:
     """Follows one topic.
@@ -192,8 +192,6 @@ class Stream:
         schema: of the artifact.
         settings: see `StreamSettings`.
         letters: where messages that were left out are kept; not closed here.
-        share: the shards whose users' events are applied; with the first of them, messages that are not events are
-            counted and kept, too; None for all users.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -212,18 +210,15 @@ class Stream:
         *,
         settings: StreamSettings | None = None,
         letters: DeadLetters | None = None,
-        share: Share | None = None,
     ) -> None:
         self._kafka: Any = require("confluent_kafka", extra="kafka", purpose="following a topic")
         self.address, self.settings = address, settings or StreamSettings()
         self.source: str = self.settings.source or f"kafka:{address.topic}"
-        self._share, self._reports = share, share is None or share.first
-        self._store, self._apply, self._letters = store, apply, letters if self._reports else None
-        self._rows = EventRows(schema, self.settings.columns, self._latest)
-        self._messages = JsonMessages(self._rows)
+        self._store, self._apply, self._letters = store, apply, letters
+        self._rows = EventRows(schema, self.settings.columns, self._latest, self.settings.mapping)
         self._stopping = threading.Event()
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
-        self._applied, self._lost, self._warned = Applied(), 0, not self._reports
+        self._applied, self._lost, self._warned = Applied(), 0, False
         self._place_of: dict[int, Place] = {}
         # The same for messages that are gathered: their partition may be given back before they are applied.
         self._before: dict[int, Place] = {}
@@ -239,19 +234,6 @@ class Stream:
     def report(self) -> Followed:
         """What became of the messages so far; may be called from any thread."""
         return Followed(self._applied, self._lost, dict(self._place_of))
-
-    def begin(self) -> None:
-        """Set the positions of a store that does not start at the beginning of the topic; `run` does so by itself.
-
-        Raises:
-            StreamUnavailableError: no broker answered.
-            StreamError: there is no such topic, or the user may not read it.
-        """
-        client = consumer(self.address, on_error=self._note)
-        try:
-            self._begin(client)
-        finally:
-            client.close()
 
     def run(self, progress: Callable[[Followed], None] | None = None) -> Followed:
         """Follow the topic until `stop`, or until it was idle for long enough.
@@ -475,15 +457,15 @@ class Stream:
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
         """What messages hold; None if one may not be an event and has to be checked by itself."""
-        chosen = None if self._share is None else self._share.places
-        found = self._messages.events([message.value() for message in messages], chosen)
-        if found is None:
+        rows = [json_row(message.value() or b"") for message in messages]
+        table = None if any(isinstance(row, Problem) for row in rows) else self._rows.table_of(rows)
+        if table is None:
             return None
-        if not self._warned and [message.key() for message in messages] != list(map(str.encode, found.users)):
-            for message, user in zip(messages, found.users, strict=True):
+        if not self._warned and [message.key() for message in messages] != list(map(str.encode, table.user)):
+            for message, user in zip(messages, table.user, strict=True):
                 self._check_key(message, user)
-        offset_N = np.array([message.offset() for message in messages], np.int64)
-        return _Read(found.table, offset_N[found.place_M], int(offset_N[-1]))
+        offsets = [message.offset() for message in messages]
+        return _Read(table, offsets, offsets[-1])
 
     def _one_by_one(self, messages: Sequence[Any]) -> _Read:
         """The messages before the first one that ends the run; those that are left out are kept."""
@@ -503,8 +485,7 @@ class Stream:
                 events.append(event)
                 offsets.append(message.offset())
             through = message.offset()
-        read = _Read(EventTable.of(events, time_unit=self._rows.time_unit), offsets, through, bad, stopped)
-        return read if self._share is None else read.of(self._share)
+        return _Read(EventTable.of(events, time_unit=self._rows.time_unit), offsets, through, bad, stopped)
 
     def _event(self, message: Any) -> UserEvent | Problem:
         value = message.value()
@@ -553,9 +534,7 @@ class Stream:
             )
 
     def _commit_offsets(self, client: Any, partitions: Sequence[int] | None = None, *, wait: bool = False) -> None:
-        """Commit the group's offsets, which only serve to watch the lag; of several workers one does."""
-        if not self._reports:
-            return
+        """Commit the group's offsets, which only serve to watch the lag."""
         some = list(self._place_of) if partitions is None else partitions
         places = [
             self._kafka.TopicPartition(self.address.topic, partition, self._place_of[partition].offset + 1)

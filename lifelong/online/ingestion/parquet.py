@@ -17,10 +17,10 @@ class ParquetRows:
 
     Args:
         file: the file.
-        time: name of its time column.
+        time: name of its time column; None where a query gives it.
     """
 
-    def __init__(self, file: OpenedFile, time: str) -> None:
+    def __init__(self, file: OpenedFile, time: str | None) -> None:
         self._file, self._path, self._time = file, file.path, time
 
     def count(self) -> int:
@@ -44,6 +44,7 @@ class ParquetRows:
         """
         with self._open() as file:
             schema = file.schema_arrow
+        assert self._time is not None
         check_columns(schema.names, needed, file=self._path, expected=f"the columns {', '.join(needed)}")
         check_types(schema, kinds, file=str(self._path))
         return is_clock(schema.field(self._time).type)
@@ -56,7 +57,12 @@ class ParquetRows:
         """
         with self._open() as file:
             for batch in file.iter_batches(batch_size=size):
-                yield time_in_seconds(batch, self._time)
+                yield batch if self._time is None else time_in_seconds(batch, self._time)
+
+    def empty(self) -> Any:
+        """A table of Arrow with its columns, and no rows."""
+        with self._open() as file:
+            return file.schema_arrow.empty_table()
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:

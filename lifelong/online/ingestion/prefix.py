@@ -31,30 +31,6 @@ _TIME = 2**16 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Unended:
-    """A last line that was applied without its end, because the user said that it was complete.
-
-    Args:
-        before: digest of the lines before it.
-        size: characters that it had.
-        digest: of these.
-    """
-
-    before: str
-    size: int
-    digest: str
-
-    @classmethod
-    def of(cls, before: str, line: str) -> Unended:
-        """A line after those with a digest."""
-        return cls(before, len(line), _short(line))
-
-    def begins(self, line: str) -> bool:
-        """Whether a line is this one, or a longer one that begins with it."""
-        return len(line) >= self.size and _short(line[: self.size]) == self.digest
-
-
-@dataclass(frozen=True, slots=True)
 class Prefix:
     """What was applied of a file.
 
@@ -66,7 +42,6 @@ class Prefix:
         source: name of the watermark that goes with it.
         traces: of some of the events; see `Traces`.
         columns: the mapping with which they were read.
-        unended: the last line, if it was applied without its end.
 
     >>> prefix = Prefix(130, "c" * 32, 64, ("a" * 16, "b" * 16), "shop")
     >>> Prefix.from_json(prefix.to_json()) == prefix, list(prefix.points)
@@ -80,7 +55,6 @@ class Prefix:
     source: str
     traces: tuple[str, ...] = ()
     columns: Mapping[str, str | None] = field(default_factory=dict)
-    unended: Unended | None = None
 
     @property
     def points(self) -> dict[int, str]:
@@ -101,9 +75,8 @@ class Prefix:
         """
         try:
             found = json.loads(value)
-            unended = found["unended"] and Unended(**found["unended"])
             texts = {name: tuple(found[name]) for name in ("short", "traces")}
-            return cls(**{**found, **texts, "unended": unended})
+            return cls(**{**found, **texts})
         except (ValueError, TypeError, KeyError) as error:
             raise StoreCorruptError(
                 "what was applied of a file cannot be read", fix="restore a backup (`lifelong backup --restore`)"
@@ -126,10 +99,9 @@ class Digest:
     """
 
     lines: int
-    unended: Unended | None
 
     def __init__(self, header: int = 0) -> None:
-        self.lines, self.unended = 0, None
+        self.lines = 0
         self._header, self._step = header, 1
         self._short = list[str]()
         self._hash, self._fed, self._at = blake2b(digest_size=16), list[str](), 0
@@ -164,7 +136,7 @@ class Digest:
     def prefix(self, source: str, columns: Mapping[str, str | None], traces: tuple[str, ...]) -> Prefix:
         """What was counted in."""
         short = tuple(self._short)
-        return Prefix(self.lines, self.hex(), self._step, short, source, traces, columns, self.unended)
+        return Prefix(self.lines, self.hex(), self._step, short, source, traces, columns)
 
     def hex(self) -> str:
         """The digest of what was counted in."""
@@ -178,10 +150,22 @@ class Digest:
             self._fed, self._at = [], 0
         if not lines[-1].endswith(("\n", "\r")):
             # Only the last line of a file can be without an end.
-            self._hash.update(_joined(lines[:-1]).encode())
-            self.unended = Unended.of(self.hex(), lines[-1])
-            lines = [f"{lines[-1]}\n"]
+            lines = [*lines[:-1], f"{lines[-1]}\n"]
         self._hash.update(_joined(lines).encode())
+
+
+class Uncounted(Digest):
+    """Of lines that no other run is to continue after."""
+
+    def feed(self, lines: Sequence[str]) -> None:
+        """Nothing is kept."""
+
+    def feed_one(self, line: str) -> None:
+        """Nothing is kept."""
+
+    def advance(self, through: int) -> None:
+        """Only the number of lines is known."""
+        self.lines = max(self.lines, through)
 
 
 class Traces:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic_core import from_json
 
+from lifelong.dataset.mapping import TableMapping, mapping_of_events
+from lifelong.dataset.times import TimeFormat
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, UsageError
-from lifelong.online.ingestion.times import TimeFormat
 from lifelong.online.memory.event import (
+    ID_EXPECTED,
     MAX_ID,
     EventTable,
     UserEvent,
     event_problem,
     last_time,
     texts_hold,
+    time_problem,
     times_hold,
     whole_number,
 )
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from lifelong.online.ingestion.plain_lines import PlainLines
 
 COLUMNS = ("user", "item", "time", "event_type")
-NAMED = ("event_id", "time_unit", "time_format", "delimiter")
-"""What a mapping may say next to the columns."""
 _SHOWN = 12
 """Columns of a file that an error names."""
 
@@ -62,13 +63,14 @@ class EventRows:
 
     Args:
         schema: of the artifact; a row may have its item fields.
-        columns: our name -> the rows' name, for columns with other names. `event_id` is read only if it is given here:
-            a column that happens to have this name may hold anything. `time_unit` and `time_format` say how times are
-            written (see `TimeFormat`), as in the mapping of `prepare`.
+        columns: our name -> the rows' name, for columns with other names, and settings of a mapping, such as
+            `time_unit`; they win over `mapping`. `event_id` is read only if it is given here or there: a column that
+            happens to have this name may hold anything.
         latest: gives the largest time that is taken now; None for no bound.
+        mapping: says which column is what, as it did to `prepare`.
 
     Raises:
-        UsageError: `columns` maps a column that does not exist.
+        UsageError: `columns` maps a column that does not exist, or a setting is wrong.
 
     >>> from lifelong.dataset.events import Schema
     >>> rows = EventRows(Schema(item_fields=("item",), event_types=False), {"user": "customer"})
@@ -80,29 +82,21 @@ class EventRows:
 
     fields: tuple[str, ...]
 
-    def __init__(self, schema: Schema, columns: Mapping[str, str], latest: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        columns: Mapping[str, Any],
+        latest: Callable[[], int] | None = None,
+        mapping: TableMapping | None = None,
+    ) -> None:
         self.fields, self.time_unit = schema.item_fields[1:], schema.time_unit
         self.latest: Callable[[], int] = latest or (lambda: last_time(self.time_unit))
-        names = (*COLUMNS, *self.fields)
-        unknown = sorted(set(columns) - {*names, *NAMED})
-        if unknown:
-            expected = f"one of: {', '.join((*names, *NAMED))}"
-            raise UsageError(
-                f"there is no column {unknown[0]!r} to map",
-                expected=expected,
-                fix="check the names in --column or in the --mapping file",
-            )
-        self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
-        self._event_id = columns.get("event_id")
-        self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
-        self.delimiter: str = columns.get("delimiter", ",")
-        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
-            raise UsageError(
-                f"the delimiter {self.delimiter!r}",
-                expected="one character between the values of a csv file",
-                fix='give one character, such as ";"',
-            )
-        said = {"time_unit", "time_format"} & set(columns)
+        self.mapping: TableMapping = mapping_of_events(mapping, columns, self.fields)
+        roles = {name: getattr(self.mapping, name) or name for name in COLUMNS}
+        self.column: dict[str, str] = {**roles, **{name: self.mapping.fields.get(name, name) for name in self.fields}}
+        self._event_id = self.mapping.event_id
+        self._times = TimeFormat(self.mapping.time_unit, self.mapping.time_format)
+        said = self.mapping.time_format is not None or "time_unit" in self.mapping.model_fields_set
         if said and (self._times.unit == "ordinal") != (self.time_unit == "ordinal"):
             raise UsageError(
                 f"times are {self._times.pattern or self._times.unit}, and the artifact's are {self.time_unit}",
@@ -138,15 +132,31 @@ class EventRows:
         return [self.column[name] for name in COLUMNS[:3]]
 
     @property
+    def named(self) -> list[str]:
+        """The columns that every file must have: those of user, item and time, and of type and id if they are named."""
+        said = (self.mapping.event_type, self._event_id)
+        return [*self.needed, *(name for name in said if name is not None)]
+
+    def absent(self, names: Collection[str]) -> list[str]:
+        """The columns of item fields that the mapping names and a file lacks."""
+        return [name for ours, name in self.mapping.fields.items() if ours in self.fields and name not in names]
+
+    def skips(self, problem: Problem) -> bool:
+        """Whether a row may be left out for its problem: the mapping says so where user, item, time or type lack."""
+        needed = {*self.needed, self.mapping.event_type}
+        return self.mapping.skip_invalid and problem.column is not None and problem.column in needed
+
+    @property
     def read(self) -> list[str]:
         """The columns that are read."""
         return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
 
     @property
-    def mapping(self) -> dict[str, str | None]:
+    def reading(self) -> dict[str, str | None]:
         """All that decides which event a row is, as `columns` would say it; None where nothing does."""
-        times, form = self._times.unit, self._times.pattern
-        said = {"time_unit": times, "time_format": form, "delimiter": self.delimiter}
+        mapping, times, form = self.mapping, self._times.unit, self._times.pattern
+        said = {"time_unit": times, "time_format": form, "delimiter": mapping.delimiter, "encoding": mapping.encoding}
+        said |= {"query": mapping.query, "labels": ",".join(mapping.labels) or None, "history": mapping.history}
         return {**self.column, "event_id": self._event_id, **said}
 
     @property
@@ -172,6 +182,10 @@ class EventRows:
             return False
         # A number with fewer digits is below it.
         return bool((time < len(str(latest))).all()) or lines.at_most(place, latest)
+
+    def table_of(self, rows: Sequence[Mapping[str, Any]]) -> EventTable | None:
+        """The events of rows; None if `event` has to look at each."""
+        return self.table({name: [row.get(name) for row in rows] for name in self.read})
 
     def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
         """The events of rows that are given as columns; None if `event` has to look at each row.
@@ -200,7 +214,11 @@ class EventRows:
         time_N = _times(given_times, self.latest())
         if time_N is None:
             return None
+        if self.mapping.event_type is not None and (type_N is None or None in type_N):
+            return None
         given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
+        if set(self.mapping.missing) - {""}:
+            given = {name: [self._value(text) for text in found] for name, found in given.items()}
         # Neither user nor item is None anywhere, which a type checker does not see.
         return EventTable(
             user_N,  # type: ignore[arg-type]
@@ -216,36 +234,48 @@ class EventRows:
         nested = next((name for name in self.read if isinstance(values.get(name), list | dict)), None)
         if nested is not None:
             return Problem("a list or an object", "text or a number", nested)
-        fields = {name: value for name in self.fields if (value := text_of(values.get(self.column[name]))) is not None}
+        given = ((name, self._value(values.get(self.column[name]))) for name in self.fields)
+        fields = {name: value for name, value in given if value is not None}
         time = values.get(self.column["time"])
         if not self._times.plain:
             try:
                 time = self._times.seconds(time)
             except (ValueError, TypeError, OverflowError):
                 return Problem(f"time is {time!r}", self._times.expected, self.column["time"])
+        time = whole_number(time)
         event = UserEvent(
             user=text_of(values.get(self.column["user"])) or "",
             item=text_of(values.get(self.column["item"])) or "",
-            time=whole_number(time),
+            # One that is no number is no time, either.
+            time=time if type(time) is int else -1,
             event_type=text_of(values.get(self.column["event_type"])),
             fields=fields or None,
             event_id=None if self._event_id is None else text_of(values.get(self._event_id)),
         )
         problem = event_problem(event, time_unit=self.time_unit, latest=self.latest())
+        if problem is None and event.event_type is None and self.mapping.event_type is not None:
+            problem = "event_type", "is not given", ID_EXPECTED
         if problem is None:
             return event
         column, found, expected = problem
+        if column == "time" and (wrong := time_problem(time, time_unit=self.time_unit)):
+            found, expected = wrong
         return Problem(f"{column} {found}", expected, self.column.get(column, self._event_id))
+
+    def _value(self, value: Any) -> str | None:
+        """The text of an item field; None where it means "no value"."""
+        text = text_of(value)
+        return None if text in self.mapping.missing else text
 
 
 def check_columns(
     names: Sequence[str], needed: Sequence[str], *, file: Path, expected: str, line: int | None = None
 ) -> None:
-    """Check that a file has the columns of user, item and time.
+    """Check that a file has the columns that are named.
 
     Args:
         names: of the file's columns.
-        needed: those of user, item and time, in this order.
+        needed: those of user, item and time, in this order, and others that the mapping names.
         file: the file.
         expected: what was expected, in words.
         line: of the header, if the format has one.
@@ -255,8 +285,9 @@ def check_columns(
 
     >>> check_columns(["who", "item", "time"], ["who", "item", "time"], file=Path("log.csv"), expected="a header")
     """
-    for ours, name in zip(COLUMNS, needed, strict=False):
+    for place, name in enumerate(needed):
         if name not in names:
+            ours = COLUMNS[place] if place < len(COLUMNS) - 1 else "OURS"
             rest = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
             raise SourceError(
                 f"there is no column {name!r} among {', '.join(map(repr, names[:_SHOWN]))}{rest}",

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion.file_reader import FileReader
-from lifelong.online.ingestion.prefix import Prefix, Unended, traced
+from lifelong.online.ingestion.prefix import Prefix, traced
 from lifelong.online.ingestion.task import batches_of
 from lifelong.online.ingestion.text_lines import EVERY
 from lifelong.online.memory.filled import BACKFILL
@@ -123,23 +123,6 @@ def points_of(prefixes: Sequence[Prefix]) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def finished_line(reader: Callable[[], FileReader], prefixes: Sequence[Prefix]) -> tuple[Unended, str] | None:
-    """The last line that was applied, if it was without its end then, and how it continues now; None if not so.
-
-    All lines before it are what they were.
-    """
-    applied = max(prefix.lines for prefix in prefixes)
-    cut = next((prefix.unended for prefix in prefixes if prefix.unended and prefix.lines == applied), None)
-    if cut is None:
-        return None
-    before = list(reader().digests([applied - 1])) if applied > 1 else []
-    if before and before[-1] != (applied - 1, cut.before):
-        return None
-    lines = (line for part in reader().parts() for line in part)
-    line = next((line for number, line in enumerate(lines, 1) if number == applied), "")
-    return (cut, line) if line.endswith("\n") and cut.begins(line) else None
-
-
 def _agreement(reader: FileReader, points: Points) -> tuple[int, int | None]:
     """(number of lines that certainly agree, a number of lines that do not agree; None if all do)."""
     agreed = 0
@@ -158,7 +141,7 @@ def _check_mapping(reader: FileReader, name: str, prefixes: Sequence[Prefix]) ->
     """
     for prefix in prefixes:
         # Item fields that only one of the two artifacts has say nothing.
-        now = reader.rows.mapping
+        now = reader.rows.reading
         other = {ours: was for ours, was in prefix.columns.items() if now.get(ours, was) != was}
         if not other:
             continue
@@ -185,20 +168,11 @@ def _check_lines(reader: Callable[[], FileReader], name: str, known: Mapping[str
     Raises:
         SourceError: says about where they differ.
     """
-    prefixes = known[name]
-    points, first = points_of(prefixes), reader()
+    points, first = points_of(known[name]), reader()
     agreed, other = _agreement(first, points)
     if other is None:
         return
     applied, lines, path = max(points), first.digest.lines, str(first.path)
-    if finished_line(reader, prefixes):
-        raise SourceError(
-            f"line {applied} was applied as {name} without its end, and goes on now; nothing was applied",
-            file=path,
-            line=applied,
-            expected="the line as it was; it was called complete",
-            fix="put the whole line in its place and go on: --last-line correct",
-        )
     if lines < other:
         found = f"{applied:,} lines were applied as {name}, and now there are {lines:,}"
     else:
@@ -265,7 +239,7 @@ def _check_events(reader: Callable[[], FileReader], known: Mapping[str, Sequence
         SourceError: says as what.
     """
     # Those with ids may come again: the ids tell.
-    if reader().rows.mapping["event_id"] is None:
+    if reader().rows.reading["event_id"] is None:
         for name, line in _applied_events(reader(), known).items():
             raise _known_already(reader, f"the event of line {line:,} was applied already", name, known[name])
 

@@ -9,19 +9,21 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.events import Schema
+from lifelong.dataset.mapping import TableMapping
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
-from lifelong.online.ingestion.file_reader import FileReader, Lines
+from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.opened_file import OpenedFile
-from lifelong.online.ingestion.overlapped import Overlapped
 from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import Problem
+from lifelong.online.ingestion.selection import Lines
 from lifelong.online.ingestion.text_lines import EVERY
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.online.memory.updater import Applied, Updater, UserEvent
@@ -54,6 +56,7 @@ class Task:
         last_line: "leave" or "complete"; see `FileReader`.
         max_ahead: days that an event may be ahead of the clock.
         backfilled: see `Updater`.
+        mapping: see `FileReader`.
     """
 
     file: OpenedFile
@@ -69,6 +72,7 @@ class Task:
     last_line: str = "leave"
     max_ahead: float = MAX_AHEAD
     backfilled: str = "skip"
+    mapping: TableMapping | None = None
 
     def reader(self, schema: Schema, *, size: int, share: Share | None = None) -> FileReader:
         """Reads the file, from its beginning."""
@@ -78,7 +82,7 @@ class Task:
 
         return FileReader(
             self.file, schema, self.columns, size=size, share=share, known=self.known, last_line=self.last_line,
-            latest=latest,
+            latest=latest, mapping=self.mapping,
         )  # fmt: skip
 
 
@@ -119,10 +123,10 @@ def fold_file(
     size = size if share is None else size * share.of // len(share.numbers)
     reader = task.reader(artifact.config.dataset_schema, size=size, share=share)
     waiting, reports = Patience(patience if store.shared else 0), share is None or share.first
-    mark, size, total = store.watermark(task.source, 0), reader.size(), Applied()
+    mark, size, total, reached = store.watermark(task.source, 0), reader.size(), Applied(), -1
     # What an earlier run has passed is not looked at again.
     found = batches_of(reader, share, skip=EVERY if task.on_bad == "skip" else mark)
-    with closing(found) as batches, Overlapped(updater, task.source) as writer:
+    with closing(found) as batches:
         for batch in batches:
             letters = [letter for letter in batch.bad if letter.offset > mark] if reports else []
             if dead_letters is not None:
@@ -132,12 +136,20 @@ def fold_file(
             # Offsets ascend, so the lines that are already applied come first.
             known = bisect_right(batch.offsets, mark)
             sources = {} if task.record is None else {task.record: reader.prefix(task.source).to_json()}
-            new, offsets = batch.table.behind(known), batch.offsets[known:]
-            apply = partial(writer.apply, new, offsets, through=batch.through, sources=sources)
+            new, offsets = batch.table.behind(known), _array(batch.offsets[known:])
+            place: dict[str, Any] = {"source": task.source, "offsets": offsets, "through": batch.through}
+            apply = partial(updater.apply_table, new, **place, after=reached, sources=sources)
             total += waiting(apply) + Applied(duplicates=known, bad=len(letters))
+            # A server may come back without its last commits: the next batch says what must be there.
+            reached = max(reached, batch.through) if store.shared else -1
             if progress is not None:
                 progress(batch.done, size)
-        total += waiting(writer.settle)
+    if reports and reader.absent:
+        logger.warning(
+            "%s has no column %s, which the mapping names: events of new items came without this field",
+            reader.path,
+            ", ".join(map(repr, reader.absent)),
+        )
     if reports and reader.held is not None:
         logger.warning(
             "%s, line %d: the last line has no line end yet, and was left for the next run; if it is complete, take it"
@@ -202,16 +214,16 @@ def batches_of(reader: FileReader, share: Share | None, *, skip: int) -> Generat
     with closing(reader.lines()) as parts:
         for lines in parts:
             table = None if lines.columns is None else reader.rows.table(lines.columns, plain=lines.plain)
-            through = int(lines.number[-1]) if lines.through is None else lines.through
             batches: Iterable[Batch] = (
                 _one_by_one(reader, lines, skip=skip)
                 if table is None
-                else [Batch(table, lines.number, (), through, lines.done)]
+                else [Batch(table, lines.number, (), lines.last, lines.done)]
             )
             for batch in batches:
-                reader.count_in(batch.through)
-                reader.traces.add(batch.table)
-                yield batch if share is None or lines.through is not None else batch.of(share)
+                if reader.noted:
+                    reader.count_in(batch.through)
+                    reader.traces.add(batch.table)
+                yield batch if share is None or lines.of_share else batch.of(share)
 
 
 def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[Batch]:
@@ -227,13 +239,15 @@ def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[Bat
         if not isinstance(event, Problem):
             events.append(event)
             offsets.append(number)
-        elif number <= skip and number != reader.unended:
+        elif (number <= skip or reader.rows.skips(event)) and number != reader.unended:
             values = None if isinstance(row, Problem) else row
             bad.append(DeadLetter(str(reader.path), 0, number, str(event), value=values))
         else:
             error = reader.bad(number, event.found, column=event.column, expected=event.expected)
             break
         through = number
+    if error is None:
+        through = lines.last
     if through >= 0:
         table = EventTable.of(events, time_unit=reader.rows.time_unit)
         yield Batch(table, offsets, bad, through, lines.done)

@@ -1,4 +1,4 @@
-"""A file or topic into a store of shards, by several processes: each reads all of it for the users of its shards.
+"""A file into a store of shards, by several processes: each reads all of it for the users of its shards.
 
     parent    owns the folder; collects progress, dead letters and outcomes
       |-- worker 0   shards 0, 2 ..   every line is read and checked, the events of its users are folded in
@@ -17,13 +17,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import LifelongError, LostProcessError, SourceError, UsageError
@@ -42,29 +40,6 @@ _PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What a worker has for its part of a job.
-
-    Args:
-        artifact: of a memory model.
-        store: its shards.
-        share: their numbers.
-        report: sends the parent something on the way.
-        letters: where lines or messages that were left out are kept; None if they are not.
-    """
-
-    artifact: Artifact
-    store: Shards
-    share: Share
-    report: Callable[[object], None]
-    letters: DeadLetters | None
-
-
-Job = Callable[[Part], object]
-"""What workers do; each gets a copy of it, by way of `pickle`. What it returns is sent to the parent."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Work:
     """What one worker does.
 
@@ -73,7 +48,7 @@ class _Work:
         folder: folder of the store.
         share: its shards.
         items: items that were put online.
-        job: what it does with them.
+        task: what it reads.
         letters: whether lines that were left out are kept.
     """
 
@@ -81,27 +56,8 @@ class _Work:
     folder: Path
     share: Share
     items: Mapping[str, bytes]
-    job: Job
+    task: Task
     letters: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What a worker says on the way, in the words of its job."""
-
-    value: object
-
-
-def _fold(task: Task, part: Part) -> Applied:
-    """The job of folding a file in."""
-    return fold_file(
-        part.artifact,
-        part.store,
-        task,
-        share=part.share,
-        progress=lambda done, total: part.report((done, total)),
-        dead_letters=part.letters,
-    )
 
 
 def number_of_workers(store: MemoryStore, workers: int | None) -> int:
@@ -151,9 +107,8 @@ def ingest_in_workers(
         LostProcessError: a worker was killed.
     """
     store.bind(identity_of(artifact, store, task.codec))
-    job, descriptors = partial(_fold, task), [task.file.descriptor]
-    with running(artifact, store, job, workers, letters=dead_letters is not None, descriptors=descriptors) as pipes:
-        return _follow(pipes, progress or (lambda done, total: None), dead_letters)
+    with _running(artifact, store, task, workers, letters=dead_letters is not None) as pipes:
+        return _outcome(pipes, progress or (lambda done, total: None), dead_letters)
 
 
 class Worker:
@@ -163,7 +118,6 @@ class Worker:
 
     Args:
         work: what it does.
-        descriptors: open files that it reads too.
     """
 
     name: str
@@ -171,13 +125,13 @@ class Worker:
     pipe: Connection
     """To the worker; what it sends is received here."""
 
-    def __init__(self, work: _Work, descriptors: Sequence[int] = ()) -> None:
+    def __init__(self, work: _Work) -> None:
         self.name = f"lifelong-shard-{work.share.numbers[0]}"
         self.pipe, there = multiprocessing.Pipe()
         # Nothing is ever written into this pipe: it is closed when this process ends, however that happens.
         parent, self._alive = os.pipe()
         code = f"from {__name__} import run_worker; run_worker({there.fileno()}, {parent})"
-        passed = there.fileno(), parent, *descriptors
+        passed = there.fileno(), parent, work.task.file.descriptor
         with there:
             try:
                 self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=passed)
@@ -206,36 +160,29 @@ class Worker:
 
 
 @contextlib.contextmanager
-def running(
-    artifact: Artifact,
-    store: ShardedStore,
-    job: Job,
-    workers: int,
-    *,
-    letters: bool,
-    descriptors: Sequence[int] = (),
+def _running(
+    artifact: Artifact, store: ShardedStore, task: Task, workers: int, *, letters: bool
 ) -> Iterator[dict[Connection, Worker]]:
     """Workers that divide the shards of a store among them, by the pipe to each; when the context ends, all have ended.
 
     Args:
         artifact: of a memory model.
         store: of this artifact alone; it does not answer meanwhile.
-        job: what they do.
+        task: what each of them reads.
         workers: how many, up to the number of shards.
         letters: whether they send what they leave out.
-        descriptors: open files that they read.
     """
     shares = store.share.divided(workers)
     started: list[Worker] = []
     with store.lent() as items:
-        work = [_Work(artifact.path.resolve(), store.path.resolve(), share, items, job, letters) for share in shares]
+        work = [_Work(artifact.path.resolve(), store.path.resolve(), share, items, task, letters) for share in shares]
         try:
             # Ctrl-C reaches all processes of a terminal. It is held back until all workers are started, which hold it
             # back as long as they live; then the parent gets it, and ends the others.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 # If one fails to start, the workers before it are in the list already, and are ended.
-                started.extend(Worker(one, descriptors) for one in work)
+                started.extend(map(Worker, work))
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield {worker.pipe: worker for worker in started}
@@ -246,51 +193,30 @@ def running(
                 worker.close()
 
 
-def _follow(
-    pipes: Mapping[Connection, Worker],
-    progress: Callable[[int, int], None],
-    dead_letters: DeadLetters | None,
+def _outcome(
+    pipes: Mapping[Connection, Worker], progress: Callable[[int, int], None], dead_letters: DeadLetters | None
 ) -> Applied:
-    """What became of the lines, once all workers are finished."""
-    done = dict.fromkeys(pipes, 0)
-
-    def note(pipe: Connection, report: tuple[int, int]) -> None:
-        done[pipe] = report[0]
-        progress(min(done.values()), report[1])
-
-    return sum(outcomes(pipes, note, dead_letters), Applied())
-
-
-def outcomes(
-    pipes: Mapping[Connection, Worker],
-    note: Callable[[Connection, Any], None],
-    dead_letters: DeadLetters | None,
-    *,
-    stopping: Callable[[], bool] = lambda: False,
-    endless: bool = False,
-) -> list[Any]:
-    """What the workers' jobs gave, once all of them are finished.
+    """What became of the lines, once all workers are finished.
 
     Args:
         pipes: to the workers.
-        note: called with what a worker reports on the way.
+        progress: called with the progress of the slowest worker.
         dead_letters: where lines that were left out are kept.
-        stopping: whether the workers were asked to end; one that had not begun then has no outcome.
-        endless: whether they only end when they were asked to.
 
     Raises:
-        LifelongError: the error of a worker; what the others do is not waited for, unless it is a line or message that
-            is not an event.
-        LostProcessError: a worker was killed, or stopped by somebody else.
+        LifelongError: the error of a worker; what the others do is not waited for, unless it is a line that is not an
+            event.
+        LostProcessError: a worker was killed.
     """
-    left, found = list(pipes), list[Any]()
+    left, done, total = list(pipes), dict.fromkeys(pipes, 0), Applied()
     stopped: SourceError | None = None
     while left:
         for pipe in wait(left):
             assert isinstance(pipe, Connection)
-            message = _received(pipe, pipes[pipe], stopping)
-            if isinstance(message, _Report):
-                note(pipe, message.value)
+            message = _received(pipe, pipes[pipe])
+            if isinstance(message, tuple):
+                done[pipe] = message[0]
+                progress(min(done.values()), message[1])
             elif isinstance(message, list) and dead_letters is not None:
                 for letter in message:
                     dead_letters.put(letter)
@@ -302,20 +228,17 @@ def outcomes(
                 left.remove(pipe)
             elif isinstance(message, LifelongError):
                 raise message
-            elif endless and not stopping():
-                # Otherwise nobody would apply the events of its users any more, and nobody would notice.
-                raise _lost(pipes[pipe], "was stopped")
             else:
+                assert isinstance(message, Applied)
                 left.remove(pipe)
-                if message is not None:
-                    found.append(message)
+                total += message
     if stopped is not None:
         raise stopped
-    return found
+    return total
 
 
-def _received(pipe: Connection, worker: Worker, stopping: Callable[[], bool]) -> object:
-    """The next message of a worker; None if it was asked to end before it had begun.
+def _received(pipe: Connection, worker: Worker) -> object:
+    """The next message of a worker: (done, total), dead letters, its outcome or its error.
 
     Raises:
         LostProcessError: it has ended without one.
@@ -323,19 +246,12 @@ def _received(pipe: Connection, worker: Worker, stopping: Callable[[], bool]) ->
     try:
         message: object = pipe.recv()
     except (EOFError, ConnectionError) as error:
-        code = worker.exit_code()
-        if stopping() and code == -signal.SIGTERM:
-            return None
-        raise _lost(worker, f"ended with exit code {code}") from error
+        raise LostProcessError(
+            f"the worker {worker.name} ended with exit code {worker.exit_code()}",
+            expected="workers that live until all events are applied",
+            fix="run it again: each shard continues where it stopped",
+        ) from error
     return message
-
-
-def _lost(worker: Worker, how: str) -> LostProcessError:
-    return LostProcessError(
-        f"the worker {worker.name} {how}",
-        expected="workers that live until all events are applied",
-        fix="run it again: each shard continues where it stopped",
-    )
 
 
 def run_worker(pipe: int, parent: int) -> None:
@@ -362,7 +278,14 @@ def _work(pipe: Connection, work: _Work) -> None:
         shards = open_shards(work.folder, share)
         with closing(Shards(str(work.folder), share, shards, items=work.items)) as store:
             letters = _ParentLetters(pipe) if work.letters else None
-            outcome = work.job(Part(artifact, store, share, lambda value: pipe.send(_Report(value)), letters))
+            outcome = fold_file(
+                artifact,
+                store,
+                work.task,
+                share=share,
+                progress=lambda done, total: pipe.send((done, total)),
+                dead_letters=letters,
+            )
     except LifelongError as error:
         pipe.send(error)
     else:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from lifelong.dataset.times import seconds_of
 from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreCorruptError, UsageError
 
@@ -39,7 +40,8 @@ class UserEvent:
     Args:
         user: id; any text that is not empty.
         item: id; may be unknown to the model.
-        time: UTC seconds (or the ordinal of a log without times).
+        time: UTC seconds (or the ordinal of a log without times); a datetime or an ISO 8601 text becomes these, as UTC
+            where it has no zone.
         event_type: click, buy ...; None if it is not known.
         fields: item fields that came with the event, for an item that the catalogue does not have; they win over items
             put online. Those of other items are kept in the log.
@@ -57,6 +59,18 @@ class UserEvent:
     event_type: str | None = None
     fields: Mapping[str, str | None] | None = None
     event_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Take other forms of a time, and refuse values of other types.
+
+        Raises:
+            UsageError: user or item is no text, or the time is no time.
+        """
+        if type(self.time) is not int:
+            object.__setattr__(self, "time", seconds_of(self.time))
+        for name in ("user", "item"):
+            if not isinstance(value := getattr(self, name), str):
+                raise UsageError(f"{name} = {_short(value)}", expected=ID_EXPECTED, fix=f"give it as text: str({name})")
 
 
 def check_user(user: object) -> None:

@@ -6,8 +6,8 @@ dataset --some users at a time--> fold, as every other writer of memories does -
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,12 +20,30 @@ from lifelong.online.memory.filled import note_filled
 from lifelong.online.memory.replaying import HistoryFold, counts_until
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.updater import LoggedEvent, encode_event
+from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import Commit, MemoryStore
 
 _EVENTS = 262_144
 """Events that are folded in together, and go into one commit: more are not faster."""
 _BYTES = 256
 """As many bytes of a record take the place of one event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """Memories of some users after all their events.
+
+    Args:
+        users: their ids.
+        records: the memories as a store keeps them.
+        events: how many events were folded into each.
+        log: (user, number of the event from 1) -> the event as a store's log keeps it; empty if not asked for.
+    """
+
+    users: Sequence[str]
+    records: Sequence[bytes]
+    events: Sequence[int]
+    log: Mapping[tuple[str, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +91,41 @@ def backfill(
     users = np.flatnonzero(count_U)
     for user in users.tolist():
         check_user(dataset.users.id_at(user))
+    runtime = Runtime(artifact, codec=identity.codec)
+
+    def done(number: int) -> None:
+        if progress is not None:
+            progress(number, len(users))
+
+    report = fill(
+        store, runtime, identity, _histories(artifact, runtime, dataset, count_U, event_log=event_log), progress=done
+    )
+    moment = _moment(dataset, until)
+    if moment is not None:
+        note_filled(store, moment)
+    return replace(report, empty=dataset.histories.num_users - len(users), until=moment)
+
+
+def fill(
+    store: MemoryStore,
+    runtime: Runtime,
+    identity: StoreIdentity,
+    histories: Iterable[Folded],
+    *,
+    progress: Callable[[int], None],
+) -> BackfillReport:
+    """Write memories into a store of this artifact alone; a user of whom it holds more events is left alone.
+
+    Args:
+        store: open for writing.
+        runtime: of the artifact, with the store's codec.
+        identity: by which the store knows the artifact.
+        histories: memories of users, each user once; what they begin with is made after the store is bound.
+        progress: called with the number of users that are done.
+
+    Raises:
+        StoreForeignError: it keeps memories of several artifacts, or of another one.
+    """
     space = store.bind(identity)
     if len(store.artifact_list().artifacts) > 1:
         raise StoreForeignError(
@@ -81,27 +134,29 @@ def backfill(
             fix="drop the others with `lifelong switch --drop`, or send the events with `lifelong ingest`",
         )
     started, done, newer, events, size = time.perf_counter(), 0, 0, 0, 0
-    runtime = Runtime(artifact, codec=identity.codec)
+    for folded in histories:
+        stored_B = runtime.decode(store.read_many(folded.users, space=space), folded.users).count_B
+        chosen = np.flatnonzero(stored_B <= np.array(folded.events)).tolist()
+        records = {folded.users[at]: folded.records[at] for at in chosen}
+        log = {key: event for key, event in folded.log.items() if key[0] in records}
+        store.commit(Commit(records={space: records}, events=log))
+        done, newer = done + len(folded.users), newer + len(folded.users) - len(records)
+        events, size = events + sum(folded.events[at] for at in chosen), size + sum(map(len, records.values()))
+        progress(done)
+    return BackfillReport(done - newer, events, newer, 0, size, time.perf_counter() - started)
+
+
+def _histories(
+    artifact: Artifact, runtime: Runtime, dataset: Dataset, count_U: IntArray, *, event_log: bool
+) -> Iterator[Folded]:
+    """Memories of the users of a dataset after the first `count` events of each."""
     histories = HistoryFold(artifact, runtime, dataset)
     for user_B in _groups(count_U, runtime.codec.size):
-        states = histories.fold(user_B, count_U[user_B])
-        names = [dataset.users.id_at(user) for user in user_B.tolist()]
-        stored = runtime.decode(store.read_many(names, space=space), names)
-        chosen = np.flatnonzero(stored.count_B <= states.count_B)
-        records = dict(zip([names[at] for at in chosen.tolist()], runtime.encode(states.take(chosen)), strict=True))
+        count_B, names = count_U[user_B], [dataset.users.id_at(user) for user in user_B.tolist()]
         log: dict[tuple[str, int], bytes] = {}
-        for at in chosen.tolist() if event_log else ():
-            log.update(_logged(dataset, names[at], int(user_B[at]), int(states.count_B[at])))
-        store.commit(Commit(records={space: records}, events=log))
-        done, newer = done + len(names), newer + len(names) - len(records)
-        events, size = events + int(states.count_B[chosen].sum()), size + sum(map(len, records.values()))
-        if progress is not None:
-            progress(done, len(users))
-    moment = _moment(dataset, until)
-    if moment is not None:
-        note_filled(store, moment)
-    seconds = time.perf_counter() - started
-    return BackfillReport(done - newer, events, newer, dataset.histories.num_users - len(users), size, seconds, moment)
+        for name, user, count in zip(names, user_B.tolist(), count_B.tolist(), strict=True) if event_log else ():
+            log.update(_logged(dataset, name, user, count))
+        yield Folded(names, runtime.encode(histories.fold(user_B, count_B)), count_B.tolist(), log)
 
 
 def _moment(dataset: Dataset, until: int | None) -> int | None:

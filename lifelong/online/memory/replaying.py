@@ -223,13 +223,22 @@ def counts_until(dataset: Dataset, until: int | None) -> IntArray:
     Raises:
         UsageError: it is a time that no event can have.
     """
-    latest = last_time(dataset.schema.time_unit)
-    if until is not None and not (isinstance(until, Integral) and 0 <= until <= latest):
-        unit = "UTC seconds, from 0 to" if dataset.schema.time_unit == "seconds" else "from 0 to"
-        raise UsageError(f"until = {until!r}", expected=f"{unit} {latest}", fix="leave it out to take all events")
+    check_until(dataset.schema.time_unit, until)
     histories = dataset.histories
     offset_U = np.asarray(histories.offset_U, np.int64)
     if until is None:
         return offset_U[1:] - offset_U[:-1]
     every = np.arange(histories.num_users)
     return histories.positions(every, np.full(len(every), until, np.int64))
+
+
+def check_until(time_unit: str, until: int | None) -> None:
+    """Check a time before which events are to be taken; None for all.
+
+    Raises:
+        UsageError: it is a time that no event can have.
+    """
+    latest = last_time(time_unit)
+    if until is not None and not (isinstance(until, Integral) and 0 <= until <= latest):
+        unit = "UTC seconds, from 0 to" if time_unit == "seconds" else "from 0 to"
+        raise UsageError(f"until = {until!r}", expected=f"{unit} {latest}", fix="leave it out to take all events")

@@ -187,11 +187,13 @@ class Updater:
         offsets: Sequence[int] | IntArray | None = None,
         through: int | None = None,
         after: int = -1,
+        sources: Mapping[str, bytes] | None = None,
     ) -> Applied:
-        """`apply` for events in columns, which were checked, the bound of times left out."""
+        """`apply` for events in columns, which were checked, but for the bound of times; `sources`: see `NewEvents`."""
         if offsets is None:
             self._check_times(table)
         batch = NewEvents.of(table, source, partition, offsets, through=through, after=after)
+        batch = replace(batch, sources=sources or {})
         with self._lock:
             return self.finish(self.make(batch))
 
@@ -274,13 +276,8 @@ class Updater:
 
         return until_kept(attempt, failure)
 
-    def make(self, batch: NewEvents, newer: Commit | None = None) -> Attempt:
-        """Fold events into the memories that the store holds now.
-
-        Args:
-            batch: the events.
-            newer: what the store is about to hold.
-        """
+    def make(self, batch: NewEvents) -> Attempt:
+        """Fold events into the memories that the store holds now."""
         self._check_reached(batch)
         second, now = self._id_clock(), self.artifacts.follow()
         artifact_list, writers = now
@@ -288,8 +285,7 @@ class Updater:
         # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
         # before is found in the positions and ids.
         everyone, user_N = places(table.user)
-        coming = {} if newer is None else newer.records
-        read = {space: self._read(everyone, space, coming) for space in writers}
+        read = {space: self.store.read_many(everyone, space=space) for space in writers}
         fresh_N, filled_N = self._split(table, self._fresh(batch, everyone, user_N, second))
         # Users without a new event stay as they are: from here on, places are among the others.
         used_U, user_N = _used(user_N[fresh_N], len(everyone))
@@ -351,18 +347,6 @@ class Updater:
                 expected="a server that keeps what it acknowledges: see `lifelong doctor --store`",
                 fix="run again: the source is read on from the store's offset",
             )
-
-    def _read(self, users: Sequence[str], space: int, coming: Mapping[int, Mapping[str, bytes]]) -> list[bytes | None]:
-        """Encoded memories of one space; those still on their way to the store are taken from that change."""
-        newer = coming.get(space)
-        if not newer:
-            return self.store.read_many(users, space=space)
-        found: list[bytes | None] = list(map(newer.get, users))
-        missing = [place for place, record in enumerate(found) if record is None]
-        read = self.store.read_many([users[place] for place in missing], space=space)
-        for place, record in zip(missing, read, strict=True):
-            found[place] = record
-        return found
 
     def _fresh(self, batch: NewEvents, everyone: Sequence[str], user_N: IntArray, now: int) -> IntArray:
         """Places of the events that were not applied before."""

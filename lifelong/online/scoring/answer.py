@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Annotated
 
 from pydantic import Field
 
+from lifelong.dataset.times import seconds_of
 from lifelong.dtypes import Float32Array
 from lifelong.errors import UsageError
 from lifelong.online.memory.event import MAX_ID, check_user
@@ -25,7 +25,7 @@ class ScoreRequest:
     Args:
         user: her id; need not be known.
         items: item ids; need not be known.
-        time: moment of the request, UTC seconds; now if None.
+        time: moment of the request, UTC seconds; a datetime or an ISO 8601 text becomes these; now if None.
         fields: per item the fields that came with the request, or None.
         profile: what is known of the user apart from her events: user field -> value, None where it is not known. No
             store keeps it.
@@ -50,7 +50,8 @@ class ScoreRequest:
         # A text is a sequence, too: each of its letters would be a candidate.
         if isinstance(self.items, str | bytes | Mapping) or not hasattr(self.items, "__len__"):
             raise UsageError(f"items = {self.items!r}", expected="a list of item ids", fix=_ITEMS)
-        checked_time(self.time)
+        if (time := checked_time(self.time)) is not self.time:
+            object.__setattr__(self, "time", time)
         if self.fields is not None and (isinstance(self.fields, str | Mapping) or not hasattr(self.fields, "__len__")):
             raise UsageError(
                 f"fields = {self.fields!r}", expected="for each item: item field -> value, or None", fix=_FIELDS
@@ -67,19 +68,16 @@ _REQUEST = 'ScoreRequest("u1", ["i1", "i2"])'
 _FIELDS = 'fields=[{"category": "fruit"}, None] for two items'
 
 
-def checked_time(time: int | None) -> int | None:
-    """The moment of a request.
+def checked_time(time: object) -> int | None:
+    """The moment of a request in UTC seconds; None for now.
 
     Raises:
-        UsageError: it is no whole number, or one that no moment is.
+        UsageError: it is no time, or one that no moment is.
     """
-    if time is None or (isinstance(time, Integral) and -(2**62) < time < 2**62):
-        return time
-    raise UsageError(
-        f"time = {time!r}",
-        expected="UTC seconds, a whole number; None for now",
-        fix="int(moment.timestamp()) of a datetime with a zone",
-    )
+    seconds = time if time is None or type(time) is int else seconds_of(time)
+    if seconds is None or -(2**62) < seconds < 2**62:
+        return seconds
+    raise UsageError(f"time = {time!r}", expected="UTC seconds; None for now", fix="give the moment of the request")
 
 
 def checked_requests(requests: Sequence[ScoreRequest]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import repeat
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,11 +19,20 @@ import numpy.typing as npt
 
 from lifelong.artifact.calibration import NO_CALIBRATOR
 from lifelong.dataset.events import NO_TIME, context_numbers, user_context
+from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import ArtifactError, RequestError, StoreCorruptError
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.opening import AnyArtifact, AnyStore, as_store, open_artifact
-from lifelong.online.scoring.answer import Answer, Fields, Score, ScoreRequest, TaskScore, checked_requests
+from lifelong.online.scoring.answer import (
+    Answer,
+    Fields,
+    Score,
+    ScoreRequest,
+    TaskScore,
+    checked_requests,
+    checked_time,
+)
 from lifelong.online.scoring.arguments import base_rates
 from lifelong.online.scoring.online_items import OnlineItems
 from lifelong.online.scoring.tables import score_columns, scored_rows
@@ -31,6 +42,7 @@ from lifelong.tables import named_columns, table_of
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.dataset.events import Schema
+    from lifelong.dataset.mapping import TableMapping
     from lifelong.online.store.artifact_list import StoreIdentity
     from lifelong.online.store.contract import MemoryStore
 
@@ -82,6 +94,7 @@ class Scorer:
         self.space, self._complete = store.bind(identity) if behind is None else behind.space, complete
         self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
         self.schema: Schema = artifact.config.dataset_schema
+        self.mapping: TableMapping | None = artifact.config.mapping
         self._first_known, self._id = artifact.vocabularies["item"].first_known, artifact.id
         self._calibrators = {task: artifact.calibrator(task) for task in self.schema.tasks}
         # Whether a task has probabilities is settled here, and not with each score.
@@ -104,14 +117,19 @@ class Scorer:
             self.store.close()
 
     def score(
-        self, user: str, items: Sequence[str], *, time: int | None = None, profile: Fields | None = None
+        self,
+        user: str,
+        items: Sequence[str],
+        *,
+        time: int | datetime | str | None = None,
+        profile: Fields | None = None,
     ) -> list[Score]:
         """Scores of one user's candidates, in their order.
 
         Args:
             user: her id; an unknown user is scored from the empty memory.
             items: item ids; an unknown item is scored by its hash bucket and the fields that are known of it.
-            time: moment of the request, UTC seconds; now if None.
+            time: moment of the request, UTC seconds, a datetime or an ISO 8601 text (UTC without a zone); now if None.
             profile: user field -> value, for a model that was trained with profiles.
 
         Raises:
@@ -119,19 +137,28 @@ class Scorer:
             StoreCorruptError: the stored memory is damaged.
             UsageError: the user is no id, the items are no ids, or the time is no number.
         """
-        return self.score_many([ScoreRequest(user, items, time, profile=profile)])[0]
+        return self.score_many([ScoreRequest(user, items, checked_time(time), profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
         """Scores of many users' candidates, in the order of the requests."""
         return [answer.scores for answer in self.answer(requests)]
 
-    def score_table(self, requests: Any, *, columns: Mapping[str, str] | None = None, **named: str) -> Any:
+    def score_table(
+        self,
+        requests: Any,
+        *,
+        mapping: Path | str | Mapping[str, Any] | None = None,
+        columns: Mapping[str, str] | None = None,
+        **named: str,
+    ) -> Any:
         """Scores of a table of requests, as a `pyarrow.Table` that pandas, Polars and DuckDB take.
 
         Args:
             requests: a path, a glob, a list of them, or a table of another library (see `lifelong.tables`), one row per
                 candidate: `user`, `item`, optionally `time` (UTC seconds or a timestamp), item fields, and
                 `user.<field>` of profiles.
+            mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared,
+                which does not apply to a table that lacks its columns and has `user` and `item`.
             columns: our name -> the table's name, for columns with other names.
             named: the same, by names: `user="customer"`.
 
@@ -145,7 +172,8 @@ class Scorer:
             StoreCorruptError: a stored memory is damaged.
             MissingExtraError: pyarrow is not installed.
         """
-        parts = scored_rows(self, requests, named_columns(columns, named))
+        given = None if mapping is None else mapping_from(mapping)
+        parts = scored_rows(self, requests, named_columns(columns, named), given)
         return table_of((row for rows in parts for row in rows), score_columns(self.schema))
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:

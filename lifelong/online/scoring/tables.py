@@ -1,30 +1,45 @@
 """Files of rows: csv with the standard library, parquet with pyarrow; and the scores of tables of requests.
 
 One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and
-`user.<field>` of the user's profile. Rows stream: neighbouring rows of one user and time become one request. The whole
-file is never in memory, and the output has the order of the input.
+`user.<field>` of the user's profile. A mapping, such as that of the artifact's dataset, may say otherwise. Rows stream:
+neighbouring rows of one user and time become one request. The whole file is never in memory, and the output has the
+order of the input.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from lifelong.atomic import write_whole
 from lifelong.dataset.events import Schema, user_context
+from lifelong.dataset.mapping import TableMapping, mapping_of_events
+from lifelong.dataset.query import RowQuery
+from lifelong.dataset.times import TimeFormat
 from lifelong.errors import SourceError, UsageError, require
 from lifelong.online.memory.event import time_problem, whole_number
 from lifelong.online.scoring.answer import Answer, ScoreRequest
 from lifelong.online.scoring.online_items import OnlineItems
-from lifelong.tables import TABLES, ColumnKind, check_types, expand, is_path, reader_of, text_of, time_in_seconds
+from lifelong.tables import (
+    TABLES,
+    ColumnKind,
+    check_types,
+    expand,
+    is_clock,
+    is_path,
+    reader_of,
+    text_of,
+    time_in_seconds,
+)
 
 Rows = Sequence[Mapping[str, Any]]
+Numbered = tuple[int, Mapping[str, Any]]
+"""A row, after the number of its line."""
 SCORES = {
     "user": "string",
     "item": "string",
@@ -88,18 +103,27 @@ class Answers(Protocol):
 
     schema: Schema
     online_items: OnlineItems
+    mapping: TableMapping | None
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
         """One answer per request."""
 
 
-def score_table(scorer: Answers, source: Path, out: Path, *, progress: Callable[[int], None] | None = None) -> int:
+def score_table(
+    scorer: Answers,
+    source: Path,
+    out: Path,
+    *,
+    mapping: TableMapping | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> int:
     """Score every row of a file; the output appears only when it is complete.
 
     Args:
         scorer: artifact and store.
         source: the requests.
         out: where the scores go.
+        mapping: says which column is what, in place of that of the artifact's dataset.
         progress: called with the number of rows done.
 
     Returns:
@@ -107,7 +131,7 @@ def score_table(scorer: Answers, source: Path, out: Path, *, progress: Callable[
     """
     done = 0
     with written_rows(out, score_columns(scorer.schema)) as write:
-        for scores in scored_rows(scorer, source, {}):
+        for scores in scored_rows(scorer, source, {}, mapping):
             write(scores)
             done += len(scores)
             if progress is not None:
@@ -121,19 +145,23 @@ def score_columns(schema: Schema) -> dict[str, str]:
     return SCORES | {f"{word}_{task}": "double" for task in several for word in ("score", "probability")}
 
 
-def scored_rows(scorer: Answers, requests: Any, columns: Mapping[str, str]) -> Iterator[Rows]:
+def scored_rows(
+    scorer: Answers, requests: Any, columns: Mapping[str, str], mapping: TableMapping | None = None
+) -> Iterator[Rows]:
     """A row of scores per candidate, some at a time, in the order of the requests.
 
     Args:
         scorer: artifact and store.
         requests: a path, a glob, a list of them, or a table of another library.
         columns: our name -> the table's name, for columns with other names.
+        mapping: says which column is what, in place of that of the artifact's dataset; that one does not apply to a
+            table which lacks its columns and has `user` and `item`.
 
     Raises:
         UsageError: `requests` is none of these, or there is no such column.
         SourceError: a row is malformed; names file and line.
     """
-    rows = _requests(requests, _Columns(scorer, columns))
+    rows = _requests(requests, _Columns(scorer, columns, mapping))
     while chunk := list(islice(rows, _ROWS)):
         yield [row for answer in scorer.answer(_joined(chunk)) for row in _scores(answer)]
 
@@ -141,24 +169,51 @@ def scored_rows(scorer: Answers, requests: Any, columns: Mapping[str, str]) -> I
 class _Columns:
     """What the columns of a table of requests are."""
 
-    def __init__(self, scorer: Answers, columns: Mapping[str, str]) -> None:
+    def __init__(self, scorer: Answers, columns: Mapping[str, str], mapping: TableMapping | None) -> None:
         self.fields = scorer.online_items.fields
         self.profile = [user_context(field) for field in scorer.schema.user_fields]
         self.names = ("user", "item", "time", *self.fields, *self.profile)
-        unknown = [name for name in columns if name not in self.names]
-        if unknown:
-            raise UsageError(
-                f"there is no column {unknown[0]!r} to map",
-                expected=f"one of: {', '.join(self.names)}",
-                fix="check the names",
-            )
-        self._ours = {theirs: ours for ours, theirs in columns.items()}
-        self._time_unit = scorer.schema.time_unit
-        self.time = columns.get("time", "time")
-        self._kinds: dict[str, ColumnKind] = {
-            columns.get(name, name): "value" for name in (*self.fields, *self.profile)
-        }
-        self._kinds |= {columns.get("user", "user"): "id", columns.get("item", "item"): "id", self.time: "moment"}
+        self._of_profile = {name: columns[name] for name in self.profile if name in columns}
+        self._given = {name: theirs for name, theirs in columns.items() if name not in self._of_profile}
+        self._time_unit, self._kept = scorer.schema.time_unit, mapping is None
+        self._take(scorer.mapping if mapping is None else mapping)
+
+    def settle(self, names: Collection[str]) -> None:
+        """Leave the mapping of the dataset for a table that is of another form: one of requests, by their own names."""
+        own = {"user", "item"} <= set(names) and not {self.mapping.user, self.mapping.item} <= set(names)
+        if self._kept and own:
+            self._take(None)
+
+    def _take(self, mapping: TableMapping | None) -> None:
+        self._strict = mapping is None
+        self.mapping: TableMapping = mapping_of_events(mapping, self._given, self.fields)
+        roles = {name: getattr(self.mapping, name) for name in ("user", "item", "time")}
+        theirs = {**roles, **{name: self.mapping.fields.get(name, name) for name in self.fields}, **self._of_profile}
+        self._ours = {name: ours for ours, name in theirs.items() if name != ours}
+        self.time = self.mapping.time
+        self._times = TimeFormat(self.mapping.time_unit, self.mapping.time_format)
+        self._kinds: dict[str, ColumnKind] = {theirs.get(name, name): "value" for name in (*self.fields, *self.profile)}
+        self._kinds |= {self.mapping.user: "id", self.mapping.item: "id", self.time: "moment"}
+        self._query = None if self.mapping.query is None else RowQuery(self.mapping.query)
+
+    def given(self, rows: Iterable[Numbered], *, file: str) -> Iterator[Numbered]:
+        """The rows that the query of the mapping makes of rows, some at a time; without one the rows themselves."""
+        if self._query is None:
+            yield from rows
+            return
+        arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
+        rows, first = iter(rows), 0
+        while some := list(islice(rows, _ROWS)):
+            numbers, values = zip(*some, strict=True)
+            table = arrow.Table.from_pylist(list(values))
+            names = self._query.names(table)
+            texts = [name for name, kind in self._kinds.items() if kind != "moment" and name in names]
+            made = self._query.rows(table, file=Path(file).name, first=first, texts=texts)
+            places = made.pop("sequence")
+            made.pop("file", None)
+            for place, one in zip(places, zip(*made.values(), strict=True), strict=True):
+                yield numbers[place - first], dict(zip(made, one, strict=True))
+            first += len(table)
 
     def check(self, schema: Any, *, file: str) -> None:
         """Refuse columns of types that `prepare` refuses.
@@ -166,7 +221,13 @@ class _Columns:
         Raises:
             SourceError: there is one.
         """
+        self.settle(schema.names)
+        if self._query is not None:
+            return
         check_types(schema, self._kinds, file=file)
+        # A column of timestamps or dates says itself how times are written.
+        if self.time in schema.names and is_clock(schema.field(self.time).type):
+            self._times = TimeFormat(self._times.unit if self._time_unit == "ordinal" else "s")
 
     def request(self, values: Mapping[str, Any], *, file: str, line: int) -> ScoreRequest:
         """The request of one row.
@@ -176,7 +237,7 @@ class _Columns:
         """
         values = {self._ours.get(name, name): value for name, value in values.items()} if self._ours else values
         unknown = sorted(key for key in values if key not in self.names)
-        if unknown:
+        if unknown and self._strict:
             found, expected = f"unknown column {unknown[0]!r}", ", ".join(sorted(self.names))
             raise SourceError(found, file=file, line=line, expected=expected, fix="rename it")
         given = {key: text_of(value) for key, value in values.items()}
@@ -192,11 +253,16 @@ class _Columns:
         # NaN is how pandas writes that a number is missing.
         if value is None or value == "" or value != value:
             return None
-        time = whole_number(value)
+        time = value
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            time = whole_number(value) if self._times.plain else self._times.seconds(value)
         wrong = time_problem(time, time_unit=self._time_unit)
         if wrong is not None:
             found, expected = wrong
-            fix = "times of requests are numbers or, in tables and parquet, timestamps"
+            expected = expected if self._times.plain else self._times.expected
+            fix = (
+                "times of requests are written as a mapping says, or are numbers or, in tables and parquet, timestamps"
+            )
             raise SourceError(f"time {found}", file=file, line=line, column=self.time, expected=expected, fix=fix)
         return cast(int, time)
 
@@ -208,21 +274,20 @@ def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
         SourceError: a row is malformed; names file and line.
     """
     if not is_path(requests):
-        for line, values in _table_rows(requests, columns):
+        for line, values in columns.given(_table_rows(requests, columns), file="the table"):
             yield columns.request(values, file="the table", line=line)
         return
-    readers: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]]
-    readers = {"csv": _csv, "parquet": partial(_parquet, columns=columns)}
+    readers = {"csv": _csv, "parquet": _parquet}
     for path in expand(requests if isinstance(requests, list | tuple) else [requests]):
         try:
-            for line, values in readers[format_of(path)](path):
+            for line, values in columns.given(readers[format_of(path)](path, columns), file=str(path)):
                 yield columns.request(values, file=str(path), line=line)
         except (OSError, UnicodeDecodeError) as error:
             fix = "check the path and the encoding"
             raise SourceError(f"cannot be read: {error}", file=str(path), fix=fix) from error
 
 
-def _table_rows(table: Any, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _table_rows(table: Any, columns: _Columns) -> Iterator[Numbered]:
     """Rows of a table in memory, with their numbers; timestamps as UTC seconds."""
     expected = f"a path, or {TABLES}"
     batches = reader_of(table, what="requests", expected=expected)
@@ -233,26 +298,27 @@ def _table_rows(table: Any, columns: _Columns) -> Iterator[tuple[int, Mapping[st
     return enumerate(rows, start=1)
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file, strict=True)
+def _csv(path: Path, columns: _Columns) -> Iterator[Numbered]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        columns.settle(next(csv.reader(file), []))
+    text = columns.mapping.of_log
+    with path.open(newline="", encoding=text.codec) as file:
+        reader = text.rows(file)
         try:
-            for values in reader:
-                if None in values or None in values.values():
-                    raise SourceError(
-                        "not as many columns as the header",
-                        file=str(path),
-                        line=reader.line_num,
-                        fix="correct the line",
-                    )
-                yield reader.line_num, values
+            rows = filter(None, reader)
+            head = [name.strip() for name in next(rows, [])] if text.header else list(text.columns)
+            for row in rows:
+                if len(row) != len(head):
+                    found, line = "not as many columns as the header", reader.line_num
+                    raise SourceError(found, file=str(path), line=line, fix="correct the line")
+                yield reader.line_num, dict(zip(head, row, strict=True))
         except csv.Error as error:
             raise SourceError(
                 str(error), file=str(path), line=reader.line_num, expected="csv with a header", fix="correct the line"
             ) from error
 
 
-def _parquet(path: Path, *, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _parquet(path: Path, columns: _Columns) -> Iterator[Numbered]:
     parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
     try:
         with parquet.ParquetFile(path) as file:

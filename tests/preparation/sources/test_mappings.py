@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong.config import read_mapping
+from lifelong.dataset.mapping import TableMapping
 from lifelong.errors import SourceError, UsageError
 from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.preparation.sources import MAPPINGS, SOURCES
-from lifelong.offline.preparation.sources.mapping import TableMapping
 
 Write, Read, Rows, Save = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]], Callable[..., Path]
 EVENT = ("user", "item", "time")

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong.dataset.catalogue import Catalogue
+from lifelong.dataset.mapping import TITLE
 from lifelong.errors import ConfigError, SourceError
 from lifelong.offline.preparation.prepare import PrepareSettings, prepare
-from lifelong.offline.preparation.sources.rawlog import TITLE
 
 Write, Read, Rows = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]]
 BASE = {"user": "u", "item": "i", "time": "t"}

@@ -13,20 +13,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from lifelong.errors import ConfigError, SourceError
-from lifelong.offline.preparation.engine import count, quoted
-from lifelong.offline.preparation.sources.mapping import NamedTable, TableMapping, Text
+from lifelong.dataset.mapping import JSON, LOG, NamedTable, TableMapping, Text
+from lifelong.errors import SourceError
+from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources.parquet import ParquetFile, is_parquet
 from lifelong.offline.preparation.sources.table_rows import Opened, layout_of, open_rows
 from lifelong.offline.preparation.sources.text import Column, Layout, header_names, staged
+from lifelong.tables import quoted
 
-JSON = "json"
-"""The only column of a file of JSON lines: the object of the line, as text."""
 _JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
 # JSON writes this character as an escape, so that no line holds it and each is one value.
 _JSON_LINES = Layout((Column(JSON),), delimiter="\x1f")
-LOG = "log"
-"""The table of the rows of the log."""
 
 
 def files_of(paths: Sequence[Path], mapping: TableMapping) -> dict[str, list[Path]]:
@@ -104,7 +101,10 @@ class Tables:
     def __init__(self, connection: Any, files: Mapping[str, Sequence[Path]], mapping: TableMapping) -> None:
         self._connection = connection
         self._opened = {name: self._fill(name, list(paths), mapping) for name, paths in files.items()}
-        for setting in ("enable_external_access = false", "lock_configuration = true"):
+        # Here and below: loaded where there is a query.
+        from lifelong.dataset.query import SANDBOX
+
+        for setting in SANDBOX:
             connection.raw_sql(f"SET {setting}")
 
     @property
@@ -147,21 +147,11 @@ class Tables:
         Raises:
             ConfigError: it is not one SELECT, or cannot be computed.
         """
-        import duckdb
+        from lifelong.dataset.query import running
 
         connection, name = self._connection, f"lifelong_{setting.replace('.', '_')}"
-        try:
-            kinds = [each.type for each in duckdb.extract_statements(query)]
-            if kinds != [duckdb.StatementType.SELECT]:
-                raise ConfigError([f"{setting} is not a single SELECT"], fix="write one SELECT over the tables")
-            connection.con.sql(query.rstrip().rstrip(";")).create(name)
-        except duckdb.Error as error:
-            found = str(error).partition("\n")[0]
-            raise ConfigError(
-                [f"{setting}: {found}"],
-                fix=f"correct the query: it is SQL of DuckDB over the tables {', '.join(self._opened)};"
-                " values of text files are texts: TRY_CAST(price AS DOUBLE)",
-            ) from error
+        with running(query, setting=setting, tables=self._opened) as checked:
+            connection.con.sql(checked).create(name)
         table = connection.table(name)
         names = {column: column for column in table.columns}
         record = {"rows": count(table), "tables": self.record}

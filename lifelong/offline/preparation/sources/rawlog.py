@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-TITLE = "title of the item"
-"""No field is called so, while one may be called `title`."""
+from lifelong.dataset.mapping import TITLE, TableMapping
 
 
 @dataclass(slots=True)
@@ -40,6 +39,7 @@ class RawLog:
         target_types: event types that make a positive target when labels are sampled; None = every event.
         protocol: the protocol that fits this source when the user names none.
         negatives: the rule of negatives that fits this source when the user names none; None = the protocol's.
+        mapping: by which the rows were read, for new events of the same form; None where none said so.
         record: counts of every quirk seen, for the preparation record.
     """
 
@@ -60,6 +60,7 @@ class RawLog:
     target_types: tuple[str, ...] | None = None
     protocol: Literal["temporal", "paper", "impressions", "given"] = "temporal"
     negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None
+    mapping: TableMapping | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -21,6 +21,7 @@ from typing import Any
 
 import ibis
 
+from lifelong.dataset.mapping import words
 from lifelong.errors import ConfigError
 from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources import staging
@@ -108,7 +109,7 @@ def _shown(connection: Any, files: Sequence[ParquetFile], fields: Sequence[str],
 
 def _by_clicks(shown: Any, events: Any, window: int, clicks: str, *, types: bool, record: dict[str, Any]) -> Any:
     """Responses from events within the window."""
-    wanted = staging.words(clicks)
+    wanted = words(clicks)
     if wanted and not types:
         raise ConfigError(
             [f"clicks = {clicks!r}: the events have no types"], fix="leave out clicks: every event counts as one"

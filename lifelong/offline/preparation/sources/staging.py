@@ -99,15 +99,6 @@ def check_options(
     return {name: options.get(name, value[0] if isinstance(value, tuple) else value) for name, value in known.items()}
 
 
-def words(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated list.
-
-    >>> words("buy, cart")
-    ('buy', 'cart')
-    """
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
 # Functions of the engine: microseconds since 1970; a timestamp from a text, null where the text does not fit.
 epoch_us: Any = ibis.udf.scalar.builtin(lambda moment: None, name="epoch_us", signature=(("timestamp",), "int64"))
 try_strptime: Any = ibis.udf.scalar.builtin(

@@ -17,12 +17,11 @@ from typing import Any
 
 import ibis
 
+from lifelong.dataset.mapping import LOG, ItemsMapping, TableMapping, UsersMapping, load_mapping
 from lifelong.errors import ConfigError
-from lifelong.offline.preparation.engine import quoted
 from lifelong.offline.preparation.sources import staging
-from lifelong.offline.preparation.sources.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
 from lifelong.offline.preparation.sources.parquet import Kind
-from lifelong.offline.preparation.sources.queries import LOG, Tables, columns_of, files_of
+from lifelong.offline.preparation.sources.queries import Tables, columns_of, files_of
 from lifelong.offline.preparation.sources.rawlog import RawLog
 from lifelong.offline.preparation.sources.table_rows import (
     Opened,
@@ -34,6 +33,7 @@ from lifelong.offline.preparation.sources.table_rows import (
     usable,
     wanted_of,
 )
+from lifelong.tables import quoted
 
 OPTIONS = None
 """They are the mapping's settings, which it checks itself."""
@@ -96,6 +96,7 @@ class _MappedLog:
             ratings=log.select(*base, rating=log[_RATING]) if mapping.rating else None,
             protocol="given" if mapping.split else "impressions" if tasks else "temporal",
             negatives=mapping.negatives,
+            mapping=mapping,
             record=record,
         )
         for section in mapping.items:

@@ -14,10 +14,10 @@ from typing import Any
 
 import ibis
 
+from lifelong.dataset.mapping import TableMapping, Text
 from lifelong.errors import ConfigError, SourceError
 from lifelong.offline.preparation.engine import scalars
 from lifelong.offline.preparation.sources import staging
-from lifelong.offline.preparation.sources.mapping import TableMapping, Text
 from lifelong.offline.preparation.sources.parquet import Kind, ParquetFile, is_parquet, locate, scan
 from lifelong.offline.preparation.sources.text import Column, Layout, staged
 
@@ -51,7 +51,7 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
     Raises:
         SourceError: a file is not what it should be.
     """
-    return open_rows(connection, files, mapping.tables.get("log", mapping), wanted_of(mapping))
+    return open_rows(connection, files, mapping.of_log, wanted_of(mapping))
 
 
 _NAMING = "say which column is what: --option user=COLUMN (item, time ...), or a --mapping file"

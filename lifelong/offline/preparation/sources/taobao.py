@@ -15,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from lifelong.dataset.mapping import words
 from lifelong.errors import ConfigError
 from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources import staging
@@ -62,7 +63,7 @@ def _window(text: str) -> tuple[int, int] | None:
 
 def _targets(text: str) -> tuple[str, ...] | None:
     """Behaviours named in an option, None for all."""
-    chosen = staging.words(text)
+    chosen = words(text)
     unknown = [name for name in chosen if name not in BEHAVIOURS]
     if unknown:
         raise ConfigError([f"targets: {name!r} is not a behaviour" for name in unknown], fix=", ".join(BEHAVIOURS))

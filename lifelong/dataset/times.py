@@ -1,16 +1,14 @@
-"""Times as a file has them -> UTC seconds, by the rules of `prepare`."""
+"""Times as a file or a caller has them -> UTC seconds, by the rules of `prepare`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from numbers import Integral
 from typing import Any
 
 from lifelong.errors import UsageError
 from lifelong.tables import PER_SECOND
-
-UNITS = (*PER_SECOND, "iso", "ordinal")
-"""As in the mapping of `prepare`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +19,6 @@ class TimeFormat:
         unit: "s", "ms", "us" or "ns" since 1970 (UTC), "iso" for texts such as 2017-11-25T18:00:00Z, or "ordinal".
         pattern: strptime pattern of a text instead, such as %d/%m/%Y %H:%M.
 
-    Raises:
-        UsageError: there is no such unit.
-
     >>> TimeFormat("iso").seconds("2017-11-25T18:00:00.7+01:00"), TimeFormat("ms").seconds("1511629200700")
     (1511629200, 1511629200)
     >>> TimeFormat(pattern="%d/%m/%Y").seconds("25/11/2017")
@@ -32,14 +27,6 @@ class TimeFormat:
 
     unit: str = "s"
     pattern: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.unit not in UNITS:
-            raise UsageError(
-                f"time_unit = {self.unit!r}",
-                expected=f"one of: {', '.join(UNITS)}",
-                fix='for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"',
-            )
 
     @property
     def plain(self) -> bool:
@@ -68,6 +55,37 @@ class TimeFormat:
         # Of a whole number as it is: a float has too few digits for nanoseconds.
         number = int(value) if isinstance(value, int) or str(value).isdecimal() else float(value)
         return int(number // PER_SECOND[self.unit])
+
+
+def seconds_of(time: object, name: str = "time") -> int:
+    """A time as a caller gives it, in UTC seconds; an ordinal stays what it is.
+
+    Args:
+        time: a whole number, a datetime or date, or an ISO 8601 text; one without a zone is taken as UTC.
+        name: of the argument, for the error.
+
+    Raises:
+        UsageError: it is none of these.
+
+    >>> seconds_of(datetime(2025, 12, 1, tzinfo=UTC)), seconds_of("2025-12-01"), seconds_of(1_764_547_200)
+    (1764547200, 1764547200, 1764547200)
+    """
+    if isinstance(time, Integral) and not isinstance(time, bool):
+        return int(time)
+    if isinstance(time, date) and not isinstance(time, datetime):
+        time = time.isoformat()
+    try:
+        if isinstance(time, str) and not time.isdecimal():
+            time = datetime.fromisoformat(time)
+        if isinstance(time, datetime):
+            return whole_seconds(time)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(
+        f"{name} = {time!r}",
+        expected="UTC seconds, a whole number; a datetime; or a text of ISO 8601; UTC without a zone",
+        fix=f'give {name} as 1764547200, datetime(2025, 12, 1, tzinfo=UTC) or "2025-12-01T00:00:00Z"',
+    )
 
 
 def whole_seconds(moment: datetime) -> int:

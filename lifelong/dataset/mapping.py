@@ -1,27 +1,50 @@
 """The mapping file of a log: which of its files is what, which column is what, and a query that gives the rows.
 
-The public logs that need no code are such files, in `lifelong/offline/preparation/mappings`.
+The public logs that need no code are such files, in `lifelong/offline/preparation/mappings`. An artifact keeps the
+mapping with which its dataset was prepared, so that new events are read by it, too.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from lifelong.config import Record, plain, read_mapping
+from lifelong.config import Record, plain, read_mapping, suggestion
 from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.dataset.scales import SCALES
-from lifelong.errors import ConfigError
-from lifelong.offline.preparation.sources.rawlog import TITLE
-from lifelong.offline.preparation.sources.staging import words
+from lifelong.errors import ConfigError, UsageError
 
+
+def words(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list.
+
+    >>> words("buy, cart")
+    ('buy', 'cart')
+    """
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
+TITLE = "title of the item"
+"""No field is called so, while one may be called `title`."""
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
+_UNIT = "\x1f"
+"""Stands for a delimiter of several characters, which the csv reader does not take; no text holds it."""
+JSON = "json"
+"""The only column of a file of JSON lines for a query: the object of the line, as text."""
+LOG = "log"
+"""The table of the rows of the log."""
+_ROLES = ("user", "item", "time", "event_type")
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
 
@@ -39,7 +62,7 @@ def _check_names(names: Iterable[str]) -> None:
 class Text(Record):
     """How the rows of text files are written."""
 
-    delimiter: str = Field(default=",", min_length=1)
+    delimiter: str = ","
     header: bool = True
     """Whether the first line names the columns."""
     columns: Names = ()
@@ -51,7 +74,10 @@ class Text(Record):
     @field_validator("delimiter", mode="after")
     @classmethod
     def _tab(cls, value: str) -> str:
-        return {"\\t": "\t", "tab": "\t"}.get(value, value)
+        value = {"\\t": "\t", "tab": "\t"}.get(value, value)
+        if not value or set(value) & set('"\r\n'):
+            raise ValueError(f'{value!r} cannot separate values; give a character such as ";"')
+        return value
 
     @field_validator("encoding", mode="after")
     @classmethod
@@ -67,6 +93,23 @@ class Text(Record):
         if not self.header and not self.columns:
             raise ValueError("header = false needs `columns`, the names of all columns in order")
         return self
+
+    @property
+    def codec(self) -> str:
+        """The encoding; a mark at the beginning of UTF-8 is left out."""
+        return "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
+
+    def rows(self, lines: Iterable[str]) -> CsvReader:
+        """The values of lines.
+
+        >>> list(Text(delimiter="::").rows(["a::b c"]))
+        [['a', 'b c']]
+        """
+        delimiter = self.delimiter
+        if len(delimiter) > 1:
+            lines, delimiter = (line.replace(self.delimiter, _UNIT) for line in lines), _UNIT
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
+        return csv.reader(lines, strict=self.quoted, delimiter=delimiter, quoting=quoting)
 
 
 class NamedTable(Text):
@@ -176,6 +219,8 @@ class TableMapping(_Section):
     """Columns with 0/1 labels: every row is an impression."""
     rating: str | None = None
     """Column with a rating, from which `--tasks` makes labels."""
+    event_id: str | None = None
+    """Column with an id of the event, which `prepare` does not read: `ingest` applies an event with it once."""
     split: str | None = None
     """With labels: column with train, validation or test, where the split is given."""
     history: Literal["all", "positive", "unlabelled"] | None = None
@@ -238,12 +283,17 @@ class TableMapping(_Section):
             raise ValueError(f"{unknown[0]} is not one of the tables ({', '.join(self.tables) or 'there are none'})")
 
     @property
+    def of_log(self) -> Text:
+        """How the files of the log are written."""
+        return self.tables.get(LOG, self)
+
+    @property
     def sections(self) -> tuple[ItemsMapping | UsersMapping, ...]:
         """Those of items and of users."""
         return (*self.items, *([self.users] if self.users else []))
 
 
-def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
+def load_mapping(options: Mapping[str, Any]) -> tuple[TableMapping, Path]:
     """Mapping from the file of the option `mapping`; the other options win over its settings.
 
     Returns:
@@ -258,19 +308,70 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
     given: dict[str, Any] = {}
     if path is not None:
         given, folder = read_mapping(Path(path)), Path(path).parent
+    words = "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
+    return _checked({**given, **values}, f"in {path}" if path else words), folder
+
+
+def mapping_from(given: Path | str | Mapping[str, Any]) -> TableMapping:
+    """The mapping of a file, or of its settings.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong; lists all of them.
+        SourceError: the file cannot be read.
+    """
+    return load_mapping(given if isinstance(given, Mapping) else {"mapping": given})[0]
+
+
+def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fields: Sequence[str]) -> TableMapping:
+    """The mapping by which events are read.
+
+    Args:
+        base: a mapping, such as that of the dataset; None for the names that columns have by themselves.
+        columns: what wins over it: our name, or a setting -> the file's name, or its value.
+        fields: item fields of the artifact, which are named as columns are.
+
+    Raises:
+        UsageError: there is no such column or setting.
+        ConfigError: a setting is wrong.
+
+    >>> mapping_of_events(None, {"user": "customer", "brand": "maker"}, ["brand"]).fields
+    {'brand': 'maker'}
+    """
+    settings = {} if base is None else base.model_dump(exclude_defaults=True)
+    if "time_unit" in columns:
+        settings.pop("time_format", None)
+    settings["fields"] = dict(settings.get("fields", {}))
+    for name, value in columns.items():
+        if name in fields:
+            settings["fields"][name] = value
+        elif name in TableMapping.model_fields:
+            settings[name] = value
+        else:
+            known = (*_ROLES, *fields)
+            raise UsageError(
+                f"there is no column {name!r} to map{suggestion(name, [*known, *TableMapping.model_fields])}",
+                expected=f"one of: {', '.join(known)}; or a setting of a mapping, such as time_unit",
+                fix="check the names in --column or in the --mapping file",
+            )
+    return _checked(settings, "by --column NAME=VALUE, or in a --mapping file")
+
+
+def _checked(values: Mapping[str, Any], where: str) -> TableMapping:
+    """The mapping of some settings, which are given `where`."""
     try:
-        return TableMapping.model_validate({**given, **values}), folder
+        return TableMapping.model_validate(values)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or 'mapping'}: {_words(one)}" for one in error.errors()]
-        known = ", ".join(TableMapping.model_fields)
-        words = (
-            "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
-        )
-        where = f"in {path}" if path else words
-        raise ConfigError(problems, fix=f"give the settings {where}; there are {known}") from None
+        fix = f"give the settings {where}"
+        if any(one["type"] == "extra_forbidden" for one in error.errors()):
+            fix += f"; there are {', '.join(TableMapping.model_fields)}"
+        elif any(one["loc"] == ("time_unit",) for one in error.errors()):
+            fix = 'for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"'
+        raise ConfigError(problems, fix=fix) from None
 
 
 def _words(problem: Mapping[str, Any]) -> str:
     """What is wrong with a setting."""
     words = {"missing": "is not given", "extra_forbidden": "there is no such setting"}
-    return words.get(problem["type"]) or plain(str(problem["msg"]))
+    found = f" (found {problem['input']!r})" if isinstance(problem["input"], str) else ""
+    return words.get(problem["type"]) or plain(str(problem["msg"])) + found
