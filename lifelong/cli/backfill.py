@@ -62,7 +62,9 @@ def backfill(
     join: Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")] = False,
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
-    from lifelong.api import backfill as fill
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.ingestion.folding import fill_log
+    from lifelong.online.memory.filling import backfill as fill
 
     if is_service(store):
         return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
@@ -90,11 +92,12 @@ def backfill(
                 expected="files of events: a dataset is prepared already",
                 fix="leave it out, or give the files",
             )
-        given: dict[str, Any] = {} if Path(data).is_dir() else {"mapping": mapping, **columns}
         with terminal.progress("users") as advance:
-            report = fill(
-                opened, data, memories, until=until, progress=advance, codec=codec, event_log=event_log, **given
-            )
+            common: dict[str, Any] = {"until": until, "progress": advance, "codec": codec, "event_log": event_log}
+            if Path(data).is_dir():
+                report = fill(opened, Dataset(data), memories, **common)
+            else:
+                report = fill_log(opened, data, memories, mapping=mapping, columns=columns, **common)
         return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact))} --store {quote(store)}"])
 
 

@@ -157,6 +157,8 @@ class Digest:
 class Uncounted(Digest):
     """Of lines that no other run is to continue after."""
 
+    lines: int
+
     def feed(self, lines: Sequence[str]) -> None:
         """Nothing is kept."""
 

@@ -19,6 +19,11 @@ from lifelong.online.store.contract import MemoryStore
 class FromData:
     """What a store must hold, from the events of a dataset."""
 
+    dataset: Dataset
+    histories: HistoryFold
+    count_U: IntArray
+    replayer: Replayer
+
     def __init__(self, writer: MemoryWriter, dataset: Dataset, store: MemoryStore, until: int | None) -> None:
         self.dataset, self.histories = dataset, HistoryFold(writer.artifact, writer.runtime, dataset)
         self.count_U = counts_until(dataset, until)
@@ -106,6 +111,10 @@ class FromData:
 
 class FromLog:
     """What a store must hold, from its own event log, as far as that goes."""
+
+    store: MemoryStore
+    space: int
+    replayer: Replayer
 
     def __init__(self, writer: MemoryWriter, store: MemoryStore, space: int) -> None:
         self.store, self.space, self.replayer = store, space, Replayer(store, writer)
