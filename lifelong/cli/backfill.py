@@ -109,10 +109,12 @@ def _part(artifact: Path, data: str | None, store: str, part: str, **options: An
 
     if data is None:
         raise UsageError("found no DATA", expected="events of the part's users", fix="give files, ordered by user")
-    report = fill_part(Artifact.open(artifact), data, folder_of(store)[0], part, **options)
+    folder, whole = folder_of(store)[0], part.partition("/")[2]
+    report = fill_part(Artifact.open(artifact), data, folder, part, **options)
     if report is None:
         return Reply({"part": part, "users": 0}, [f"part {part} is there already"])
-    return _reply(asdict(report), [f"When all are there: lifelong backfill {quote(str(artifact))} --join --store ..."])
+    join = f"lifelong backfill {quote(str(artifact))} --join --store {quote(f'rocksdb://{folder}?shards={whole}')}"
+    return _reply(asdict(report), [f"When all parts are there: {join}"])
 
 
 def _join(store: str) -> Reply:

@@ -333,6 +333,28 @@ def test_verify_says_that_the_store_has_later_events_than_the_dataset():
     assert "differs from the log" in _verdict(VerifyReport(users=2, count=1, extra=1, memory=1), own=False)
 
 
+# backfill of a log, in parts too
+
+
+def test_a_log_fills_a_store_at_once_or_as_jobs_that_each_take_a_part(run, artifact, tmp_path):
+    log, whole, parts = tmp_path / "log.csv", f"rocksdb://{tmp_path}/whole", f"rocksdb://{tmp_path}/parts"
+    log.write_text("customer,item,time\n" + "".join(f"u{user},i{n},{100 + n}\n" for user in range(6) for n in range(3)))
+    document = run("backfill", artifact, log, "--store", whole, "--column", "user=customer", "--json").document
+    assert (document["users"], document["events"], document["until"]) == (6, 18, 103)
+    for number in range(2):
+        part = ("--part", f"{number}/2", "--column", "user=customer")
+        assert f"--join --store '{parts}?shards=2'" in run("backfill", artifact, log, "--store", parts, *part).stdout
+    assert "is there already" in run("backfill", artifact, log, "--store", parts, *part).stdout
+    joined = run("backfill", artifact, "--store", f"{parts}?shards=2", "--join", "--json").document
+    assert joined == {"users": 6, "until": 103}
+    for user in ("u0", "u5"):
+        one, other = (
+            run("score", artifact, "--store", store, "--user", user, "--items", "i1,i2", "--json").document["scores"]
+            for store in (whole, parts)
+        )
+        assert one == other
+
+
 # backfill next to a served artifact, switch
 
 
