@@ -229,7 +229,7 @@ def test_an_artifact_that_fails_is_left_behind_and_the_served_one_goes_on(artifa
     updater.apply(log[:100])
     build(store, newer)
     follower = updater.artifacts.follow()[1][1]
-    monkeypatch.setattr(follower, "fold", lambda *_: 1 / 0)
+    monkeypatch.setattr(follower, "numbers", lambda *_: 1 / 0)
     assert updater.apply(log[100:150]).applied == 50
     assert_as_alone(store, artifact, log[:150])
     assert store.artifact_list().find(newer.id).phase == "behind"

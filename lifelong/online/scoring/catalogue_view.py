@@ -31,6 +31,7 @@ from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.events import gap_numbers
 from lifelong.dtypes import FloatArray
 from lifelong.online.memory.state import States
+from lifelong.online.memory.writer import fold, make_rounds
 from lifelong.online.scoring.answer import Score, ScoreRequest
 from lifelong.online.scoring.evidence import added_in_lists
 from lifelong.online.scoring.scorer import Scorer
@@ -146,11 +147,14 @@ def _of(item: ListedItem) -> dict[str, Any]:
 def _after(scorer: Scorer, states: States, item: str, time: int) -> States:
     """A user's memory as if she had met an item at a moment, by an event of the most frequent type."""
     artifact, columns = scorer.artifact, [scorer.online_items.numbers([item])]
+    # Cells are written in place, and these may be those that a cache holds.
+    states = states.take(np.arange(len(states)))
+    plan = make_rounds(np.zeros(1, np.int64), np.array([time]), states.last_time_B, refuse=False)
     if artifact.event_types is not None:
         columns.append(np.array([[artifact.event_types.first_known]]))
     if "gap" in scorer.schema.event_fields:
-        columns.append(gap_numbers(np.array([[time]]), states.last_time_B[:, None]))
-    return scorer.runtime.write(states, np.concatenate(columns, axis=1), np.array([time]))
+        columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
+    return fold(scorer.runtime, states, plan, np.concatenate(columns, axis=1))
 
 
 def _probabilities(scorer: Scorer, scores: Sequence[Score], value_C: FloatArray) -> Sequence[float | None]:
