@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
@@ -28,44 +29,44 @@ from lifelong.errors import LifelongError, UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.online.memory.filling import BackfillReport
     from lifelong.online.store.contract import MemoryStore
 
 _LOOK = 0.5
 """Seconds between two requests to a service."""
+Data = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder that `lifelong prepare` wrote; or a file or glob of events, ordered by user and time. Not needed"
+        " where the store has every event.",
+    ),
+]
+EventLog = Annotated[
+    bool, typer.Option("--event-log", help="Also keep the events in the store's log, for the next artifact.")
+]
+Part = Annotated[
+    str | None, typer.Option("--part", metavar="K/N", help="Only the users of shard K of a new store of N.")
+]
+Join = Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")]
 
 
 def backfill(
     terminal: Terminal,
     artifact: ArtifactPath,
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="Folder that `lifelong prepare` wrote; or a file or glob of events, ordered by user and time. Not"
-            " needed where the store has every event.",
-        ),
-    ] = None,
+    data: Data = None,
     *,
     store: StoreOrService,
     key_file: KeyFile = None,
     until: Until = None,
     mapping: MappingFile = None,
     column: Column = [],  # noqa: B006
-    event_log: Annotated[
-        bool, typer.Option("--event-log", help="Also keep the events in the store's log, for the next artifact.")
-    ] = False,
+    event_log: EventLog = False,
     codec: NewCodec = None,
-    part: Annotated[
-        str | None,
-        typer.Option("--part", metavar="K/N", help="Only the users of shard K of a new store of N."),
-    ] = None,
-    join: Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")] = False,
+    part: Part = None,
+    join: Join = False,
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
-    from lifelong.dataset.folder import Dataset
-    from lifelong.online.ingestion.folding import fill_log
-    from lifelong.online.memory.filling import backfill as fill
-
     if is_service(store):
         return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
     if join:
@@ -92,13 +93,28 @@ def backfill(
                 expected="files of events: a dataset is prepared already",
                 fix="leave it out, or give the files",
             )
-        with terminal.progress("users") as advance:
-            common: dict[str, Any] = {"until": until, "progress": advance, "codec": codec, "event_log": event_log}
-            if Path(data).is_dir():
-                report = fill(opened, Dataset(data), memories, **common)
-            else:
-                report = fill_log(opened, data, memories, mapping=mapping, columns=columns, **common)
+        common: dict[str, Any] = {"until": until, "codec": codec, "event_log": event_log}
+        report = _filled(terminal, opened, Path(data), memories, {"mapping": mapping, "columns": columns}, **common)
         return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact))} --store {quote(store)}"])
+
+
+def _filled(
+    terminal: Terminal,
+    artifact: Artifact,
+    data: Path,
+    store: MemoryStore,
+    reading: Mapping[str, Any],
+    **options: Any,
+) -> BackfillReport:
+    """Fill a new store, from a dataset or from a log that is read in some way."""
+    from lifelong.dataset.folder import Dataset
+    from lifelong.online.ingestion.folding import fill_log
+    from lifelong.online.memory.filling import backfill as fill
+
+    with terminal.progress("users") as advance:
+        if data.is_dir():
+            return fill(artifact, Dataset(data), store, progress=advance, **options)
+        return fill_log(artifact, str(data), store, progress=advance, **reading, **options)
 
 
 def _part(artifact: Path, data: str | None, store: str, part: str, **options: Any) -> Reply:
