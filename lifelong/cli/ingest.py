@@ -103,6 +103,7 @@ def ingest(
     order given, and the files of a glob by name. Each file is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
+    from lifelong.dataset.mapping import mapping_from
     from lifelong.launch import collect_rarely
     from lifelong.online.ingestion import files
 
@@ -113,38 +114,22 @@ def ingest(
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
+        folding: dict[str, Any] = {"late": late, "codec": codec, "backfilled": backfilled}
+        reading: dict[str, Any] = {"source": source, "columns": columns, "on_bad": on_bad}
+        reading |= {"patience": patience, "max_ahead": max_ahead}
         if topic is not None:
-            from lifelong.dataset.mapping import mapping_from
             from lifelong.online.ingestion.kafka import FILLING, Stream, StreamSettings
             from lifelong.online.memory.updater import Updater
 
-            settings = StreamSettings(
-                source,
-                columns,
-                on_bad,
-                on_gap,
-                patience,
-                idle,
-                max_ahead,
-                FILLING,
-                None if mapping is None else mapping_from(mapping),
-            )
-            apply = Updater(opened, memories, late=late, codec=codec, backfilled=backfilled).apply_table
-            schema = opened.config.dataset_schema
-            stream = Stream(topic, memories, apply, schema, settings=settings, letters=letters)
+            apply = Updater(opened, memories, **folding).apply_table
+            known = None if mapping is None else mapping_from(mapping)
+            settings = StreamSettings(on_gap=on_gap, idle=idle, mapping=known, batch=FILLING, **reading)
+            stream = Stream(topic, memories, apply, opened.config.dataset_schema, settings=settings, letters=letters)
             return _of_topic(terminal, stream, metrics_port)
-        common: dict[str, Any] = {
-            "late": late,
-            "codec": codec,
-            "on_bad": on_bad,
-            "backfilled": backfilled,
-            "max_ahead": max_ahead,
-        }
-        of_files: dict[str, Any] = {"source": source, "patience": patience, "last_line": last_line}
-        of_files |= {"mapping": mapping, "columns": columns}
+        of_files: dict[str, Any] = {"last_line": last_line, "mapping": mapping, "workers": workers}
         with terminal.progress("reading") as advance:
             applied = files.ingest(
-                opened, memories, places, progress=advance, dead_letters=letters, workers=workers, **common, **of_files
+                opened, memories, places, progress=advance, dead_letters=letters, **folding, **reading, **of_files
             )
     return Reply(asdict(applied), [_sentence(applied)])
 
