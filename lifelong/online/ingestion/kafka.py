@@ -457,8 +457,9 @@ class Stream:
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
         """What messages hold; None if one may not be an event and has to be checked by itself."""
-        rows = [json_row(message.value() or b"") for message in messages]
-        table = None if any(isinstance(row, Problem) for row in rows) else self._rows.table_of(rows)
+        read = [json_row(message.value() or b"") for message in messages]
+        rows = [row for row in read if not isinstance(row, Problem)]
+        table = self._rows.table_of(rows) if len(rows) == len(read) else None
         if table is None:
             return None
         if not self._warned and [message.key() for message in messages] != list(map(str.encode, table.user)):
