@@ -6,31 +6,29 @@ import contextlib
 import csv
 import gzip
 import io
+import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lifelong.dataset.mapping import JSON, TableMapping, Text
-from lifelong.dtypes import BoolArray
 from lifelong.errors import ConfigError, SourceError, UsageError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.online.ingestion.parquet import ParquetRows
-from lifelong.online.ingestion.plain_lines import PlainLines
 from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, Uncounted, row_lines
 from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
 from lifelong.online.ingestion.selection import Lines, Row, Selection, row_of
 from lifelong.online.ingestion.text_lines import EVERY, UNREADABLE, TextLines
-from lifelong.online.memory.event import MAX_ID
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
-    from lifelong.online.store.part import Share
+
+
+_LINE_ENDS = re.compile(r"\r\n|\r|\n")
 
 
 class FileReader:
@@ -41,7 +39,6 @@ class FileReader:
         schema: of the artifact; the file may have its item fields.
         columns: our name -> the file's name, and settings of a mapping; see `EventRows`.
         size: lines that come at once.
-        share: the users to read events of; events of others may come too. All users if None.
         known: digests of its first lines when they were applied, by how many they are.
         last_line: "leave" or "complete"; see `lifelong.online.ingestion.files.ingest`.
         latest: see `EventRows`.
@@ -66,14 +63,13 @@ class FileReader:
         columns: Mapping[str, str],
         *,
         size: int,
-        share: Share | None = None,
         known: Mapping[int, str] | None = None,
         last_line: str = "leave",
         latest: Callable[[], int] | None = None,
         mapping: TableMapping | None = None,
         noted: bool = True,
     ) -> None:
-        self.path, self._size, self._share = file.path, size, share
+        self.path, self._size = file.path, size
         self.rows = EventRows(schema, columns, latest, mapping)
         self._file, self._known = file, dict(sorted((known or {}).items()))
         self._text: TextLines | None = None
@@ -143,29 +139,25 @@ class FileReader:
             for number in numbers:
                 while there < number and (found := next(parts, None)) is not None:
                     there += len(found)
-                    self.digest.feed(found)
                 self.digest.advance(min(there, number))
                 yield self.digest.lines, self.digest.hex()
                 if there < number:
                     return
 
     def parts(self) -> Generator[list[str]]:
-        """The lines as text, some at a time; rows of parquet as `row_lines` gives them.
+        """The lines as text, some at a time, fed to the digest; rows of parquet as `row_lines` gives them.
 
         Raises:
             SourceError: the file cannot be read from a line on; the lines before it came.
         """
         if self._format == "parquet":
-            yield from map(self._row_lines, self._parquet.batches(self._size))
+            for batch in self._parquet.batches(self._size):
+                lines = self._row_lines(batch)
+                self.digest.feed(lines)
+                yield lines
             return
         with self._opened() as (_, text):
-            error: Exception | None = None
-            while error is None:
-                lines, error = text.some(self._size)
-                if not lines and error is None:
-                    return
-                yield lines
-            raise error
+            yield from text.parts()
 
     def prefix(self, source: str) -> Prefix:
         """What was counted in of the digest, for the watermark of a source."""
@@ -234,18 +226,41 @@ class FileReader:
 
     def _csv_lines(self, text: TextLines) -> Iterator[Lines]:
         head = self._head(text)
-        while True:
-            first, (lines, error) = text.number, text.some(self._size)
-            if not lines and error is None:
+        parts = text.parts(self._size)
+        for lines in parts:
+            first = text.number - len(lines) + 1
+            cells = _plain_cells(lines, len(head), self._written.delimiter)
+            if cells is None:
+                # A quoted cell may go on in the next part: from here on, the csv reader has to look at each character.
+                yield from self._quoted_lines(chain(lines, chain.from_iterable(parts)), head, first - 1)
                 return
-            plain = None if error else PlainLines.of(lines, len(head), self._written.delimiter)
-            if plain is None:
-                # A quote, an empty line: the rest goes through the csv reader, three times as slow.
-                text.give_back(lines)
-                yield from self._grouped(self._csv_rows(text, head), head)
+            columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
+            yield Lines(range(first, first + len(lines)), columns, row_of(columns))
+
+    def _quoted_lines(self, lines: Iterator[str], head: Sequence[str], before: int) -> Iterator[Lines]:
+        """Rows of cells, some at a time, after some lines."""
+        reader = self._written.rows(lines)
+        error: Exception | None = None
+        while error is None:
+            rows: list[list[str]] = []
+            first = before + reader.line_num + 1
+            try:
+                # What came before an error stays in the list.
+                rows.extend(islice(reader, self._size))
+            except (csv.Error, *UNREADABLE) as found:
+                error = found
+            # A cell may hold line ends; the number of a row is that of its last line.
+            ends = (1 + sum(len(_LINE_ENDS.findall(cell)) for cell in row) for row in rows)
+            number = list(accumulate(ends, initial=first - 1))
+            if isinstance(error, csv.Error):
+                # A quote that is not closed swallows all lines after it; the line in which it opens is the bad one.
+                error = self.bad(number[-1] + 1, f"{error}: a quote that opens here is not closed, or not yet")
+            filled = [(place, row) for place, row in zip(number[1:], rows, strict=True) if row]
+            if filled:
+                yield _of_cells([row for _, row in filled], head, [place for place, _ in filled])
+            elif not rows and error is None:
                 return
-            self.digest.feed(lines)
-            yield self._cut(plain, head, first + 1)
+        raise error
 
     def _head(self, text: TextLines) -> list[str]:
         """The header.
@@ -255,7 +270,7 @@ class FileReader:
         """
         if not self._written.header:
             return self._without_header()
-        head = [name.strip() for name in next(filter(None, self._written.rows(text)), [])]
+        head = [name.strip() for name in next(filter(None, self._written.rows(chain.from_iterable(text.parts(1)))), [])]
         wanted = f"a header with {', '.join(self.rows.needed)}"
         if not head and text.held:
             raise SourceError(
@@ -298,44 +313,10 @@ class FileReader:
             raise ConfigError([f"columns does not hold {name!r}" for name in absent], fix=fix)
         return list(self._written.columns)
 
-    def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
-        """The lines of the share, or all of them; the first line has the number `first`."""
-        chosen_N = self._chosen(lines, head)
-        cells = lines.cells(chosen_N)
-        columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
-        number = range(first, first + len(lines))
-        some = Lines(number, columns, row_of(columns), plain=lines.longest <= MAX_ID)
-        if chosen_N is None:
-            return some
-        return replace(some, number=first + np.flatnonzero(chosen_N), through=number[-1], of_share=True)
-
-    def _chosen(self, lines: PlainLines, head: Sequence[str]) -> BoolArray | None:
-        """Which lines are the share's; None to cut all, as one may not be an event or none is the share's."""
-        # Which lines are left out by the mapping, only their values tell.
-        if self._share is None or self._asks or self._selection.labels or not self.rows.hold(lines, head):
-            return None
-        chosen_N = self._share.chosen(lines.crc32(self.rows.place("user", head)))
-        return chosen_N if chosen_N.any() else None
-
-    def _csv_rows(self, text: TextLines, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
-        good, rows = text.number, self._written.rows(text)
-        while True:
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                # A quote that is not closed swallows all lines after it; the line in which it opens is the bad one.
-                found = f"{error}: a quote that opens here is not closed, or not yet"
-                raise self.bad(good + 1, found) from error
-            if row is None:
-                return
-            if row:
-                yield text.number, dict(zip(head, row, strict=True)) if len(row) == len(head) else _uneven()
-            good = text.number
-
     def _json_lines(self, text: TextLines) -> Iterator[Lines]:
         rows: Iterator[tuple[int, Row]] = (
-            (text.number, {JSON: line.rstrip("\r\n")} if self._asks else json_row(line))
-            for line in text
+            (number, {JSON: line.rstrip("\r\n")} if self._asks else json_row(line))
+            for number, line in enumerate(text, 1)
             if line.strip()
         )
         return self._grouped(rows, [JSON] if self._asks else [*self.rows.read, *self._selection.labels])
@@ -393,13 +374,36 @@ class FileReader:
                 ) from error
 
 
+def _plain_cells(lines: Sequence[str], size: int, delimiter: str) -> list[str] | None:
+    r"""The cells of lines without quotes, of which each has `size`, one after another; None if there are other lines.
+
+    >>> _plain_cells(["ada,tea\n", "bob,milk\n"], 2, ",")
+    ['ada', 'tea', 'bob', 'milk']
+    """
+    text = "".join(lines).replace("\r\n", "\n").removesuffix("\n")
+    # Empty lines are no rows; a line of one cell may be one.
+    if '"' in text or "\r" in text or size == 1 or {line.count(delimiter) for line in lines} != {size - 1}:
+        return None
+    return text.replace("\n", delimiter).split(delimiter)
+
+
+def _of_cells(rows: Sequence[list[str]], head: Sequence[str], number: Sequence[int]) -> Lines:
+    """Rows of cells as columns; each by itself if one has not as many as the header."""
+    if set(map(len, rows)) == {len(head)}:
+        columns = dict(zip(head, zip(*rows, strict=True), strict=True))
+        return Lines(number, columns, row_of(columns))
+
+    def row_at(place: int) -> Row:
+        row = rows[place]
+        problem = Problem("not as many columns as the header")
+        return dict(zip(head, row, strict=True)) if len(row) == len(head) else problem
+
+    return Lines(number, None, row_at)
+
+
 def _row_at(batch: Any, place: int) -> Row:
     row: Row = batch.slice(place, 1).to_pylist()[0]
     return row
-
-
-def _uneven() -> Problem:
-    return Problem("not as many columns as the header")
 
 
 def format_of(path: Path) -> tuple[str, bool]:

@@ -117,10 +117,6 @@ class Digest:
         """Give the next lines, each with its end."""
         self._fed, self._at = [*self._fed[self._at :], *lines], 0
 
-    def feed_one(self, line: str) -> None:
-        """Give the next line."""
-        self._fed.append(line)
-
     def advance(self, through: int) -> None:
         """Count in all lines up to one, which were fed."""
         while self.lines < through:

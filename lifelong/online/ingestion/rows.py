@@ -18,7 +18,6 @@ from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, UsageError
 from lifelong.online.memory.event import (
     ID_EXPECTED,
-    MAX_ID,
     EventTable,
     UserEvent,
     event_problem,
@@ -32,7 +31,6 @@ from lifelong.tables import ColumnKind, naming_delimiter, text_of
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
-    from lifelong.online.ingestion.plain_lines import PlainLines
 
 COLUMNS = ("user", "item", "time", "event_type")
 _SHOWN = 12
@@ -166,49 +164,27 @@ class EventRows:
         ids = (self.column["event_type"], self.column["user"], self.column["item"], self._event_id)
         return {**kinds, **{name: "id" for name in ids if name is not None}, self.column["time"]: "moment"}
 
-    def place(self, name: str, head: Sequence[str]) -> int:
-        """Place of one of our columns in a header; of several with its name the last one counts."""
-        return len(head) - 1 - head[::-1].index(self.column[name])
-
-    def hold(self, lines: PlainLines, head: Sequence[str]) -> bool:
-        """Whether all lines are events for sure, decided before they are cut; if False, they may be events still."""
-        if not self._times.plain:
-            return False
-        user, item, time = (lines.lengths(self.place(name, head)) for name in COLUMNS[:3])
-        if lines.longest > MAX_ID or min(user.min(), item.min(), time.min()) < 1:
-            return False
-        place, latest = self.place("time", head), self.latest()
-        if int(time.max()) > len(str(latest)) or not lines.are_digits(place):
-            return False
-        # A number with fewer digits is below it.
-        return bool((time < len(str(latest))).all()) or lines.at_most(place, latest)
-
     def table_of(self, rows: Sequence[Mapping[str, Any]]) -> EventTable | None:
         """The events of rows; None if `event` has to look at each."""
         return self.table({name: [row.get(name) for row in rows] for name in self.read})
 
-    def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
-        """The events of rows that are given as columns; None if `event` has to look at each row.
-
-        Args:
-            columns: values by the rows' names.
-            plain: whether all values are decoded text, and none is longer than an id may be.
-        """
+    def table(self, columns: Mapping[str, Sequence[Any]]) -> EventTable | None:
+        """The events of rows that are given as columns by their names; None if `event` has to look at each row."""
         try:
-            return self._table(columns, plain=plain)
+            return self._table(columns)
         except (TypeError, ValueError, OverflowError):
             return None
 
-    def _table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool) -> EventTable | None:
+    def _table(self, columns: Mapping[str, Sequence[Any]]) -> EventTable | None:
         def texts(theirs: str | None) -> Sequence[str | None] | None:
-            return None if theirs is None or theirs not in columns else _texts(columns[theirs], plain=plain)
+            return None if theirs is None or theirs not in columns else _texts(columns[theirs])
 
         user, item, types, times = (self.column[name] for name in ("user", "item", "event_type", "time"))
         user_N, item_N, type_N, name_N = texts(user), texts(item), texts(types), texts(self._event_id)
         if user_N is None or item_N is None or times not in columns:
             return None
         needed, optional = (user_N, item_N), (type_N, name_N)
-        if None in user_N or None in item_N or not (plain or texts_hold(needed, optional)):
+        if None in user_N or None in item_N or not texts_hold(needed, optional):
             return None
         given_times = columns[times] if self._times.plain else list(map(self._times.seconds, columns[times]))
         time_N = _times(given_times, self.latest())
@@ -326,13 +302,13 @@ def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, st
     return [made[row] or None for row in rows]
 
 
-def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None:
+def _texts(values: Sequence[Any]) -> Sequence[str | None] | None:
     """`text_of` of a column; None if the column is empty.
 
     Raises:
         TypeError: a value is a list or an object.
     """
-    kinds = {str} if plain else set(map(type, values))
+    kinds = set(map(type, values))
     if kinds == {str}:
         found: Sequence[str | None] = values if "" not in values else [value or None for value in values]
     elif kinds <= {type(None)}:

@@ -28,18 +28,14 @@ class Lines:
         columns: values by column, one per line; None if a line is not a row of values.
         row: gives one line by its place, or what is wrong with it.
         done: how far the file was read with these lines.
-        plain: whether all values are text, and short enough for ids.
         through: number of the last line that was read, if lines were left out; else None.
-        of_share: whether the lines of other shares, which are all events, were left out.
     """
 
     number: Sequence[int] | IntArray
     columns: Mapping[str, Sequence[Any]] | None
     row: Callable[[int], Row]
     done: int = 0
-    plain: bool = False
     through: int | None = None
-    of_share: bool = False
 
     @property
     def last(self) -> int:
@@ -102,7 +98,7 @@ class Selection:
             bad = {int(number): row for number, row in zip(lines.number, rows, strict=True) if isinstance(row, Problem)}
             made = dict(zip(map(int, found.number), map(found.row, range(len(found.number))), strict=True))
             merged = dict(sorted((bad | made).items()))
-            return replace(lines, number=list(merged), columns=None, row=list(merged.values()).__getitem__, plain=False)
+            return replace(lines, number=list(merged), columns=None, row=list(merged.values()).__getitem__)
         return self._labelled(lines) if self.labels else lines
 
     def of_table(self, table: Any, number: Sequence[int], done: int) -> Lines:
@@ -132,9 +128,7 @@ class Selection:
         """The lines with a label that makes them events, and those of which none can tell."""
         rows = {int(number): self._checked(lines.row(place)) for place, number in enumerate(lines.number)}
         kept = {number: row for number, row in rows.items() if row is not None}
-        return replace(
-            lines, number=list(kept), columns=None, row=list(kept.values()).__getitem__, plain=False, through=lines.last
-        )
+        return replace(lines, number=list(kept), columns=None, row=list(kept.values()).__getitem__, through=lines.last)
 
     def _checked(self, row: Row) -> Row | None:
         """A row that is an event, or what is wrong with it; None if it is none."""

@@ -74,14 +74,14 @@ class Task:
     backfilled: str = "skip"
     mapping: TableMapping | None = None
 
-    def reader(self, schema: Schema, *, size: int, share: Share | None = None) -> FileReader:
+    def reader(self, schema: Schema, *, size: int) -> FileReader:
         """Reads the file, from its beginning."""
 
         def latest() -> int:
             return latest_time(schema.time_unit, self.max_ahead, clock.time())
 
         return FileReader(
-            self.file, schema, self.columns, size=size, share=share, known=self.known, last_line=self.last_line,
+            self.file, schema, self.columns, size=size, known=self.known, last_line=self.last_line,
             latest=latest, mapping=self.mapping,
         )  # fmt: skip
 
@@ -121,7 +121,7 @@ def fold_file(
     )
     size = batch_size(task.size, updater.runtime.codec.size, shared=store.shared)
     size = size if share is None else size * share.of // len(share.numbers)
-    reader = task.reader(artifact.config.dataset_schema, size=size, share=share)
+    reader = task.reader(artifact.config.dataset_schema, size=size)
     waiting, reports = Patience(patience if store.shared else 0), share is None or share.first
     mark, size, total, reached = store.watermark(task.source, 0), reader.size(), Applied(), -1
     # What an earlier run has passed is not looked at again.
@@ -213,7 +213,7 @@ def batches_of(reader: FileReader, share: Share | None, *, skip: int) -> Generat
     """
     with closing(reader.lines()) as parts:
         for lines in parts:
-            table = None if lines.columns is None else reader.rows.table(lines.columns, plain=lines.plain)
+            table = None if lines.columns is None else reader.rows.table(lines.columns)
             batches: Iterable[Batch] = (
                 _one_by_one(reader, lines, skip=skip)
                 if table is None
@@ -223,7 +223,7 @@ def batches_of(reader: FileReader, share: Share | None, *, skip: int) -> Generat
                 if reader.noted:
                     reader.count_in(batch.through)
                     reader.traces.add(batch.table)
-                yield batch if share is None or lines.of_share else batch.of(share)
+                yield batch if share is None else batch.of(share)
 
 
 def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[Batch]:

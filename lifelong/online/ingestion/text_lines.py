@@ -1,4 +1,4 @@
-"""The lines of a text, counted; a last line without its end is held back."""
+"""The lines of a text, counted and fed to a digest; a last line without its end is held back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SOME = 1_024
 
 
 class TextLines:
-    r"""Lines one by one, which are fed to a digest, or some at a time, which are not.
+    r"""Lines one by one, or some at a time; they are fed to a digest before they are given.
 
     A line ends with LF, CRLF, or a CR that something follows: a CR at the end of the file may be half of a CRLF.
 
@@ -27,7 +27,7 @@ class TextLines:
         upto: a last line without its end is given if its number is at most this one.
 
     Attributes:
-        number: of the last line that was given.
+        number: of the last line that was read; some of them may still be to come.
         held: number of the last line, if it has no end and was held back.
         unended: number of the last line, if it has no end and was given.
 
@@ -42,41 +42,27 @@ class TextLines:
 
     def __init__(self, text: io.TextIOBase, digest: Digest, *, upto: int = 0) -> None:
         self.number, self.held, self.unended = 0, None, None
-        self._text, self._feed = text, digest.feed_one
+        self._text, self._feed = text, digest.feed
         self._upto, self._ahead = upto, list[str]()
-        self._back: Iterator[str] = iter(())
-        self._error: Exception | None = None
 
-    def __iter__(self) -> TextLines:
-        return self
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self.parts())
 
-    def __next__(self) -> str:
-        line = next(self._back, None)
-        if line is None and self._error is None:
-            # Many at once: reading them one by one takes twice as long.
-            some, self._error = self._read(_SOME)
-            self._back = iter(some)
-            line = next(self._back, None)
-        if line is None:
-            raise self._error or StopIteration
-        self.number += 1
-        self._feed(line)
-        return line
+    def parts(self, size: int = _SOME) -> Iterator[list[str]]:
+        """The next lines, so many at once: reading them one by one takes twice as long.
 
-    def some(self, most: int) -> tuple[list[str], Exception | None]:
-        """The next lines, and the error that follows them, if any."""
-        lines = list(islice(self._back, most))
-        self.number += len(lines)
-        if len(lines) == most or self._error is not None:
-            return lines, None if len(lines) == most else self._error
-        more, self._error = self._read(most - len(lines))
-        self.number += len(more)
-        return lines + more, self._error
-
-    def give_back(self, lines: list[str]) -> None:
-        """Return lines, to be read again."""
-        self.number -= len(lines)
-        self._back = chain(lines, self._back)
+        Raises:
+            OSError, EOFError, UnicodeDecodeError, zlib.error: what follows the lines that came cannot be read.
+        """
+        error: Exception | None = None
+        while error is None:
+            lines, error = self._read(size)
+            if not lines and error is None:
+                return
+            self._feed(lines)
+            self.number += len(lines)
+            yield lines
+        raise error
 
     def _read(self, most: int) -> tuple[list[str], Exception | None]:
         """The next lines from the text, of which the last one certainly has its end or is to be given without it."""

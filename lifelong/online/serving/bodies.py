@@ -38,6 +38,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict
 
+from lifelong.dataset.times import seconds_of
+from lifelong.errors import UsageError
 from lifelong.online.memory.event import LAST_SECOND, MAX_ID
 from lifelong.online.serving.errors import ANSWERED, MediaTypeError, TooLargeError, answer_to
 from lifelong.online.serving.event_bodies import KEYS
@@ -86,15 +88,26 @@ def _allowed_together(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 1700000000.0 is the whole number 1700000000."""
+def _seconds(value: Any) -> Any:
+    """UTC seconds of an ISO 8601 text. JSON has one kind of number: 1700000000.0 is the whole number 1700000000."""
+    # Parameters of an address are texts, also where they are numbers.
+    if isinstance(value, str) and not value.isdecimal():
+        try:
+            return seconds_of(value)
+        except UsageError:
+            raise PydanticCustomError("no_time", "is no time") from None
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Time = Annotated[
     int,
-    Field(ge=0, le=LAST_SECOND, description="UTC seconds (or the ordinal of a log without times)"),
-    BeforeValidator(_whole),
+    Field(
+        ge=0,
+        le=LAST_SECOND,
+        description="UTC seconds (or the ordinal of a log without times); also as text of ISO 8601, such as"
+        " 2025-12-01T00:00:00Z, which is UTC without a zone",
+    ),
+    BeforeValidator(_seconds),
 ]
 Values = Annotated[
     dict[Id, Id | None],

@@ -177,6 +177,7 @@ _WORDS = {
     "list_type": "should be a list",
     "too_short": "should have at least {min_length} entry",
     "too_long": "should have at most {max_length} entries",
+    "no_time": "should be UTC seconds without quotes, or a text of ISO 8601 such as 2025-12-01T00:00:00Z",
     "too_many_keys": "should have at most {most} keys",
     "bool_type": "should be true or false",
     "literal_error": "should be {expected}",
