@@ -38,6 +38,7 @@ SECOND_HALF_LIVES = {"7d": 7 * 86400.0, "60d": 60 * 86400.0}
 """Half-lives of decayed counts, in seconds."""
 NEVER = -1.0
 """Events or seconds since the last occurrence, where there is none."""
+# A bound on memory: sorted keys, places, times and running sums of these events are held together.
 _EVENTS_AT_ONCE = 4_000_000
 
 
@@ -97,6 +98,8 @@ def chunks_of_users(dataset: Dataset, user_N: Int32Array, most: int) -> Iterator
     """Groups of examples, and their users in order: as many as have about `most` events together."""
     offset_U = np.asarray(dataset.histories.offset_U)
     user_U, owner_N = np.unique(user_N, return_inverse=True)
+    # Users stay whole, since a count needs all of a user's earlier events. The running total, in steps of `most`, says
+    # which chunk a user belongs to.
     part_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // most
     for part in np.unique(part_U):
         yield np.flatnonzero(part_U[owner_N] == part), user_U[part_U == part].astype(np.int64)
@@ -141,6 +144,7 @@ def _general(query: _Query, time_N: IntArray, offset_U: IntArray, *, timed: bool
         return [length]
     if not len(time_N):
         return [length, np.full(len(length), NEVER)]
+    # In an empty history this is not an event of the user. Its time is replaced below.
     last_N = np.maximum(offset_U[query.user_N] + query.position_N - 1, 0)
     return [length, np.where(length > 0, query.time_N - time_N[last_N], NEVER)]
 
@@ -172,6 +176,7 @@ class _Groups:
     def features(self, query: _Query, value_N: IntArray, *, nothing: int, timed: bool) -> list[FloatArray]:
         """The columns of one field for queries about `value_N`; values below `nothing` are equal to none."""
         askable_N = (value_N >= nothing) & (value_N < self.num_values)
+        # A value above the largest one would have a key of the next user. No event has the key -1.
         key_N = np.where(askable_N, query.user_N.astype(np.int64) * self.num_values + value_N, -1)
         group_N = np.searchsorted(self.key_G, key_N)
         known_N = (group_N < len(self.key_G)) & askable_N
@@ -192,6 +197,7 @@ class _Groups:
         # The events of the group before the position are the sorted events from its start up to `end_N`.
         end_N = self._before(group_N, query.position_N)
         count_N = end_N - self.start_G[group_N] if len(group_N) else end_N
+        # Without an event before the position this is an event of another group, or none. All columns below replace it.
         last_N = np.maximum(end_N - 1, 0)
         some = count_N > 0
         columns = [count_N.astype(np.float64)]
@@ -232,6 +238,8 @@ def segmented_decay(clock_N: IntArray, first_N: BoolArray, half_life: float) -> 
     [1.0, 1.5, 1.75, 1.0]
     """
     factor_N = np.zeros(len(clock_N))
+    # From one user to the next the clock may run backwards. Those factors are set to 0 below, but must not overflow
+    # before.
     factor_N[1:] = np.exp2(-np.maximum(np.diff(clock_N), 0) / half_life)
     factor_N[first_N] = 0.0
     sum_N = np.ones(len(clock_N))

@@ -106,6 +106,7 @@ class Hiding:
             hidden = self._drawn(number.shape[:-1], self.settings.hide_items)
             number[hidden, 0] = self.fallback_V[number[hidden, 0]]
         if self.settings.hide_fields and self.fields > 1:
+            # A view, so that what is hidden here is hidden in the batch.
             others = number[..., 1 : self.fields]
             others[self._drawn(others.shape, self.settings.hide_fields) & (others != PADDING)] = UNKNOWN
 

@@ -55,6 +55,7 @@ class Processes:
         if not self.several:
             return value
         with self._asking():
+            # The others wait here until the first process has come, at most for the group's timeout.
             values: list[Any] = [value if self.first else None]
             dist.broadcast_object_list(values, src=0, device=self._device)
         return cast(T, values[0])
@@ -70,6 +71,7 @@ class Processes:
         if self.first:
             try:
                 found = function()
+            # Any error at all: the others are waiting for the outcome and would otherwise wait until their timeout.
             except Exception as error:
                 failure = error
         text, found = self.share((None if failure is None else str(failure), found))
@@ -85,9 +87,12 @@ class Processes:
         """Replace each tensor by the sum of the processes' tensors at its place."""
         if self.several:
             with self._asking():
+                # All sums are begun before the first is waited for, so that their transfers overlap. Every process must
+                # name its tensors in the same order.
                 moved = [(tensor, tensor.to(self._device).contiguous()) for tensor in tensors]
                 _wait_for_all([dist.all_reduce(there, async_op=True) for _, there in moved])
                 for here, there in moved:
+                    # A tensor that needed no copy is its own result already.
                     if here.data_ptr() != there.data_ptr():
                         here.copy_(there)
 
@@ -96,6 +101,7 @@ class Processes:
         if self.several:
             with self._asking():
                 for tensor in tensors:
+                    # Detached, as these are weights that need gradients and are written in place.
                     there = tensor.detach().to(self._device).contiguous()
                     dist.broadcast(there, src=0)
                     tensor.detach().copy_(there)
@@ -130,6 +136,7 @@ class Processes:
         if not self.several:
             return
         with self._asking():
+            # Each process compares for itself, so that all of them fail alike and none is left waiting.
             everyones: list[Any] = [None] * self.count
             dist.all_gather_object(everyones, (str(self.place), dict(values)))
         (_, wanted), *others = everyones

@@ -221,7 +221,10 @@ class TallyHead(nn.Module):
             logit = logit + self.match(context, vector)
         # The last number of each field is its weighted count; the counts are right before these.
         weighted = interest[..., -self.fields :]
+        # Whatever attention found comes first and differs in width with the settings, so that counts are taken from the
+        # end.
         counted = interest[..., : -self.fields][..., -self.counts :]
+        # The second head reads no embedding: its target has no columns.
         return logit + self.direct(weighted), self.counter(counted, counted[..., :0], context)
 
     def members_at(
@@ -410,6 +413,7 @@ class Tally(CountingModel[Any]):
         users, weight = memory.count_B.numel(), next(self.parameters())
         counted = self._kernel.empty(self.plan, users, _kind_of(weight))._asdict()
         fields = {name: _array(value) for name, value in memory._asdict().items() if name in counted}
+        # Copies, as the kernel writes in place: neither a read nor a write may change the memory that it was given.
         return self._kernel.Memory(
             **counted | {name: value.reshape(users, *counted[name].shape[1:]).copy() for name, value in fields.items()}
         )
@@ -512,6 +516,7 @@ class Tally(CountingModel[Any]):
         """The weight of the second head is chosen, unless it is given."""
         if plans.PARTS.steady is not None:
             return predict()
+        # At 0 and at 1 the mixture is one head alone, so that two predictions are enough for all weights in between.
         self.head.steady.fill_(0.0)
         first_NT = predict()
         self.head.steady.fill_(1.0)
@@ -629,7 +634,10 @@ def best_weight(first_NT: FloatArray, second_NT: FloatArray, label_NT: npt.NDArr
     """
     weight_W = np.arange(WEIGHTS + 1) / WEIGHTS
     logit_WN = first_NT.ravel() + weight_W[:, None] * (second_NT - first_NT).ravel()
+    # From logits and not from probabilities, which round to 0 and 1 and would make a loss infinite.
     loss_WN = np.logaddexp(0.0, logit_WN) - label_NT.ravel() * logit_WN
+    # All weights are measured on the same examples, so that the error of the difference counts; that of a loss itself
+    # is far larger and would call every weight close.
     above_WN = loss_WN - loss_WN[np.argmin(loss_WN.mean(axis=1))]
     error_W = above_WN.std(axis=1) / math.sqrt(above_WN.shape[1])
     close_W = weight_W[above_WN.mean(axis=1) <= error_W]

@@ -105,6 +105,8 @@ class HpmnMemory(nn.Module):
         count_B = memory.count_B + 1
         layer_input, slots = event_BE, []
         for (layer, period), slot_BD in zip(self.stack, memory.slot_BSD.unbind(1), strict=True):
+            # A slot that is not due passes its old state on. Nothing comes of it: periods are nested, so that no slot
+            # above is due either.
             layer_input = periodic_gru_step(layer, layer_input, slot_BD, count_B, period)
             slots.append(layer_input)
         return Slots(count_B, torch.stack(slots, dim=1))
