@@ -48,6 +48,7 @@ from lifelong.zoo.layers.boundaries import LONGEST_WAIT, Boundary
 
 LONGEST_AGE = LONGEST_WAIT
 """Events up to which it is known how long ago a slot was written."""
+# Above every place, so that a binary search never reaches padding.
 _NEVER = 2**62
 
 
@@ -129,6 +130,7 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
             waits.append(waited_B.masked_fill(write_B.detach() > 0, 0.0) / LONGEST_AGE)
         write_BS = torch.stack(writes, dim=1)
         rate_BS = memory.rate_BS + (write_BS - memory.rate_BS) / count_B.unsqueeze(-1).to(event_BE.dtype)
+        # Bounded, so that the memory of a user of many years is no other kind of input than training saw.
         older_BS = (memory.age_BS + 1 / LONGEST_AGE).clamp(max=1.0)
         age_BS = older_BS.masked_fill(write_BS.detach() > 0, 0.0)
         return HpmnDynamicMemory(count_B, torch.stack(slots, dim=1), rate_BS, age_BS, torch.stack(waits, dim=1))
@@ -136,6 +138,7 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> HpmnDynamicMemory:
         """A pass per layer over the steps at which the layer below was written, then what stood at each position."""
         if not event_BLE.shape[1]:
+            # One event of padding, as later look-ups need a row even if nobody has a history.
             event_BLE = pad(event_BLE, (0, 0, 0, 1))
         events = clear_padding(event_BLE, length_B)
         hidden_BLD = gru_pass(self.layers[0], events, length_B)

@@ -103,6 +103,7 @@ class Twin(HistoryModel):
         found = in_chunks(select, *targets, axis=1, numbers=rows * length)
         numbers = rows * max(length, self.config.hits)
         found_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *targets, *found, axis=1, numbers=numbers)
+        # Each head's weights have the sum 1, so that together they have the sum H.
         weight_BCS, place_BCS = self._joined(weight_NCM) / self.config.heads, self._joined(found[0])
         return Found(self.mix(self._joined(found_NCD)), weight_BCS, place_BCS=place_BCS)
 

@@ -84,6 +84,7 @@ class Resampler:
         if len(sample):
             user, value, count = metrics.user_aucs(sample)
             at, both = np.searchsorted(self.users, user), ~np.isnan(value)
+            # A user of one class has no AUC: she counts in neither sum, instead of turning both into NaN.
             gauc_weight[at[both]] = count[both]
             gauc_sum[at[both]] = count[both] * value[both]
         # A cell is one user's part of one calibration bin, numbered user after user.
@@ -101,6 +102,7 @@ class Resampler:
         positive = weight[self._positive]
         below = cumulated[self._below]
         if self._ties:
+            # The mean of what is below and what is not above counts tied negatives half.
             below = (below + cumulated[self._not_above]) / 2
         pairs = positive.sum() * cumulated[-1]
         return float(positive @ below / pairs) if pairs > 0 else float("nan")
@@ -147,10 +149,15 @@ def bootstrap(
         name -> metric -> `[R]`.
     """
     if users is None:
+        # The empty array makes this work for no sample at all.
         users = np.unique(np.concatenate([np.empty(0, np.int64), *(sample.user for sample in samples.values())]))
+    # A generator of its own for each call: equal seeds and equally many users give equal draws, which is what pairs two
+    # models that are resampled one after the other.
     rng = np.random.default_rng(seed)
     parts: dict[str, dict[str, list[FloatArray]]] = {name: {m: [] for m in metrics.metric_names()} for name in samples}
     resamplers = {name: Resampler(sample, users) for name, sample in samples.items()}
+    # Draws follow each other in the stream whatever the size of a chunk, so that memory can be bounded without changing
+    # a result.
     chunk = max(1, min(64, _CHUNK_VALUES // max(1, len(users))))
     for start in range(0, resamples if len(users) else 0, chunk):
         weight_RU = draw_weights(len(users), min(chunk, resamples - start), rng)
@@ -204,6 +211,7 @@ def over_seeds(drawn_KR: FloatArray, other_LR: FloatArray | None = None, *, seed
     degrees = total / sum(variance / (seeds - 1) for seeds, variance, _ in found)
     # Not below 0, where it is rounding that makes seeds differ.
     stretched = max(0.0, (special.stdtrit(degrees, tail) / special.ndtri(tail)) ** 2 * total - of_users)
+    # The number of seeds is part of the seed: models with different numbers of them must not share deviates by chance.
     for seeds, variance, direction_K in found:
         normal_RK = np.random.default_rng([seed, _SEEDS + seeds]).standard_normal((len(mean_R), seeds))
         # All models get the same normal deviates, each turned to how its own seeds lie: models stay as dependent.
@@ -220,6 +228,8 @@ def _seeds_effect(drawn_KR: FloatArray) -> tuple[float, FloatArray]:
     deviation_K = value_K - value_K.mean()
     between = float(deviation_K @ deviation_K) / (len(value_K) - 1)
     of_users = float((known_KR - known_KR.mean(axis=0)).var(axis=1).sum()) / (len(value_K) - 1)
+    # The difference of two estimates can be negative, a variance cannot. Equal seeds have no direction, and are divided
+    # by 1.
     return max(0.0, between - of_users) / len(value_K), deviation_K / (np.linalg.norm(deviation_K) or 1.0)
 
 
@@ -261,6 +271,7 @@ def p_value(difference: FloatArray) -> float:
     defined = difference[~np.isnan(difference)]
     if not len(defined):
         return float("nan")
+    # Resamples at 0 count on both sides, and 1 is added: so few resamples cannot prove a probability of 0.
     tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
 
@@ -287,8 +298,11 @@ def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict
     for name, (value, _) in differences.items():
         if value == 0 and deviation[name] == 0:
             found[name] = 1.0
+    # A difference without any spread would be divided by 0.
     tested = {name: of for name, of in differences.items() if deviation[name] > 0 and not math.isnan(of[0])}
     if tested:
+        # The largest deviation within each resample keeps how the models depend on each other. That is what a
+        # correction by their number alone would throw away.
         largest_R = np.max([np.abs(drawn - value) / deviation[name] for name, (value, drawn) in tested.items()], axis=0)
         for name, (value, _) in tested.items():
             exceeding = int((largest_R >= abs(value) / deviation[name]).sum())

@@ -179,6 +179,7 @@ class Model(nn.Module, ABC):
             for field, table in self.embed.tables.items():
                 if field in vectors:
                     given_VD = self.vector_spread * torch.from_numpy(vectors[field]).to(table.weight)
+                    # Numbers without training events keep their random vectors. At zero they would all be alike.
                     known_V = given_VD.any(dim=1)
                     table.weight[known_V, : self.vector_width] = given_VD[known_V]
         self.embed.set_differences(

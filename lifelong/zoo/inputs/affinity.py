@@ -74,6 +74,7 @@ def affinities(
     sum_AD, norm_A = np.zeros((3, width)), np.zeros(3)
     user, at, trip = -1, 0, -1
     for target in range(len(wanted_N)):
+        # Targets are sorted by user and position, so that sums only ever grow and each event is read once.
         if asked_user_N[target] != user:
             user = asked_user_N[target]
             at, trip = start_U[user], -1
@@ -98,6 +99,7 @@ def affinities(
             for kind in range(3):
                 norm_A[kind] = np.sqrt((sum_AD[kind] ** 2).sum())
         for kind in range(3):
+            # Without events, or with unknown values alone, there is no direction; the affinity stays 0.
             if norm_A[kind] > 0:
                 dot = 0.0
                 for place in range(width):

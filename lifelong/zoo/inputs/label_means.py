@@ -33,6 +33,7 @@ STRENGTH = 10.0
 """Answers of average label that every mean is given beforehand."""
 HALF_LIVES = (5.0, 50.0)
 """Half-lives of the user's decayed mean label, in answers."""
+# Before every time, and far enough from the end of int64 that one may be added or taken off.
 _LONG_AGO = -(2**62)
 
 
@@ -53,6 +54,7 @@ def label_means(dataset: Dataset, examples: Examples, splits: Iterable[Split]) -
     """
     train = _answers(dataset, "train")
     own = _joined([_answers(dataset, split) for split in splits])
+    # One positive and one negative answer more than there are: a task without any of one kind has no prior of 0 or 1.
     prior_T = (np.asarray(train.label_NT, np.float64).sum(axis=0) + 1) / (len(train) + 2)
     columns: list[FloatArray] = []
     for task, prior in enumerate(prior_T):
@@ -104,6 +106,7 @@ def _columns(
         everyone = _Sums.of(value_V[train.row_N], np.asarray(train.time_N), train_M).between(
             wanted_N, (always_N, time_N)
         )
+        # User and value as one number; all values are below `size`.
         both_M = np.asarray(own.user_N, np.int64) * size + value_V[own.row_N]
         both_N = np.where(wanted_N >= 0, user_N * size + wanted_N, -1)
         hers = _Sums.of(both_M, np.asarray(own.time_N), own_M).between(both_N, known)
@@ -118,6 +121,7 @@ def _known(dataset: Dataset, examples: Examples) -> tuple[IntArray, IntArray]:
     none_N, some_N = np.full(len(position_N), _LONG_AGO), position_N > 0
     if not some_N.any():
         return none_N, none_N
+    # One more than the time of the last visible event: answers of that moment are known, and the end is exclusive.
     until_N = np.where(some_N, time_N[np.maximum(first_N + position_N - 1, 0)] + 1, none_N)
     if dataset.window_users is None:
         return none_N, until_N
