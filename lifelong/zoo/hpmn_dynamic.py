@@ -130,7 +130,6 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
             waits.append(waited_B.masked_fill(write_B.detach() > 0, 0.0) / LONGEST_AGE)
         write_BS = torch.stack(writes, dim=1)
         rate_BS = memory.rate_BS + (write_BS - memory.rate_BS) / count_B.unsqueeze(-1).to(event_BE.dtype)
-        # Bounded, so that the memory of a user of many years is no other kind of input than training saw.
         older_BS = (memory.age_BS + 1 / LONGEST_AGE).clamp(max=1.0)
         age_BS = older_BS.masked_fill(write_BS.detach() > 0, 0.0)
         return HpmnDynamicMemory(count_B, torch.stack(slots, dim=1), rate_BS, age_BS, torch.stack(waits, dim=1))
@@ -188,11 +187,15 @@ def _layer(
     assert isinstance(boundary, Boundary)
     write_BL, waited_BL = boundary.over(line.input_BLD, line.length_B)
     hidden_BLD, hard_BL = gated_gru_pass(layer, line.input_BLD, write_BL, line.length_B), write_BL.detach() > 0
+    # A layer's steps are events of the layer below, so that a position in the history is first turned into a number of
+    # its steps: those at or before it.
     steps_BC = torch.searchsorted(line.place_BL.contiguous(), position_BC.contiguous(), right=True)
+    # The running maximum carries the place of the last write to all steps after it; 0 stands for none.
     last_BL = line.place_BL.masked_fill(~hard_BL, 0).cummax(dim=1).values
     total_BC = _at(write_BL.cumsum(dim=1), steps_BC)
     age_BC = (position_BC - _at(last_BL, steps_BC)).clamp(max=LONGEST_AGE).to(hidden_BLD.dtype)
     waited_BC = _at(waited_BL.masked_fill(hard_BL, 0), steps_BC).to(hidden_BLD.dtype)
+    # At position 0 nothing was written: 0 / 0 would be NaN.
     rate_BC = total_BC / position_BC.clamp(min=1).to(hidden_BLD.dtype)
     slot_BCD = states_at(hidden_BLD, steps_BC)
     return _written(hidden_BLD, line.place_BL, hard_BL), (
@@ -211,6 +214,7 @@ def _at(value_BL: Tensor, steps_BC: Tensor) -> Tensor:
 def _written(hidden_BLD: Tensor, place_BL: Tensor, hard_BL: Tensor) -> _Timeline:
     """The steps that wrote, left-aligned; one at least, so that nothing is empty."""
     length_B = hard_BL.sum(dim=1)
+    # Stable, so that the steps that wrote come first and stay in their order.
     order_BL = (~hard_BL).to(torch.int8).sort(dim=1, stable=True).indices[:, : max(1, int(length_B.max()))]
     chosen_BLD = hidden_BLD.gather(1, order_BL.unsqueeze(-1).expand(-1, -1, hidden_BLD.shape[2]))
     place_BL = place_BL.gather(1, order_BL).masked_fill(~length_mask(length_B, order_BL.shape[1]), _NEVER)

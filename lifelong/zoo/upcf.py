@@ -58,6 +58,7 @@ class Upcf(NeighbourModel):
         """Asymmetric cosine of the sets of items, to the power q."""
         # Items of older baskets are entries too, of weight 0.
         had, have = (_ones(part) for part in (own, lent))
+        # Differences of a sparse matrix's row pointers are its numbers of entries.
         size_M, size_U = np.diff(own.indptr), np.diff(lent.indptr)
         both_MU = (had @ have.T).toarray()
         share = self.config.asymmetry

@@ -153,6 +153,8 @@ class MemoryModel(Model, Generic[M]):
         """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B)
         memory = self.encode(history, batch.position_BC)
+        # Only real targets are read. Users have different numbers of them, and reading padding would cost as much as
+        # reading targets.
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
         memory = pick(memory, real_N)
         target = pick(self.targets(batch), real_N)

@@ -175,6 +175,7 @@ class Checkpoint:
             # A killed process may have left half a file, also under a name that safetensors chose.
             if remains != self.path:
                 remains.unlink()
+        # The format refuses tensors with gaps, such as views of columns.
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with (
             full_disk(self.folder, kept="free some space, then train again with --resume"),
@@ -238,6 +239,7 @@ def shared_state(load: Callable[[], State], processes: Processes) -> State:
     """
     if not processes.several:
         return load()
+    # Kept outside of the function, as the exchange sends only a description: tensors follow one by one.
     loaded: list[State] = []
 
     def describe() -> tuple[str, list[tuple[str, str | tuple[int, str], torch.Size, torch.dtype]]]:
@@ -254,6 +256,8 @@ def shared_state(load: Callable[[], State], processes: Processes) -> State:
     if loaded:
         parts = {"model": dict(loaded[0].model), "optimiser": dict(loaded[0].optimiser)}
     for part, name, shape, dtype in described:
+        # All processes create the same tensors in the order of the description, so that each exchange meets its
+        # counterpart.
         tensor = parts[part].setdefault(name, torch.empty(shape, dtype=dtype))
         processes.spread([tensor])
     best = loaded[0].best if loaded else {}

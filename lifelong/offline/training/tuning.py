@@ -179,12 +179,16 @@ class _Tuner:
     def run(self) -> None:
         """Run trials until there are as many as asked for."""
         study = self._study
+        # A trial that still runs in the journal belongs to a call that was killed. It would otherwise neither count nor
+        # be tried again.
         for trial in study.get_trials(states=(self._optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
             self._cut_off(trial.number, trial.params)
         if not study.trials:
             study.enqueue_trial(defaults(self._search.model, self._config, self._space))
         while (done := len(ended_trials(study))) < self._search.trials:
+            # Seeded by the number of ended trials, so that a search that was interrupted proposes what it would have
+            # proposed.
             drawn = np.random.SeedSequence([self._search.seed, done]).generate_state(1)
             study.sampler = self._optuna.samplers.TPESampler(seed=int(drawn[0]))
             study.optimize(self._objective, n_trials=1, catch=(LifelongError,))
@@ -235,6 +239,7 @@ class _Tuner:
             return self._train(trial, model, limited, listeners)
 
     def _train(self, trial: Any, model: Model, config: RunConfig, listeners: Callback) -> float:
+        # A number of examples; 1 would be read as a whole epoch.
         every = max(2, self._search.examples // VALIDATIONS)
         settings = config.train.model_copy(update={"validate_every": every})
         batches = initialised(model, self._dataset, settings, say=lambda _: None)
