@@ -145,16 +145,16 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
         place_BL = place_BL.masked_fill(~length_mask(length_B, events.shape[1]), _NEVER)
         line = _Timeline(hidden_BLD, place_BL, length_B)
         seen_BC = (position_BC > 0).to(hidden_BLD.dtype)
-        found: list[tuple[Tensor, ...]] = [(states_at(hidden_BLD, position_BC), seen_BC, 0 * seen_BC, 0 * seen_BC)]
+        slots: list[tuple[Tensor, ...]] = [(states_at(hidden_BLD, position_BC), seen_BC, 0 * seen_BC, 0 * seen_BC)]
         for boundary, layer in zip(self.boundaries, list(self.layers)[1:], strict=True):
             line, slot = _layer(line, boundary, layer, position_BC)
-            found.append(slot)
-        return HpmnDynamicMemory(position_BC, *(torch.stack(part, dim=2) for part in zip(*found, strict=True)))
+            slots.append(slot)
+        return HpmnDynamicMemory(position_BC, *(torch.stack(part, dim=2) for part in zip(*slots, strict=True)))
 
     def read_vector(self, memory: HpmnDynamicMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """K hops of attention over the slots, empty ones masked; the attention is the first hop's."""
-        found: tuple[Tensor, Tensor] = self.reader(target_BCE, memory.slot_BSD, memory.rate_BS.detach() > 0)
-        return found
+        read: tuple[Tensor, Tensor] = self.reader(target_BCE, memory.slot_BSD, memory.rate_BS.detach() > 0)
+        return read
 
     def auxiliary(self, memory: HpmnDynamicMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """Covariance and budget, means over the labelled positions, times their weights."""

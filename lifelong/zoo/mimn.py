@@ -176,11 +176,11 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
         read_BCD = (weight_BCS.unsqueeze(-2) @ memory.slot_BSD).squeeze(-2)
         channel_BCS = torch.softmax(self.score(self.query(target_BCE), memory.channel_BSD), dim=-1)
         induced_BCD = (channel_BCS.unsqueeze(-2) @ memory.channel_BSD).squeeze(-2)
-        found = [read_BCD, induced_BCD]
+        parts = [read_BCD, induced_BCD]
         if isinstance(memory, PooledMemory):
             mean_BCE = memory.mean_BE.expand_as(target_BCE)
-            found += [mean_BCE, mean_BCE * target_BCE, memory.slot_BSD.mean(dim=-2) * key_BCD]
-        return torch.cat(found, dim=-1), weight_BCS
+            parts += [mean_BCE, mean_BCE * target_BCE, memory.slot_BSD.mean(dim=-2) * key_BCD]
+        return torch.cat(parts, dim=-1), weight_BCS
 
     def auxiliary(self, memory: MimnMemory | PooledMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """The utilisation term, mean over the labelled positions, times its weight.
@@ -232,8 +232,8 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
         """
         erase, add = change_BX.unsqueeze(1).chunk(2, dim=-1)
         write_BS1 = write_BS.unsqueeze(-1)
-        kept_BSD = slot_BSD - slot_BSD * (write_BS1 * torch.sigmoid(erase))
-        return torch.addcmul(kept_BSD, write_BS1, torch.tanh(add))
+        erased_BSD = slot_BSD - slot_BSD * (write_BS1 * torch.sigmoid(erase))
+        return torch.addcmul(erased_BSD, write_BS1, torch.tanh(add))
 
     def _induce(self, channel_BSD: Tensor, slot_BSD: Tensor, read_BS: Tensor, part_BX: Tensor) -> Tensor:
         """Step the channels of the best read slots, leave the others.

@@ -150,8 +150,8 @@ class Sdim(MemoryModel[Any]):
         """Take the target's bucket of each group, and attend to the last events; source: equations 9 and 11."""
         mean_BCGKD, bucket_BCG = memory[1], self._bucket(target_BCE)
         wide = mean_BCGKD.expand(-1, bucket_BCG.shape[1], -1, -1, -1)
-        place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
-        interest_BCD = mean_direction(wide.gather(3, place).squeeze(3))
+        bucket_place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
+        interest_BCD = mean_direction(wide.gather(3, bucket_place).squeeze(3))
         if self.short_term is None:
             return interest_BCD, None
         # Right-aligned: the latest event is last, so that place n from the end is filled once there were n events.

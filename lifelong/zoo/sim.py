@@ -248,9 +248,9 @@ class Sim(HistoryModel):
                 rank_BCL = rank_BCK.gather(-1, each_BCL)
                 return -rank_BCL.to(target_BCE.dtype), rank_BCL < self.config.near
             # The category is the second item field; without one, the item itself.
-            place = min(1, len(self.item_fields) - 1)
-            own_BC1 = number_BCF[..., place].unsqueeze(-1)
-            match_BCL = (own_BC1 == window.number_BLF[..., place].unsqueeze(1)) & (own_BC1 > UNKNOWN)
+            column = min(1, len(self.item_fields) - 1)
+            own_BC1 = number_BCF[..., column].unsqueeze(-1)
+            match_BCL = (own_BC1 == window.number_BLF[..., column].unsqueeze(1)) & (own_BC1 > UNKNOWN)
             return torch.zeros_like(match_BCL, dtype=target_BCE.dtype), match_BCL
 
     def _attend(self, target_BCE: Tensor, event_BLE: Tensor, hits: Hits) -> tuple[Tensor, Tensor]:
@@ -265,11 +265,11 @@ class Sim(HistoryModel):
             of_gap, self.gap.weight, hits.gap_BCM
         )
         weight_BCHM = masked_softmax(score_BCHM / math.sqrt(query_BCHZ.shape[-1]), hits.hit_BCM.unsqueeze(2))
-        found = (
+        sums = (
             sums_at(weight_BCHM, event_BLE, hits.place_BCM),
             sums_at(weight_BCHM, self.gap.weight, hits.gap_BCM),
         )
-        return torch.cat(found, dim=-1).flatten(2), weight_BCHM.mean(dim=2)
+        return torch.cat(sums, dim=-1).flatten(2), weight_BCHM.mean(dim=2)
 
     def forward(self, batch: Batch) -> Output:
         """As every history model; a soft search adds its own loss, where gradients are wanted."""

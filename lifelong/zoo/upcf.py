@@ -69,6 +69,6 @@ class Upcf(NeighbourModel):
 
 def _ones(matrix: Any) -> Any:
     """1 where a sparse matrix has an entry."""
-    found = matrix.copy()
-    found.data = np.ones_like(found.data)
-    return found
+    ones = matrix.copy()
+    ones.data = np.ones_like(ones.data)
+    return ones

@@ -104,7 +104,7 @@ class TrainingBatches:
         by_length = shuffled[np.argsort((passes.length_P * jitter)[shuffled], kind="stable")]
         limits = (self._settings.batch_events, self._settings.batch_targets)
         batches = pack(by_length, passes.length_P, passes.targets_P * self._group, limits)
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return [batches[number] for number in rng.permutation(len(batches))]
 
     def make(self, pass_B: IntArray, epoch: int, number: int) -> Batch:
         """One batch.

@@ -90,8 +90,8 @@ def aligned_vectors(
         if not (weight_V1 * vector_VD).any():
             return vector_VD
         rotation_DD, _ = orthogonal_procrustes(weight_V1 * vector_VD, weight_V1 * whole[field])
-        found_VD: Float32Array = (vector_VD @ rotation_DD).astype(np.float32)
-        return found_VD
+        aligned_VD: Float32Array = (vector_VD @ rotation_DD).astype(np.float32)
+        return aligned_VD
 
     return [
         {field: aligned(field, vector_VD) for field, vector_VD in events.vectors(widths, without=group).items()}
@@ -169,9 +169,9 @@ def of_some_users(length_U: IntArray, most: int, *, seed: int) -> IntArray:
         return length_U
     # In random order: users may be stored by age or by length, and the first of them would not speak for all.
     order_U = np.random.default_rng(seed).permutation(len(length_U))
-    kept_U = length_U.copy()
-    kept_U[order_U[np.cumsum(length_U[order_U]) > most]] = 0
-    return kept_U
+    read_U = length_U.copy()
+    read_U[order_U[np.cumsum(length_U[order_U]) > most]] = 0
+    return read_U
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ class _Events:
 
     def number_N(self, field: str) -> IntArray:  # noqa: N802
         """The number of this item field of each event."""
-        place = list(self.dataset.inputs.item).index(field)
-        number_N: IntArray = np.asarray(self.dataset.catalogue.number_VF)[self.row_N, place]
+        column = list(self.dataset.inputs.item).index(field)
+        number_N: IntArray = np.asarray(self.dataset.catalogue.number_VF)[self.row_N, column]
         return number_N
 
     def vectors(self, widths: Mapping[str, int], *, without: int | None = None) -> dict[str, Float32Array]:
@@ -217,9 +217,9 @@ def _factors(user_N: IntArray, number_N: npt.NDArray[np.integer], shape: tuple[i
     from scipy.sparse.linalg import svds
 
     # Number 0 stands for no value. A column of it would make all users without a value look alike.
-    known_N = number_N > 0
+    valued_N = number_N > 0
     # The conversion to rows adds up repeated pairs, so that ones become counts.
-    count_UV = sparse.coo_array((np.ones(int(known_N.sum())), (user_N[known_N], number_N[known_N])), shape).tocsr()
+    count_UV = sparse.coo_array((np.ones(int(valued_N.sum())), (user_N[valued_N], number_N[valued_N])), shape).tocsr()
     log_UV = count_UV.log1p()
     sum_U: FloatArray = np.asarray(log_UV.sum(axis=1))
     square_V: FloatArray = np.asarray(log_UV.power(2).sum(axis=0))
@@ -234,13 +234,13 @@ def _factors(user_N: IntArray, number_N: npt.NDArray[np.integer], shape: tuple[i
     _, strength_K, right_KV = svds(scaled, k=factors, v0=np.random.default_rng(0).standard_normal(min(shape)))
     # The solver promises no order.
     order_K = np.argsort(-strength_K)[1:]
-    found_VK = right_KV[order_K].T * np.sqrt(strength_K[order_K])
+    factor_VK = right_KV[order_K].T * np.sqrt(strength_K[order_K])
     # The sign of a factor is arbitrary: its largest entry is made positive.
-    found_VK *= np.sign(found_VK[np.abs(found_VK).argmax(axis=0), np.arange(found_VK.shape[1])])
-    length_V = np.sqrt(np.square(found_VK).sum(axis=1))
+    factor_VK *= np.sign(factor_VK[np.abs(factor_VK).argmax(axis=0), np.arange(factor_VK.shape[1])])
+    length_V = np.sqrt(np.square(factor_VK).sum(axis=1))
     # A value that no factor reaches has a length of rounding errors. At length 1 it would be noise of full size.
     there_V &= length_V > 1e-9 * length_V.max()
-    vector_VD[there_V, : found_VK.shape[1]] = np.sqrt(dim) * found_VK[there_V] / length_V[there_V, None]
+    vector_VD[there_V, : factor_VK.shape[1]] = np.sqrt(dim) * factor_VK[there_V] / length_V[there_V, None]
     return vector_VD
 
 

@@ -174,10 +174,10 @@ def pack(order: IntArray, length_P: IntArray, targets_P: IntArray, limits: tuple
     """
     max_events, max_targets = limits
     bounds, size, longest, most = [0], 0, 0, 0
-    for place, (length, targets) in enumerate(zip(length_P[order].tolist(), targets_P[order].tolist(), strict=True)):
+    for at, (length, targets) in enumerate(zip(length_P[order].tolist(), targets_P[order].tolist(), strict=True)):
         size, longest, most = size + 1, max(longest, length), max(most, targets)
         if size > 1 and (size * longest > max_events or size * most > max_targets):
-            bounds.append(place)
+            bounds.append(at)
             size, longest, most = 1, length, targets
     # The first bound is the beginning; splitting there would give an empty batch.
     return np.split(order, bounds[1:]) if len(order) else []

@@ -115,8 +115,8 @@ def counted_numbers(
 def all_numbers(model: CountingModel, dataset: Dataset, examples: Examples) -> FloatArray:
     """`counted_numbers` of all examples at once, `[N, F, X]`."""
     number_NFX = np.zeros((len(examples), len(dataset.schema.item_fields), NUMBERS))
-    for place, found in counted_numbers(model, dataset, examples):
-        number_NFX[place] = found
+    for place_N, of_place in counted_numbers(model, dataset, examples):
+        number_NFX[place_N] = of_place
     return number_NFX
 
 
@@ -172,8 +172,8 @@ def _likelihood(value_N: FloatArray, given: Choices) -> FloatArray:
     # infinite.
     value_N = value_N - np.maximum.reduceat(value_N, start_M)[given.basket_N]
     whole_M = np.log(np.add.reduceat(np.exp(value_N), start_M))
-    found: FloatArray = np.add.reduceat(value_N * given.hit_N, start_M) / np.add.reduceat(given.hit_N * 1, start_M)
-    return found - whole_M
+    mean_M: FloatArray = np.add.reduceat(value_N * given.hit_N, start_M) / np.add.reduceat(given.hit_N * 1, start_M)
+    return mean_M - whole_M
 
 
 def _standardised(input_NK: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -222,5 +222,5 @@ def _fitted(input_NK: FloatArray, given: Choices, chosen_M: BoolArray, plain_K: 
         return within + 2 * _RIDGE * np.eye(len(weight_K))
 
     # Inputs are alike, so that methods without the curvature take hundreds of steps.
-    found = minimize(loss, begin_K, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-6})
-    return np.asarray(found.x / scale_K)
+    minimum = minimize(loss, begin_K, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-6})
+    return np.asarray(minimum.x / scale_K)

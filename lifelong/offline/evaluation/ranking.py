@@ -116,11 +116,11 @@ def rank_catalogue(
             fix="give whole numbers from 1 on, the places to look at",
         )
     started = time.perf_counter()
-    found = examples.take(np.asarray(examples.label_NT[:, 0]) >= 0.5)
-    if not len(found):
+    positives = examples.take(np.asarray(examples.label_NT[:, 0]) >= 0.5)
+    if not len(positives):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
-    there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), popular=popular, seed=seed)
+    there = len(np.unique(positives.user_N))
+    ranked = ranks(score, dataset, _of_users(positives, users, seed), popular=popular, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
@@ -185,8 +185,8 @@ def ranks(
     # rewarded wherever rows follow popularity.
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
     rank_N = np.empty(len(examples), np.int64)
-    for part, scored in _scored(score, dataset, examples.take(first_M), popular):
-        for basket, (row_C, score_C) in zip(range(part.start, part.stop), scored, strict=True):
+    for baskets, scored in _scored(score, dataset, examples.take(first_M), popular):
+        for basket, (row_C, score_C) in zip(range(baskets.start, baskets.stop), scored, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
             item_N = np.asarray(examples.row_N[own], np.int64)
             rank_N[own] = _places(score_C, priority_V[row_C - FIRST_ROW], row_C, item_N)

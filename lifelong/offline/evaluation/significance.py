@@ -66,8 +66,8 @@ class Resampler:
     def _sort_pairs(self, sample: Sample) -> None:
         """Sort once what AUC needs: the users of positives and negatives, and the negatives below each positive."""
         order = np.argsort(sample.logit, kind="stable")
-        score, positive, place = sample.logit[order], sample.positive[order], self._place[order]
-        self._positive, self._negative = place[positive], place[~positive]
+        score, positive, user = sample.logit[order], sample.positive[order], self._place[order]
+        self._positive, self._negative = user[positive], user[~positive]
         self._below = np.searchsorted(score[~positive], score[positive], side="left")
         self._not_above = np.searchsorted(score[~positive], score[positive], side="right")
         # Without ties one look-up a positive is enough, and this is the innermost loop of the bootstrap.
@@ -202,17 +202,17 @@ def over_seeds(drawn_KR: FloatArray, other_LR: FloatArray | None = None, *, seed
         drawn_KR, other_LR = drawn_KR - other_LR, None
     trained = [drawn_KR] if other_LR is None else [drawn_KR, -other_LR]
     mean_R: FloatArray = np.sum([of.mean(axis=0) for of in trained], axis=0)
-    found = [(len(of), *_seeds_effect(of)) for of in trained if len(of) > 1]
-    of_seeds = sum(variance for _, variance, _ in found)
+    effects = [(len(of), *_seeds_effect(of)) for of in trained if len(of) > 1]
+    of_seeds = sum(variance for _, variance, _ in effects)
     if not of_seeds:
         return mean_R
     of_users = float(np.nanvar(mean_R))
     total, tail = of_users + of_seeds, (1 + CONFIDENCE) / 2
-    degrees = total / sum(variance / (seeds - 1) for seeds, variance, _ in found)
+    degrees = total / sum(variance / (seeds - 1) for seeds, variance, _ in effects)
     # Not below 0, where it is rounding that makes seeds differ.
     stretched = max(0.0, (special.stdtrit(degrees, tail) / special.ndtri(tail)) ** 2 * total - of_users)
     # The number of seeds is part of the seed: models with different numbers of them must not share deviates by chance.
-    for seeds, variance, direction_K in found:
+    for seeds, variance, direction_K in effects:
         normal_RK = np.random.default_rng([seed, _SEEDS + seeds]).standard_normal((len(mean_R), seeds))
         # All models get the same normal deviates, each turned to how its own seeds lie: models stay as dependent.
         mean_R = mean_R + math.sqrt(stretched * variance / of_seeds) * (normal_RK @ direction_K)
@@ -221,13 +221,13 @@ def over_seeds(drawn_KR: FloatArray, other_LR: FloatArray | None = None, *, seed
 
 def _seeds_effect(drawn_KR: FloatArray) -> tuple[float, FloatArray]:
     """The variance of the mean over K seeds that is the seeds' own, and the unit vector of their deviations, `[K]`."""
-    known_KR = drawn_KR[:, ~np.isnan(drawn_KR).any(axis=0)]
-    if not known_KR.size:
+    defined_KR = drawn_KR[:, ~np.isnan(drawn_KR).any(axis=0)]
+    if not defined_KR.size:
         return 0.0, np.zeros(len(drawn_KR))
-    value_K = known_KR.mean(axis=1)
+    value_K = defined_KR.mean(axis=1)
     deviation_K = value_K - value_K.mean()
     between = float(deviation_K @ deviation_K) / (len(value_K) - 1)
-    of_users = float((known_KR - known_KR.mean(axis=0)).var(axis=1).sum()) / (len(value_K) - 1)
+    of_users = float((defined_KR - defined_KR.mean(axis=0)).var(axis=1).sum()) / (len(value_K) - 1)
     # The difference of two estimates can be negative, a variance cannot. Equal seeds have no direction, and are divided
     # by 1.
     return max(0.0, between - of_users) / len(value_K), deviation_K / (np.linalg.norm(deviation_K) or 1.0)
@@ -293,11 +293,11 @@ def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict
         name -> p-value, never below the uncorrected one (`p_value`); 1 where difference and spread are 0, NaN where
         either is not defined.
     """
-    found = {name: float("nan") for name in differences}
+    p_values = {name: float("nan") for name in differences}
     deviation = {name: float(np.std(drawn)) for name, (_, drawn) in differences.items()}
     for name, (value, _) in differences.items():
         if value == 0 and deviation[name] == 0:
-            found[name] = 1.0
+            p_values[name] = 1.0
     # A difference without any spread would be divided by 0.
     tested = {name: of for name, of in differences.items() if deviation[name] > 0 and not math.isnan(of[0])}
     if tested:
@@ -308,8 +308,8 @@ def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict
             exceeding = int((largest_R >= abs(value) / deviation[name]).sum())
             # The spread is taken to be that of all resamples, the uncorrected p looks at one tail: where it is skewed,
             # a family of few could seem surer than the single difference.
-            found[name] = max((exceeding + 1) / (len(largest_R) + 1), p_value(differences[name][1]))
-    return found
+            p_values[name] = max((exceeding + 1) / (len(largest_R) + 1), p_value(differences[name][1]))
+    return p_values
 
 
 def paper_tests(first: Sample, second: Sample | None = None) -> PaperTests:

@@ -469,9 +469,11 @@ class Tally(CountingModel[Any]):
         row_BC = torch.arange(users * each).view(users, each).expand(users, candidates)
         asked = self._targets(number_BCF.flatten(0, 1), row_BC.flatten(), self._factors(number_BCF, None).flatten(0, 1))
         rules = self._kernel.rules_of(self.plan, counted.sums_BXD.dtype)
-        found = self._kernel.unknown(rules, users * candidates, asked.factor_ND.dtype)
-        self._kernel.read(counted, _array(memory.count_B.flatten()), asked, rules, found)
-        known, kind = (torch.from_numpy(part).view(users, candidates, -1) for part in (found.known_NY, found.kind_NF))
+        known_of = self._kernel.unknown(rules, users * candidates, asked.factor_ND.dtype)
+        self._kernel.read(counted, _array(memory.count_B.flatten()), asked, rules, known_of)
+        known, kind = (
+            torch.from_numpy(part).view(users, candidates, -1) for part in (known_of.known_NY, known_of.kind_NF)
+        )
         target_BCE = self.embed(number_BCF, self.item_fields, user=target.user_BC)
         like = target_BCE.device
         return self.read_known(known.to(like), kind.to(like), self._slots(memory), target_BCE)
@@ -547,8 +549,10 @@ class Tally(CountingModel[Any]):
 
     def _read(self, batch: Batch, moments: Moments) -> Read:
         """What the memories say of all targets."""
-        found, (number_NF, user_N) = self._known(batch, moments), self._real(batch, moments)
-        known_NY, kind_NF = (torch.from_numpy(part).to(number_NF.device) for part in (found.known_NY, found.kind_NF))
+        counted, (number_NF, user_N) = self._known(batch, moments), self._real(batch, moments)
+        known_NY, kind_NF = (
+            torch.from_numpy(part).to(number_NF.device) for part in (counted.known_NY, counted.kind_NF)
+        )
         event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF, batch.user_B, batch.user_B[user_N])
         dim, slots = self.config.embedding, None
         asked = Asked(known_NY, kind_NF, target_NFE[..., :dim].flatten(-2), target_NFE[..., dim : dim + FEATURES])
@@ -603,12 +607,14 @@ class Tally(CountingModel[Any]):
         if asked is None:
             none = np.zeros((size, 0), dtype)
             asked = kernel.Targets(row, np.zeros((size, 0), np.int64), none, none)
-            found, kept = kernel.unknown(rules, 0, dtype), kernel.empty(self.plan, size, dtype)
+            seen, after = kernel.unknown(rules, 0, dtype), kernel.empty(self.plan, size, dtype)
         else:
-            found, kept = kernel.unknown(rules, size, dtype), kernel.empty(self.plan, 0, dtype)
-        nobody, one = kernel.empty(self.plan, 1, dtype), kernel.empty(self.plan, 1, dtype)
-        kernel.replay(nobody, one, _array(number_BLF), gap_BL, factor_BLD, order_N, position, asked, rules, found, kept)
-        return found, kept
+            seen, after = kernel.unknown(rules, size, dtype), kernel.empty(self.plan, 0, dtype)
+        nobody, work = kernel.empty(self.plan, 1, dtype), kernel.empty(self.plan, 1, dtype)
+        kernel.replay(
+            nobody, work, _array(number_BLF), gap_BL, factor_BLD, order_N, position, asked, rules, seen, after
+        )
+        return seen, after
 
 
 def _kind_of(tensor: Tensor) -> Any:

@@ -82,20 +82,20 @@ class FieldEmbedding(nn.Module):
     @property
     def tables(self) -> dict[str, nn.Embedding]:
         """Field -> its table, for the fields that have one."""
-        found = {}
+        tables = {}
         for field, table in zip(self._in_table, self.table_list, strict=True):
             assert isinstance(table, nn.Embedding)
-            found[field] = table
-        return found
+            tables[field] = table
+        return tables
 
     @property
     def scales(self) -> dict[str, ScaleVectors]:
         """Field -> its embeddings, for the fields that are on a scale."""
-        found = {}
+        scales = {}
         for field, vectors in zip(self._on_scale, self.scale_list, strict=True):
             assert isinstance(vectors, ScaleVectors)
-            found[field] = vectors
-        return found
+            scales[field] = vectors
+        return scales
 
     def forward(
         self, number: Tensor, fields: tuple[str, ...], *, factors: bool = True, user: Tensor | None = None

@@ -138,8 +138,8 @@ class HpmnMemory(nn.Module):
             memory: fields `[B, C, ...]` (from `forward`) or `[B, 1, ...]` (one memory for all targets of a user).
             target_BCQ: embedded targets.
         """
-        found: tuple[Tensor, Tensor] = self.reader(target_BCQ, memory.slot_BSD, self.filled(memory))
-        return found
+        read: tuple[Tensor, Tensor] = self.reader(target_BCQ, memory.slot_BSD, self.filled(memory))
+        return read
 
     def filled(self, memory: Slots) -> Tensor:
         """Mask `[..., S]` of the slots that have been written at least once."""

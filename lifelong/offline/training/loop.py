@@ -230,8 +230,8 @@ class Loop:
             logit_NT = self._model.validated(self._predict, np.asarray(self._validation.label_NT))
             tasks = self.dataset.schema.tasks
             # Measured once, as the curve decides when to stop and all processes have to decide alike.
-            found = self.processes.on_first(lambda: measure_tasks(logit_NT, self._validation, tasks))
-            auc, log_loss = selected(found, self.settings.select_task)
+            measured = self.processes.on_first(lambda: measure_tasks(logit_NT, self._validation, tasks))
+            auc, log_loss = selected(measured, self.settings.select_task)
         progress.curve.append(
             CurvePoint(
                 examples=progress.examples,
@@ -239,7 +239,7 @@ class Loop:
                 train_loss=self._train_loss() if progress.loss_examples else None,
                 auc=auc,
                 log_loss=log_loss,
-                tasks=found if len(found) > 1 else {},
+                tasks=measured if len(measured) > 1 else {},
             )
         )
         progress.loss_sum, progress.loss_examples = 0.0, 0

@@ -53,14 +53,14 @@ class Optimiser:
 
     def tensors(self) -> dict[tuple[int, str], Tensor]:
         """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts."""
-        found, first = {}, 0
+        tensors, first = {}, 0
         for part in self._parts:
             for place, entry in part.state_dict()["state"].items():
                 for name, value in entry.items():
                     # SparseAdam counts its steps in an int, Adam in a float32 tensor.
-                    found[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
+                    tensors[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
             first += _parameters(part)
-        return found
+        return tensors
 
     def restore(self, tensors: Mapping[tuple[int, str], Tensor]) -> None:
         """Restore what `tensors` returned."""

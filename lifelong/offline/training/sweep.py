@@ -140,8 +140,8 @@ class SweepTask:
 
     def logits(self, step: int | None) -> FloatArray:
         """Scores `[N, T]` of the chosen examples at a finished step."""
-        kept: FloatArray = self.run.logits[self.chosen.place_N] if step is None else np.load(self._path(step))
-        return kept
+        scored: FloatArray = self.run.logits[self.chosen.place_N] if step is None else np.load(self._path(step))
+        return scored
 
     def _path(self, step: int) -> Path:
         """The file of a step's scores; its folder is named by the chosen examples."""

@@ -122,7 +122,7 @@ def _open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = out.with_name(f"{out.name}.journal")
     journal.parent.mkdir(parents=True, exist_ok=True)
-    wanted = {
+    asked = {
         "data_hash": dataset.manifest.data_hash,
         "model": search.model,
         "examples": search.examples,
@@ -137,11 +137,11 @@ def _open_study(
         study = optuna.create_study(
             storage=storage, study_name="lifelong", direction="maximize", pruner=pruner, load_if_exists=True
         )
-    found = study.user_attrs.get("search")
-    if found is None:
-        study.set_user_attr("search", wanted)
-    elif found != wanted:
-        differing = [name for name, value in wanted.items() if found.get(name) != value]
+    stored = study.user_attrs.get("search")
+    if stored is None:
+        study.set_user_attr("search", asked)
+    elif stored != asked:
+        differing = [name for name, value in asked.items() if stored.get(name) != value]
         raise MismatchError(
             f"{journal} holds another search: {', '.join(differing)} differ",
             fix="choose another --out, or delete that file",

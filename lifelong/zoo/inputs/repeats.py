@@ -278,8 +278,8 @@ def seen_before(
     last_N = _last_before(key_N, place_N, wanted_key_N, asked.position_N[moment_N])
     moment_Q, last_Q, answer_N = _different(moment_N, last_N, len(asked.user_N), len(key_N))
     # Without an event before, row 0 is read. Its count becomes 0, which says that the rest means nothing.
-    some_Q, at_Q = last_Q >= 0, np.maximum(last_Q, 0)
-    columns = [np.where(some_Q, _taken(column_N, at_Q), 0.0) for column_N in (*whole_NS.T, place_N, trip_N, time_N)]
+    met_Q, at_Q = last_Q >= 0, np.maximum(last_Q, 0)
+    columns = [np.where(met_Q, _taken(column_N, at_Q), 0.0) for column_N in (*whole_NS.T, place_N, trip_N, time_N)]
     counted, trips_, first_time, gap, square, place, trip, time = columns
     decays = np.split(_taken(decayed_NH, at_Q), np.cumsum([len(half_lives) for half_lives in _HALF_LIVES])[:-1], axis=1)
     seen = Seen(asked.take(moment_Q), counted, trips_, place, trip, time, first_time, gap, square, *decays)
@@ -318,15 +318,15 @@ def _last_before(key_N: IntArray, place_N: IntArray, wanted_N: IntArray, positio
     key_G, span = key_N[start_G], int(place_N.max(initial=0)) + 2
     # A key above all others is looked up at the last group, where the comparison fails.
     group_N = np.minimum(np.searchsorted(key_G, wanted_N), max(len(key_G) - 1, 0))
-    found_N = np.flatnonzero(key_G[group_N] == wanted_N) if len(key_G) else np.zeros(0, np.int64)
+    met_N = np.flatnonzero(key_G[group_N] == wanted_N) if len(key_G) else np.zeros(0, np.int64)
     last_N = np.full(len(wanted_N), -1)
-    if not len(found_N):
+    if not len(met_N):
         return last_N
-    group_N = group_N[found_N]
+    group_N = group_N[met_N]
     # (group, place) as one ascending number: one binary search finds a position in its group.
     joint_N = (np.cumsum(first_N) - 1) * span + place_N
-    end_N = np.searchsorted(joint_N, group_N * span + np.minimum(position_N[found_N], span - 1))
-    last_N[found_N] = np.where(end_N > start_G[group_N], end_N - 1, -1)
+    end_N = np.searchsorted(joint_N, group_N * span + np.minimum(position_N[met_N], span - 1))
+    last_N[met_N] = np.where(end_N > start_G[group_N], end_N - 1, -1)
     return last_N
 
 

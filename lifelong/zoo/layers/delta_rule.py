@@ -66,8 +66,8 @@ def delta_step(state_BHDK: Tensor, key_BHK: Tensor, value_BHD: Tensor, keep_BH: 
     [[[[5.0, 0.0]]]]
     """
     faded_BHDK = state_BHDK * keep_BH.exp()[..., None, None]
-    found_BHD = (faded_BHDK @ key_BHK.unsqueeze(-1)).squeeze(-1)
-    written_BHD = strength_BH.unsqueeze(-1) * (value_BHD - found_BHD)
+    present_BHD = (faded_BHDK @ key_BHK.unsqueeze(-1)).squeeze(-1)
+    written_BHD = strength_BH.unsqueeze(-1) * (value_BHD - present_BHD)
     return faded_BHDK + written_BHD.unsqueeze(-1) * key_BHK.unsqueeze(-2)
 
 
@@ -101,21 +101,21 @@ def _chunks(change: Change, size: int) -> Chunks:
     keep, strength = (_cut(part.unsqueeze(-1), chunks, size) for part in change[2:])
     # Sums of logarithms from the chunk's start alone: over a whole history they would grow, and their differences lose
     # digits.
-    kept = keep.squeeze(-1).cumsum(dim=-1)
+    log_left = keep.squeeze(-1).cumsum(dim=-1)
     # g_t / g_i of every pair of a chunk's events, 0 for an i after t: that quotient could overflow.
     lower_XX = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
-    quotient = (kept.unsqueeze(-1) - kept.unsqueeze(-2)).masked_fill(~lower_XX, -torch.inf).exp()
+    quotient = (log_left.unsqueeze(-1) - log_left.unsqueeze(-2)).masked_fill(~lower_XX, -torch.inf).exp()
     # Without the diagonal: an event's value corrects what events before it wrote, not what it writes itself.
     mixed = (strength * (key @ key.transpose(-1, -2)) * quotient).tril(-1)
-    right = torch.cat([value, key * kept.exp().unsqueeze(-1)], dim=-1) * strength
+    right = torch.cat([value, key * log_left.exp().unsqueeze(-1)], dim=-1) * strength
     # One system gives both columns of U: U_0 from diag(b) V, and W from diag(b g) K.
     eye_XX = torch.eye(size, dtype=key.dtype, device=key.device)
     solved = torch.linalg.solve_triangular(mixed + eye_XX, right, upper=False, unitriangular=True)
     fresh, of_state = solved.split([value.shape[-1], key.shape[-1]], dim=-1)
     # Each event's key times what is left of it at the end of the chunk.
-    last_key = key * (kept[..., -1:] - kept).exp().unsqueeze(-1)
-    state, written = _pass_on(fresh, of_state, last_key, kept[..., -1].exp())
-    return Chunks(state.flatten(0, 1), written.flatten(0, 1), key.flatten(0, 1), kept.flatten(0, 1), chunks)
+    last_key = key * (log_left[..., -1:] - log_left).exp().unsqueeze(-1)
+    state, written = _pass_on(fresh, of_state, last_key, log_left[..., -1].exp())
+    return Chunks(state.flatten(0, 1), written.flatten(0, 1), key.flatten(0, 1), log_left.flatten(0, 1), chunks)
 
 
 def _cut(value: Tensor, chunks: int, size: int) -> Tensor:

@@ -33,8 +33,8 @@ def fit_logistic(value_NK: FloatArray, label_N: FloatArray, *, l2: float) -> tup
 
     def curvature(weight_X: FloatArray) -> FloatArray:
         share_N = expit(row_NX @ weight_X)
-        found_XX: FloatArray = (row_NX * (share_N * (1 - share_N))[:, None]).T @ row_NX + np.diag(penalty_X)
-        return found_XX
+        curvature_XX: FloatArray = (row_NX * (share_N * (1 - share_N))[:, None]).T @ row_NX + np.diag(penalty_X)
+        return curvature_XX
 
     # The gradient is a sum over examples, so that the precision asked for grows with their number.
     start_X, precision = np.zeros(len(penalty_X)), 1e-6 * max(1, len(label_N))
