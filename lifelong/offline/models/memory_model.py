@@ -224,5 +224,6 @@ def pick(fields: _Fields, real_N: Tensor) -> _Fields:
 def spread_targets(value_NX: Tensor, mask_BC: Tensor) -> Tensor:
     """Values of the real targets, in order, back at their places, 0 elsewhere: `[B, C, X]`."""
     real_N = mask_BC.flatten().nonzero().squeeze(-1)
+    # Padding gets zeros and no gradient; real places are all different, so that a copy by index is well defined.
     whole = value_NX.new_zeros(mask_BC.numel(), value_NX.shape[1]).index_copy(0, real_N, value_NX)
     return whole.view(*mask_BC.shape, -1)

@@ -508,6 +508,7 @@ class Tally(CountingModel[Any]):
     def learn_scales(self, batches: Iterable[Batch]) -> None:
         """Mean and deviation of counts and affinities."""
         known, asked = [], 0
+        # Enough for a mean and a deviation. Batches are made as they are read, so that no more are made than that.
         for batch in batches:
             known.append(torch.from_numpy(self._known(batch, self._moments(batch)).known_NY))
             if (asked := asked + len(known[-1])) >= SCALED_BY:
@@ -603,6 +604,7 @@ class Tally(CountingModel[Any]):
         kernel, gap_BL = self._kernel, self._gaps(number_BLF)
         factor_BLD, row, position = _array(self._factors(number_BLF, user_B)), _array(row_N), _array(position_N)
         dtype, size = factor_BLD.dtype, len(row)
+        # By user, then by position: one pass over a history serves all of its targets.
         rules, order_N = kernel.rules_of(self.plan, dtype), np.lexsort((position, row))
         if asked is None:
             none = np.zeros((size, 0), dtype)
