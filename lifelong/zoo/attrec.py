@@ -103,6 +103,7 @@ class AttRec(HistoryModel):
         # An only event has no other to attend to.
         mask_BCNN = real_BCN.unsqueeze(-2) & (other_NN | (count_BC11 == 1))
         seen_BCNN = masked_softmax(score_BCNN, mask_BCNN) * real_BCN.unsqueeze(-1)
+        # An empty window has a sum of 0, and 0 / 0 would be NaN.
         attention_BCN = seen_BCNN.sum(dim=-2) / count_BC11.squeeze(-1).clamp(min=1)
         return (attention_BCN.unsqueeze(-2) @ x_BCND).squeeze(-2), attention_BCN
 
@@ -117,6 +118,7 @@ def time_signals(size: int, width: int) -> Tensor:
     Source: "Input Embedding with Time Signals".
     """
     place_N1 = torch.arange(size, dtype=torch.float32).unsqueeze(-1)
+    # A sine and a cosine of one speed are neighbours: dimensions 2i and 2i + 1.
     even_D = torch.arange(width) // 2 * 2
     angle_ND = place_N1 / 10_000 ** (even_D / width)
     return torch.where(torch.arange(width) % 2 == 0, angle_ND.sin(), angle_ND.cos())

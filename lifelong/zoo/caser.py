@@ -93,6 +93,7 @@ class Caser(HistoryModel):
         Source: horizontal convolutional layer.
         """
         return [
+            # A filter of height h fits into a window of N events at N - h + 1 places.
             max_pool1d(torch.relu(convolution(event_BEL)), self.recent - height + 1, stride=1)
             for height, convolution in zip(self.heights, self.horizontal, strict=True)
         ]

@@ -124,6 +124,7 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
         return Change(
             _direction(self._by_head(self.key(event))),
             self._by_head(self.value(event)),
+            # A logarithm that is never positive: no event can make an old one stronger.
             -self.rate_H.exp() * softplus(decay),
             torch.sigmoid(strength),
         )

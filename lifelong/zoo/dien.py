@@ -114,6 +114,7 @@ class Dien(HistoryModel):
             length_BC = position_BC.clamp(max=size)
             # From right-aligned to left-aligned, as the extractor starts at the first event.
             place_BCW = torch.arange(size, device=length_BC.device) + (size - length_BC).unsqueeze(-1)
+            # Places beyond the end wrap around to the zeros in front, which become the padding at the end.
             event_BCWE = event_BCWE.gather(2, (place_BCW % size).unsqueeze(-1).expand_as(event_BCWE))
             event_UWE, length_U = event_BCWE.flatten(0, 1), length_BC.flatten()
             hidden_UWD = gru_pass(self.extractor, event_UWE, length_U)

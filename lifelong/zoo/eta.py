@@ -91,10 +91,10 @@ class Eta(HistoryModel):
             key_BCMD, value_BCMD = (take_events(part, place_BCM, hit_BCM) for part in (key_BLD, value_BLD))
             return self._attend(target_BCE, key_BCMD, value_BCMD, hit_BCM)
 
-        found = in_chunks(nearest, query.vector_BCE, query.position_BC, axis=1, numbers=users * length)
+        nearest_events = in_chunks(nearest, query.vector_BCE, query.position_BC, axis=1, numbers=users * length)
         numbers = users * self.config.hits * self.mix.in_features
-        interest_BCD, attention_BCM = in_chunks(attend, query.vector_BCE, *found, axis=1, numbers=numbers)
-        return Found(interest_BCD, attention_BCM, place_BCS=found[0])
+        interest_BCD, attention_BCM = in_chunks(attend, query.vector_BCE, *nearest_events, axis=1, numbers=numbers)
+        return Found(interest_BCD, attention_BCM, place_BCS=nearest_events[0])
 
     def _side(self, vector: Tensor) -> Tensor:
         """Signature of a target, or of what an event has in common with one: bool `[..., R]`.

@@ -122,6 +122,7 @@ class Gbdt(FittedModel):
     def _since(self, dataset: Dataset) -> int:
         """From which time on training targets are examples; the earlier ones make the vectors that these see."""
         time_N = np.asarray(dataset.examples("train").time_N)
+        # The lower neighbour, so that it is a time that occurs and no mean of two.
         return int(np.quantile(time_N, 1 - self.config.later, method="lower"))
 
     def _examples(self, dataset: Dataset, seed: int) -> tuple[Examples, Float32Array | None]:
@@ -189,6 +190,7 @@ class Gbdt(FittedModel):
             "lambda_l2": settings.l2,
             "num_threads": torch.get_num_threads(),
             "seed": seed,
+            # Sums over threads would otherwise depend on their number, and the trees on the sums.
             "deterministic": True,
             "force_row_wise": True,
             "verbose": -1,

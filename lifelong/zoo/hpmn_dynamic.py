@@ -48,6 +48,7 @@ from lifelong.zoo.layers.boundaries import LONGEST_WAIT, Boundary
 
 LONGEST_AGE = LONGEST_WAIT
 """Events up to which it is known how long ago a slot was written."""
+# Above every place, so that a binary search never reaches padding.
 _NEVER = 2**62
 
 
@@ -136,6 +137,7 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> HpmnDynamicMemory:
         """A pass per layer over the steps at which the layer below was written, then what stood at each position."""
         if not event_BLE.shape[1]:
+            # One event of padding, as later look-ups need a row even if nobody has a history.
             event_BLE = pad(event_BLE, (0, 0, 0, 1))
         events = clear_padding(event_BLE, length_B)
         hidden_BLD = gru_pass(self.layers[0], events, length_B)
@@ -143,16 +145,16 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
         place_BL = place_BL.masked_fill(~length_mask(length_B, events.shape[1]), _NEVER)
         line = _Timeline(hidden_BLD, place_BL, length_B)
         seen_BC = (position_BC > 0).to(hidden_BLD.dtype)
-        found: list[tuple[Tensor, ...]] = [(states_at(hidden_BLD, position_BC), seen_BC, 0 * seen_BC, 0 * seen_BC)]
+        slots: list[tuple[Tensor, ...]] = [(states_at(hidden_BLD, position_BC), seen_BC, 0 * seen_BC, 0 * seen_BC)]
         for boundary, layer in zip(self.boundaries, list(self.layers)[1:], strict=True):
             line, slot = _layer(line, boundary, layer, position_BC)
-            found.append(slot)
-        return HpmnDynamicMemory(position_BC, *(torch.stack(part, dim=2) for part in zip(*found, strict=True)))
+            slots.append(slot)
+        return HpmnDynamicMemory(position_BC, *(torch.stack(part, dim=2) for part in zip(*slots, strict=True)))
 
     def read_vector(self, memory: HpmnDynamicMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """K hops of attention over the slots, empty ones masked; the attention is the first hop's."""
-        found: tuple[Tensor, Tensor] = self.reader(target_BCE, memory.slot_BSD, memory.rate_BS.detach() > 0)
-        return found
+        read: tuple[Tensor, Tensor] = self.reader(target_BCE, memory.slot_BSD, memory.rate_BS.detach() > 0)
+        return read
 
     def auxiliary(self, memory: HpmnDynamicMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """Covariance and budget, means over the labelled positions, times their weights."""
@@ -185,11 +187,15 @@ def _layer(
     assert isinstance(boundary, Boundary)
     write_BL, waited_BL = boundary.over(line.input_BLD, line.length_B)
     hidden_BLD, hard_BL = gated_gru_pass(layer, line.input_BLD, write_BL, line.length_B), write_BL.detach() > 0
+    # A layer's steps are events of the layer below, so that a position in the history is first turned into a number of
+    # its steps: those at or before it.
     steps_BC = torch.searchsorted(line.place_BL.contiguous(), position_BC.contiguous(), right=True)
+    # The running maximum carries the place of the last write to all steps after it; 0 stands for none.
     last_BL = line.place_BL.masked_fill(~hard_BL, 0).cummax(dim=1).values
     total_BC = _at(write_BL.cumsum(dim=1), steps_BC)
     age_BC = (position_BC - _at(last_BL, steps_BC)).clamp(max=LONGEST_AGE).to(hidden_BLD.dtype)
     waited_BC = _at(waited_BL.masked_fill(hard_BL, 0), steps_BC).to(hidden_BLD.dtype)
+    # At position 0 nothing was written: 0 / 0 would be NaN.
     rate_BC = total_BC / position_BC.clamp(min=1).to(hidden_BLD.dtype)
     slot_BCD = states_at(hidden_BLD, steps_BC)
     return _written(hidden_BLD, line.place_BL, hard_BL), (
@@ -208,6 +214,7 @@ def _at(value_BL: Tensor, steps_BC: Tensor) -> Tensor:
 def _written(hidden_BLD: Tensor, place_BL: Tensor, hard_BL: Tensor) -> _Timeline:
     """The steps that wrote, left-aligned; one at least, so that nothing is empty."""
     length_B = hard_BL.sum(dim=1)
+    # Stable, so that the steps that wrote come first and stay in their order.
     order_BL = (~hard_BL).to(torch.int8).sort(dim=1, stable=True).indices[:, : max(1, int(length_B.max()))]
     chosen_BLD = hidden_BLD.gather(1, order_BL.unsqueeze(-1).expand(-1, -1, hidden_BLD.shape[2]))
     place_BL = place_BL.gather(1, order_BL).masked_fill(~length_mask(length_B, order_BL.shape[1]), _NEVER)

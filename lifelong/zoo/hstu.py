@@ -98,6 +98,7 @@ class Hstu(HistoryModel):
         missing = blocks * BLOCK - size
         state_BNRD = pad(state_BLD, (0, 0, 0, missing)).reshape(users, blocks, BLOCK, width)
         time_BNR = pad(time_BL, (0, missing)).reshape(users, blocks, BLOCK)
+        # Gaps depend on times alone, so that all layers share them.
         looked_BNX = looked_at(time_BNR.unsqueeze(-1), back).squeeze(-1)
         gap_BNRX = gap_bucket(time_BNR.unsqueeze(-1) - looked_BNX.unsqueeze(-2))
         for layer in self.layers:
@@ -157,6 +158,7 @@ class HstuLayer(nn.Module):
         """By how many events each key lies before each query of a block, negative where it lies after it: `[R, X]`."""
         device = self.place_bias.device
         place_X = torch.arange((back + 1) * BLOCK, device=device)
+        # The queries' own block is the last of the keys.
         return place_X[back * BLOCK :].unsqueeze(-1) - place_X
 
     def _in_band(self, back: int) -> Tensor:
@@ -164,6 +166,7 @@ class HstuLayer(nn.Module):
         return (distance_RX >= 0) & (distance_RX < self.band)
 
     def _place_bias(self, back: int) -> Tensor:
+        # Pairs outside of the band read some bias, and are masked afterwards.
         distance_RX = self._distance(back).clamp(0, self.band - 1)
         return self.place_bias.index_select(0, distance_RX.flatten()).view(distance_RX.shape)
 

@@ -123,6 +123,7 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
         # The event's part of the controller's and of the induction unit's gates: known for all events at once.
         self.event_part: nn.Linear = nn.Linear(self.event_width, 6 * config.width)
         self.controller, self.induction = _Gru(config.width), _Gru(config.width)
+        # Random, since in a new memory nothing but these keys tells slots apart.
         self.key_SD: nn.Parameter = nn.Parameter(0.5 * torch.randn(config.slots, config.width))
         # Read key, write key, erase, add; then the two strengths.
         self.parts: nn.Linear = nn.Linear(config.width, 4 * config.width + 2)
@@ -175,11 +176,11 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
         read_BCD = (weight_BCS.unsqueeze(-2) @ memory.slot_BSD).squeeze(-2)
         channel_BCS = torch.softmax(self.score(self.query(target_BCE), memory.channel_BSD), dim=-1)
         induced_BCD = (channel_BCS.unsqueeze(-2) @ memory.channel_BSD).squeeze(-2)
-        found = [read_BCD, induced_BCD]
+        parts = [read_BCD, induced_BCD]
         if isinstance(memory, PooledMemory):
             mean_BCE = memory.mean_BE.expand_as(target_BCE)
-            found += [mean_BCE, mean_BCE * target_BCE, memory.slot_BSD.mean(dim=-2) * key_BCD]
-        return torch.cat(found, dim=-1), weight_BCS
+            parts += [mean_BCE, mean_BCE * target_BCE, memory.slot_BSD.mean(dim=-2) * key_BCD]
+        return torch.cat(parts, dim=-1), weight_BCS
 
     def auxiliary(self, memory: MimnMemory | PooledMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """The utilisation term, mean over the labelled positions, times its weight.
@@ -195,12 +196,14 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
     def _step(self, slot_key_SD: Tensor, state: State, part_BX: Tensor) -> MimnMemory:
         """Fold in one event; its parts of the gates are given."""
         count_B, slot_BSD, channel_BSD, used_BS, hidden_BD, last_BD = state
+        # Counted before it divides: the mean over the first event is over one.
         count_B = count_B + 1
         to_controller, to_induction = part_BX.chunk(2, dim=-1)
         hidden_BD = self.controller(to_controller, last_BD, hidden_BD)
         keys, change, strength_B2 = torch.split(
             self.parts(hidden_BD), [2 * self.config.width, 2 * self.config.width, 2], dim=-1
         )
+        # Both addresses are of the memory before this event's write.
         weight_B2S = _address(keys.view(-1, 2, self.config.width), strength_B2, slot_key_SD, slot_BSD)
         read_BS, write_BS = weight_B2S.unbind(1)
         write_BS = self._spread(write_BS, used_BS)
@@ -229,8 +232,8 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
         """
         erase, add = change_BX.unsqueeze(1).chunk(2, dim=-1)
         write_BS1 = write_BS.unsqueeze(-1)
-        kept_BSD = slot_BSD - slot_BSD * (write_BS1 * torch.sigmoid(erase))
-        return torch.addcmul(kept_BSD, write_BS1, torch.tanh(add))
+        erased_BSD = slot_BSD - slot_BSD * (write_BS1 * torch.sigmoid(erase))
+        return torch.addcmul(erased_BSD, write_BS1, torch.tanh(add))
 
     def _induce(self, channel_BSD: Tensor, slot_BSD: Tensor, read_BS: Tensor, part_BX: Tensor) -> Tensor:
         """Step the channels of the best read slots, leave the others.

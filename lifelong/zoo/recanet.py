@@ -92,6 +92,7 @@ class Recanet(UserModel):
         for layer in (self.pair, self.step):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         with torch.no_grad():
+            # The last column is the gap's. As one input among many it would otherwise hardly change a state.
             self.step.weight[:, -1].normal_()
         for weight_x, weight_h, bias_x, bias_h in self.lstm.all_weights:
             for gate in (*weight_x.chunk(4), *weight_h.chunk(4)):
@@ -140,6 +141,7 @@ class Recanet(UserModel):
         both_NX = torch.cat([user_BD[row_N // targets], target_BCE.flatten(0, 1)[row_N]], dim=-1)
         numbers = self.config.window * self.config.width
         (state_ND,) = in_chunks(self._read, torch.relu(self.pair(both_NX)), gap_NW, axis=0, numbers=numbers)
+        # The extra row is dropped: it was a copy of the first place.
         state_XD = state_ND.new_zeros(users * targets, self.config.width)
         return state_XD.index_copy(0, row_N[:-1], state_ND[:-1]).view(users, targets, -1)
 

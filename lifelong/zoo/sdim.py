@@ -117,8 +117,10 @@ class Sdim(MemoryModel[Any]):
         event_BLE = clear_padding(event_BLE, length_B)
         sum_BCX = self._sums_between(event_BLE, sorted_BC).cumsum(dim=1)
         users, targets = position_BC.shape
+        # Back from the order of positions to that of the targets, as rows of all users' sums in one table.
         rank_BC = order_BC.argsort(dim=1) + targets * torch.arange(users, device=position_BC.device).unsqueeze(-1)
         sum_NX = sum_BCX.flatten(0, 1).index_select(0, rank_BC.flatten())
+        # An empty history has sums of 0, and 0 / 0 would be NaN.
         mean_NX = sum_NX / position_BC.flatten().clamp(min=1).unsqueeze(-1).to(sum_NX.dtype)
         mean_BCGKD = mean_NX.view(users, targets, self.config.groups, self.buckets, self.value.out_features)
         if self.short_term is None:
@@ -148,10 +150,11 @@ class Sdim(MemoryModel[Any]):
         """Take the target's bucket of each group, and attend to the last events; source: equations 9 and 11."""
         mean_BCGKD, bucket_BCG = memory[1], self._bucket(target_BCE)
         wide = mean_BCGKD.expand(-1, bucket_BCG.shape[1], -1, -1, -1)
-        place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
-        interest_BCD = mean_direction(wide.gather(3, place).squeeze(3))
+        bucket_place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
+        interest_BCD = mean_direction(wide.gather(3, bucket_place).squeeze(3))
         if self.short_term is None:
             return interest_BCD, None
+        # Right-aligned: the latest event is last, so that place n from the end is filled once there were n events.
         place_N = torch.arange(self.short_term.size, 0, -1, device=target_BCE.device)
         seen_BCN = place_N <= memory.count_B.unsqueeze(-1)
         return torch.cat([interest_BCD, self.short_term.attend(target_BCE, memory.recent_BNX, seen_BCN)], dim=-1), None

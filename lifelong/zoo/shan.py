@@ -64,6 +64,7 @@ class Shan(HistoryModel):
         user_BCD = self.user(recent_mean(event_BLE, query.position_BC, self.recent))
         visible_BCL = self.visible(query, size)
         place_L = torch.arange(size, device=event_BLE.device)
+        # Long and short part must not overlap: an event in both would count twice.
         short_BCL = visible_BCL & (place_L >= query.position_BC.unsqueeze(-1) - self.config.short)
 
         def attend(user_BCD: Tensor, long_BCL: Tensor, short_BCL: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,7 @@ class SoftSearch(nn.Module):
     def predict(self, target_BCE: Tensor, event_BLE: Tensor, visible_BCL: Tensor) -> Tensor:
         """Logits `[B, C, T]` from the mean of r_i e_i."""
         relevance_BCL = self(target_BCE, event_BLE).masked_fill(~visible_BCL, 0.0)
+        # A target that sees no event has a sum of 0, and 0 / 0 would be NaN.
         mean_BCE = relevance_BCL @ event_BLE / visible_BCL.sum(dim=-1, keepdim=True).clamp(min=1)
         logit: Tensor = self.head(mean_BCE, target_BCE, target_BCE[..., :0])
         return logit
@@ -116,6 +117,7 @@ class Buckets(nn.Module):
     def __init__(self, start_KE: Tensor) -> None:
         super().__init__()
         self.register_buffer("centroid_KE", start_KE)
+        # A count of 1 and not of 0: the first batch moves a centroid and does not replace it.
         self.register_buffer("count_K", torch.ones(len(start_KE)))
 
     def distance(self, vector: Tensor) -> Tensor:
@@ -135,6 +137,7 @@ class Buckets(nn.Module):
         bucket_N = self.distance(vector_NE).argmin(dim=-1)
         new_K = torch.zeros_like(self.count_K).index_add_(0, bucket_N, torch.ones_like(vector_NE[:, 0]))
         sum_KE = torch.zeros_like(self.centroid_KE).index_add_(0, bucket_N, vector_NE)
+        # Counts fade before new vectors are added, so that these have their full weight.
         self.count_K.mul_(_MEMORY).add_(new_K)
         step_KE = (sum_KE - new_K.unsqueeze(-1) * self.centroid_KE) / self.count_K.clamp(min=1).unsqueeze(-1)
         self.centroid_KE.add_(step_KE)
@@ -200,12 +203,14 @@ class Sim(HistoryModel):
         """Vectors of random items, no two alike."""
         numbers = [torch.randint(1, size, (count,)) for size in self.inputs.item.values()]
         vector_KE: Tensor = self.embed(torch.stack(numbers, dim=-1), self.item_fields).detach()
+        # Items that share all numbers would be one centroid twice, and one of the two would never be the nearest.
         return vector_KE + 0.01 * torch.randn_like(vector_KE)
 
     def find(self, window: Window, query: Query) -> Found:
         """Search, take the hits, attend."""
         users, size = window.time_BL.shape
         if self.buckets is not None and self.training:
+            # Padding is a vector of zeros, and would pull a centroid to it.
             real_BL = length_mask(window.length_B, size)
             self.buckets.follow(window.vector_BLE[real_BL][:, : self.target_width].detach())
 
@@ -243,9 +248,9 @@ class Sim(HistoryModel):
                 rank_BCL = rank_BCK.gather(-1, each_BCL)
                 return -rank_BCL.to(target_BCE.dtype), rank_BCL < self.config.near
             # The category is the second item field; without one, the item itself.
-            place = min(1, len(self.item_fields) - 1)
-            own_BC1 = number_BCF[..., place].unsqueeze(-1)
-            match_BCL = (own_BC1 == window.number_BLF[..., place].unsqueeze(1)) & (own_BC1 > UNKNOWN)
+            column = min(1, len(self.item_fields) - 1)
+            own_BC1 = number_BCF[..., column].unsqueeze(-1)
+            match_BCL = (own_BC1 == window.number_BLF[..., column].unsqueeze(1)) & (own_BC1 > UNKNOWN)
             return torch.zeros_like(match_BCL, dtype=target_BCE.dtype), match_BCL
 
     def _attend(self, target_BCE: Tensor, event_BLE: Tensor, hits: Hits) -> tuple[Tensor, Tensor]:
@@ -260,11 +265,11 @@ class Sim(HistoryModel):
             of_gap, self.gap.weight, hits.gap_BCM
         )
         weight_BCHM = masked_softmax(score_BCHM / math.sqrt(query_BCHZ.shape[-1]), hits.hit_BCM.unsqueeze(2))
-        found = (
+        sums = (
             sums_at(weight_BCHM, event_BLE, hits.place_BCM),
             sums_at(weight_BCHM, self.gap.weight, hits.gap_BCM),
         )
-        return torch.cat(found, dim=-1).flatten(2), weight_BCHM.mean(dim=2)
+        return torch.cat(sums, dim=-1).flatten(2), weight_BCHM.mean(dim=2)
 
     def forward(self, batch: Batch) -> Output:
         """As every history model; a soft search adds its own loss, where gradients are wanted."""

@@ -71,7 +71,10 @@ class TifuKnn(NeighbourModel):
     def weights(self, own: Any, lent: Any, other_MU: BoolArray) -> FloatArray:
         """An equal share of what is not the user's own, for each of the nearest users."""
         square_M, square_U = (np.asarray(part.power(2).sum(axis=1)).reshape(-1) for part in (own, lent))
+        # |a - b|^2 from products, as differences of all pairs of sparse rows would be dense.
         distance_MU = square_M[:, None] + square_U[None] - 2 * (own @ lent.T).toarray()
+        # Sorted twice: places in an order become ranks. Users who must not lend are infinitely far away, and masked
+        # where there are fewer than k others.
         rank_MU = np.argsort(np.argsort(np.where(other_MU, distance_MU, np.inf), axis=1, kind="stable"), axis=1)
         near_MU = other_MU & (rank_MU < self.config.neighbours)
         weight_MU: FloatArray = near_MU * (1 - self.config.alpha) / np.maximum(near_MU.sum(axis=1, keepdims=True), 1)

@@ -54,6 +54,7 @@ class TopFreq(ScoredModel):
     def learn(self, dataset: Dataset, *, seed: int) -> dict[str, npt.NDArray[Any]]:
         """Popularity of each number, below 1."""
         count_V = target_counts(dataset)["item"]
+        # Below 1, so that popularity orders items of equal counts and never outweighs a count.
         return {"popularity": count_V / (count_V.max(initial=0) + 1)}
 
     def scores(self, dataset: Dataset, examples: Examples) -> FloatArray:

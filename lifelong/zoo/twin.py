@@ -100,11 +100,12 @@ class Twin(HistoryModel):
         # Heads are rows of the batch: all of a head's users follow one another.
         rows, length, _ = events.key_NLD.shape
         select = partial(self._select, events, window.time_BL, query)
-        found = in_chunks(select, *targets, axis=1, numbers=rows * length)
+        selected = in_chunks(select, *targets, axis=1, numbers=rows * length)
         numbers = rows * max(length, self.config.hits)
-        found_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *targets, *found, axis=1, numbers=numbers)
-        weight_BCS, place_BCS = self._joined(weight_NCM) / self.config.heads, self._joined(found[0])
-        return Found(self.mix(self._joined(found_NCD)), weight_BCS, place_BCS=place_BCS)
+        weighed_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *targets, *selected, axis=1, numbers=numbers)
+        # Each head's weights have the sum 1, so that together they have the sum H.
+        weight_BCS, place_BCS = self._joined(weight_NCM) / self.config.heads, self._joined(selected[0])
+        return Found(self.mix(self._joined(weighed_NCD)), weight_BCS, place_BCS=place_BCS)
 
     def _by_head(self, value: Tensor) -> Tensor:
         """`[B, X, H * D]` to `[N, X, D]`."""

@@ -58,6 +58,7 @@ class Upcf(NeighbourModel):
         """Asymmetric cosine of the sets of items, to the power q."""
         # Items of older baskets are entries too, of weight 0.
         had, have = (_ones(part) for part in (own, lent))
+        # Differences of a sparse matrix's row pointers are its numbers of entries.
         size_M, size_U = np.diff(own.indptr), np.diff(lent.indptr)
         both_MU = (had @ have.T).toarray()
         share = self.config.asymmetry
@@ -68,6 +69,6 @@ class Upcf(NeighbourModel):
 
 def _ones(matrix: Any) -> Any:
     """1 where a sparse matrix has an entry."""
-    found = matrix.copy()
-    found.data = np.ones_like(found.data)
-    return found
+    ones = matrix.copy()
+    ones.data = np.ones_like(ones.data)
+    return ones

@@ -93,6 +93,8 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> list[IntArray]:
         """The batches of one epoch as numbers of passes, in the order of training."""
+        # Seeded by the epoch and not taken from a running generator: a resumed run has to meet the same batches in the
+        # same order.
         rng = np.random.default_rng([self._settings.seed, epoch])
         passes = self._gather.passes
         # Passes of about the same length share a batch, so that little is padding. The shuffle decides among equal
@@ -102,7 +104,7 @@ class TrainingBatches:
         by_length = shuffled[np.argsort((passes.length_P * jitter)[shuffled], kind="stable")]
         limits = (self._settings.batch_events, self._settings.batch_targets)
         batches = pack(by_length, passes.length_P, passes.targets_P * self._group, limits)
-        return [batches[place] for place in rng.permutation(len(batches))]
+        return [batches[number] for number in rng.permutation(len(batches))]
 
     def make(self, pass_B: IntArray, epoch: int, number: int) -> Batch:
         """One batch.
@@ -112,6 +114,8 @@ class TrainingBatches:
             epoch: number of the epoch.
             number: place of the batch in the epoch; what is drawn depends on it.
         """
+        # Batches are made ahead of the step that trains on them. With a seed of its own, a batch does not depend on how
+        # far ahead, or in which process, it was made.
         rng = np.random.default_rng([self._settings.seed, epoch, number])
         targets = self._gather.targets(pass_B)
         if self._sampler is not None:
@@ -168,12 +172,16 @@ def evaluation_batches(
             together the batches of a call without `share`.
         counts: whether the model is given exact counts; with `recent` they are counts over those events.
     """
+    # A quarter of a batch's targets at most: a user with very many of them would otherwise fill batches alone, and
+    # every other user of such a batch would be padded to her number.
     most = max(1, max_targets // 4)
     if recent is None:
         passes = plan_passes(examples, max_targets=most)
     else:
         passes = recent_passes(examples, recent, max_targets=most)
     gather = Gather(dataset, examples, passes, counts=counts, recent=recent)
+    # Stable, so that the plan does not depend on how a machine sorts equal lengths: the shares of several processes
+    # must leave out no batch and repeat none.
     by_length = np.argsort(passes.length_P, kind="stable")
     place, count = share
     # Neighbours have nearly the same length, so that shares take nearly the same time.
@@ -193,10 +201,15 @@ def prefetched(items: Iterator[T]) -> Iterator[T]:
     ['a', 'b', 'c']
     """
     with ThreadPoolExecutor(1, "lifelong-batches") as pool:
+        # One thread alone, as a generator must not be resumed by two at once.
         waiting = deque[Future[Any]](pool.submit(next, items, _END) for _ in range(AHEAD))
         try:
+            # The oldest future is waited for, so that items keep their order. `next` has a default, because a
+            # StopIteration that leaves a future inside a generator would become a RuntimeError.
             while (item := waiting.popleft().result()) is not _END:
                 waiting.append(pool.submit(next, items, _END))
                 yield item
         finally:
+            # Whoever stops early waits, on leaving the pool, for the item that is being made, and for none of those
+            # still queued.
             pool.shutdown(wait=False, cancel_futures=True)

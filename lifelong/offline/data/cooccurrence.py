@@ -90,8 +90,8 @@ def aligned_vectors(
         if not (weight_V1 * vector_VD).any():
             return vector_VD
         rotation_DD, _ = orthogonal_procrustes(weight_V1 * vector_VD, weight_V1 * whole[field])
-        found_VD: Float32Array = (vector_VD @ rotation_DD).astype(np.float32)
-        return found_VD
+        aligned_VD: Float32Array = (vector_VD @ rotation_DD).astype(np.float32)
+        return aligned_VD
 
     return [
         {field: aligned(field, vector_VD) for field, vector_VD in events.vectors(widths, without=group).items()}
@@ -148,9 +148,12 @@ def training_lengths(dataset: Dataset, before: int | None = None) -> IntArray:
     asked_N, position_N = np.asarray(examples.user_N), np.asarray(examples.position_N)
     users = len(histories.offset_U) - 1
     end_U = np.zeros(users, np.int64)
+    # A user occurs once for each of her targets. Plain assignment would keep whichever of them comes last, not the
+    # largest.
     np.maximum.at(end_U, asked_N, position_N)
     # A target with a positive label is an event itself: the one at its position. One that was only shown is not.
     last_N = (position_N == end_U[asked_N]) & (np.asarray(examples.label_NT).max(axis=1, initial=0) > 0)
+    # Positives of one moment share a position, and each is an event of its own.
     end_U += np.bincount(asked_N[last_N], minlength=users)
     ended_U: IntArray = np.minimum(end_U, np.diff(np.asarray(histories.offset_U)))
     return ended_U
@@ -164,10 +167,11 @@ def of_some_users(length_U: IntArray, most: int, *, seed: int) -> IntArray:
     """
     if length_U.sum() <= most:
         return length_U
+    # In random order: users may be stored by age or by length, and the first of them would not speak for all.
     order_U = np.random.default_rng(seed).permutation(len(length_U))
-    kept_U = length_U.copy()
-    kept_U[order_U[np.cumsum(length_U[order_U]) > most]] = 0
-    return kept_U
+    read_U = length_U.copy()
+    read_U[order_U[np.cumsum(length_U[order_U]) > most]] = 0
+    return read_U
 
 
 @dataclass(frozen=True)
@@ -194,8 +198,8 @@ class _Events:
 
     def number_N(self, field: str) -> IntArray:  # noqa: N802
         """The number of this item field of each event."""
-        place = list(self.dataset.inputs.item).index(field)
-        number_N: IntArray = np.asarray(self.dataset.catalogue.number_VF)[self.row_N, place]
+        column = list(self.dataset.inputs.item).index(field)
+        number_N: IntArray = np.asarray(self.dataset.catalogue.number_VF)[self.row_N, column]
         return number_N
 
     def vectors(self, widths: Mapping[str, int], *, without: int | None = None) -> dict[str, Float32Array]:
@@ -212,27 +216,34 @@ def _factors(user_N: IntArray, number_N: npt.NDArray[np.integer], shape: tuple[i
     from scipy import sparse
     from scipy.sparse.linalg import svds
 
-    known_N = number_N > 0
-    count_UV = sparse.coo_array((np.ones(int(known_N.sum())), (user_N[known_N], number_N[known_N])), shape).tocsr()
+    # Number 0 stands for no value. A column of it would make all users without a value look alike.
+    valued_N = number_N > 0
+    # The conversion to rows adds up repeated pairs, so that ones become counts.
+    count_UV = sparse.coo_array((np.ones(int(valued_N.sum())), (user_N[valued_N], number_N[valued_N])), shape).tocsr()
     log_UV = count_UV.log1p()
     sum_U: FloatArray = np.asarray(log_UV.sum(axis=1))
     square_V: FloatArray = np.asarray(log_UV.power(2).sum(axis=0))
     vector_VD, there_V = np.zeros((shape[1], dim), np.float32), square_V > 0
+    # One more than the width, as the first is left out. The solver finds fewer factors than a matrix has rows or
+    # columns, and empty ones carry none.
     factors = min(dim + 1, int((sum_U > 0).sum()) - 1, int(there_V.sum()) - 1)
     if factors < 2:
         return vector_VD
     scaled = sparse.diags_array(_reciprocal_root(sum_U)) @ log_UV @ sparse.diags_array(_reciprocal_root(square_V**0.5))
     # A fixed start vector, so that the result depends on the log alone.
     _, strength_K, right_KV = svds(scaled, k=factors, v0=np.random.default_rng(0).standard_normal(min(shape)))
+    # The solver promises no order.
     order_K = np.argsort(-strength_K)[1:]
-    found_VK = right_KV[order_K].T * np.sqrt(strength_K[order_K])
+    factor_VK = right_KV[order_K].T * np.sqrt(strength_K[order_K])
     # The sign of a factor is arbitrary: its largest entry is made positive.
-    found_VK *= np.sign(found_VK[np.abs(found_VK).argmax(axis=0), np.arange(found_VK.shape[1])])
-    length_V = np.sqrt(np.square(found_VK).sum(axis=1))
+    factor_VK *= np.sign(factor_VK[np.abs(factor_VK).argmax(axis=0), np.arange(factor_VK.shape[1])])
+    length_V = np.sqrt(np.square(factor_VK).sum(axis=1))
+    # A value that no factor reaches has a length of rounding errors. At length 1 it would be noise of full size.
     there_V &= length_V > 1e-9 * length_V.max()
-    vector_VD[there_V, : found_VK.shape[1]] = np.sqrt(dim) * found_VK[there_V] / length_V[there_V, None]
+    vector_VD[there_V, : factor_VK.shape[1]] = np.sqrt(dim) * factor_VK[there_V] / length_V[there_V, None]
     return vector_VD
 
 
 def _reciprocal_root(value: FloatArray) -> FloatArray:
+    # Empty rows and columns become 0. Infinities would turn the whole decomposition into NaN.
     return np.divide(1.0, np.sqrt(value), out=np.zeros_like(value), where=value > 0)

@@ -38,6 +38,7 @@ SECOND_HALF_LIVES = {"7d": 7 * 86400.0, "60d": 60 * 86400.0}
 """Half-lives of decayed counts, in seconds."""
 NEVER = -1.0
 """Events or seconds since the last occurrence, where there is none."""
+# A bound on memory: sorted keys, places, times and running sums of these events are held together.
 _EVENTS_AT_ONCE = 4_000_000
 
 
@@ -53,12 +54,12 @@ def count_input_names(item_fields: Sequence[str], *, timed: bool) -> tuple[str, 
 
 
 def _feature_names(item_fields: Sequence[str], *, timed: bool) -> tuple[str, ...]:
-    parts = ["count", *(f"count_{window}" for window in WINDOWS)]
-    parts += [f"decay_{half_life:.0f}" for half_life in EVENT_HALF_LIVES]
-    parts += [f"decay_{name}" for name in SECOND_HALF_LIVES] if timed else []
-    parts += ["events_since", "seconds_since"] if timed else ["events_since"]
+    measures = ["count", *(f"count_{window}" for window in WINDOWS)]
+    measures += [f"decay_{half_life:.0f}" for half_life in EVENT_HALF_LIVES]
+    measures += [f"decay_{name}" for name in SECOND_HALF_LIVES] if timed else []
+    measures += ["events_since", "seconds_since"] if timed else ["events_since"]
     general = ("events", "seconds_since_any") if timed else ("events",)
-    return general + tuple(f"{field}.{part}" for field in item_fields for part in parts)
+    return general + tuple(f"{field}.{measure}" for field in item_fields for measure in measures)
 
 
 def count_features(dataset: Dataset, examples: Examples) -> Float32Array:
@@ -79,7 +80,7 @@ def count_inputs(dataset: Dataset, examples: Examples) -> FloatArray:
     Columns are as in `count_input_names`. A distance of `NEVER` becomes 0, which the flag of its count tells apart.
     """
     raw_NK = count_features(dataset, examples)
-    flagged = [place for place, name in enumerate(feature_names(dataset.schema)) if ".count" in name]
+    flagged = [column for column, name in enumerate(feature_names(dataset.schema)) if ".count" in name]
     log_NK = np.log1p(np.where(raw_NK == NEVER, 0.0, np.maximum(raw_NK, 0.0)).astype(np.float64))
     return np.concatenate([log_NK, raw_NK[:, flagged] > 0], axis=1)
 
@@ -97,9 +98,11 @@ def chunks_of_users(dataset: Dataset, user_N: Int32Array, most: int) -> Iterator
     """Groups of examples, and their users in order: as many as have about `most` events together."""
     offset_U = np.asarray(dataset.histories.offset_U)
     user_U, owner_N = np.unique(user_N, return_inverse=True)
-    part_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // most
-    for part in np.unique(part_U):
-        yield np.flatnonzero(part_U[owner_N] == part), user_U[part_U == part].astype(np.int64)
+    # Users stay whole, since a count needs all of a user's earlier events. The running total, in steps of `most`, says
+    # which chunk a user belongs to.
+    chunk_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // most
+    for chunk in np.unique(chunk_U):
+        yield np.flatnonzero(chunk_U[owner_N] == chunk), user_U[chunk_U == chunk].astype(np.int64)
 
 
 def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> Float32Array:
@@ -116,10 +119,10 @@ def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> F
     )
     timed = dataset.schema.time_unit == "seconds"
     columns = _general(query, time_N, offset_U, timed=timed)
-    for place in range(len(dataset.schema.item_fields)):
+    for column in range(len(dataset.schema.item_fields)):
         # Items are compared by row instead of number, since rare items share a number with others.
-        value_V = np.arange(len(number_VF)) if place == 0 else np.asarray(number_VF[:, place], np.int64)
-        nothing = FIRST_ROW if place == 0 else UNKNOWN + 1
+        value_V = np.arange(len(number_VF)) if column == 0 else np.asarray(number_VF[:, column], np.int64)
+        nothing = FIRST_ROW if column == 0 else UNKNOWN + 1
         groups = _Groups(owner_N, value_V[row_N], place_N, time_N)
         columns += groups.features(query, value_V[examples.row_N], nothing=nothing, timed=timed)
     return np.stack(columns, axis=1).astype(np.float32)
@@ -141,6 +144,7 @@ def _general(query: _Query, time_N: IntArray, offset_U: IntArray, *, timed: bool
         return [length]
     if not len(time_N):
         return [length, np.full(len(length), NEVER)]
+    # In an empty history this is not an event of the user. Its time is replaced below.
     last_N = np.maximum(offset_U[query.user_N] + query.position_N - 1, 0)
     return [length, np.where(length > 0, query.time_N - time_N[last_N], NEVER)]
 
@@ -172,19 +176,20 @@ class _Groups:
     def features(self, query: _Query, value_N: IntArray, *, nothing: int, timed: bool) -> list[FloatArray]:
         """The columns of one field for queries about `value_N`; values below `nothing` are equal to none."""
         askable_N = (value_N >= nothing) & (value_N < self.num_values)
+        # A value above the largest one would have a key of the next user. No event has the key -1.
         key_N = np.where(askable_N, query.user_N.astype(np.int64) * self.num_values + value_N, -1)
         group_N = np.searchsorted(self.key_G, key_N)
-        known_N = (group_N < len(self.key_G)) & askable_N
+        met_N = (group_N < len(self.key_G)) & askable_N
         # A search gives the place where a key would be; whether it is there has to be looked up.
-        known_N[known_N] = self.key_G[group_N[known_N]] == key_N[known_N]
-        user_query = _Query(query.user_N[known_N], query.position_N[known_N], query.time_N[known_N])
-        found = self._of_known(user_query, group_N[known_N], timed=timed)
+        met_N[met_N] = self.key_G[group_N[met_N]] == key_N[met_N]
+        user_query = _Query(query.user_N[met_N], query.position_N[met_N], query.time_N[met_N])
+        of_met = self._of_known(user_query, group_N[met_N], timed=timed)
         columns = []
-        for place, values in enumerate(found):
+        for number, values in enumerate(of_met):
             # The distances are the last columns; all others are counts.
-            distance = place >= len(found) - (2 if timed else 1)
+            distance = number >= len(of_met) - (2 if timed else 1)
             column = np.full(len(value_N), NEVER if distance else 0.0)
-            column[known_N] = values
+            column[met_N] = values
             columns.append(column)
         return columns
 
@@ -192,20 +197,21 @@ class _Groups:
         # The events of the group before the position are the sorted events from its start up to `end_N`.
         end_N = self._before(group_N, query.position_N)
         count_N = end_N - self.start_G[group_N] if len(group_N) else end_N
+        # Without an event before the position this is an event of another group, or none. All columns below replace it.
         last_N = np.maximum(end_N - 1, 0)
-        some = count_N > 0
+        occurred_N = count_N > 0
         columns = [count_N.astype(np.float64)]
         columns += [(end_N - self._before(group_N, query.position_N - size)).astype(np.float64) for size in WINDOWS]
-        events_since = np.where(some, query.position_N - self.place_N[last_N], NEVER).astype(np.float64)
+        events_since = np.where(occurred_N, query.position_N - self.place_N[last_N], NEVER).astype(np.float64)
         columns += [
-            np.where(some, self._decayed(self.place_N, half_life, last_N, events_since), 0.0)
+            np.where(occurred_N, self._decayed(self.place_N, half_life, last_N, events_since), 0.0)
             for half_life in EVENT_HALF_LIVES
         ]
         if not timed:
             return [*columns, events_since]
-        seconds_since = np.where(some, query.time_N - self.time_N[last_N], NEVER).astype(np.float64)
+        seconds_since = np.where(occurred_N, query.time_N - self.time_N[last_N], NEVER).astype(np.float64)
         columns += [
-            np.where(some, self._decayed(self.time_N, half_life, last_N, seconds_since), 0.0)
+            np.where(occurred_N, self._decayed(self.time_N, half_life, last_N, seconds_since), 0.0)
             for half_life in SECOND_HALF_LIVES.values()
         ]
         return [*columns, events_since, seconds_since]
@@ -232,6 +238,8 @@ def segmented_decay(clock_N: IntArray, first_N: BoolArray, half_life: float) -> 
     [1.0, 1.5, 1.75, 1.0]
     """
     factor_N = np.zeros(len(clock_N))
+    # From one user to the next the clock may run backwards. Those factors are set to 0 below, but must not overflow
+    # before.
     factor_N[1:] = np.exp2(-np.maximum(np.diff(clock_N), 0) / half_life)
     factor_N[first_N] = 0.0
     sum_N = np.ones(len(clock_N))
@@ -254,10 +262,10 @@ def target_counts(dataset: Dataset) -> dict[str, FloatArray]:
     The count of a hash bucket, which rare items share, is the mean over its items.
     """
     number_VF, row_N = dataset.catalogue.number_VF, dataset.examples("train").row_N
-    found = {}
-    for place, (field, size) in enumerate(dataset.inputs.item.items()):
-        count_V = np.bincount(number_VF[row_N, place], minlength=size).astype(np.float64)
-        if place == 0:
-            count_V /= np.maximum(np.bincount(number_VF[FIRST_ROW:, place], minlength=size), 1)
-        found[field] = count_V
-    return found
+    counts = {}
+    for column, (field, size) in enumerate(dataset.inputs.item.items()):
+        count_V = np.bincount(number_VF[row_N, column], minlength=size).astype(np.float64)
+        if column == 0:
+            count_V /= np.maximum(np.bincount(number_VF[FIRST_ROW:, column], minlength=size), 1)
+        counts[field] = count_V
+    return counts

@@ -106,6 +106,7 @@ class Hiding:
             hidden = self._drawn(number.shape[:-1], self.settings.hide_items)
             number[hidden, 0] = self.fallback_V[number[hidden, 0]]
         if self.settings.hide_fields and self.fields > 1:
+            # A view, so that what is hidden here is hidden in the batch.
             others = number[..., 1 : self.fields]
             others[self._drawn(others.shape, self.settings.hide_fields) & (others != PADDING)] = UNKNOWN
 
@@ -209,14 +210,14 @@ class Gather:
         """Context numbers of targets: `[N, F]`."""
         # A negative has the user, time and position of its positive, and so its context.
         own = examples.take(slice(None, None, group))
-        known_N = own.position_N > 0
+        has_past_N = own.position_N > 0
         # The last visible event is the one before the target's position.
         last_N = self._offset_U[own.user_N] + own.position_N - 1
-        last_time_N = np.where(known_N, self._time_N[np.where(known_N, last_N, 0)], NO_TIME)
+        last_time_N = np.where(has_past_N, self._time_N[np.where(has_past_N, last_N, 0)], NO_TIME)
         profile_NF = self._profile_UF[own.user_N].astype(np.int64)
-        given = {user_context(field): profile_NF[:, at] for at, field in enumerate(self.schema.user_fields)}
+        profile = {user_context(field): profile_NF[:, at] for at, field in enumerate(self.schema.user_fields)}
         fields = self.schema.context_fields
-        return np.repeat(context_numbers(fields, own.time_N, last_time_N, given), group, axis=0)
+        return np.repeat(context_numbers(fields, own.time_N, last_time_N, profile), group, axis=0)
 
     def _count(self, examples: Examples) -> Float32Array:
         """Count inputs of targets, from the whole history whatever the window: `[N, K]`."""
@@ -226,8 +227,8 @@ class Gather:
             return count_inputs(self._dataset, examples).astype(np.float32)
         names = count_input_names(self.schema.item_fields, timed=self.schema.time_unit == "seconds")
         value_NK = np.zeros((len(examples), len(names)), np.float32)
-        for chosen_N, part, seen in recent_parts(self._dataset, examples, self._recent):
-            value_NK[chosen_N] = count_inputs(part, seen)
+        for chosen_N, windows, seen in recent_parts(self._dataset, examples, self._recent):
+            value_NK[chosen_N] = count_inputs(windows, seen)
         return value_NK
 
 

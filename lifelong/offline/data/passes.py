@@ -121,6 +121,7 @@ def recent_passes(examples: Examples, recent: int, *, max_targets: int) -> Passe
 def _sorted(examples: Examples) -> tuple[IntArray, IntArray, IntArray]:
     """The order of the targets by (user, position), and both in that order."""
     user_N, position_N = np.asarray(examples.user_N, np.int64), np.asarray(examples.position_N, np.int64)
+    # By user first, so that a window is read once for all of its targets.
     order_N = np.lexsort((position_N, user_N))
     return order_N, user_N[order_N], position_N[order_N]
 
@@ -129,6 +130,8 @@ def _cut(
     order_N: IntArray, user_N: IntArray, position_N: IntArray, start_N: IntArray, max_targets: int, *key_N: IntArray
 ) -> Passes:
     """Passes over sorted targets: a new one where user, start or key changes, and after `max_targets` targets."""
+    # Ranks begin at 0 where a group begins, so that the remainder is 0 at its start and after every `max_targets`
+    # targets.
     first_P = np.flatnonzero(ranks(is_first(user_N, start_N, *key_N)) % max_targets == 0)
     bound_P = np.append(first_P, len(user_N)).astype(np.int64)
     # Positions ascend in a pass, so its last target says how far the window has to reach.
@@ -171,9 +174,10 @@ def pack(order: IntArray, length_P: IntArray, targets_P: IntArray, limits: tuple
     """
     max_events, max_targets = limits
     bounds, size, longest, most = [0], 0, 0, 0
-    for place, (length, targets) in enumerate(zip(length_P[order].tolist(), targets_P[order].tolist(), strict=True)):
+    for at, (length, targets) in enumerate(zip(length_P[order].tolist(), targets_P[order].tolist(), strict=True)):
         size, longest, most = size + 1, max(longest, length), max(most, targets)
         if size > 1 and (size * longest > max_events or size * most > max_targets):
-            bounds.append(place)
+            bounds.append(at)
             size, longest, most = 1, length, targets
+    # The first bound is the beginning; splitting there would give an empty batch.
     return np.split(order, bounds[1:]) if len(order) else []

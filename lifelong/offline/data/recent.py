@@ -18,6 +18,7 @@ from lifelong.dataset.folder import Dataset
 from lifelong.dataset.histories import Histories
 from lifelong.dtypes import IntArray
 
+# A bound on memory, as windows overlap and each is a copy of its events.
 _EVENTS_AT_ONCE = 4_000_000
 
 
@@ -37,14 +38,17 @@ def recent_parts(
     """
     user_N, position_N = np.asarray(examples.user_N, np.int64), np.asarray(examples.position_N, np.int64)
     windows, window_N = np.unique(np.stack([user_N, position_N], axis=1), axis=0, return_inverse=True)
+    # NumPy 2.0 returns the inverse of rows with an axis more than other versions.
     window_N = window_N.reshape(-1)
     # A position is the number of events before it, so a window at a small one is shorter.
     length_W = np.minimum(recent, windows[:, 1])
+    # The total only grows, so that windows of a part are neighbours and can be numbered from its first one.
     part_W = np.cumsum(length_W) // max_events
     for part in np.unique(part_W):
         place_W = np.flatnonzero(part_W == part)
         chosen_N = np.flatnonzero(part_W[window_N] == part)
         histories = _windows(dataset.histories, windows[place_W], length_W[place_W])
+        # A window ends right before its target, so that the target sees all of it: its position is the window's length.
         seen = replace(
             examples.take(chosen_N),
             user_N=(window_N[chosen_N] - place_W[0]).astype(np.int32),

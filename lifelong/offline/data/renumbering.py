@@ -51,9 +51,9 @@ class Renumbering:
     @classmethod
     def of(cls, earlier: Vocabulary, now: Vocabulary) -> Renumbering:
         """Compare two vocabularies of one field, value by value."""
-        found_K = earlier.index.find(now.index.ids())
-        source_K = np.where(found_K >= 0, found_K + earlier.first_known, -1)
-        gone = len(earlier.index) - int((found_K >= 0).sum())
+        number_K = earlier.index.find(now.index.ids())
+        source_K = np.where(number_K >= 0, number_K + earlier.first_known, -1)
+        gone = len(earlier.index) - int((number_K >= 0).sum())
         return cls(now.size, source_K, now.buckets, earlier.buckets, gone)
 
     @classmethod
@@ -77,8 +77,8 @@ class Renumbering:
         table_VX[:FIRST_BUCKET] = earlier_VX[:FIRST_BUCKET]
         first = FIRST_BUCKET + self.buckets
         table_VX[FIRST_BUCKET:first] = self._bucket_rows(earlier_VX)
-        known = np.flatnonzero(self.source_K >= 0)
-        table_VX[first + known] = earlier_VX[self.source_K[known]]
+        carried = np.flatnonzero(self.source_K >= 0)
+        table_VX[first + carried] = earlier_VX[self.source_K[carried]]
         return table_VX
 
     def _bucket_rows(self, earlier_VX: Float32Array) -> Float32Array:
@@ -89,8 +89,8 @@ class Renumbering:
         divisor = math.gcd(self.buckets, self.earlier_buckets)
         row_BX = earlier_VX[FIRST_BUCKET : FIRST_BUCKET + self.earlier_buckets]
         mean_GX = row_BX.reshape(-1, divisor, *row_BX.shape[1:]).mean(axis=0)
-        found: Float32Array = mean_GX[np.arange(self.buckets) % divisor]
-        return found
+        bucket_BX: Float32Array = mean_GX[np.arange(self.buckets) % divisor]
+        return bucket_BX
 
     def record(self) -> dict[str, object]:
         """Counts for `metrics.json`."""

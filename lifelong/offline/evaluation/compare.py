@@ -73,8 +73,8 @@ class Spread(Record):
     @property
     def deviation(self) -> float | None:
         """Sample standard deviation over seeds, None for a single one."""
-        known = [value for value in self.values if value is not None]
-        return float(np.std(known, ddof=1)) if len(known) > 1 else None
+        defined_values = [value for value in self.values if value is not None]
+        return float(np.std(defined_values, ddof=1)) if len(defined_values) > 1 else None
 
 
 class ComparisonRow(Record):
@@ -190,8 +190,8 @@ def _difference_columns(row: ComparisonRow, metric: str) -> dict[str, float | No
     if row.differences is None or metric not in row.differences:
         return {}
     of = row.differences[metric]
-    found = {"difference": of.value, "difference_low": of.low, "difference_high": of.high}
-    return {**found, "p_value": of.p_value, "family_p": of.family_p}
+    columns = {"difference": of.value, "difference_low": of.low, "difference_high": of.high}
+    return {**columns, "p_value": of.p_value, "family_p": of.family_p}
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,19 +278,20 @@ def _drawn(run: Runs, resamples: int, seed: int) -> _Drawn:
 
 def _differences(drawn: Mapping[str, _Drawn], reference: str, seed: int) -> dict[str, dict[str, DifferenceEstimate]]:
     """Model -> metric -> its difference to the reference's, for all other models."""
-    base, found = drawn[reference], {model: dict[str, DifferenceEstimate]() for model in drawn if model != reference}
+    base = drawn[reference]
+    differences = {model: dict[str, DifferenceEstimate]() for model in drawn if model != reference}
     for name in metrics.metric_names():
         gaps = {
             model: (
                 _mean(drawn[model].values[name]) - _mean(base.values[name]),
                 over_seeds(drawn[model].resampled[name], base.resampled[name], seed=seed),
             )
-            for model in found
+            for model in differences
         }
         family = family_p_values(gaps)
         for model, (value, gap) in gaps.items():
-            found[model][name] = DifferenceEstimate.of(value, gap, defined(family[model]))
-    return found
+            differences[model][name] = DifferenceEstimate.of(value, gap, defined(family[model]))
+    return differences
 
 
 def cautions(rows: Sequence[ComparisonRow], reference: str) -> list[str]:
@@ -302,9 +303,9 @@ def cautions(rows: Sequence[ComparisonRow], reference: str) -> list[str]:
             f"give, so claim no difference (`lifelong compare` with --seeds {LEAST_SEEDS})"
         )
     shown = [row.differences["auc"].detectable for row in rows if row.differences is not None]
-    known = sorted(value for value in shown if value)
-    if known:
-        span = f"{known[0]:.4f}" if known[0] == known[-1] else f"{known[0]:.4f} to {known[-1]:.4f}, by model"
+    sizes = sorted(value for value in shown if value)
+    if sizes:
+        span = f"{sizes[0]:.4f}" if sizes[0] == sizes[-1] else f"{sizes[0]:.4f} to {sizes[-1]:.4f}, by model"
         said.append(
             f"The smallest difference in AUC from {reference} that these users, examples and seeds show at 5 % in 80 % "
             f"of repetitions, before any correction: {span}. That a smaller one was not found says nothing"

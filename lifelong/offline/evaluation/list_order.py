@@ -72,10 +72,12 @@ def choices(dataset: Dataset, examples: Examples, *, pairs: int = PAIRS, seed: i
     bound_M = np.append(first_M, len(bought))
     popular = most_popular(dataset, POPULAR)
     user_M, position_M = np.asarray(bought.user_N[first_M]), np.asarray(bought.position_N[first_M])
+    # A stream of its own: other parts of a run draw from the same seed, and must not draw the same users.
     rng, taken = np.random.default_rng([seed, 2]), list[tuple[int, IntArray, BoolArray]]()
     for user in rng.permutation(np.unique(user_M)):
         if sum(len(row_N) for _, row_N, _ in taken) >= pairs:
             break
+        # A few baskets of each user, so that none with very many of them takes all the room.
         for basket in np.sort(rng.permutation(np.flatnonzero(user_M == user))[:BASKETS]):
             row_N = candidates(dataset, int(user), int(position_M[basket]), popular)
             hit_N = np.isin(row_N, bought.row_N[bound_M[basket] : bound_M[basket + 1]])
@@ -113,8 +115,8 @@ def counted_numbers(
 def all_numbers(model: CountingModel, dataset: Dataset, examples: Examples) -> FloatArray:
     """`counted_numbers` of all examples at once, `[N, F, X]`."""
     number_NFX = np.zeros((len(examples), len(dataset.schema.item_fields), NUMBERS))
-    for place, found in counted_numbers(model, dataset, examples):
-        number_NFX[place] = found
+    for place_N, of_place in counted_numbers(model, dataset, examples):
+        number_NFX[place_N] = of_place
     return number_NFX
 
 
@@ -146,13 +148,16 @@ def fit_list_order(
         if not fitted_M.any():
             return None
         weight_K = _fitted(input_NK, given, fitted_M, plain_K)
+        # Gains on the users left out alone: on those that were fitted, more weights are always better.
         gain_M[~fitted_M] = (_likelihood(input_NK @ weight_K, given) - _likelihood(input_NK @ plain_K, given))[
             ~fitted_M
         ]
+    # Summed by user, whose baskets are not independent of each other.
     gain_U = np.bincount(np.unique(user_M, return_inverse=True)[1], gain_M)
     if gain_U.sum() <= _SURE * np.sqrt((gain_U**2).sum()):
         return None
     weight_K = _fitted(input_NK, given, np.ones(len(user_M), bool), plain_K)
+    # Weights are given in units of the logit's, which then has to be positive.
     if weight_K[0] <= 0:
         return None
     popularity, *others = (weight_K[1:] / weight_K[0]).tolist()
@@ -163,10 +168,12 @@ def fit_list_order(
 def _likelihood(value_N: FloatArray, given: Choices) -> FloatArray:
     """Mean log probability of what was bought in each basket, `[M]`."""
     start_M = np.flatnonzero(is_first(given.basket_N))
+    # The largest value of a basket becomes 0. Otherwise exp overflows, or all of a basket becomes 0 and its logarithm
+    # infinite.
     value_N = value_N - np.maximum.reduceat(value_N, start_M)[given.basket_N]
     whole_M = np.log(np.add.reduceat(np.exp(value_N), start_M))
-    found: FloatArray = np.add.reduceat(value_N * given.hit_N, start_M) / np.add.reduceat(given.hit_N * 1, start_M)
-    return found - whole_M
+    mean_M: FloatArray = np.add.reduceat(value_N * given.hit_N, start_M) / np.add.reduceat(given.hit_N * 1, start_M)
+    return mean_M - whole_M
 
 
 def _standardised(input_NK: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -189,12 +196,14 @@ def _fitted(input_NK: FloatArray, given: Choices, chosen_M: BoolArray, plain_K: 
     hit_N, basket_N = given.hit_N[chosen_N], np.unique(given.basket_N[chosen_N], return_inverse=True)[1]
     start_M = np.flatnonzero(is_first(basket_N))
     scale_K, scaled_NK = _standardised(input_NK[chosen_N])
+    # A basket counts once however much was bought, so that its hits share a weight of 1.
     share_N = hit_N / np.add.reduceat(hit_N * 1, start_M)[basket_N]
     begin_K = plain_K * scale_K
 
     def shares(weight_K: FloatArray) -> tuple[FloatArray, float]:
         """Probability of each candidate in its basket, and the mean log probability of what was bought."""
         value_N = scaled_NK @ weight_K
+        # For the same reason as in `_likelihood`: nothing may overflow.
         value_N -= np.maximum.reduceat(value_N, start_M)[basket_N]
         power_N = np.exp(value_N)
         whole_M = np.add.reduceat(power_N, start_M)
@@ -213,5 +222,5 @@ def _fitted(input_NK: FloatArray, given: Choices, chosen_M: BoolArray, plain_K: 
         return within + 2 * _RIDGE * np.eye(len(weight_K))
 
     # Inputs are alike, so that methods without the curvature take hundreds of steps.
-    found = minimize(loss, begin_K, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-6})
-    return np.asarray(found.x / scale_K)
+    minimum = minimize(loss, begin_K, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-6})
+    return np.asarray(minimum.x / scale_K)

@@ -129,6 +129,7 @@ def auc(label: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 def user_aucs(sample: Sample) -> tuple[IntArray, FloatArray, IntArray]:
     """Users (ascending), the AUC of each (NaN with one class), and their numbers of examples."""
+    # One sort for all users: each one's examples are a block, ascending by score.
     order = np.lexsort((sample.logit, sample.user))
     user, score, positive = sample.user[order], sample.logit[order], sample.positive[order]
     first = is_first(user)
@@ -205,11 +206,13 @@ def sigmoid(logit: npt.ArrayLike) -> FloatArray:
     """Probability of a logit, without overflow."""
     x = np.asarray(logit, np.float64)
     small = np.exp(-np.abs(x))
+    # The exponent is never positive. exp(-x) of a large negative logit would overflow.
     return np.where(x >= 0, 1.0, small) / (1.0 + small)
 
 
 def calibration_bin(probability: FloatArray, bins: int = CALIBRATION_BINS) -> IntArray:
     """Bin of each example: `bins` bins of equal mass, equal probabilities always in one bin."""
+    # The outermost edges are left out: whatever lies beyond the inner ones belongs to the first or the last bin.
     edges = np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]) if len(probability) else np.empty(0)
     return np.searchsorted(edges, probability, side="right").astype(np.int64)
 
@@ -278,6 +281,7 @@ def length_slices(length: npt.ArrayLike) -> dict[str, BoolArray]:
     events = np.asarray(length)
     slices = {}
     short = len(events) > 0 and float((events < LENGTH_BOUNDS[1]).mean()) >= _MOSTLY
+    # With the usual bounds nearly all examples would be in one slice, and slices would show nothing.
     bounds = SHORT_BOUNDS if short else LENGTH_BOUNDS
     for low, high in zip(bounds, (*bounds[1:], None), strict=True):
         name = f"{low}+" if high is None else f"<{high}" if low == 0 else f"{low}-{high - 1}"

@@ -55,6 +55,7 @@ class Processes:
         if not self.several:
             return value
         with self._asking():
+            # The others wait here until the first process has come, at most for the group's timeout.
             values: list[Any] = [value if self.first else None]
             dist.broadcast_object_list(values, src=0, device=self._device)
         return cast(T, values[0])
@@ -65,29 +66,33 @@ class Processes:
         Raises:
             LostProcessError: it failed there; the first process itself raises the error of the function.
         """
-        found: T | None = None
+        outcome: T | None = None
         failure: Exception | None = None
         if self.first:
             try:
-                found = function()
+                outcome = function()
+            # Any error at all: the others are waiting for the outcome and would otherwise wait until their timeout.
             except Exception as error:
                 failure = error
-        text, found = self.share((None if failure is None else str(failure), found))
+        text, outcome = self.share((None if failure is None else str(failure), outcome))
         if failure is not None:
             raise failure
         if text is not None:
             raise LostProcessError(
                 f"process 0 failed: {text}", fix="see the log of process 0, remove the cause, and start again"
             )
-        return cast(T, found)
+        return cast(T, outcome)
 
     def sum(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by the sum of the processes' tensors at its place."""
         if self.several:
             with self._asking():
+                # All sums are begun before the first is waited for, so that their transfers overlap. Every process must
+                # name its tensors in the same order.
                 moved = [(tensor, tensor.to(self._device).contiguous()) for tensor in tensors]
                 _wait_for_all([dist.all_reduce(there, async_op=True) for _, there in moved])
                 for here, there in moved:
+                    # A tensor that needed no copy is its own result already.
                     if here.data_ptr() != there.data_ptr():
                         here.copy_(there)
 
@@ -96,6 +101,7 @@ class Processes:
         if self.several:
             with self._asking():
                 for tensor in tensors:
+                    # Detached, as these are weights that need gradients and are written in place.
                     there = tensor.detach().to(self._device).contiguous()
                     dist.broadcast(there, src=0)
                     tensor.detach().copy_(there)
@@ -112,13 +118,13 @@ class Processes:
             dist.all_reduce(count_P)
             counts = count_P.tolist()
             gathered = []
-            for part in (index_N, value_ND):
-                padded = part.new_zeros(max(1, *counts), *part.shape[1:], device=device)
-                padded[: len(part)] = part.to(device)
+            for column in (index_N, value_ND):
+                padded = column.new_zeros(max(1, *counts), *column.shape[1:], device=device)
+                padded[: len(column)] = column.to(device)
                 parts = [torch.empty_like(padded) for _ in counts]
                 dist.all_gather(parts, padded)
-                whole = torch.cat([found[:count] for found, count in zip(parts, counts, strict=True)])
-                gathered.append(whole.to(part.device))
+                whole = torch.cat([gathered_rows[:count] for gathered_rows, count in zip(parts, counts, strict=True)])
+                gathered.append(whole.to(column.device))
         return gathered[0], gathered[1]
 
     def check_same(self, values: Mapping[str, Any]) -> None:
@@ -130,18 +136,19 @@ class Processes:
         if not self.several:
             return
         with self._asking():
+            # Each process compares for itself, so that all of them fail alike and none is left waiting.
             everyones: list[Any] = [None] * self.count
             dist.all_gather_object(everyones, (str(self.place), dict(values)))
-        (_, wanted), *others = everyones
-        found = [
-            f"{name} is {mine[name]!r} in {place}, but {wanted[name]!r} in process 0"
+        (_, first_values), *others = everyones
+        differences = [
+            f"{name} is {mine[name]!r} in {place}, but {first_values[name]!r} in process 0"
             for place, mine in others
-            for name in wanted
-            if mine[name] != wanted[name]
+            for name in first_values
+            if mine[name] != first_values[name]
         ]
-        if found:
+        if differences:
             raise MismatchError(
-                "; ".join(found),
+                "; ".join(differences),
                 expected="the same in all processes",
                 fix="give every machine the same data, settings and version",
             )

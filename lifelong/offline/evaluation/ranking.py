@@ -116,11 +116,11 @@ def rank_catalogue(
             fix="give whole numbers from 1 on, the places to look at",
         )
     started = time.perf_counter()
-    found = examples.take(np.asarray(examples.label_NT[:, 0]) >= 0.5)
-    if not len(found):
+    positives = examples.take(np.asarray(examples.label_NT[:, 0]) >= 0.5)
+    if not len(positives):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
-    there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), popular=popular, seed=seed)
+    there = len(np.unique(positives.user_N))
+    ranked = ranks(score, dataset, _of_users(positives, users, seed), popular=popular, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
@@ -138,6 +138,7 @@ def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
     user_U = np.unique(examples.user_N)
     if users is None or users >= len(user_U):
         return examples
+    # Users and not baskets are drawn, since intervals are over users and need all of a user's baskets.
     chosen_U = np.random.default_rng(seed).choice(user_U, users, replace=False)
     return examples.take(np.isin(examples.user_N, chosen_U))
 
@@ -155,6 +156,8 @@ def most_popular(dataset: Dataset, number: int) -> IntArray:
     if times_V is None:
         train = dataset.examples("train")
         times_V = np.bincount(train.row_N[np.asarray(train.label_NT[:, 0]) >= 0.5], minlength=len(dataset.catalogue))
+    # Stable, so that items of equal counts are chosen by row, on every machine alike. Sorted, so that a row can be
+    # found by binary search.
     return FIRST_ROW + np.sort(np.argsort(-times_V[FIRST_ROW:], kind="stable")[:number])
 
 
@@ -178,10 +181,12 @@ def ranks(
     examples = _sorted(examples)
     first_M = np.flatnonzero(is_first(examples.user_N, examples.time_N))
     bound_M = np.append(first_M, len(examples))
+    # Equal scores are ordered at random, once for all baskets. By row, a model that scores everything alike would be
+    # rewarded wherever rows follow popularity.
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
     rank_N = np.empty(len(examples), np.int64)
-    for part, scored in _scored(score, dataset, examples.take(first_M), popular):
-        for basket, (row_C, score_C) in zip(range(part.start, part.stop), scored, strict=True):
+    for baskets, scored in _scored(score, dataset, examples.take(first_M), popular):
+        for basket, (row_C, score_C) in zip(range(baskets.start, baskets.stop), scored, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
             item_N = np.asarray(examples.row_N[own], np.int64)
             rank_N[own] = _places(score_C, priority_V[row_C - FIRST_ROW], row_C, item_N)
@@ -214,7 +219,9 @@ def _scored(
         if basket + 1 < len(moments) and sum(sizes) + sizes[-1] <= _PAIRS:
             continue
         asked = moments.take(np.repeat(np.arange(start, basket + 1), sizes))
+        # Each candidate is asked about as its basket's first item would be: same user, moment and visible events.
         asked = Examples(asked.user_N, np.concatenate(rows).astype(np.int32), *asked.columns()[2:])
+        # The last sum is the end of the array; a split there would give an empty part.
         scores = np.split(score(asked), np.cumsum(sizes)[:-1])
         yield slice(start, basket + 1), list(zip(rows, scores, strict=True))
         rows, start = [], basket + 1
@@ -230,6 +237,7 @@ def _places(score_C: FloatArray, priority_C: IntArray, row_C: IntArray, row_N: I
     """From 1: how many candidates have a higher score than an item, or an equal one and come first."""
     place_N = np.full(len(row_N), _NOT_FOUND)
     there_N = np.isin(row_N, row_C)
+    # Candidates ascend, and each of these items is one, so that this is its place and not only where it would be.
     own_N = np.searchsorted(row_C, row_N[there_N])
     score_N1, priority_N1 = score_C[own_N][:, None], priority_C[own_N][:, None]
     above_NC = (score_C > score_N1) | ((score_C == score_N1) & (priority_C < priority_N1))
@@ -240,6 +248,8 @@ def _places(score_C: FloatArray, priority_C: IntArray, row_C: IntArray, row_N: I
 def had_before(dataset: Dataset, examples: Examples) -> BoolArray:
     """Whether each item is among its user's events with an earlier time, `[N]`."""
     histories = dataset.histories
+    # From times and not from the examples' positions: where events are hidden from a model, an item is still no new
+    # one.
     position_N = histories.positions(examples.user_N, np.asarray(examples.time_N))
     had_N = np.zeros(len(examples), bool)
     order_N = np.argsort(examples.user_N, kind="stable")
@@ -250,6 +260,7 @@ def had_before(dataset: Dataset, examples: Examples) -> BoolArray:
         # Where each item of the user occurs first.
         item_I, first_I = np.unique(row_L, return_index=True)
         row_N = np.asarray(examples.row_N)[own_N]
+        # A row above all of the user's is looked up at her last one, where the comparison fails.
         at_N = np.minimum(np.searchsorted(item_I, row_N), max(len(item_I) - 1, 0))
         if len(item_I):
             had_N[own_N] = (item_I[at_N] == row_N) & (first_I[at_N] < position_N[own_N])
@@ -269,7 +280,9 @@ def _part(name: str, ranked: Ranked, cutoffs: Sequence[int], *, resamples: int, 
     user_M = ranked.user_N[chosen_N][np.unique(place_N, return_index=True)[1]]
     users = np.unique(ranked.user_N)
     sum_UX = np.zeros((len(users), len(columns) + 1))
+    # A user occurs once for each of her baskets, and plain indexing would add only one of them.
     np.add.at(sum_UX, np.searchsorted(users, user_M), np.stack([*columns, np.ones(len(user_M))], axis=1))
+    # A basket weighs 1 in the last column: a drawn mean is over as many baskets as the drawn users have.
     drawn_RX = draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sum_UX
     with np.errstate(invalid="ignore", divide="ignore"):
         drawn = drawn_RX[:, :-1] / drawn_RX[:, -1:]
@@ -292,6 +305,7 @@ def measured(rank_N: IntArray, basket_N: IntArray, baskets: int, cutoff: int) ->
     # The best that a ranking can do: as many of the basket's items as fit, in the first places.
     ideal_L = np.append(0.0, np.cumsum(1 / np.log2(1 + np.arange(1, cutoff + 1))))
     best_M = np.full(baskets, np.inf)
+    # A basket occurs once for each of its items, and plain indexing would keep only one of them.
     np.minimum.at(best_M, basket_N, rank_N.astype(np.float64))
     recall_M = np.bincount(basket_N, hit_N, baskets) / number_M
     return recall_M, gain_M / ideal_L[np.minimum(number_M, cutoff)], np.where(best_M <= cutoff, 1 / best_M, 0.0)

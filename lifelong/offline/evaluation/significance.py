@@ -66,8 +66,8 @@ class Resampler:
     def _sort_pairs(self, sample: Sample) -> None:
         """Sort once what AUC needs: the users of positives and negatives, and the negatives below each positive."""
         order = np.argsort(sample.logit, kind="stable")
-        score, positive, place = sample.logit[order], sample.positive[order], self._place[order]
-        self._positive, self._negative = place[positive], place[~positive]
+        score, positive, user = sample.logit[order], sample.positive[order], self._place[order]
+        self._positive, self._negative = user[positive], user[~positive]
         self._below = np.searchsorted(score[~positive], score[positive], side="left")
         self._not_above = np.searchsorted(score[~positive], score[positive], side="right")
         # Without ties one look-up a positive is enough, and this is the innermost loop of the bootstrap.
@@ -84,6 +84,7 @@ class Resampler:
         if len(sample):
             user, value, count = metrics.user_aucs(sample)
             at, both = np.searchsorted(self.users, user), ~np.isnan(value)
+            # A user of one class has no AUC: she counts in neither sum, instead of turning both into NaN.
             gauc_weight[at[both]] = count[both]
             gauc_sum[at[both]] = count[both] * value[both]
         # A cell is one user's part of one calibration bin, numbered user after user.
@@ -101,6 +102,7 @@ class Resampler:
         positive = weight[self._positive]
         below = cumulated[self._below]
         if self._ties:
+            # The mean of what is below and what is not above counts tied negatives half.
             below = (below + cumulated[self._not_above]) / 2
         pairs = positive.sum() * cumulated[-1]
         return float(positive @ below / pairs) if pairs > 0 else float("nan")
@@ -147,10 +149,15 @@ def bootstrap(
         name -> metric -> `[R]`.
     """
     if users is None:
+        # The empty array makes this work for no sample at all.
         users = np.unique(np.concatenate([np.empty(0, np.int64), *(sample.user for sample in samples.values())]))
+    # A generator of its own for each call: equal seeds and equally many users give equal draws, which is what pairs two
+    # models that are resampled one after the other.
     rng = np.random.default_rng(seed)
     parts: dict[str, dict[str, list[FloatArray]]] = {name: {m: [] for m in metrics.metric_names()} for name in samples}
     resamplers = {name: Resampler(sample, users) for name, sample in samples.items()}
+    # Draws follow each other in the stream whatever the size of a chunk, so that memory can be bounded without changing
+    # a result.
     chunk = max(1, min(64, _CHUNK_VALUES // max(1, len(users))))
     for start in range(0, resamples if len(users) else 0, chunk):
         weight_RU = draw_weights(len(users), min(chunk, resamples - start), rng)
@@ -195,16 +202,17 @@ def over_seeds(drawn_KR: FloatArray, other_LR: FloatArray | None = None, *, seed
         drawn_KR, other_LR = drawn_KR - other_LR, None
     trained = [drawn_KR] if other_LR is None else [drawn_KR, -other_LR]
     mean_R: FloatArray = np.sum([of.mean(axis=0) for of in trained], axis=0)
-    found = [(len(of), *_seeds_effect(of)) for of in trained if len(of) > 1]
-    of_seeds = sum(variance for _, variance, _ in found)
+    effects = [(len(of), *_seeds_effect(of)) for of in trained if len(of) > 1]
+    of_seeds = sum(variance for _, variance, _ in effects)
     if not of_seeds:
         return mean_R
     of_users = float(np.nanvar(mean_R))
     total, tail = of_users + of_seeds, (1 + CONFIDENCE) / 2
-    degrees = total / sum(variance / (seeds - 1) for seeds, variance, _ in found)
+    degrees = total / sum(variance / (seeds - 1) for seeds, variance, _ in effects)
     # Not below 0, where it is rounding that makes seeds differ.
     stretched = max(0.0, (special.stdtrit(degrees, tail) / special.ndtri(tail)) ** 2 * total - of_users)
-    for seeds, variance, direction_K in found:
+    # The number of seeds is part of the seed: models with different numbers of them must not share deviates by chance.
+    for seeds, variance, direction_K in effects:
         normal_RK = np.random.default_rng([seed, _SEEDS + seeds]).standard_normal((len(mean_R), seeds))
         # All models get the same normal deviates, each turned to how its own seeds lie: models stay as dependent.
         mean_R = mean_R + math.sqrt(stretched * variance / of_seeds) * (normal_RK @ direction_K)
@@ -213,13 +221,15 @@ def over_seeds(drawn_KR: FloatArray, other_LR: FloatArray | None = None, *, seed
 
 def _seeds_effect(drawn_KR: FloatArray) -> tuple[float, FloatArray]:
     """The variance of the mean over K seeds that is the seeds' own, and the unit vector of their deviations, `[K]`."""
-    known_KR = drawn_KR[:, ~np.isnan(drawn_KR).any(axis=0)]
-    if not known_KR.size:
+    defined_KR = drawn_KR[:, ~np.isnan(drawn_KR).any(axis=0)]
+    if not defined_KR.size:
         return 0.0, np.zeros(len(drawn_KR))
-    value_K = known_KR.mean(axis=1)
+    value_K = defined_KR.mean(axis=1)
     deviation_K = value_K - value_K.mean()
     between = float(deviation_K @ deviation_K) / (len(value_K) - 1)
-    of_users = float((known_KR - known_KR.mean(axis=0)).var(axis=1).sum()) / (len(value_K) - 1)
+    of_users = float((defined_KR - defined_KR.mean(axis=0)).var(axis=1).sum()) / (len(value_K) - 1)
+    # The difference of two estimates can be negative, a variance cannot. Equal seeds have no direction, and are divided
+    # by 1.
     return max(0.0, between - of_users) / len(value_K), deviation_K / (np.linalg.norm(deviation_K) or 1.0)
 
 
@@ -261,6 +271,7 @@ def p_value(difference: FloatArray) -> float:
     defined = difference[~np.isnan(difference)]
     if not len(defined):
         return float("nan")
+    # Resamples at 0 count on both sides, and 1 is added: so few resamples cannot prove a probability of 0.
     tail = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (tail + 1) / (len(defined) + 1))
 
@@ -282,20 +293,23 @@ def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict
         name -> p-value, never below the uncorrected one (`p_value`); 1 where difference and spread are 0, NaN where
         either is not defined.
     """
-    found = {name: float("nan") for name in differences}
+    p_values = {name: float("nan") for name in differences}
     deviation = {name: float(np.std(drawn)) for name, (_, drawn) in differences.items()}
     for name, (value, _) in differences.items():
         if value == 0 and deviation[name] == 0:
-            found[name] = 1.0
+            p_values[name] = 1.0
+    # A difference without any spread would be divided by 0.
     tested = {name: of for name, of in differences.items() if deviation[name] > 0 and not math.isnan(of[0])}
     if tested:
+        # The largest deviation within each resample keeps how the models depend on each other. That is what a
+        # correction by their number alone would throw away.
         largest_R = np.max([np.abs(drawn - value) / deviation[name] for name, (value, drawn) in tested.items()], axis=0)
         for name, (value, _) in tested.items():
             exceeding = int((largest_R >= abs(value) / deviation[name]).sum())
             # The spread is taken to be that of all resamples, the uncorrected p looks at one tail: where it is skewed,
             # a family of few could seem surer than the single difference.
-            found[name] = max((exceeding + 1) / (len(largest_R) + 1), p_value(differences[name][1]))
-    return found
+            p_values[name] = max((exceeding + 1) / (len(largest_R) + 1), p_value(differences[name][1]))
+    return p_values
 
 
 def paper_tests(first: Sample, second: Sample | None = None) -> PaperTests:

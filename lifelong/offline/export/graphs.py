@@ -301,8 +301,10 @@ class _Draw:
         No history is longer than what a service keeps.
         """
         assert isinstance(self.model, HistoryModel)
+        # At the largest size there are several lengths of history, at the smallest a single event.
         size = self.events or min(6 * (users * candidates - 1) + 1, self.model.recent)
         length_B = torch.randint(0, size + 1, (users,), generator=self.generator)
+        # Someone has to have the full length, or the graph would never be tried on its last place.
         length_B[0] = size
         real_BL = length_mask(length_B, size)
         number_BLF = self._number(self.model.history_fields, users, size).masked_fill(~real_BL.unsqueeze(-1), 0)
@@ -353,6 +355,7 @@ class _Draw:
         kind = torch.randint(0, KINDS, (users, candidates, fields), generator=self.generator)
         known = self._normal(users, candidates, self.model.plan.known)
         target = self._vectors(self.model.item_fields, users, candidates)
+        # Kinds of all fields lie in one table, field after field.
         return *self._slots(users, 1), known, kind + KINDS * torch.arange(fields), target
 
     def _vectors(self, fields: Sequence[str], *shape: int) -> Tensor:
@@ -453,6 +456,7 @@ def _check(function: _Function, path: Path) -> None:
     taken = {part.name for part in session.get_inputs()}
     for users, candidates in _SIZES:
         inputs = function.draw(users, candidates)
+        # The session refuses inputs that the graph has dropped.
         feed = {name: value.numpy() for name, value in zip(function.inputs, inputs, strict=True) if name in taken}
         found, wanted = session.run(list(function.outputs), feed), function.module(*inputs)
         for name, graph_value, value in zip(function.outputs, found, wanted, strict=True):
@@ -470,6 +474,7 @@ def _check(function: _Function, path: Path) -> None:
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
     """Keep the exporter from printing, logging and warning about its internals."""
+    # Put back afterwards, as the caller may have switched off logging itself.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

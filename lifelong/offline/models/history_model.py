@@ -90,6 +90,7 @@ class HistoryModel(Model):
         more = (2 * config.embedding * len(inputs.item) if pooled else 0) + (SHORT_WIDTH if short else 0)
         super().__init__(inputs, embedding=config.embedding, interest=interest + more, dropout=config.dropout)
         self.recent, self.pooled = config.recent, pooled
+        # A service keeps the last `recent` events and no more, so that the short term cannot see others.
         size = min(short, self.recent)
         self.short_term: ShortTerm | None = ShortTerm(self.target_width, self.event_width, size=size) if short else None
 
@@ -108,6 +109,7 @@ class HistoryModel(Model):
     def visible(self, query: Query, size: int) -> Tensor:
         """Which of the events each target may see, its last `recent` ones: mask `[B, C, size]`."""
         place_L = torch.arange(size, device=query.position_BC.device)
+        # Events at the position or later may have the target's own time, or be the target itself.
         position_BC1 = query.position_BC.unsqueeze(-1)
         return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
 
@@ -139,6 +141,7 @@ class HistoryModel(Model):
         """A batch as `find` takes it."""
         real_BL1 = length_mask(batch.length_B, batch.history_BLF.shape[1]).unsqueeze(-1)
         event_BLE = self.embed(batch.history_BLF, self.history_fields, user=batch.user_B).masked_fill(~real_BL1, 0.0)
+        # Padding may hold any number, and a search by number must not find it.
         number_BLF = batch.history_BLF.masked_fill(~real_BL1, 0)
         target_BCE = self.embed(batch.target_BCF, self.item_fields, user=batch.user_B)
         return (

@@ -153,6 +153,8 @@ class MemoryModel(Model, Generic[M]):
         """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B)
         memory = self.encode(history, batch.position_BC)
+        # Only real targets are read. Users have different numbers of them, and reading padding would cost as much as
+        # reading targets.
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
         memory = pick(memory, real_N)
         target = pick(self.targets(batch), real_N)
@@ -222,5 +224,6 @@ def pick(fields: _Fields, real_N: Tensor) -> _Fields:
 def spread_targets(value_NX: Tensor, mask_BC: Tensor) -> Tensor:
     """Values of the real targets, in order, back at their places, 0 elsewhere: `[B, C, X]`."""
     real_N = mask_BC.flatten().nonzero().squeeze(-1)
+    # Padding gets zeros and no gradient; real places are all different, so that a copy by index is well defined.
     whole = value_NX.new_zeros(mask_BC.numel(), value_NX.shape[1]).index_copy(0, real_N, value_NX)
     return whole.view(*mask_BC.shape, -1)

@@ -178,9 +178,10 @@ class Model(nn.Module, ABC):
         with torch.no_grad():
             for field, table in self.embed.tables.items():
                 if field in vectors:
-                    given_VD = self.vector_spread * torch.from_numpy(vectors[field]).to(table.weight)
-                    known_V = given_VD.any(dim=1)
-                    table.weight[known_V, : self.vector_width] = given_VD[known_V]
+                    start_VD = self.vector_spread * torch.from_numpy(vectors[field]).to(table.weight)
+                    # Numbers without training events keep their random vectors. At zero they would all be alike.
+                    trained_V = start_VD.any(dim=1)
+                    table.weight[trained_V, : self.vector_width] = start_VD[trained_V]
         self.embed.set_differences(
             {
                 field: self.vector_spread * torch.from_numpy(np.stack([part[field] - vectors[field] for part in apart]))

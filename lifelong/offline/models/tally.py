@@ -221,7 +221,10 @@ class TallyHead(nn.Module):
             logit = logit + self.match(context, vector)
         # The last number of each field is its weighted count; the counts are right before these.
         weighted = interest[..., -self.fields :]
+        # Whatever attention found comes first and differs in width with the settings, so that counts are taken from the
+        # end.
         counted = interest[..., : -self.fields][..., -self.counts :]
+        # The second head reads no embedding: its target has no columns.
         return logit + self.direct(weighted), self.counter(counted, counted[..., :0], context)
 
     def members_at(
@@ -410,6 +413,7 @@ class Tally(CountingModel[Any]):
         users, weight = memory.count_B.numel(), next(self.parameters())
         counted = self._kernel.empty(self.plan, users, _kind_of(weight))._asdict()
         fields = {name: _array(value) for name, value in memory._asdict().items() if name in counted}
+        # Copies, as the kernel writes in place: neither a read nor a write may change the memory that it was given.
         return self._kernel.Memory(
             **counted | {name: value.reshape(users, *counted[name].shape[1:]).copy() for name, value in fields.items()}
         )
@@ -465,9 +469,11 @@ class Tally(CountingModel[Any]):
         row_BC = torch.arange(users * each).view(users, each).expand(users, candidates)
         asked = self._targets(number_BCF.flatten(0, 1), row_BC.flatten(), self._factors(number_BCF, None).flatten(0, 1))
         rules = self._kernel.rules_of(self.plan, counted.sums_BXD.dtype)
-        found = self._kernel.unknown(rules, users * candidates, asked.factor_ND.dtype)
-        self._kernel.read(counted, _array(memory.count_B.flatten()), asked, rules, found)
-        known, kind = (torch.from_numpy(part).view(users, candidates, -1) for part in (found.known_NY, found.kind_NF))
+        known_of = self._kernel.unknown(rules, users * candidates, asked.factor_ND.dtype)
+        self._kernel.read(counted, _array(memory.count_B.flatten()), asked, rules, known_of)
+        known, kind = (
+            torch.from_numpy(part).view(users, candidates, -1) for part in (known_of.known_NY, known_of.kind_NF)
+        )
         target_BCE = self.embed(number_BCF, self.item_fields, user=target.user_BC)
         like = target_BCE.device
         return self.read_known(known.to(like), kind.to(like), self._slots(memory), target_BCE)
@@ -502,6 +508,7 @@ class Tally(CountingModel[Any]):
     def learn_scales(self, batches: Iterable[Batch]) -> None:
         """Mean and deviation of counts and affinities."""
         known, asked = [], 0
+        # Enough for a mean and a deviation. Batches are made as they are read, so that no more are made than that.
         for batch in batches:
             known.append(torch.from_numpy(self._known(batch, self._moments(batch)).known_NY))
             if (asked := asked + len(known[-1])) >= SCALED_BY:
@@ -512,6 +519,7 @@ class Tally(CountingModel[Any]):
         """The weight of the second head is chosen, unless it is given."""
         if plans.PARTS.steady is not None:
             return predict()
+        # At 0 and at 1 the mixture is one head alone, so that two predictions are enough for all weights in between.
         self.head.steady.fill_(0.0)
         first_NT = predict()
         self.head.steady.fill_(1.0)
@@ -542,8 +550,10 @@ class Tally(CountingModel[Any]):
 
     def _read(self, batch: Batch, moments: Moments) -> Read:
         """What the memories say of all targets."""
-        found, (number_NF, user_N) = self._known(batch, moments), self._real(batch, moments)
-        known_NY, kind_NF = (torch.from_numpy(part).to(number_NF.device) for part in (found.known_NY, found.kind_NF))
+        counted, (number_NF, user_N) = self._known(batch, moments), self._real(batch, moments)
+        known_NY, kind_NF = (
+            torch.from_numpy(part).to(number_NF.device) for part in (counted.known_NY, counted.kind_NF)
+        )
         event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF, batch.user_B, batch.user_B[user_N])
         dim, slots = self.config.embedding, None
         asked = Asked(known_NY, kind_NF, target_NFE[..., :dim].flatten(-2), target_NFE[..., dim : dim + FEATURES])
@@ -594,16 +604,19 @@ class Tally(CountingModel[Any]):
         kernel, gap_BL = self._kernel, self._gaps(number_BLF)
         factor_BLD, row, position = _array(self._factors(number_BLF, user_B)), _array(row_N), _array(position_N)
         dtype, size = factor_BLD.dtype, len(row)
+        # By user, then by position: one pass over a history serves all of its targets.
         rules, order_N = kernel.rules_of(self.plan, dtype), np.lexsort((position, row))
         if asked is None:
             none = np.zeros((size, 0), dtype)
             asked = kernel.Targets(row, np.zeros((size, 0), np.int64), none, none)
-            found, kept = kernel.unknown(rules, 0, dtype), kernel.empty(self.plan, size, dtype)
+            seen, after = kernel.unknown(rules, 0, dtype), kernel.empty(self.plan, size, dtype)
         else:
-            found, kept = kernel.unknown(rules, size, dtype), kernel.empty(self.plan, 0, dtype)
-        nobody, one = kernel.empty(self.plan, 1, dtype), kernel.empty(self.plan, 1, dtype)
-        kernel.replay(nobody, one, _array(number_BLF), gap_BL, factor_BLD, order_N, position, asked, rules, found, kept)
-        return found, kept
+            seen, after = kernel.unknown(rules, size, dtype), kernel.empty(self.plan, 0, dtype)
+        nobody, work = kernel.empty(self.plan, 1, dtype), kernel.empty(self.plan, 1, dtype)
+        kernel.replay(
+            nobody, work, _array(number_BLF), gap_BL, factor_BLD, order_N, position, asked, rules, seen, after
+        )
+        return seen, after
 
 
 def _kind_of(tensor: Tensor) -> Any:
@@ -629,7 +642,10 @@ def best_weight(first_NT: FloatArray, second_NT: FloatArray, label_NT: npt.NDArr
     """
     weight_W = np.arange(WEIGHTS + 1) / WEIGHTS
     logit_WN = first_NT.ravel() + weight_W[:, None] * (second_NT - first_NT).ravel()
+    # From logits and not from probabilities, which round to 0 and 1 and would make a loss infinite.
     loss_WN = np.logaddexp(0.0, logit_WN) - label_NT.ravel() * logit_WN
+    # All weights are measured on the same examples, so that the error of the difference counts; that of a loss itself
+    # is far larger and would call every weight close.
     above_WN = loss_WN - loss_WN[np.argmin(loss_WN.mean(axis=1))]
     error_W = above_WN.std(axis=1) / math.sqrt(above_WN.shape[1])
     close_W = weight_W[above_WN.mean(axis=1) <= error_W]

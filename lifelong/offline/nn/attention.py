@@ -130,8 +130,8 @@ def attend_by_head(
     key_BCMHX, value_BCMHX = _split(key_BCMD, heads), _split(value_BCMD, heads)
     score_BCMH = (query_BCHX.unsqueeze(2) * key_BCMHX).sum(dim=-1) / query_BCHX.shape[-1] ** 0.5
     weight_BCHM = masked_softmax(score_BCMH.transpose(-1, -2), seen_BCM.unsqueeze(2))
-    found_BCHX = (weight_BCHM.transpose(-1, -2).unsqueeze(-1) * value_BCMHX).sum(dim=2)
-    return found_BCHX.flatten(-2), weight_BCHM
+    read_BCHX = (weight_BCHM.transpose(-1, -2).unsqueeze(-1) * value_BCMHX).sum(dim=2)
+    return read_BCHX.flatten(-2), weight_BCHM
 
 
 def _split(value: Tensor, heads: int) -> Tensor:

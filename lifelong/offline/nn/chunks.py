@@ -42,6 +42,8 @@ def in_chunks(
     size = max(1, NUMBERS_AT_ONCE // numbers)
     results = []
     for chunk in zip(*(torch.split(part, size, dim=axis) for part in parts), strict=True):
+        # The reentrant form would give no gradient where only tensors of the closure need one. As nothing is drawn, no
+        # state of a generator need be kept for each chunk.
         if torch.is_grad_enabled():
             results.append(checkpoint(function, *chunk, use_reentrant=False, preserve_rng_state=False))
         else:

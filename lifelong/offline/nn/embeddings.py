@@ -65,6 +65,7 @@ class FieldEmbedding(nn.Module):
         self._on_scale, self.scale_list = tuple(scales), nn.ModuleList()
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=STD_FEW if table.num_embeddings <= FEW else STD_MANY)
+            # The draw also filled the row of padding, which no gradient will ever change.
             with torch.no_grad():
                 table.weight[0].zero_()
         self.scale_list.extend(ScaleVectors(scale, dim) for scale in scales.values())
@@ -81,20 +82,20 @@ class FieldEmbedding(nn.Module):
     @property
     def tables(self) -> dict[str, nn.Embedding]:
         """Field -> its table, for the fields that have one."""
-        found = {}
+        tables = {}
         for field, table in zip(self._in_table, self.table_list, strict=True):
             assert isinstance(table, nn.Embedding)
-            found[field] = table
-        return found
+            tables[field] = table
+        return tables
 
     @property
     def scales(self) -> dict[str, ScaleVectors]:
         """Field -> its embeddings, for the fields that are on a scale."""
-        found = {}
+        scales = {}
         for field, vectors in zip(self._on_scale, self.scale_list, strict=True):
             assert isinstance(vectors, ScaleVectors)
-            found[field] = vectors
-        return found
+            scales[field] = vectors
+        return scales
 
     def forward(
         self, number: Tensor, fields: tuple[str, ...], *, factors: bool = True, user: Tensor | None = None
@@ -189,6 +190,7 @@ class FieldEmbedding(nn.Module):
         """Draw all embeddings again, with one spread for all fields, as sums of many products of them need it."""
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=std)
+            # The draw also filled the row of padding, which no gradient will ever change.
             with torch.no_grad():
                 table.weight[0].zero_()
         for vectors in self.scales.values():
@@ -217,6 +219,7 @@ class ScaleVectors(nn.Module):
 
     def restart(self, std: float) -> None:
         """Draw the matrix again, so that embeddings are about as long as those of a table of this spread."""
+        # An embedding is a sum over its code, so that its spread is that of the matrix times the code's length.
         length = float(self.code_VK[1:].square().sum(dim=1).mean().sqrt())
         nn.init.normal_(self.weight, std=std / length)
 
@@ -228,6 +231,7 @@ class ScaleVectors(nn.Module):
 def _random_factors(size: int, width: int) -> Tensor:
     """Unit vectors of random directions: `[size, width]`."""
     factor_VD = nn.functional.normalize(torch.randn(size, width), dim=1)
+    # Padding has no direction, and two unknown values need not be alike.
     factor_VD[:FIRST_BUCKET] = 0
     return factor_VD
 

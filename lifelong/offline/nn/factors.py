@@ -64,6 +64,8 @@ class UserFactors(nn.Embedding):
     def __init__(self, users: int, width: int, *, decay: float) -> None:
         super().__init__(users, width, padding_idx=0)
         self.decay = decay
+        # A user without training examples keeps this row. With a random one she would be given tastes that nobody
+        # observed.
         nn.init.zeros_(self.weight)
 
     def decayed(self, user_B1E: Tensor, item_BCE: Tensor, mask_BC: Tensor) -> Mapping[str, Tensor]:
@@ -75,4 +77,5 @@ class UserFactors(nn.Embedding):
             return {}
         square_BC = item_BCE.square().sum(dim=-1) + user_B1E.square().sum(dim=-1)
         total = square_BC.masked_fill(~mask_BC, 0.0).sum()
+        # A batch, or a process's part of it, may hold no target.
         return {"decay": self.decay * total / mask_BC.sum().clamp(min=1)}

@@ -14,8 +14,11 @@ from torch.nn.functional import pad
 
 from lifelong.dataset.events import GAP_NUMBERS
 
+# 12 bits of a unit: coarser than the rounding errors of a product in single precision, finer than any difference that
+# matters.
 _STEPS = 4096
 """Steps of a score per unit."""
+# 24 bits for the place and 39 for the score fit, with the sign, into an int64.
 _PLACES = 2**24
 """How many events a history may have."""
 _ROUGH = 1e-3
@@ -140,6 +143,8 @@ def gaps_since(time: Tensor, earlier: Tensor) -> Tensor:
     [2, 3, 9]
     """
     seconds = (time - earlier).clamp(min=0)
+    # Single precision holds whole seconds only up to 2^24, about 194 days, and would put a long gap into a neighbouring
+    # bucket.
     size = seconds.clamp(min=1).double()
     # Logarithms of powers of two come out a little too small or too large, in an exported graph more so. So the
     # exponent is rounded down from a little less, and compared with the next power of two, which is exact.

@@ -105,6 +105,8 @@ class HpmnMemory(nn.Module):
         count_B = memory.count_B + 1
         layer_input, slots = event_BE, []
         for (layer, period), slot_BD in zip(self.stack, memory.slot_BSD.unbind(1), strict=True):
+            # A slot that is not due passes its old state on. Nothing comes of it: periods are nested, so that no slot
+            # above is due either.
             layer_input = periodic_gru_step(layer, layer_input, slot_BD, count_B, period)
             slots.append(layer_input)
         return Slots(count_B, torch.stack(slots, dim=1))
@@ -136,8 +138,8 @@ class HpmnMemory(nn.Module):
             memory: fields `[B, C, ...]` (from `forward`) or `[B, 1, ...]` (one memory for all targets of a user).
             target_BCQ: embedded targets.
         """
-        found: tuple[Tensor, Tensor] = self.reader(target_BCQ, memory.slot_BSD, self.filled(memory))
-        return found
+        read: tuple[Tensor, Tensor] = self.reader(target_BCQ, memory.slot_BSD, self.filled(memory))
+        return read
 
     def filled(self, memory: Slots) -> Tensor:
         """Mask `[..., S]` of the slots that have been written at least once."""

@@ -17,6 +17,7 @@ def length_mask(length_B: Tensor, size: int) -> Tensor:
 
 def clear_padding(value_BLE: Tensor, length_B: Tensor) -> Tensor:
     """Zeros in place of padding, which may hold anything, NaN too, and gets no gradient."""
+    # Not a product with the mask: NaN times 0 is NaN, and so is its gradient.
     return value_BLE.masked_fill(~length_mask(length_B, value_BLE.shape[1]).unsqueeze(-1), 0.0)
 
 
@@ -28,5 +29,8 @@ def masked_softmax(score: Tensor, mask: Tensor) -> Tensor:
     >>> masked_softmax(torch.tensor([[1.0, 1.0, 9.0]]), torch.tensor([[True, True, False]])).tolist()
     [[0.5, 0.5, 0.0]]
     """
+    # The least finite number and not -inf: where no entry is real, softmax would divide 0 by 0, and the gradient of NaN
+    # reaches every weight.
     weight = torch.softmax(score.masked_fill(~mask, torch.finfo(score.dtype).min), dim=-1)
+    # A row without any real entry is uniform until here.
     return weight * mask

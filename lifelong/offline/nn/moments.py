@@ -44,8 +44,10 @@ def moments_of(position_BC: Tensor, context_BCF: Tensor, mask_BC: Tensor) -> Mom
     ([0, 0, 1, 2, 2], [[2, 5], [7, 0]], [0, 1, 2])
     """
     real_N = mask_BC.flatten().nonzero().squeeze(-1)
+    # A batch without any column has no targets, and must not divide by 0.
     user_N, position_N = real_N // max(1, mask_BC.shape[1]), position_BC.flatten()[real_N]
     said_NF = torch.cat([user_N.unsqueeze(-1), position_N.unsqueeze(-1), context_BCF.flatten(0, 1)[real_N]], dim=-1)
+    # The first target has none before it, and always begins a moment.
     new_N = torch.ones_like(real_N, dtype=torch.bool)
     new_N[1:] = (said_NF[1:] != said_NF[:-1]).any(dim=-1)
     user_X, count_B = user_N[new_N], torch.bincount(user_N[new_N], minlength=len(mask_BC))

@@ -152,7 +152,10 @@ def states_at(hidden_BLD: Tensor, count_BC: Tensor) -> Tensor:
     [0.0, 1.0, 3.0]
     """
     width = hidden_BLD.shape[2]
+    # There is no place to read from where no user has an event.
     if hidden_BLD.shape[1] == 0:
         return hidden_BLD.new_zeros(*count_BC.shape, width)
+    # The state after `count` steps is at `count` - 1. After none, any state may be read, as it is then replaced;
+    # replaced and not multiplied by 0, since in an empty history it is padding and may be NaN.
     place_BCD = (count_BC - 1).clamp(min=0).unsqueeze(-1).expand(-1, -1, width)
     return hidden_BLD.gather(1, place_BCD).masked_fill((count_BC == 0).unsqueeze(-1), 0.0)

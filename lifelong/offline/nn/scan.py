@@ -113,6 +113,8 @@ def _forward(users: Users, write_BL: Array, weights: Weights, like_D: tuple[int,
                 active -= 1
             for r in range(active):
                 _copy(event[r * padded :], event_BLE[order_B[first + r], t], inputs)
+            # Always four rows, a number that the compiler knows. Rows of users who have ended hold what they last held,
+            # and are not written anywhere.
             _gates(part, event, state, weights, _ABREAST, width)
             for r in range(active):
                 _step(state[r * width :], part[r * 4 * width :], width, write_BL[order_B[first + r], t])
@@ -270,6 +272,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor, *weights: Tensor) -> Tensor:
+        # Longest first: the four users of a group then have about the same length, and few of their steps are idle.
         order_B = length_B.argsort(descending=True, stable=True)
         hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
         weight_GE, weight_GD, bias_P, like_D = _padded(*weights)

@@ -45,14 +45,14 @@ class SlotReader(nn.Module):
             slot_BCSD: slots `[B, C, ...]` or `[B, 1, ...]`.
             filled_BCS: False where a slot was never written; such a slot takes no part.
         """
-        attentions, found_BCD = [], query_BCD
+        attentions, read_BCD = [], query_BCD
         for score in self.scores:
             weight_BCS = masked_softmax(score(query_BCD, slot_BCSD), filled_BCS)
             attentions.append(weight_BCS)
-            found_BCD = _weighted(weight_BCS, slot_BCSD)
+            read_BCD = _weighted(weight_BCS, slot_BCSD)
             if self.pass_on is not None:
-                query_BCD = found_BCD = self.pass_on(query_BCD) + found_BCD
-        return found_BCD, attentions[0]
+                query_BCD = read_BCD = self.pass_on(query_BCD) + read_BCD
+        return read_BCD, attentions[0]
 
     def attend_at_moments(
         self, query_ND: Tensor, slot_XSD: Tensor, filled_XS: Tensor, moment_N: Tensor

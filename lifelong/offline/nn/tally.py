@@ -145,5 +145,6 @@ def split_linear(
         context_XE, moment_N = context
         total = repeated(torch.addmm(total, context_XE, weights["context"].T), moment_N)
     for names, value_NX in parts.items():
+        # Columns in the order of the part's names, which need not be their order in the layer.
         total = torch.addmm(total, value_NX, torch.cat([weights[name] for name in names], dim=1).T)
     return total

@@ -27,6 +27,7 @@ def traced_states(step: Callable[..., Tensor], start: Tensor, *values: Tensor) -
 
     def carry(state: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         state = step(state, *rows)
+        # The operator refuses an output that is the carried state itself.
         return state, state.clone()
 
     states: Tensor = scan(carry, start, values)[1]

@@ -63,6 +63,7 @@ def recent_mean(vector_BLE: Tensor, position_BC: Tensor, size: int) -> Tensor:
     start_BC = (position_BC - size).clamp(min=0)
     ends = [place.unsqueeze(-1).expand(-1, -1, width) for place in (position_BC, start_BC)]
     sum_BCE = total_BLE.gather(1, ends[0]) - total_BLE.gather(1, ends[1])
+    # Without events the sum is 0, and 0 / 1 is the zero that is promised; 0 / 0 would be NaN.
     return sum_BCE / (position_BC - start_BC).clamp(min=1).unsqueeze(-1).to(sum_BCE.dtype)
 
 
@@ -88,4 +89,5 @@ def means_at(value_BLD: Tensor, count_BC: Tensor) -> Tensor:
     [0.0, 3.0, 5.0]
     """
     sum_BCD = states_at(value_BLD.cumsum(dim=1), count_BC)
+    # Without events the sum is 0; 0 / 0 would be NaN.
     return sum_BCD / count_BC.clamp(min=1).unsqueeze(-1).to(sum_BCD.dtype)

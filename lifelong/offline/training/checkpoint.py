@@ -103,7 +103,7 @@ class Fingerprint(Record):
 
     def differences(self, other: Fingerprint) -> list[str]:
         """What differs, in words; this fingerprint is the checkpoint's."""
-        found = [
+        differences = [
             f"{name} was {mine!r}, now {theirs!r}"
             for name, mine, theirs in (
                 ("the dataset's hash", self.data_hash[:12], other.data_hash[:12]),
@@ -113,12 +113,12 @@ class Fingerprint(Record):
             if mine != theirs
         ]
         for section, mine, theirs in (("model", self.settings, other.settings), ("train", self.train, other.train)):
-            found += [
+            differences += [
                 f"{section}.{key} was {mine.get(key)!r}, now {theirs.get(key)!r}"
                 for key in sorted(mine.keys() | theirs.keys())
                 if mine.get(key) != theirs.get(key) and key not in _FREE
             ]
-        return found
+        return differences
 
     def _start(self) -> str:
         return "initial weights" if self.start is None else f"artifact {self.start[:12]}"
@@ -175,6 +175,7 @@ class Checkpoint:
             # A killed process may have left half a file, also under a name that safetensors chose.
             if remains != self.path:
                 remains.unlink()
+        # The format refuses tensors with gaps, such as views of columns.
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with (
             full_disk(self.folder, kept="free some space, then train again with --resume"),
@@ -238,22 +239,25 @@ def shared_state(load: Callable[[], State], processes: Processes) -> State:
     """
     if not processes.several:
         return load()
+    # Kept outside of the function, as the exchange sends only a description: tensors follow one by one.
     loaded: list[State] = []
 
     def describe() -> tuple[str, list[tuple[str, str | tuple[int, str], torch.Size, torch.dtype]]]:
         loaded.append(load())
         state = loaded[0]
         parts: dict[str, Mapping[Any, Tensor]] = {"model": state.model, "optimiser": state.optimiser}
-        found = [
+        described = [
             (part, name, value.shape, value.dtype) for part, named in parts.items() for name, value in named.items()
         ]
-        return state.progress.model_dump_json(), found
+        return state.progress.model_dump_json(), described
 
     progress, described = processes.on_first(describe)
     parts: dict[str, dict[Any, Tensor]] = {"model": {}, "optimiser": {}}
     if loaded:
         parts = {"model": dict(loaded[0].model), "optimiser": dict(loaded[0].optimiser)}
     for part, name, shape, dtype in described:
+        # All processes create the same tensors in the order of the description, so that each exchange meets its
+        # counterpart.
         tensor = parts[part].setdefault(name, torch.empty(shape, dtype=dtype))
         processes.spread([tensor])
     best = loaded[0].best if loaded else {}

@@ -86,6 +86,8 @@ class Gradients:
             return Step(self._own(batch, 1.0), tuple(ask()))
         labelled = max(1, int(batch.mask_BC.sum()))
         part = part_of(batch, self._processes.rank, self._processes.count)
+        # A process without users still has to take part in every exchange, in the same order. The others would wait for
+        # it until the timeout.
         if part is None:
             self._aux_shares(None)
             nothing = torch.zeros((), device=self._compute.device)
@@ -114,6 +116,7 @@ class Gradients:
         names = self._model.aux_means
         if not self._processes.several or not names:
             return shares
+        # Sizes differ from process to process, so that a mean over all needs each one's share of the whole.
         own = [0.0 if output is None else float(output.aux_sizes.get(name, 0)) for name in names]
         size_N = torch.tensor(own, dtype=torch.float64)
         self._processes.sum([size_N])
@@ -127,6 +130,8 @@ class Gradients:
         dense = [parameter for parameter in self._parameters if id(parameter) not in self._sparse]
         small = [parameter for parameter in dense if parameter.numel() < _LARGE]
         large = [parameter for parameter in dense if parameter.numel() >= _LARGE]
+        # Questions travel with the gradients, so that they cost no exchange of their own and all processes hear the
+        # answer at the same step.
         said = [float(parameter.grad is not None) for parameter in self._parameters] + [float(yes) for yes in answers]
         head_N = torch.cat([torch.stack([loss.total, loss.cross_entropy]).float(), torch.tensor(said, device=device)])
         small_N = torch.cat([_gradient(parameter).flatten() for parameter in small] or [head_N[:0]])
@@ -143,6 +148,7 @@ class Gradients:
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
         total, cross_entropy, *said = head_N.tolist()
         for parameter, present in zip(self._parameters, said, strict=False):
+            # None and zeros are not the same to Adam, which moves by its momentum where there are zeros.
             if not present:
                 parameter.grad = None
         yes = tuple(number > 0 for number in said[len(self._parameters) :])
@@ -154,6 +160,7 @@ class Gradients:
         if own is None:
             index_N, value_ND = torch.zeros(0, dtype=torch.int64, device=parameter.device), parameter.detach()[:0]
         else:
+            # A row that a batch touched several times is sent once.
             own = own.coalesce()
             index_N, value_ND = own.indices()[0], own.values()
         index_N, value_ND = self._processes.rows(index_N, value_ND)

@@ -121,6 +121,7 @@ def _apart(
     def do(job: Task) -> _End:
         say(f"{job.name}: begins")
         started, context = time.monotonic(), multiprocessing.get_context("spawn")
+        # Spawned and not forked: a fork copies locks of torch's threads, which nobody in the child will ever release.
         with ProcessPoolExecutor(1, context, initializer=_leave_terminal) as process:
             try:
                 reason = process.submit(_attempt, folder, job.with_threads(share)).result()
@@ -144,6 +145,8 @@ def _apart(
 
 def _leave_terminal() -> None:
     """Ctrl-C reaches the parent alone, which asks every training to stop; and none goes on without its parent."""
+    # A terminal sends Ctrl-C to its whole group. The parent would then ask a second time, which ends a training without
+    # saving.
     os.setpgrp()
     end_with_parent()
 
@@ -156,6 +159,7 @@ def _attempt(dataset: Dataset | Path, job: Task, *, progress: bool = False) -> s
             if job.threads is not None:
                 torch.set_num_threads(job.threads)
         job.do(dataset, progress=progress)
+    # Any error ends this job alone: the others may take hours, and are worth finishing.
     except Exception as error:
         logger.debug("a run failed", exc_info=error)
         return str(error) if isinstance(error, LifelongError) else f"{type(error).__name__}: {error}"

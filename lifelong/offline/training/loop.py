@@ -106,6 +106,7 @@ class Loop:
         self.total: int = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best = model.to(compute.device), dict[str, Tensor]()
         self._late = False
+        # Processes may have drawn different initial weights. From here on equal gradients keep them equal.
         self.processes.spread(model.state_dict().values())
         use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
@@ -157,12 +158,14 @@ class Loop:
         stream = training_batches(self.batches, epoch=progress.epoch, first=progress.batch)
         plan = self.batches.epoch(progress.epoch)
         while True:
+            # Batches are made ahead in a thread; whatever is waited for here is time that training could not use.
             with timed(self.progress.seconds, "wait"):
                 number, batch = next(stream, (-1, None))
             if batch is None:
                 return
             with timed(self.progress.seconds, "train"):
                 asked = self._step(first_targets(batch, self.total - progress.examples), number, interrupted)
+            # Moved on before anything is saved, so that a resumed run does not train on this batch twice.
             progress.batch = number + 1
             if progress.batch == len(plan):
                 progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -177,12 +180,14 @@ class Loop:
                     "train again with --resume to go on"
                 )
             if self._finished():
+                # Otherwise the thread that makes batches ahead would go on until the generator is collected.
                 stream.close()
                 return
 
     def _step(self, batch: Batch, number: int, interrupted: Callable[[], bool]) -> bool:
         """One step on a whole batch; whether any process has been interrupted."""
         settings, progress = self.settings, self.progress
+        # Dropout depends on the place of the step alone: a resumed run draws what an uninterrupted one would.
         self.compute.seed(_step_seed(settings.seed, progress.epoch, number, self.processes.rank))
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(settings, progress.examples, self.total)
@@ -224,8 +229,9 @@ class Loop:
         with timed(self.progress.seconds, "validate"):
             logit_NT = self._model.validated(self._predict, np.asarray(self._validation.label_NT))
             tasks = self.dataset.schema.tasks
-            found = self.processes.on_first(lambda: measure_tasks(logit_NT, self._validation, tasks))
-            auc, log_loss = selected(found, self.settings.select_task)
+            # Measured once, as the curve decides when to stop and all processes have to decide alike.
+            measured = self.processes.on_first(lambda: measure_tasks(logit_NT, self._validation, tasks))
+            auc, log_loss = selected(measured, self.settings.select_task)
         progress.curve.append(
             CurvePoint(
                 examples=progress.examples,
@@ -233,7 +239,7 @@ class Loop:
                 train_loss=self._train_loss() if progress.loss_examples else None,
                 auc=auc,
                 log_loss=log_loss,
-                tasks=found if len(found) > 1 else {},
+                tasks=measured if len(measured) > 1 else {},
             )
         )
         progress.loss_sum, progress.loss_examples = 0.0, 0
@@ -241,6 +247,8 @@ class Loop:
         if better:
             progress.best = len(progress.curve) - 1
         if better and self.processes.first:
+            # Copies on the CPU: the next step would change the tensors themselves, and a GPU has no room to spare for a
+            # second model.
             self._best = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
         self.display.validated(progress.curve[-1], best=better)
         self.display.stage("training")
@@ -316,6 +324,7 @@ def validation_subset(examples: Examples, limit: int | None) -> Examples:
         return examples
     user_U, count_U = np.unique(np.asarray(examples.user_N), return_counts=True)
     order = np.random.default_rng([0, 1]).permutation(len(user_U))
+    # Users in random order until the next would exceed the limit, but at least one.
     fitting = max(1, int(np.searchsorted(np.cumsum(count_U[order]), limit, side="right")))
     chosen = examples.take(np.flatnonzero(np.isin(np.asarray(examples.user_N), user_U[order[:fitting]])))
     positive_NT = np.asarray(chosen.label_NT) >= 0.5
@@ -368,6 +377,8 @@ def selected(measured: Mapping[str, Mapping[str, float]], task: str | None) -> t
 
 def _step_seed(seed: int, epoch: int, number: int, rank: int) -> int:
     """The seed of what a process draws in a step; the first of several draws what a single one would."""
+    # Without the rank in the first process, so that it draws what a single one would. The shift keeps the number within
+    # a signed 64-bit integer.
     sequence = np.random.SeedSequence([seed, epoch, number, rank][: 4 if rank else 3])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -376,6 +387,7 @@ def _step_seed(seed: int, epoch: int, number: int, rank: int) -> int:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Ctrl-C ends the run after the current batch; a second one ends it at once."""
     asked = threading.Event()
+    # Python lets the main thread alone set a signal handler.
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
@@ -383,6 +395,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
+        # The second Ctrl-C must not wait for a batch that may never end.
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, ask)

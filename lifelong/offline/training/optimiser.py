@@ -53,14 +53,14 @@ class Optimiser:
 
     def tensors(self) -> dict[tuple[int, str], Tensor]:
         """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts."""
-        found, first = {}, 0
+        tensors, first = {}, 0
         for part in self._parts:
             for place, entry in part.state_dict()["state"].items():
                 for name, value in entry.items():
                     # SparseAdam counts its steps in an int, Adam in a float32 tensor.
-                    found[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
+                    tensors[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
             first += _parameters(part)
-        return found
+        return tensors
 
     def restore(self, tensors: Mapping[tuple[int, str], Tensor]) -> None:
         """Restore what `tensors` returned."""
@@ -70,6 +70,7 @@ class Optimiser:
             state: dict[int, dict[str, Any]] = {}
             for (place, name), value in tensors.items():
                 if first <= place < last:
+                    # The step count of SparseAdam has to be an int again, or it refuses the state.
                     counted = not value.is_floating_point()
                     state.setdefault(place - first, {})[name] = int(value) if counted else value
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
@@ -118,6 +119,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
         if parameter.grad is None:
             continue
         if parameter.grad.is_sparse:
+            # A row that occurs several times would be clipped in pieces, and their sum could exceed the bound.
             parameter.grad = parameter.grad.coalesce()
             parameter.grad.values().clamp_(-largest, largest)
         else:

@@ -73,6 +73,7 @@ class ParallelGradients:
 
     def close(self) -> None:
         """End the threads, and give torch its own threads back."""
+        # Waits for the threads: after an error in one part, others may still run.
         self._pool.shutdown()
         torch.set_num_threads(self._before)
 
@@ -105,6 +106,7 @@ class ParallelGradients:
             output = self._model(part)
         loss = loss_of(output, part, share)
         middle = time.perf_counter()
+        # Not `.backward()`, which would add to the same `.grad` from several threads at once.
         gradients = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
         losses = loss.total.detach(), loss.cross_entropy.detach()
         return gradients, losses, (middle - start, time.perf_counter() - middle)
@@ -125,6 +127,7 @@ def parallel_gradients(
 def split(batch: Batch, parts: int) -> list[Batch]:
     """The users of a batch in parts of (nearly) equal size, each padded no further than it needs."""
     users = len(batch.length_B)
+    # Rounded down at every bound: sizes differ by one at most, and no user is left out.
     bounds = [users * part // parts for part in range(parts + 1)]
     return [_take(batch, slice(low, high)) for low, high in itertools.pairwise(bounds)]
 
@@ -151,6 +154,8 @@ def _take(batch: Batch, users: slice) -> Batch:
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
     total: Tensor | None = None
     for gradient in gradients:
+        # A part that does not reach a parameter has no gradient of it, which is not the same as zeros: Adam would then
+        # move it by its momentum.
         if gradient is not None:
             total = gradient if total is None else total + gradient
     return total

@@ -131,8 +131,8 @@ class Run:
             MismatchError: it holds a run on other data or with other settings.
         """
         path = self.folder / "run.json"
-        wanted = {"data_hash": dataset.manifest.data_hash, "settings": lasting(self._limited(self.config))}
-        text = json.dumps(wanted, sort_keys=True, default=str, indent=2)
+        claimed = {"data_hash": dataset.manifest.data_hash, "settings": lasting(self._limited(self.config))}
+        text = json.dumps(claimed, sort_keys=True, default=str, indent=2)
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_text(path, text + "\n")

@@ -136,13 +136,13 @@ def space_of(model: str, config: RunConfig, *, fixed: Collection[str] = ()) -> d
         fixed: settings, as `train.x` or `model.x`, that were chosen by hand.
     """
     own, entry = check_config(model, config.model), model_class(model, config.model)
-    found = {f"train.{name}": of for name, of in TRAIN.items()} if issubclass(entry, Model) else {}
+    ranges = {f"train.{name}": of for name, of in TRAIN.items()} if issubclass(entry, Model) else {}
     if issubclass(entry, Model) and not entry.vector_spread:
         # Its embeddings are always initialised at random.
-        del found["train.initial_vectors"]
-    found |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
+        del ranges["train.initial_vectors"]
+    ranges |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
     present = {"train": config.train.model_dump(), "model": own}
-    return {name: of.including(_value(present, name)) for name, of in found.items() if name not in fixed}
+    return {name: of.including(_value(present, name)) for name, of in ranges.items() if name not in fixed}
 
 
 def _value(settings: Mapping[str, Mapping[str, Any]], name: str) -> Any:

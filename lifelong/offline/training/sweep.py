@@ -84,6 +84,8 @@ def choose(examples: Examples, steps: Sequence[int | None], *, limit: int, seed:
     at_least = fitting[0] if fitting else int(np.median(position_N)) if len(position_N) else 0
     place_N = np.flatnonzero(position_N >= at_least)
     if len(place_N) > limit:
+        # Sorted, so that examples are read in the order of the split, and their digest does not depend on the order of
+        # the draw.
         place_N = np.sort(np.random.default_rng(seed).choice(place_N, limit, replace=False))
     return Chosen(place_N, at_least)
 
@@ -138,11 +140,12 @@ class SweepTask:
 
     def logits(self, step: int | None) -> FloatArray:
         """Scores `[N, T]` of the chosen examples at a finished step."""
-        kept: FloatArray = self.run.logits[self.chosen.place_N] if step is None else np.load(self._path(step))
-        return kept
+        scored: FloatArray = self.run.logits[self.chosen.place_N] if step is None else np.load(self._path(step))
+        return scored
 
     def _path(self, step: int) -> Path:
         """The file of a step's scores; its folder is named by the chosen examples."""
+        # In one byte order, so that a folder has one name on every machine.
         digest = hashlib.sha256(self.chosen.place_N.astype("<i8").tobytes()).hexdigest()[:12]
         return self.run.folder / "sweep" / digest / f"last-{step}.npy"
 

@@ -122,7 +122,7 @@ def _open_study(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = out.with_name(f"{out.name}.journal")
     journal.parent.mkdir(parents=True, exist_ok=True)
-    wanted = {
+    asked = {
         "data_hash": dataset.manifest.data_hash,
         "model": search.model,
         "examples": search.examples,
@@ -137,11 +137,11 @@ def _open_study(
         study = optuna.create_study(
             storage=storage, study_name="lifelong", direction="maximize", pruner=pruner, load_if_exists=True
         )
-    found = study.user_attrs.get("search")
-    if found is None:
-        study.set_user_attr("search", wanted)
-    elif found != wanted:
-        differing = [name for name, value in wanted.items() if found.get(name) != value]
+    stored = study.user_attrs.get("search")
+    if stored is None:
+        study.set_user_attr("search", asked)
+    elif stored != asked:
+        differing = [name for name, value in asked.items() if stored.get(name) != value]
         raise MismatchError(
             f"{journal} holds another search: {', '.join(differing)} differ",
             fix="choose another --out, or delete that file",
@@ -179,12 +179,16 @@ class _Tuner:
     def run(self) -> None:
         """Run trials until there are as many as asked for."""
         study = self._study
+        # A trial that still runs in the journal belongs to a call that was killed. It would otherwise neither count nor
+        # be tried again.
         for trial in study.get_trials(states=(self._optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
             self._cut_off(trial.number, trial.params)
         if not study.trials:
             study.enqueue_trial(defaults(self._search.model, self._config, self._space))
         while (done := len(ended_trials(study))) < self._search.trials:
+            # Seeded by the number of ended trials, so that a search that was interrupted proposes what it would have
+            # proposed.
             drawn = np.random.SeedSequence([self._search.seed, done]).generate_state(1)
             study.sampler = self._optuna.samplers.TPESampler(seed=int(drawn[0]))
             study.optimize(self._objective, n_trials=1, catch=(LifelongError,))
@@ -235,6 +239,7 @@ class _Tuner:
             return self._train(trial, model, limited, listeners)
 
     def _train(self, trial: Any, model: Model, config: RunConfig, listeners: Callback) -> float:
+        # A number of examples; 1 would be read as a whole epoch.
         every = max(2, self._search.examples // VALIDATIONS)
         settings = config.train.model_copy(update={"validate_every": every})
         batches = initialised(model, self._dataset, settings, say=lambda _: None)

@@ -38,9 +38,9 @@ def unit_vectors(dataset: Dataset, width: int, *, seed: int, before: int | None 
         before: only training targets with an earlier time count; None = all of them. A learner needs vectors that were
             made before its examples: an item that few users had lies where these users are, the target's own included.
     """
-    found = cooccurrence_vectors(dataset, width, seed=seed, before=before)
+    vectors = cooccurrence_vectors(dataset, width, seed=seed, before=before)
     return {
-        field: vector_VD / np.float32(np.sqrt(width)) for field, vector_VD in found.items() if len(vector_VD) > width
+        field: vector_VD / np.float32(np.sqrt(width)) for field, vector_VD in vectors.items() if len(vector_VD) > width
     }
 
 
@@ -70,10 +70,11 @@ def affinities(
         half_life: in the unit of the times; 0 where times have none.
     """
     width = vector_VD.shape[1]
-    found_NA = np.zeros((len(wanted_N), 3))
+    cosine_NA = np.zeros((len(wanted_N), 3))
     sum_AD, norm_A = np.zeros((3, width)), np.zeros(3)
     user, at, trip = -1, 0, -1
     for target in range(len(wanted_N)):
+        # Targets are sorted by user and position, so that sums only ever grow and each event is read once.
         if asked_user_N[target] != user:
             user = asked_user_N[target]
             at, trip = start_U[user], -1
@@ -98,9 +99,10 @@ def affinities(
             for kind in range(3):
                 norm_A[kind] = np.sqrt((sum_AD[kind] ** 2).sum())
         for kind in range(3):
+            # Without events, or with unknown values alone, there is no direction; the affinity stays 0.
             if norm_A[kind] > 0:
                 dot = 0.0
                 for place in range(width):
                     dot += sum_AD[kind, place] * vector_VD[wanted_N[target], place]
-                found_NA[target, kind] = dot / norm_A[kind]
-    return found_NA
+                cosine_NA[target, kind] = dot / norm_A[kind]
+    return cosine_NA

@@ -33,6 +33,7 @@ STRENGTH = 10.0
 """Answers of average label that every mean is given beforehand."""
 HALF_LIVES = (5.0, 50.0)
 """Half-lives of the user's decayed mean label, in answers."""
+# Before every time, and far enough from the end of int64 that one may be added or taken off.
 _LONG_AGO = -(2**62)
 
 
@@ -53,6 +54,7 @@ def label_means(dataset: Dataset, examples: Examples, splits: Iterable[Split]) -
     """
     train = _answers(dataset, "train")
     own = _joined([_answers(dataset, split) for split in splits])
+    # One positive and one negative answer more than there are: a task without any of one kind has no prior of 0 or 1.
     prior_T = (np.asarray(train.label_NT, np.float64).sum(axis=0) + 1) / (len(train) + 2)
     columns: list[FloatArray] = []
     for task, prior in enumerate(prior_T):
@@ -65,16 +67,16 @@ def _answers(dataset: Dataset, split: Split) -> Examples:
     if (dataset.folder / "examples" / split).exists():
         return dataset.examples(split)
     outer = type(dataset)(dataset.folder.parent)
-    found = outer.examples(split)
+    answers = outer.examples(split)
     user_U = dataset.users.find([outer.users.id_at(user) for user in range(len(outer.users))])
     row_V = np.append([0, 1], dataset.catalogue.rows([outer.catalogue.ids.id_at(at) for at in range(_items(outer))]))
     # Users without an event in the vault's log have no place there.
-    user_N = user_U[found.user_N]
-    kept_N = user_N >= 0
+    user_N = user_U[answers.user_N]
+    present_N = user_N >= 0
     return replace(
-        found.take(kept_N),
-        user_N=user_N[kept_N].astype(np.int32),
-        row_N=row_V[found.row_N][kept_N].astype(np.int32),
+        answers.take(present_N),
+        user_N=user_N[present_N].astype(np.int32),
+        row_N=row_V[answers.row_N][present_N].astype(np.int32),
     )
 
 
@@ -87,15 +89,18 @@ def _columns(
 ) -> list[FloatArray]:
     train, own = answers
     number_VF = np.asarray(dataset.catalogue.number_VF, np.int64)
-    known, always_N = _known(dataset, examples), np.full(len(examples), _LONG_AGO)
+    visible_times, always_N = _known(dataset, examples), np.full(len(examples), _LONG_AGO)
     time_N = np.asarray(examples.time_N, np.int64)
     # An answer that is above its average raises a sum, one below lowers it: a mean of nothing is the prior.
     train_M, own_M = (np.asarray(part.label_NT[:, task], np.float64) - prior for part in answers)
     of_user = _Sums.of(np.asarray(own.user_N, np.int64), np.asarray(own.time_N), own_M)
     user_N = np.asarray(examples.user_N, np.int64)
     user_N = user_N if dataset.window_users is None else dataset.window_users[user_N]
-    asked = of_user.between(user_N, known)
-    columns = [prior + asked.mean(), *(prior + of_user.decayed(user_N, known, half_life) for half_life in HALF_LIVES)]
+    asked = of_user.between(user_N, visible_times)
+    columns = [
+        prior + asked.mean(),
+        *(prior + of_user.decayed(user_N, visible_times, half_life) for half_life in HALF_LIVES),
+    ]
     for place in range(len(dataset.schema.item_fields)):
         value_V = np.arange(len(number_VF)) if place == 0 else number_VF[:, place]
         nothing = FIRST_ROW if place == 0 else UNKNOWN + 1
@@ -104,9 +109,10 @@ def _columns(
         everyone = _Sums.of(value_V[train.row_N], np.asarray(train.time_N), train_M).between(
             wanted_N, (always_N, time_N)
         )
+        # User and value as one number; all values are below `size`.
         both_M = np.asarray(own.user_N, np.int64) * size + value_V[own.row_N]
         both_N = np.where(wanted_N >= 0, user_N * size + wanted_N, -1)
-        hers = _Sums.of(both_M, np.asarray(own.time_N), own_M).between(both_N, known)
+        hers = _Sums.of(both_M, np.asarray(own.time_N), own_M).between(both_N, visible_times)
         columns += [prior + everyone.mean(), everyone.number_N, prior + hers.mean()]
     return columns
 
@@ -115,13 +121,14 @@ def _known(dataset: Dataset, examples: Examples) -> tuple[IntArray, IntArray]:
     """From which time on, and before which, answers of each target's user are known."""
     position_N = np.asarray(examples.position_N, np.int64)
     first_N, time_N = np.asarray(dataset.histories.offset_U)[examples.user_N], np.asarray(dataset.histories.time_N)
-    none_N, some_N = np.full(len(position_N), _LONG_AGO), position_N > 0
-    if not some_N.any():
+    none_N, has_past_N = np.full(len(position_N), _LONG_AGO), position_N > 0
+    if not has_past_N.any():
         return none_N, none_N
-    until_N = np.where(some_N, time_N[np.maximum(first_N + position_N - 1, 0)] + 1, none_N)
+    # One more than the time of the last visible event: answers of that moment are known, and the end is exclusive.
+    until_N = np.where(has_past_N, time_N[np.maximum(first_N + position_N - 1, 0)] + 1, none_N)
     if dataset.window_users is None:
         return none_N, until_N
-    return np.where(some_N, time_N[np.minimum(first_N, len(time_N) - 1)], none_N), until_N
+    return np.where(has_past_N, time_N[np.minimum(first_N, len(time_N) - 1)], none_N), until_N
 
 
 def _joined(parts: list[Examples]) -> Examples:
@@ -166,8 +173,8 @@ class _Sums:
         # Place 0 holds the sum of nothing. What came before the first answer, of this key or another, is taken off.
         sum_M: FloatArray = np.append(0.0, _faded(self.value_M, fade))
         weight_N = fade ** (end_N - first_N)
-        found_N: FloatArray = (sum_M[end_N] - weight_N * sum_M[first_N]) / ((1 - weight_N) / (1 - fade) + STRENGTH)
-        return found_N
+        mean_N: FloatArray = (sum_M[end_N] - weight_N * sum_M[first_N]) / ((1 - weight_N) / (1 - fade) + STRENGTH)
+        return mean_N
 
     def _place(self, key_N: IntArray, time_N: IntArray) -> IntArray:
         """Where the first answer of each key at a time, or later, is or would be."""

@@ -59,7 +59,9 @@ class Events:
         [0, 0, 1, 0]
         """
         new_user_N, new_trip_N = is_first(user_N), is_first(user_N, time_N)
+        # The running maximum carries the index of each user's first event to all of hers.
         start_N = np.maximum.accumulate(np.where(new_user_N, np.arange(len(user_N)), 0))
+        # Trips count through all users first; less the number at a user's start they are her own.
         trip_N = np.cumsum(new_trip_N) - 1
         return cls(user_N, np.arange(len(user_N)) - start_N, trip_N - trip_N[start_N], time_N)
 
@@ -191,6 +193,7 @@ def last_gap(seen: Seen) -> FloatArray:
 @_feature(timed=True)
 def gap_deviation(seen: Seen) -> FloatArray:
     """Standard deviation of the days between trips that hold the value, from three trips on."""
+    # A difference of two nearly equal squares may come out below 0 by rounding, and its root would be NaN.
     mean_square_N = seen.square_N / DAY**2 / np.maximum(seen.trips_N - 1, 1)
     return _where(seen.trips_N > 2, np.sqrt(np.maximum(mean_square_N - mean_gap(seen) ** 2, 0)))
 
@@ -262,6 +265,7 @@ def seen_before(
         moment_N: which of them each target asks at.
         wanted_N: value that each target asks about; a negative one is equal to none.
     """
+    # The targets' values count, too: one above all of the events' would otherwise have a key of the next user.
     size = max(int(value_N.max(initial=0)), int(wanted_N.max(initial=0))) + 1
     # Values are below `size`, so that (user, value) is one number, and a stable sort keeps places in order.
     key_N = events.user_N * size + value_N
@@ -273,8 +277,9 @@ def seen_before(
     wanted_key_N = np.where(wanted_N >= 0, asked.user_N[moment_N] * size + wanted_N, -1)
     last_N = _last_before(key_N, place_N, wanted_key_N, asked.position_N[moment_N])
     moment_Q, last_Q, answer_N = _different(moment_N, last_N, len(asked.user_N), len(key_N))
-    some_Q, at_Q = last_Q >= 0, np.maximum(last_Q, 0)
-    columns = [np.where(some_Q, _taken(column_N, at_Q), 0.0) for column_N in (*whole_NS.T, place_N, trip_N, time_N)]
+    # Without an event before, row 0 is read. Its count becomes 0, which says that the rest means nothing.
+    met_Q, at_Q = last_Q >= 0, np.maximum(last_Q, 0)
+    columns = [np.where(met_Q, _taken(column_N, at_Q), 0.0) for column_N in (*whole_NS.T, place_N, trip_N, time_N)]
     counted, trips_, first_time, gap, square, place, trip, time = columns
     decays = np.split(_taken(decayed_NH, at_Q), np.cumsum([len(half_lives) for half_lives in _HALF_LIVES])[:-1], axis=1)
     seen = Seen(asked.take(moment_Q), counted, trips_, place, trip, time, first_time, gap, square, *decays)
@@ -287,7 +292,9 @@ def _different(moment_N: IntArray, last_N: IntArray, moments: int, events: int) 
     without_M = np.zeros(moments, bool)
     without_M[moment_N[last_N < 0]] = True
     never_Q = np.flatnonzero(without_M)
+    # A moment and an event as one number, which sorts faster than pairs.
     pair_Q, own = np.unique(moment_N[met_N] * events + last_N[met_N], return_inverse=True)
+    # Answers without any event come first, one for each moment that has some; all others follow them.
     answer_N = (np.cumsum(without_M) - 1)[moment_N]
     answer_N[met_N] = len(never_Q) + own
     moment_Q, last_Q = np.divmod(pair_Q, max(events, 1))
@@ -309,16 +316,17 @@ def _last_before(key_N: IntArray, place_N: IntArray, wanted_N: IntArray, positio
     first_N = is_first(key_N)
     start_G = np.flatnonzero(first_N)
     key_G, span = key_N[start_G], int(place_N.max(initial=0)) + 2
+    # A key above all others is looked up at the last group, where the comparison fails.
     group_N = np.minimum(np.searchsorted(key_G, wanted_N), max(len(key_G) - 1, 0))
-    found_N = np.flatnonzero(key_G[group_N] == wanted_N) if len(key_G) else np.zeros(0, np.int64)
+    met_N = np.flatnonzero(key_G[group_N] == wanted_N) if len(key_G) else np.zeros(0, np.int64)
     last_N = np.full(len(wanted_N), -1)
-    if not len(found_N):
+    if not len(met_N):
         return last_N
-    group_N = group_N[found_N]
+    group_N = group_N[met_N]
     # (group, place) as one ascending number: one binary search finds a position in its group.
     joint_N = (np.cumsum(first_N) - 1) * span + place_N
-    end_N = np.searchsorted(joint_N, group_N * span + np.minimum(position_N[found_N], span - 1))
-    last_N[found_N] = np.where(end_N > start_G[group_N], end_N - 1, -1)
+    end_N = np.searchsorted(joint_N, group_N * span + np.minimum(position_N[met_N], span - 1))
+    last_N[met_N] = np.where(end_N > start_G[group_N], end_N - 1, -1)
     return last_N
 
 
@@ -354,6 +362,7 @@ def running(
             state[0], state[1], state[2] = 1.0, 1.0, time_N[at]
             decayed[:] = 1.0
             continue
+        # Events of a group are neighbours, so that the row before is the state before.
         state[:] = whole_NS[at - 1]
         state[0] += 1
         since = place_N[at] - place_N[at - 1]

@@ -35,11 +35,14 @@ def last_baskets(value_BLD: Tensor, joins_BL: Tensor, position_BC: Tensor) -> tu
     [0.0, 2.0, 3.0]
     """
     place_L = torch.arange(value_BLD.shape[1], device=value_BLD.device)
+    # The running maximum of the places at which a basket begins is where the present one began.
     begin_BL1 = place_L.where(~joins_BL, 0).cummax(dim=1).values.unsqueeze(-1)
     begin_BC = states_at(begin_BL1, position_BC).squeeze(-1)
     size_BC1 = (position_BC - begin_BC).unsqueeze(-1).to(value_BLD.dtype)
+    # A basket is a difference of two sums from the start, so that no target needs a loop over its events.
     sum_BLD = value_BLD.cumsum(dim=1)
     sum_BCD = states_at(sum_BLD, position_BC) - states_at(sum_BLD, begin_BC)
+    # At position 0 there is no basket, and 0 / 1 is the zero that is promised.
     return sum_BCD / size_BC1.clamp(min=1), size_BC1
 
 
@@ -53,6 +56,7 @@ def baskets_of(time_BL: Tensor) -> Tensor:
     [[0, 0, 1, 2, 2]]
     """
     begins_BL = torch.zeros_like(time_BL)
+    # The first event begins no second basket: numbers count from 0.
     begins_BL[:, 1:] = (time_BL[:, 1:] != time_BL[:, :-1]).long()
     return begins_BL.cumsum(dim=1)
 
@@ -84,6 +88,8 @@ def purchase_gaps(number_BL: Tensor, basket_BL: Tensor, number_BC: Tensor, posit
         place_BCM, hit_BCM = best_events(place_L.expand_as(held_BCL), held_BCL, size)
         held_BCM = take_events(basket_BL.unsqueeze(-1), place_BCM, hit_BCM).squeeze(-1)
         last_BC1 = states_at(basket_BL.unsqueeze(-1), position_BC)
+        # Baskets come latest first, so that the one before in the row is the later neighbour. Before the first there is
+        # the basket that would come next.
         later_BCM = torch.cat([last_BC1 + 1, held_BCM[..., :-1]], dim=-1)
         return ((later_BCM - held_BCM).masked_fill(~hit_BCM, 0).flip(-1),)
 
@@ -96,5 +102,7 @@ def _first_in_basket(number_BL: Tensor, basket_BL: Tensor) -> Tensor:
     order_BL = number_BL.argsort(dim=1, stable=True)
     number_BS, basket_BS = number_BL.gather(1, order_BL), basket_BL.gather(1, order_BL)
     first_BS = torch.ones_like(number_BS, dtype=torch.bool)
+    # The first of all has no neighbour before it, and stays True.
     first_BS[:, 1:] = (number_BS[:, 1:] != number_BS[:, :-1]) | (basket_BS[:, 1:] != basket_BS[:, :-1])
+    # Back from the order of numbers to that of events.
     return torch.zeros_like(first_BS).scatter(1, order_BL, first_BS)

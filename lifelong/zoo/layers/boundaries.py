@@ -48,9 +48,12 @@ class Boundary(nn.Module):
 
     def over(self, fed_BLD: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
         """`forward` over whole histories, and the steps waited, int64: `[B, L]` both; 0 in padding."""
+        # Imported here, as compiling the loop takes seconds that models without boundaries need not wait.
         from lifelong.zoo.layers.waiting import decide
 
         logit_BL = self.linear(fed_BLD).squeeze(-1)
+        # How long a layer has waited depends on its own decisions, so that they are made one by one. The logits are
+        # then made again at once, with a gradient.
         waited_BL, hard_BL = decide(logit_BL, float(self.slope.detach()), length_B, LONGEST_WAIT)
         write_BL = straight_through(logit_BL + self.slope * waited_BL, hard_BL)
         return write_BL.masked_fill(waited_BL == 0, 0.0), waited_BL
@@ -59,4 +62,5 @@ class Boundary(nn.Module):
 def straight_through(logit: Tensor, hard: Tensor) -> Tensor:
     """1 where `hard`, else 0, with the gradient of the logit's sigmoid."""
     soft = torch.sigmoid(logit)
+    # The difference is 0 in value: only its gradient is left.
     return hard.to(logit.dtype) + (soft - soft.detach())

@@ -66,8 +66,8 @@ def delta_step(state_BHDK: Tensor, key_BHK: Tensor, value_BHD: Tensor, keep_BH: 
     [[[[5.0, 0.0]]]]
     """
     faded_BHDK = state_BHDK * keep_BH.exp()[..., None, None]
-    found_BHD = (faded_BHDK @ key_BHK.unsqueeze(-1)).squeeze(-1)
-    written_BHD = strength_BH.unsqueeze(-1) * (value_BHD - found_BHD)
+    present_BHD = (faded_BHDK @ key_BHK.unsqueeze(-1)).squeeze(-1)
+    written_BHD = strength_BH.unsqueeze(-1) * (value_BHD - present_BHD)
     return faded_BHDK + written_BHD.unsqueeze(-1) * key_BHK.unsqueeze(-2)
 
 
@@ -99,20 +99,23 @@ def _chunks(change: Change, size: int) -> Chunks:
     chunks = length // size + 1
     key, value = (_cut(part, chunks, size) for part in change[:2])
     keep, strength = (_cut(part.unsqueeze(-1), chunks, size) for part in change[2:])
-    kept = keep.squeeze(-1).cumsum(dim=-1)
+    # Sums of logarithms from the chunk's start alone: over a whole history they would grow, and their differences lose
+    # digits.
+    log_left = keep.squeeze(-1).cumsum(dim=-1)
     # g_t / g_i of every pair of a chunk's events, 0 for an i after t: that quotient could overflow.
     lower_XX = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
-    quotient = (kept.unsqueeze(-1) - kept.unsqueeze(-2)).masked_fill(~lower_XX, -torch.inf).exp()
+    quotient = (log_left.unsqueeze(-1) - log_left.unsqueeze(-2)).masked_fill(~lower_XX, -torch.inf).exp()
+    # Without the diagonal: an event's value corrects what events before it wrote, not what it writes itself.
     mixed = (strength * (key @ key.transpose(-1, -2)) * quotient).tril(-1)
-    right = torch.cat([value, key * kept.exp().unsqueeze(-1)], dim=-1) * strength
+    right = torch.cat([value, key * log_left.exp().unsqueeze(-1)], dim=-1) * strength
     # One system gives both columns of U: U_0 from diag(b) V, and W from diag(b g) K.
     eye_XX = torch.eye(size, dtype=key.dtype, device=key.device)
     solved = torch.linalg.solve_triangular(mixed + eye_XX, right, upper=False, unitriangular=True)
     fresh, of_state = solved.split([value.shape[-1], key.shape[-1]], dim=-1)
     # Each event's key times what is left of it at the end of the chunk.
-    last_key = key * (kept[..., -1:] - kept).exp().unsqueeze(-1)
-    state, written = _pass_on(fresh, of_state, last_key, kept[..., -1].exp())
-    return Chunks(state.flatten(0, 1), written.flatten(0, 1), key.flatten(0, 1), kept.flatten(0, 1), chunks)
+    last_key = key * (log_left[..., -1:] - log_left).exp().unsqueeze(-1)
+    state, written = _pass_on(fresh, of_state, last_key, log_left[..., -1].exp())
+    return Chunks(state.flatten(0, 1), written.flatten(0, 1), key.flatten(0, 1), log_left.flatten(0, 1), chunks)
 
 
 def _cut(value: Tensor, chunks: int, size: int) -> Tensor:
@@ -131,6 +134,7 @@ def _pass_on(fresh: Tensor, of_state: Tensor, last_key: Tensor, left_BZH: Tensor
     state_BHDK = torch.zeros_like(added[:, 0])
     states = [state_BHDK]
     steps = zip(added.unbind(1), lost.unbind(1), left_BZH.unbind(1), strict=True)
+    # The last chunk is left out, as its end is no chunk's start. A position there is read from within it.
     for added_BHDK, lost_BHKK, left_BH in list(steps)[:-1]:
         state_BHDK = left_BH[..., None, None] * state_BHDK - state_BHDK @ lost_BHKK + added_BHDK
         states.append(state_BHDK)
@@ -179,7 +183,10 @@ def _places(chunks: Chunks, user_N: Tensor, position_N: Tensor) -> tuple[Tensor,
     size = chunks.kept_RHX.shape[-1]
     row_N, done_N11 = user_N * chunks.chunks + position_N // size, (position_N % size)[:, None, None]
     kept_NHX = chunks.kept_RHX[row_N]
+    # At the start of a chunk none of its events is done: any is read, and the logarithm of 1 takes its place.
     last_NH1 = kept_NHX.gather(-1, (done_N11 - 1).clamp(min=0).expand(-1, kept_NHX.shape[1], 1))
     last_NH1 = last_NH1.masked_fill(done_N11 == 0, 0.0)
     before_N1X = torch.arange(size, device=row_N.device) < done_N11
+    # -inf before exp, not 0 after it: the exponent of a later event is positive, and inf times 0 would be NaN in the
+    # gradient.
     return row_N, (last_NH1 - kept_NHX).masked_fill(~before_N1X, -torch.inf).exp(), last_NH1.squeeze(-1).exp()

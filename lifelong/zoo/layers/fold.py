@@ -47,31 +47,35 @@ def fold_at(step: Step, start: State, input_BLX: Tensor, position_BC: Tensor) ->
     place_N = position_BC.flatten()
     order_N = place_N.argsort(stable=True)
     user_N, targets = order_N // position_BC.shape[1], torch.bincount(place_N, minlength=1).tolist()
+    # Targets at position 0 come first, and are served by the start.
     first, *users = torch.split(user_N, targets)
     size = _steps_at_once(start)
-    state, kept = start, [_pick(start, first)]
+    # Only states that a target asks for are kept.
+    state, states = start, [_pick(start, first)]
     # Split, not sliced: the backward pass of each slice would fill a tensor as large as the whole.
     for number, inputs in enumerate(torch.split(input_BLX[:, : len(users)], size, dim=1)):
         chunk = (step, state, inputs, users[number * size : (number + 1) * size])
         if size < len(users) and torch.is_grad_enabled():
-            state, found = checkpoint(_some_steps, *chunk, use_reentrant=False, preserve_rng_state=False)
+            state, served = checkpoint(_some_steps, *chunk, use_reentrant=False, preserve_rng_state=False)
         else:
-            state, found = _some_steps(*chunk)
-        kept += found
+            state, served = _some_steps(*chunk)
+        states += served
+    # The inverse of a permutation is its argsort: from the order of positions back to that of the targets.
     back_N = order_N.argsort()
     return tuple(
-        torch.cat(parts)[back_N].view(*position_BC.shape, *parts[0].shape[1:]) for parts in zip(*kept, strict=True)
+        torch.cat(parts)[back_N].view(*position_BC.shape, *parts[0].shape[1:]) for parts in zip(*states, strict=True)
     )
 
 
 def _some_steps(step: Step, state: State, input_BLX: Tensor, users: Sequence[Tensor]) -> tuple[State, list[State]]:
     """The last state; and of the states after each step, those of its `users`."""
-    kept = []
+    served = []
     for input_BX, user_N in zip(input_BLX.unbind(1), users, strict=True):
         state = step(state, input_BX)
+        # Most steps serve no target, and would only add empty tensors to the graph.
         if len(user_N):
-            kept.append(_pick(state, user_N))
-    return state, kept
+            served.append(_pick(state, user_N))
+    return state, served
 
 
 def _pick(state: State, user_N: Tensor) -> State:

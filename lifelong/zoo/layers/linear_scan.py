@@ -36,6 +36,7 @@ class _LinearScan(torch.autograd.Function):
         # The gradient of step t + 1 reaches step t through the factor of step t + 1; after the last step there is none.
         next_BLD = torch.cat([factor_BLD[:, 1:], torch.zeros_like(factor_BLD[:, :1])], dim=1)
         grad_BLD = _doubling(next_BLD.flip(1), grad_outputs[0].flip(1)).flip(1)
+        # The gradient of a factor is that of its step times the state before it, which is 0 before the first.
         last_BLD = torch.cat([torch.zeros_like(state_BLD[:, :1]), state_BLD[:, :-1]], dim=1)
         return grad_BLD * last_BLD, grad_BLD
 
@@ -46,6 +47,8 @@ def _doubling(factor_BLD: Tensor, state_BLD: Tensor) -> Tensor:
     while distance < steps:
         near, far = slice(distance, None), slice(None, -distance)
         joined_BLD = torch.addcmul(state_BLD[:, near], factor_BLD[:, near], state_BLD[:, far])
+        # Steps nearer to the start than the distance are complete. New tensors, as `far` and `near` overlap and an
+        # update in place would read what it has written.
         state_BLD = torch.cat([state_BLD[:, :distance], joined_BLD], dim=1)
         factor_BLD = torch.cat([factor_BLD[:, :distance], factor_BLD[:, near] * factor_BLD[:, far]], dim=1)
         distance *= 2
