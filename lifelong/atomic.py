@@ -43,10 +43,13 @@ def write_whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(path.name + DRAFT)
     try:
         yield draft
+        # The content before the name: a disk may keep the two in the other order, and a power failure would leave an
+        # empty file.
         sync(draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+    # A new name is on the disk only when its folder is.
     sync(path.parent)
 
 
@@ -114,6 +117,7 @@ def building(out: Path) -> Iterator[Path]:
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
+        # A lock, and not a file with a process's number: the system releases it however the process ends.
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder
     finally:
@@ -163,6 +167,7 @@ def unfinished(out: Path) -> list[Path]:
         for path in out.parent.iterdir()
         if path.name.startswith(start)
         and path.name.endswith(end)
+        # As long as the token, so that a folder of somebody else that is named alike stays.
         and len(path.name[token]) == 12
         and path.is_dir()
         and not path.is_symlink()
@@ -181,6 +186,7 @@ def put_in_place(folder: Path, out: Path) -> None:
     Raises:
         OSError: the folder cannot be renamed; what was at `out` is there again.
     """
+    # All of it before the name: what is at `out` after a power failure is whole.
     sync_tree(folder)
     if not out.exists():
         folder.rename(out)
@@ -198,12 +204,14 @@ def exchange(one: Path, other: Path) -> bool:
         OSError: one of them cannot be renamed at all.
     """
     try:
+        # Python has no function for it; without `use_errno` the number of the error would be lost.
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
     if call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
+    # The kernel has no such call, or the file system cannot do it: then two steps have to do.
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(one), None, str(other))
@@ -230,6 +238,7 @@ def sync_tree(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
+    # To read is enough for this, and a folder cannot be opened in another way.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -242,10 +251,12 @@ def unlocked(folder: Path) -> Iterator[bool]:
     """Whether no living process builds in a folder or guards it; while the context lasts, none can begin to."""
     try:
         handle = os.open(folder, os.O_RDONLY)
+    # Another process may have removed it since it was listed.
     except FileNotFoundError:
         yield False
         return
     try:
+        # Without waiting: a process may build there for hours.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         yield False
@@ -288,6 +299,7 @@ def full_disk(folder: Path, *, kept: str, room: str = "more room") -> Iterator[N
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # Libraries such as DuckDB raise errors of their own, without the number.
         said = str(error).lower()
         if not full and "no space left" not in said and "max_temp_directory_size" not in said:
             raise

@@ -56,6 +56,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _compile(function: Callable[..., Any], options: dict[str, Any], *, cache: bool) -> Any:
+    # With Python's rules a division by zero would raise, and each division be checked; NumPy's give inf or NaN.
     return njit(nogil=True, cache=cache, error_model="numpy", **options)(function)
 
 
@@ -112,7 +113,9 @@ def _bring(source: Path, name: str, folder: Path) -> None:
         return
     for path in shipped.glob(f"{source.stem}.{name}-*.nb[ci]"):
         there = folder / path.name
+        # Without the copy the function is compiled again, which only takes time.
         with contextlib.suppress(OSError):
+            # A copy is younger than its source, until the package is installed anew.
             if not there.exists() or there.stat().st_mtime < path.stat().st_mtime:
                 shutil.copyfile(path, there)
 

@@ -20,6 +20,7 @@ from lifelong.errors import UsageError
 
 INTERRUPTED = 130
 """Exit code of a process that was asked to end."""
+# The default of some hundred would begin a search many times in each batch.
 _OBJECTS = 200_000
 """Objects that are made between two runs of the garbage collector."""
 
@@ -115,6 +116,8 @@ def end_with_parent(sentinel: int | None = None, *, grace: float = 0.0) -> None:
 def _wait_for_end(sentinel: int, grace: float) -> None:
     wait([sentinel])
     if grace > 0:
+        # Signals are handled in the main thread, which can finish its work while this one sleeps.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)
+    # `sys.exit` would end this thread alone.
     os._exit(INTERRUPTED)

@@ -304,6 +304,7 @@ def array_hash(folder: Path) -> str:
     Without its vault, and without the items' own numbers, which are for people alone.
     """
     digest, left_out = hashlib.sha256(), Path("catalogue", VALUES)
+    # Sorted, since file systems list names in different orders and the hash must not depend on that.
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and path.name != "dataset.json" and name.parts[0] not in (VAULT, OPENED) and name != left_out:

@@ -88,6 +88,8 @@ class NegativeSampler:
         if rule.rule in WINDOWS:
             self._window = _Window(histories, rule.window_seconds, end, following=rule.rule == "following")
         self._row_P = row_P.astype(np.int32)
+        # Item p has the event numbers from `below_P[p]` to before `below_P[p + 1]`; an event drawn evenly draws items
+        # by their counts.
         self._below_P = np.concatenate([[0], np.cumsum(count_V[row_P])])
 
     @classmethod
@@ -214,9 +216,12 @@ class _Window:
         time_W, row_W = np.asarray(histories.time_N), np.asarray(histories.row_N)
         inside = np.flatnonzero(time_W < self._end)
         if len(inside) > EVENTS:
+            # A seed of its own: the part that is kept must not depend on what is drawn from it.
             inside = inside[np.random.default_rng(0).random(len(inside)) < EVENTS / len(inside)]
+        # Stable, so that events of one time have the same order everywhere, and a seed the same draws.
         inside = inside[np.argsort(time_W[inside], kind="stable")]
         self._time_W, self._row_W = time_W[inside], row_W[inside]
+        # At the end of the log a window then begins earlier, and is as wide as all others.
         if end is None and len(inside):
             self._end = int(self._time_W[-1]) + 1
 
@@ -229,6 +234,7 @@ class _Window:
         high_N = np.searchsorted(self._time_W, until_N, side="left")
         event_N = low_N + (rng.random(len(low_N)) * (high_N - low_N)).astype(np.int64)
         empty_N = low_N >= high_N
+        # Place 0 stands for those that are not used: an empty window's may be past the end.
         return np.where(empty_N, asked.row_N, self._row_W[np.where(empty_N, 0, event_N)])
 
 
@@ -267,6 +273,8 @@ class _Excluded:
         moment_E = self._moment_N
         if whole_moment:
             position = np.asarray(examples.position_N)[at].astype(np.int64)
+            # Times are whole: events before the next second, less those before the moment, are the events of the
+            # moment.
             length = histories.positions(user_N[at], time_N[at] + 1) - position
             row_E = histories.row_N[ranges(histories.offset_U[user_N[at]] + position, length)]
             moment_E = np.repeat(np.arange(len(at)), length)

@@ -57,6 +57,7 @@ class Cycle:
 
     def numbers(self, time: IntArray) -> IntArray:
         """Number of each moment, in UTC seconds."""
+        # Multiplied before it is divided: exact in whole numbers, also where the levels do not divide the period.
         return FIRST_LEVEL + (time - self.origin) % self.seconds * self.levels // self.seconds
 
     def codes(self) -> FloatArray:
@@ -91,6 +92,7 @@ class Octaves:
 
     def numbers(self, value: npt.NDArray[Any], known: BoolArray) -> IntArray:
         """Number of each value, where values below 0 count as 0; unknown where not `known`."""
+        # To the nearest, so that the value of a level is in its middle; `bounds` is half a level to both sides.
         place = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0) / self.unit))
         level = np.minimum(place, self.octaves * self.parts).astype(np.int64)
         return np.where(known, FIRST_LEVEL + level, UNKNOWN)

@@ -123,6 +123,7 @@ class IdIndex:
         Raises:
             DatasetError: an id is in both.
         """
+        # The other text begins where this one ends, and its first offset is the last one here.
         offset = np.concatenate([self._offset, self._offset[-1] + other._offset[1:]])
         text, hashes = np.concatenate([self._text, other._text]), np.concatenate([self.hashes(), other.hashes()])
         return self._of(text, offset, hashes)
@@ -130,6 +131,7 @@ class IdIndex:
     def hashes(self) -> npt.NDArray[np.uint64]:
         """`id_hash` of every id, in order of their index."""
         hashes = np.empty(len(self), np.uint64)
+        # The order says which id each place of the sorted hashes is of, so this undoes the sorting.
         hashes[self._order] = self._hash
         return hashes
 
@@ -199,6 +201,7 @@ class IdIndex:
             end = int(self._offset[index + 1])
             if at + len(wanted) <= end:
                 found.append(self.id_at(index))
+                # On to the next id: each is given once, however often it holds the text.
                 at = end - 1
             at = whole.find(wanted, at + 1)
         return found
@@ -212,6 +215,7 @@ class IdIndex:
         hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
         # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` continues.
+        # A hash above all others has its place past the end.
         place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
         index_N = self._order[start[place_N]]
         same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])
@@ -231,6 +235,7 @@ class IdIndex:
         first = np.cumsum(size) - size
         text = np.frombuffer(b"".join(itertools.compress(encoded, same_N.tolist())), np.uint8)
         held = self._text[ranges(begin, size)]
+        # Of an empty run `reduceat` gives the value that follows: hence no empty texts.
         same_N[same_N] = np.logical_and.reduceat(held == text, first)
         return same_N
 

@@ -81,6 +81,7 @@ class CellPacking:
     def low_bits(self) -> tuple[int, ...]:
         """l: bits of a key of each field that are stored as they are."""
         pairs = zip(self.cells_F, self.values_F, strict=True)
+        # The bit length less one is the logarithm rounded down, in whole numbers and so the same on every machine.
         return tuple(max(0, (values // cells).bit_length() - 1) for cells, values in pairs)
 
     @property
@@ -142,6 +143,7 @@ class Plan:
     @property
     def affinities(self) -> int:
         """How many say how well a target fits the sums."""
+        # A cosine and an amount of each sum, for each field that has factors.
         return 2 * SUMS * len(self.widths_G)
 
     @property
@@ -181,6 +183,7 @@ def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -
     state, widths = settings["state"], factor_widths(settings["state"], fields=len(sizes))
     slots = len(settings["periods"] or ()), settings["width"]
     levels, repeats = CLOCK_LEVELS if timed and PARTS.clock else 1, PARTS.repeats
+    # Each level of the clock has two marks, and repeats have two counts.
     numbers = slots[0] * slots[1] + SUMS * sum(widths) + 2 * (levels + repeats)
     cells = _cells(state - NUMBER_BYTES * numbers, sizes, shares(len(sizes), state))
     return Plan(tuple(sizes), cells, levels, widths, slots, repeats)
@@ -243,6 +246,7 @@ def middle_age(start: int) -> int:
     >>> [middle_age(start) for start in (0, 1, 2, 3, 5, 7, 11, 15)]
     [0, 1, 2, 4, 6, 9, 13, 19]
     """
+    # The last step has no end; it is taken to be as long as all before it.
     ends = [*AGES[1:], 2 * AGES[-1]]
     return int(start + ends[AGES.index(start)]) // 2
 

@@ -145,6 +145,7 @@ class KeyFile:
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
         self.path, self._now = path, now
+        # The stamp before the content: a change while the file is read is then noticed at the next look.
         self._looked, self._state = now(), self._stamp()
         self._keys = read_keys(path)
 
@@ -153,6 +154,7 @@ class KeyFile:
         if self._now() - self._looked >= _LOOK:
             self._looked = self._now()
             if (stamp := self._stamp()) != self._state:
+                # Before it is read: an error in the file is logged once, and not at each look.
                 self._state = stamp
                 self._read_again()
         return self._keys
@@ -170,6 +172,7 @@ class KeyFile:
             found = self.path.stat()
         except OSError:
             return None
+        # Not the time alone: a file that is moved here may be as old as the one before, and has another inode.
         return found.st_mtime_ns, found.st_size, found.st_ino
 
 

@@ -155,6 +155,7 @@ class Together(CollectorRegistry):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # One that hangs has old figures, and is waited for until it is replaced.
                 if pid != os.getpid() and time.time() - file.stat().st_mtime < _HUNG:
+                    # Signal 0 only asks whether the process is there; a killed one leaves its file behind.
                     os.kill(pid, 0)
                     families = json.loads(file.read_bytes())
                     labels_of[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
@@ -190,6 +191,8 @@ class Together(CollectorRegistry):
                 continue
 
     def _write(self) -> float:
+        # Written aside and renamed, since other processes read it at any moment. It is not synced: after a power
+        # failure nobody asks for it.
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(_plain(self._own.collect())))
         part.replace(self._file)

@@ -27,6 +27,7 @@ from lifelong.online.serving.keys import KeyRing, scope_of
 from lifelong.online.serving.logs import access
 from lifelong.online.serving.metrics import Metrics
 
+# Bounded, since a client may send as many names as it likes.
 _HOSTS = 1_024
 """Names in `Host` headers of which it is remembered whether they are addresses."""
 _TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -54,6 +55,7 @@ class Measure:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        # 500 is what the client gets if the app raises before it answers.
         started, status = time.perf_counter(), 500
 
         async def noted(message: Message) -> None:
@@ -238,6 +240,7 @@ class Deadline:
 
                 await self.app(scope, receive, noted)
         except TimeoutError:
+            # An answer has begun, so that this is another timeout, and a second answer cannot be sent.
             if limit.when() is None:
                 raise
             error = DeadlineError(
@@ -278,6 +281,8 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
+        # By the head, so that nothing of it takes RAM. A head may be wrong or missing, so the bytes are counted as
+        # well.
         if length.isdigit() and int(length) > self.limit:
             await self._drain(receive)
             error = TooLargeError(f"a body of {int(length):,} bytes", expected=self._expected, fix=_FIX)

@@ -79,6 +79,8 @@ class OwnerProcess:
     """None: this process is its only reader, or none."""
 
     def __init__(self, task: WriterTask, folder: Path | None = None) -> None:
+        # The socket is made here and handed down: it outlives a process that ends, so workers that connect meanwhile
+        # wait and are not refused.
         self._listening = None if folder is None else _listening(folder / _SOCKET)
         self._task, self._closing = replace(task, workers=folder), False
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +94,9 @@ class OwnerProcess:
             raise
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
+        # A pair without a name: nobody else can connect, and each end notices when the other process ends.
         here, there = socket.socketpair()
+        # Only these are passed on. A child with more would keep clients' connections and the store's files open.
         handles = [end.fileno() for end in (there, self._listening) if end is not None]
         arguments = ", ".join(map(str, handles))
         code = f"{BEFORE}from lifelong.online.serving.writer_process import run_writer; run_writer({arguments})"
@@ -108,9 +112,13 @@ class OwnerProcess:
             ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            # The child has its own copy. If this one stayed open, the end of the child would never be seen as an end of
+            # the stream.
             there.close()
         channel = Channel(here)
         with contextlib.suppress(OSError):
+            # A process that has ended already cannot be told; `connect` then reads the end of the stream, and says with
+            # which code.
             channel.send(replace(self._task, service=os.getpid()))
         self._process = process
         return process, channel
@@ -123,6 +131,8 @@ class OwnerProcess:
         """
         if self._closing:
             raise closed()
+        # The first process is started in the constructor, so that it opens the store while the service loads its own
+        # part.
         process, channel = self._started or self._start()
         self._started = None
         try:
@@ -170,6 +180,7 @@ class OwnerProcess:
         A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
         for the disk.
         """
+        # First of all: a process that ends from here on is not a failure, and must not be started again.
         self._closing = True
         if self._deadline is None:
             # A timer, since whoever stops the service waits in `close` for the same process.
@@ -194,6 +205,7 @@ class OwnerProcess:
             calls.close()
         if self._started is not None:
             process, channel = self._started
+            # Nobody has connected to it, so nothing was acknowledged, and nothing is lost with it.
             process.kill()
             process.wait()
             channel.close()
@@ -244,6 +256,7 @@ def _listening(path: Path) -> socket.socket:
     """
     listening = socket.socket(socket.AF_UNIX)
     try:
+        # The folder is open to this user alone, which is what keeps others from the socket.
         listening.bind(str(path))
         listening.listen(_BACKLOG)
     except OSError as error:

@@ -450,6 +450,7 @@ class Service:
         """Take users out of what is kept of them outside of the store: how many rows, by name of the place."""
         gone = set(users)
         # An event that comes meanwhile may be missing: its user is not shown as a recent one.
+        # `tuple` copies in one step: others may append meanwhile, and a deque that changes cannot be iterated.
         self.recent = deque([user for user in tuple(self.recent) if user not in gone], maxlen=RECENT)
         return {place: forget_too(users) for place, forget_too in self.on_forget.items()}
 
@@ -496,6 +497,7 @@ class Service:
             return await self.aside(lambda: work(scorer))
         except StoreForeignError:
             await self.aside(self.refresh)
+            # One more try, and only with another scorer: the same one would find the same store.
             if self.scorer is scorer:
                 raise
             return await self.aside(lambda: work(self.scorer))
