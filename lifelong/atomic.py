@@ -79,7 +79,7 @@ def check_folder(path: Path) -> None:
 
     >>> check_folder(Path("/tmp"))
     """
-    taken = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
+    taken = next((folder for folder in (path, *path.parents) if folder.exists() and not folder.is_dir()), None)
     if taken is not None:
         raise UsageError(f"{taken} is a file", expected="a folder, or a name that is free", fix="choose another place")
 
@@ -304,5 +304,5 @@ def full_disk(folder: Path, *, kept: str, room: str = "more room") -> Iterator[N
         if not full and "no space left" not in said and "max_temp_directory_size" not in said:
             raise
         text = str(error).partition("\n")[0]
-        found = f"the disk that holds {folder} is full: {text}"
-        raise DataError(found, expected=room, fix=kept) from error
+        problem = f"the disk that holds {folder} is full: {text}"
+        raise DataError(problem, expected=room, fix=kept) from error

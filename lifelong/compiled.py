@@ -43,14 +43,14 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         if not source.is_file():
             return _compile(function, options, cache=False)
         try:
-            found = _compile(function, options, cache=True)
+            dispatcher = _compile(function, options, cache=True)
         except RuntimeError:
             # Neither the folder of the package nor the user's cache can be written.
             with _temporary_folder() as there:
-                found = _compile(function, options, cache=there)
-        if found.stats.cache_path is not None:
-            _bring(source, function.__qualname__, Path(found.stats.cache_path))
-        return found
+                dispatcher = _compile(function, options, cache=there)
+        if dispatcher.stats.cache_path is not None:
+            _bring(source, function.__qualname__, Path(dispatcher.stats.cache_path))
+        return dispatcher
 
     return decorate
 
@@ -93,9 +93,9 @@ def _temporary_folder() -> Iterator[bool]:
     before, folder = _settings.CACHE_DIR, Path(tempfile.gettempdir()) / f"lifelong-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
         # What lies there is run: another user's folder of that name is not for us.
-        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077
+        mine = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077
     except OSError:
         mine = False
     if mine:

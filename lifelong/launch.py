@@ -72,16 +72,16 @@ def launch(environment: Mapping[str, str] | None = None) -> Launch:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
     words = {name: said.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "0") for name in names}
     try:
-        place = Launch(*(int(word) for word in words.values()))
+        process = Launch(*(int(word) for word in words.values()))
     except ValueError:
-        place = Launch(rank=-1)
-    if not (0 <= place.rank < place.count and 0 <= place.local_rank < place.local_count <= place.count):
+        process = Launch(rank=-1)
+    if not (0 <= process.rank < process.count and 0 <= process.local_rank < process.local_count <= process.count):
         raise UsageError(
             "the environment says " + ", ".join(f"{name}={word}" for name, word in words.items()),
             expected="the numbers that torchrun sets",
             fix="start with torchrun, or unset RANK and WORLD_SIZE",
         )
-    return place
+    return process
 
 
 def cores() -> int:

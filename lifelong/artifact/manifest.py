@@ -74,16 +74,16 @@ def read_manifest(folder: Path) -> ArtifactManifest:
             fix="give the folder that `lifelong train --out` wrote",
         )
     try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        document = json.loads(path.read_text())
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ArtifactError(f"{path} is not of an artifact", expected=f'"format": "{FORMAT}"', fix="check the path")
-        if found.get("format_version") != FORMAT_VERSION:
+        if document.get("format_version") != FORMAT_VERSION:
             raise ArtifactError(
-                f"{folder} has artifact format {found.get('format_version')}",
+                f"{folder} has artifact format {document.get('format_version')}",
                 expected=f"{FORMAT_VERSION}, the format of this release",
                 fix="train again with this release, or install the one that wrote it",
             )
-        return ArtifactManifest.model_validate(found)
+        return ArtifactManifest.model_validate(document)
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", fix=AGAIN) from error
 
@@ -114,13 +114,13 @@ def check_files(folder: Path, manifest: ArtifactManifest, *, full: bool) -> None
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry, *, full: bool) -> None:
-    place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is outside of the folder", fix=AGAIN)
     # The id is made of lines of names: one name of two lines would be two files.
-    if place.as_posix() != name or not name.isprintable():
+    if relative.as_posix() != name or not name.isprintable():
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a file name", fix=AGAIN)
-    path = folder / place
+    path = folder / relative
     if not path.is_file() or name == MANIFEST:
         raise ArtifactError(f"{path} is missing", fix=AGAIN)
     size = path.stat().st_size

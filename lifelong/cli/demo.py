@@ -196,7 +196,9 @@ def _upcoming(dataset: Dataset) -> _Upcoming:
     import numpy as np
 
     examples, first_known = dataset.examples("test"), dataset.vocabularies["item"].first_known
-    user_N, time_N, row_N = (np.asarray(part, np.int64) for part in (examples.user_N, examples.time_N, examples.row_N))
+    user_N, time_N, row_N = (
+        np.asarray(array, np.int64) for array in (examples.user_N, examples.time_N, examples.row_N)
+    )
     last_U = np.full(len(dataset.histories.offset_U) - 1, np.iinfo(np.int64).min)
     np.maximum.at(last_U, user_N, time_N)
     known_N = (np.asarray(dataset.catalogue.number_VF)[row_N, 0] >= first_known) & (time_N == last_U[user_N])

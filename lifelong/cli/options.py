@@ -99,15 +99,15 @@ def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
     >>> pairs(["user=visitor"], option="--column")
     {'user': 'visitor'}
     """
-    found: dict[str, str] = {}
+    value_of: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"{option} {word}", expected="KEY=VALUE", fix=f"write {option} key=value")
-        if key in found:
+        if key in value_of:
             raise UsageError(f"{option} gives {key!r} twice", expected="each key once", fix="leave one of them out")
-        found[key.strip()] = value
-    return found
+        value_of[key.strip()] = value
+    return value_of
 
 
 def base_rate_of(text: str | None) -> float | dict[str, float] | None:
@@ -121,20 +121,20 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
     """
     if text is None:
         return None
-    given = pairs(names(text), option="--base-rate") if "=" in text else {"": text}
-    found = {}
-    for task, share in given.items():
+    text_of = pairs(names(text), option="--base-rate") if "=" in text else {"": text}
+    share_of = {}
+    for task, share in text_of.items():
         try:
-            found[task] = float(share)
+            share_of[task] = float(share)
         except ValueError:
-            found[task] = -1.0
-        if not 0 < found[task] < 1:
+            share_of[task] = -1.0
+        if not 0 < share_of[task] < 1:
             raise UsageError(
                 f"a base rate of {share}",
                 expected="a share above 0 and below 1",
                 fix="give the share of positives in production, such as 0.02",
             )
-    return found.get("", found)
+    return share_of.get("", share_of)
 
 
 def check_request(user: str, time: int | None, *, time_unit: str) -> None:
@@ -171,7 +171,7 @@ def names(text: str) -> list[str]:
     >>> names("hpmn, counts")
     ['hpmn', 'counts']
     """
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def is_service(url: str) -> bool:
@@ -192,13 +192,13 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
     """
     from lifelong.config import read_mapping
 
-    given = {} if mapping is None else read_mapping(mapping)
-    _check_mapping(mapping, given)
-    fields = given.get("fields", {})
+    settings = {} if mapping is None else read_mapping(mapping)
+    _check_mapping(mapping, settings)
+    fields = settings.get("fields", {})
     if not isinstance(fields, dict):
         fields = {name: name for name in (names(fields) if isinstance(fields, str) else fields)}
     roles = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "delimiter")
-    said = {name: str(given[name]) for name in roles if given.get(name) is not None}
+    said = {name: str(settings[name]) for name in roles if settings.get(name) is not None}
     return {**fields, **said, **pairs(column, option="--column")}
 
 

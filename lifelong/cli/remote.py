@@ -69,8 +69,8 @@ class Remote:
         request = Request(self.address + path, data, headers=head, method=method)
         try:
             with urlopen(request, timeout=_SECONDS) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
+                document: dict[str, Any] = json.load(answer)
+                return document
         except HTTPError as error:
             with error:
                 raise _refused(self.address, error) from error

@@ -230,7 +230,7 @@ def _get_ready(artifact: Artifact) -> None:
     """Do what takes this process a second while the other one opens the store."""
     import lifelong.online.serving.app  # noqa: F401
 
-    if any(part.cells is not None for part in artifact.require_memory()):
+    if any(field.cells is not None for field in artifact.require_memory()):
         from lifelong.online.memory.compiling import compile_reads
 
         # The other process begins at the front, so that each compiles half.
@@ -281,7 +281,7 @@ def _example(service: Service) -> _Example:
     from lifelong.errors import StoreUnavailableError
 
     ids = service.artifact.catalogue.ids
-    items = [ids.id_at(place) for place in range(min(len(ids), 2))]
+    items = [ids.id_at(index) for index in range(min(len(ids), 2))]
     # A service starts without its store, and is not ready until that is back.
     with contextlib.suppress(StoreUnavailableError):
         return next((user for user, _ in service.store.scan(service.scorer.space)), None), items

@@ -101,8 +101,8 @@ def attention_sections(artifact: Artifact, dataset: Dataset, explained: Explanat
         group_L=_groups(dataset, np.asarray(dataset.histories.row_N[history])),
         periods=artifact.config.settings.get("periods", ()),
         targets=[_name(dataset, candidate.item) for candidate in explained.candidates],
-        attention_CS=np.array([[slot.attention for slot in part.slots] for part in explained.candidates]),
-        outcomes=[f"score {part.score:.2f}" for part in explained.candidates],
+        attention_CS=np.array([[slot.attention for slot in scored.slots] for scored in explained.candidates]),
+        outcomes=[f"score {scored.score:.2f}" for scored in explained.candidates],
         time_unit=dataset.schema.time_unit,
     )
     words = (

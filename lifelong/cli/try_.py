@@ -78,12 +78,12 @@ def _unpack(log: Path, path: Path) -> None:
     """The log with all times moved by whole weeks, so that its last event is in the past week."""
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(log.read_bytes()).decode())))
     weeks = (int(clock.time()) - int(rows[-1]["time"])) // _WEEK
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    draft = path.with_suffix(".part")
+    with draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "time": int(row["time"]) + weeks * _WEEK} for row in rows)
-    part.replace(path)
+    draft.replace(path)
 
 
 def _first(artifact: Artifact, store: str) -> tuple[list[Any], dict[str, Any]]:

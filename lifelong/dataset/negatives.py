@@ -144,8 +144,8 @@ class NegativeSampler:
         """
         drawn_NR = np.empty((len(examples), self.rule.ratio), np.int32)
         for start in range(0, len(examples), CHUNK):
-            part = slice(start, start + CHUNK)
-            drawn_NR[part] = self._draw_chunk(examples.take(part), rng)
+            chunk = slice(start, start + CHUNK)
+            drawn_NR[chunk] = self._draw_chunk(examples.take(chunk), rng)
         return drawn_NR
 
     def _draw_chunk(self, examples: Examples, rng: np.random.Generator) -> Int32Array:
@@ -168,8 +168,8 @@ class NegativeSampler:
                 drawn_N[pending_N] = propose(asked.take(pending_N), rng)
                 pending_N = pending_N[excluded.holds(target_N[pending_N], drawn_N[pending_N])]
                 self.counted["redrawn"] += len(pending_N)
-        for place in pending_N:
-            drawn_N[place] = rng.choice(excluded.rest(int(target_N[place])))
+        for at in pending_N:
+            drawn_N[at] = rng.choice(excluded.rest(int(target_N[at])))
         self.counted["fallback_exact"] += len(pending_N)
         self.counted["drawn"] += len(drawn_N)
         return drawn_N.reshape(len(examples), self.rule.ratio)
@@ -255,8 +255,8 @@ def end_of(cut_times: Sequence[int], split: Split) -> int | None:
     >>> end_of((80, 90), "train"), end_of((80, 90), "test")
     (80, None)
     """
-    place = (*SPLITS, VAULT).index(split)
-    return int(cut_times[place]) if place < len(cut_times) else None
+    number = (*SPLITS, VAULT).index(split)
+    return int(cut_times[number]) if number < len(cut_times) else None
 
 
 class _Excluded:
@@ -410,9 +410,9 @@ def _counts_of_split(dataset: Dataset, split: Split | None, since: int | None = 
         inside_U[np.asarray(dataset.examples(split).user_N)] = True
         return row_counts(dataset.histories, num_rows, lambda user_N, time_N: inside_U[user_N])
     # An event at a cut time belongs to the later split.
-    place, cuts = SPLITS.index(split), np.array(dataset.manifest.cut_times)
+    number, cuts = SPLITS.index(split), np.array(dataset.manifest.cut_times)
     return row_counts(
         dataset.histories,
         num_rows,
-        lambda user_N, time_N: (np.searchsorted(cuts, time_N, side="right") == place) & (time_N >= first),
+        lambda user_N, time_N: (np.searchsorted(cuts, time_N, side="right") == number) & (time_N >= first),
     )

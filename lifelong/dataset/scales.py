@@ -93,14 +93,14 @@ class Octaves:
     def numbers(self, value: npt.NDArray[Any], known: BoolArray) -> IntArray:
         """Number of each value, where values below 0 count as 0; unknown where not `known`."""
         # To the nearest, so that the value of a level is in its middle; `bounds` is half a level to both sides.
-        place = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0) / self.unit))
-        level = np.minimum(place, self.octaves * self.parts).astype(np.int64)
+        exact = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0) / self.unit))
+        level = np.minimum(exact, self.octaves * self.parts).astype(np.int64)
         return np.where(known, FIRST_LEVEL + level, UNKNOWN)
 
     def values(self) -> FloatArray:
         """The value in the middle of each level."""
-        found: FloatArray = self.unit * (2 ** (np.arange(self.octaves * self.parts + 1) / self.parts) - 1)
-        return found
+        value_L: FloatArray = self.unit * (2 ** (np.arange(self.octaves * self.parts + 1) / self.parts) - 1)
+        return value_L
 
     def bounds(self) -> FloatArray:
         """The least value of each level and of the one after it, `[L, 2]`; there is none after the last.

@@ -99,7 +99,7 @@ class IdIndex:
         # Equal ids have equal hashes, so only neighbours with one hash need their text compared.
         same = np.flatnonzero(index._hash[1:] == index._hash[:-1])
         suspects = np.unique(np.concatenate([same, same + 1]))
-        names = [index.id_at(int(order[place])) for place in suspects]
+        names = [index.id_at(int(order[at])) for at in suspects]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DatasetError(
@@ -145,8 +145,8 @@ class IdIndex:
         parts = open_arrays(folder, _TYPES, "id index")
         for name, values in parts.items():
             if values.ndim != 1 or values.dtype != _TYPES[name]:
-                found = f"{folder / name}.npy holds {values.dtype} {values.shape}"
-                raise DatasetError(found, expected=f"{np.dtype(_TYPES[name])}, one axis", fix=AGAIN)
+                problem = f"{folder / name}.npy holds {values.dtype} {values.shape}"
+                raise DatasetError(problem, expected=f"{np.dtype(_TYPES[name])}, one axis", fix=AGAIN)
         offset, count = parts["offset"], len(parts["offset"]) - 1
         check_lengths(folder, {name: parts[name] for name in ("hash", "order")}, count)
         check_lengths(folder, {"text": parts["text"]}, int(offset[-1]) if len(offset) else -1)
@@ -192,25 +192,25 @@ class IdIndex:
         """
         if not text:
             return [self.id_at(index) for index in range(min(most, len(self)))]
-        wanted, whole = text.encode(errors="replace").lower(), bytes(self._text[:SEARCHED]).lower()
-        found: list[str] = []
-        at = whole.find(wanted)
-        while at >= 0 and len(found) < most:
+        pattern, whole = text.encode(errors="replace").lower(), bytes(self._text[:SEARCHED]).lower()
+        ids: list[str] = []
+        at = whole.find(pattern)
+        while at >= 0 and len(ids) < most:
             # The id that this place is in; a match that runs into the next id does not count.
             index = int(np.searchsorted(self._offset, at, side="right")) - 1
             end = int(self._offset[index + 1])
-            if at + len(wanted) <= end:
-                found.append(self.id_at(index))
+            if at + len(pattern) <= end:
+                ids.append(self.id_at(index))
                 # On to the next id: each is given once, however often it holds the text.
                 at = end - 1
-            at = whole.find(wanted, at + 1)
-        return found
+            at = whole.find(pattern, at + 1)
+        return ids
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Index of each id, -1 where it is not held."""
-        found = np.full(len(ids), -1, np.int64)
+        index_B = np.full(len(ids), -1, np.int64)
         if not len(self):
-            return found
+            return index_B
         encoded = [value.encode() for value in ids]
         hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
@@ -218,11 +218,11 @@ class IdIndex:
         # A hash above all others has its place past the end.
         place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
         index_N = self._order[start[place_N]]
-        same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])
-        found[place_N[same_N]] = index_N[same_N]
-        for place in place_N[~same_N].tolist():
-            found[place] = self._walk(ids[place], hashes[place], int(start[place]))
-        return found
+        same_N = self._is_text(index_N, [encoded[at] for at in place_N.tolist()])
+        index_B[place_N[same_N]] = index_N[same_N]
+        for at in place_N[~same_N].tolist():
+            index_B[at] = self._walk(ids[at], hashes[at], int(start[at]))
+        return index_B
 
     def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> BoolArray:
         """Whether the id of each index is the given text; empty texts are left to `_walk`."""
@@ -315,11 +315,11 @@ class Vocabulary:
 
     def numbers(self, values: Sequence[str | None]) -> IntArray:
         """Number of each value; `None` is `UNKNOWN`, an unseen value gets its bucket."""
-        found = self.index.find([value or "" for value in values])
+        index_B = self.index.find([value or "" for value in values])
         return np.fromiter(
             (
                 UNKNOWN if value is None else self.first_known + at if at >= 0 else self.fallback_number(value)
-                for value, at in zip(values, found.tolist(), strict=True)
+                for value, at in zip(values, index_B.tolist(), strict=True)
             ),
             dtype=np.int64,
             count=len(values),
@@ -357,10 +357,10 @@ class NumberVocabulary(Vocabulary):
         Raises:
             DatasetError: the folder was written for another scale.
         """
-        found = (folder / cls.FILE).read_text(errors="replace")
-        if found != cls._text():
+        scale = (folder / cls.FILE).read_text(errors="replace")
+        if scale != cls._text():
             raise DatasetError(
-                f"{folder / cls.FILE} holds the scale {found.strip()}",
+                f"{folder / cls.FILE} holds the scale {scale.strip()}",
                 expected=f"{cls._text().strip()}, that of this release",
                 fix="use the release that wrote it, or prepare and train again",
             )
@@ -401,7 +401,7 @@ def quantities(values: Sequence[str | None]) -> FloatArray:
 def _number(text: str | None) -> float:
     """The number of a text, NaN where it is not a finite number."""
     try:
-        found = float(text or "nan")
+        number = float(text or "nan")
     except ValueError:
         return float("nan")
-    return found if np.isfinite(found) else float("nan")
+    return number if np.isfinite(number) else float("nan")

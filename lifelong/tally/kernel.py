@@ -207,15 +207,15 @@ def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F
         key = _key(number_NF[n, f])
         # A key has 16 bits without a sign and a cell's number has one: keys are held less half of their range, in the
         # same order.
-        first, end, kept = start_F[f], start_F[f + 1], key - KEYS // 2
+        first, end, held_key = start_F[f], start_F[f + 1], key - KEYS // 2
         # The first empty cell, which is where those that age end.
         free = _place(cell_BKX, b, first, end, KEYS)
         _age(cell_BKX, b, first, free, due)
         if key < 0:
             continue
-        at = _place(cell_BKX, b, first, free, kept)
-        known = at < free and _rank(cell_BKX, b, at) == kept
-        if known:
+        at = _place(cell_BKX, b, first, free, held_key)
+        held = at < free and _rank(cell_BKX, b, at) == held_key
+        if held:
             met = np.int64(1) if f == 0 else met
             level = np.int64(cell_KX[at, 1]) >> 8
             # Also sets the age back to 0, which is the lower byte. The number of the event decides whether the level
@@ -233,7 +233,7 @@ def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F
         while free < at - 1:
             cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free + 1, 0], cell_KX[free + 1, 1]
             free += 1
-        cell_KX[free, 0], cell_KX[free, 1] = kept, _LEVEL
+        cell_KX[free, 0], cell_KX[free, 1] = held_key, _LEVEL
     return met
 
 
@@ -317,14 +317,14 @@ def _of_user(memory: Memory, b: Any, count: Any, user_U: Array) -> None:
 @_inlined
 def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, found: Found, n: Any) -> Any:
     """Fill the numbers of a field's value; its cell's second number, or 0."""
-    first, end, kept = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
+    first, end, held_key = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
     number_NFX, hours_SX = found.number_NFX, found.hours_SX
     number_NFX[n, f, 0] = number_NFX[n, f, 1] = number_NFX[n, f, 2] = 0.0
     number_NFX[n, f, 3] = max(key, 0)
     if key < 0:
         return np.int64(0)
-    at = _place(memory.cell_BKX, b, first, end, kept)
-    if at == end or _rank(memory.cell_BKX, b, at) != kept:
+    at = _place(memory.cell_BKX, b, first, end, held_key)
+    if at == end or _rank(memory.cell_BKX, b, at) != held_key:
         return np.int64(0)
     packed = np.int64(memory.cell_BKX[b, at, 1])
     level, step = packed >> 8, packed & (_LEVEL - 1)
@@ -526,9 +526,9 @@ def packing_of(packing: CellPacking) -> Packing:
 @_inlined
 def _at(piece_I: Array, bit: Any, mask: Any) -> Any:
     """The number of up to 32 bits that begins at a bit."""
-    place = bit >> 5
+    piece = bit >> 5
     # The shift may fill in ones from the sign; the mask removes them.
-    return (np.int64(piece_I[place]) | np.int64(piece_I[place + 1]) << _PIECE) >> (bit & 31) & mask
+    return (np.int64(piece_I[piece]) | np.int64(piece_I[piece + 1]) << _PIECE) >> (bit & 31) & mask
 
 
 @jit
@@ -580,20 +580,20 @@ def unpack(
 @_inlined
 def _ones(piece_I: Array, begin: Any, end: Any, place_K: Array) -> Any:
     """Fill the places, less `begin`, of the ones from one bit to before another; whether there are K of them."""
-    found = 0
+    ones = 0
     for bit in range(begin, end, _PIECE):
         value = _at(piece_I, bit, _ONES)
         # Past the end there is only what fills the last byte.
         if end - bit < _PIECE:
             value &= (1 << (end - bit)) - 1
         while value:
-            if found == len(place_K):
+            if ones == len(place_K):
                 return False
-            place_K[found] = bit - begin + _lowest(value)
+            place_K[ones] = bit - begin + _lowest(value)
             # Takes the lowest one away, so that the loop runs once for each key and not for each bit.
             value &= value - 1
-            found += 1
-    return found == len(place_K)
+            ones += 1
+    return ones == len(place_K)
 
 
 @jit
@@ -610,7 +610,7 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
         for at in range(len(piece_I)):
             piece_I[at] = 0
         # Whole pieces are put down; `rest` holds the bits that have not filled one yet.
-        place, rest, held = 0, np.int64(0), 0
+        piece, rest, held = 0, np.int64(0), 0
         for f in range(fields):
             low, before, falls, wrong = packing.low_F[f], np.int64(-1), False, False
             for k in range(packing.start_F[f], packing.start_F[f + 1]):
@@ -624,8 +624,8 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
                 rest |= (key & ((1 << low) - 1)) << held
                 held += low
                 if held >= _PIECE:
-                    piece_I[place] = rest & _ONES
-                    place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
+                    piece_I[piece] = rest & _ONES
+                    piece, rest, held = piece + 1, rest >> _PIECE, held - _PIECE
             if wrong:
                 return TOO_HIGH
             if falls:
@@ -635,10 +635,10 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
             rest |= ((packed >> 8 << STEP_BITS | packed & (_LEVEL - 1)) & ((1 << CELL_BITS) - 1)) << held
             held += CELL_BITS
             if held >= _PIECE:
-                piece_I[place] = rest & _ONES
-                place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
-        piece_I[place] = rest
-        begin = place * _PIECE + held
+                piece_I[piece] = rest & _ONES
+                piece, rest, held = piece + 1, rest >> _PIECE, held - _PIECE
+        piece_I[piece] = rest
+        begin = piece * _PIECE + held
         for f in range(fields):
             for k in range(packing.start_F[f], packing.start_F[f + 1]):
                 key = np.int64(cell_KX[k, 0]) + KEYS // 2 if cell_KX[k, 1] >= _LEVEL else packing.values_F[f] - 1

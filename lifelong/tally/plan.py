@@ -161,7 +161,7 @@ class Plan:
             Part("repeats", (2 * self.repeats,), "int32"),
             Part("cell", (sum(self.cells_F), 2), "int16"),
         )
-        return tuple(part for part in parts if all(part.shape))
+        return tuple(field for field in parts if all(field.shape))
 
     @property
     def packing(self) -> CellPacking:
@@ -262,21 +262,21 @@ def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tupl
     >>> share_out(10, most=[2, 100, 100], weights=[1, 1, 1])
     (2, 4, 4)
     """
-    found, open_ = [1] * len(most), set(range(len(most)))
+    cells, open_ = [1] * len(most), set(range(len(most)))
     # A field that is full leaves the rest of its share to the others, so they are divided again without it.
     while open_:
         weight = sum(weights[field] for field in open_)
-        left = total - sum(found[field] for field in range(len(most)) if field not in open_)
+        left = total - sum(cells[field] for field in range(len(most)) if field not in open_)
         # 1e-9: a product that is a whole number may come out slightly below it.
-        wanted = {field: max(1, int(left * (weights[field] / weight) + 1e-9)) for field in open_}
-        full = {field for field in open_ if wanted[field] >= most[field]}
+        share = {field: max(1, int(left * (weights[field] / weight) + 1e-9)) for field in open_}
+        full = {field for field in open_ if share[field] >= most[field]}
         for field in full or open_:
-            found[field] = most[field] if full else wanted[field]
+            cells[field] = most[field] if full else share[field]
         open_ = open_ - full if full else set()
     # Rounding up to one cell for a field of a small share may have given out too many.
-    while sum(found) > total:
-        found[found.index(max(found))] -= 1
-    return tuple(found)
+    while sum(cells) > total:
+        cells[cells.index(max(cells))] -= 1
+    return tuple(cells)
 
 
 def keys_of(number: IntArray) -> IntArray:

@@ -69,8 +69,8 @@ def tiny_dataset(
 
 
 def _catalogue(num_items: int) -> Catalogue:
-    known = num_items - num_items // 10
-    items = Vocabulary.build([f"i{i}" for i in range(known)], buckets=8)
+    in_vocabulary = num_items - num_items // 10
+    items = Vocabulary.build([f"i{i}" for i in range(in_vocabulary)], buckets=8)
     categories = Vocabulary.build([f"c{i}" for i in range(10)])
     names = [f"i{i}" for i in range(num_items)]
     number_VF = np.zeros((FIRST_ROW + num_items, 2), np.int32)

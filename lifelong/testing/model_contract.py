@@ -141,7 +141,7 @@ def check_padding_vectors_change_nothing(case: ModelCase) -> None:
     model, batch = case.build(), random_batch(LENGTHS, targets=5, size=80)
     clean_run = _run(model, batch)
     with torch.no_grad():
-        for embed in (part for part in model.modules() if isinstance(part, FieldEmbedding)):
+        for embed in (module for module in model.modules() if isinstance(module, FieldEmbedding)):
             for table in embed.tables.values():
                 table.weight[0] = float("nan")
     dirty_run = _run(model, batch)
@@ -198,9 +198,9 @@ def check_context_can_be_chosen(case: ModelCase) -> None:
     model = replace(case, config={**case.config, "context": [*SCALES, "hour"]}).build(inputs=CLOCK_INPUTS)
     batch = random_batch([12], targets=2, inputs=CLOCK_INPUTS)
     logit = model(batch).logit_BCT
-    for place, name in enumerate(CLOCK_INPUTS.context):
+    for column, name in enumerate(CLOCK_INPUTS.context):
         context_BCF = batch.context_BCF.clone()
-        context_BCF[..., place] = context_BCF[..., place] % 3 + 1
+        context_BCF[..., column] = context_BCF[..., column] % 3 + 1
         other = model(replace(batch, context_BCF=context_BCF)).logit_BCT
         assert torch.equal(logit, other) == (name in ("gap", "weekday")), f"{name} of the context"
 
@@ -298,8 +298,8 @@ def check_groups_are_trained_with_embeddings_of_their_own(case: ModelCase) -> No
         model.begin_with(*vectors)
         # The same units are dropped.
         torch.manual_seed(0)
-        found: Tensor = model.train(train)(batch).logit_BCT.detach()
-        return found
+        logit_BCT: Tensor = model.train(train)(batch).logit_BCT.detach()
+        return logit_BCT
 
     _assert_near(logits(whole, apart, train=False), logits(whole, train=False), "a served target")
     trained, other = logits(whole, apart, train=True), logits(whole, train=True)
@@ -417,8 +417,8 @@ def check_write_embeds_the_event(case: ModelCase) -> None:
     """`write` with numbers and `encode` with numbers agree."""
     model, batch = case.build_memory(), random_batch([9, 9], targets=2)
     memory = model.initial_memory(2)
-    for place in range(9):
-        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
+    for step in range(9):
+        memory = model.write(memory, Event(batch.history_BLF[:, step], batch.time_BL[:, step]))
     history = History(batch.history_BLF, batch.time_BL, batch.length_B)
     encoded = model.encode(history, batch.length_B.unsqueeze(-1))
     for left, right in zip(_floats(memory), _floats(encoded), strict=True):
@@ -490,9 +490,9 @@ def check_users_do_not_mix(case: ModelCase) -> None:
     event = Event(batch.history_BLF[[0, 1], [3, 31]], batch.time_BL[[0, 1], [3, 31]])
     both = model.write(memory, event)
     for user in range(2):
-        part = slice(user, user + 1)
+        rows = slice(user, user + 1)
         alone = model.write(
-            type(memory)(*(value[part] for value in memory)), Event(event.number_BF[part], event.time_B[part])
+            type(memory)(*(value[rows] for value in memory)), Event(event.number_BF[rows], event.time_B[rows])
         )
         assert int(both.count_B[user]) == [4, 32][user]
         for left, right in zip(_floats(alone), _floats(both), strict=True):
@@ -559,8 +559,8 @@ def _fold(model: MemoryModel, batch: Batch) -> Any:
     """Memory after 0, 1, 2, ... events, written one by one, as `encode` gives it."""
     memory = model.initial_memory(len(batch.length_B))
     steps = [memory]
-    for place in range(batch.history_BLF.shape[1]):
-        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
+    for step in range(batch.history_BLF.shape[1]):
+        memory = model.write(memory, Event(batch.history_BLF[:, step], batch.time_BL[:, step]))
         steps.append(memory)
     return type(memory)(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))
 

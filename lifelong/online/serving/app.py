@@ -131,8 +131,8 @@ def _checked_settings(settings: ServiceSettings | None) -> ServiceSettings:
     if settings is None:
         return ServiceSettings()
     if not isinstance(settings, ServiceSettings):
-        found = f"settings of type {type(settings).__name__}"
-        raise UsageError(found, expected="ServiceSettings", fix="settings=ServiceSettings(max_body=1_000_000)")
+        problem = f"settings of type {type(settings).__name__}"
+        raise UsageError(problem, expected="ServiceSettings", fix="settings=ServiceSettings(max_body=1_000_000)")
     return settings
 
 
@@ -225,9 +225,9 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
 
 def _name_fields(schema: dict[str, Any], names: Sequence[str]) -> None:
     """Allow only this model's fields as keys."""
-    for part in (schema, *schema.get("anyOf", ())):
-        if part.get("type") == "object":
-            part.update({"propertyNames": {"enum": list(names)}} if names else {"maxProperties": 0})
+    for variant in (schema, *schema.get("anyOf", ())):
+        if variant.get("type") == "object":
+            variant.update({"propertyNames": {"enum": list(names)}} if names else {"maxProperties": 0})
 
 
 def _secure(document: dict[str, Any]) -> None:

@@ -81,8 +81,8 @@ def _allowed(*kinds: str) -> BeforeValidator:
 def _allowed_together(value: Any, info: ValidationInfo) -> Any:
     """Refuse users who have too many candidates together: their lists alone may each be short enough."""
     if info.context is not None and isinstance(value, list):
-        found = [one.get("items") for one in value if isinstance(one, dict)]
-        info.context("candidates", sum(len(items) for items in found if isinstance(items, list)))
+        lists = [request.get("items") for request in value if isinstance(request, dict)]
+        info.context("candidates", sum(len(items) for items in lists if isinstance(items, list)))
     return value
 
 
@@ -423,8 +423,8 @@ def encoded_list(entries: Iterable[object]) -> msgspec.Raw:
 
 def _parsed_by_the_writer(service: Service, text: bytes) -> EventsBody | None:
     """Many events, without holding up scores in this process; None where this one has to look at them."""
-    found = None if service.writer is None else service.writer.parse(text)
-    return None if found is None else EventsBody.model_construct(events=cast("Any", found))
+    parsed = None if service.writer is None else service.writer.parse(text)
+    return None if parsed is None else EventsBody.model_construct(events=cast("Any", parsed))
 
 
 def _invalid(error: Exception) -> RequestValidationError:

@@ -150,10 +150,10 @@ class ImpressionsLog:
     def of(self, user: str) -> list[dict[str, Any]]:
         """A user's rows in the files."""
         self.flush()
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for path in sorted(self.folder.glob("*.parquet")):
-            found += self._parquet.read_table(path, filters=[("user", "==", user)]).to_pylist()
-        return found
+            rows += self._parquet.read_table(path, filters=[("user", "==", user)]).to_pylist()
+        return rows
 
     def _pass(self) -> float:
         """Take one request; write where there are rows enough or they have waited long enough."""
@@ -230,7 +230,7 @@ class ImpressionsLog:
             groups[scorer.artifact.id].append((scorer, rows))
         self._held = []
         for parts in groups.values():
-            rows = [row for _, some in parts for row in some]
+            rows = [row for _, held in parts for row in held]
             if not rows:
                 continue
             try:
@@ -372,11 +372,11 @@ def _rows_of(scored: Scored) -> list[dict[str, Any]]:
         "count": answer.count,
     }
     rows = []
-    for place, score in enumerate(answer.scores):
-        number = number_CF[place].tolist()
+    for position, score in enumerate(answer.scores):
+        number = number_CF[position].tolist()
         values = {
             f"field_{name}": vocabulary.value_of(number[at + 1]) for at, (name, vocabulary) in enumerate(vocabularies)
         }
-        found = {"item": score.item, "number": number, "score": score.score, "probability": score.probability}
-        rows.append({**head, "place": place, **values, **found})
+        scores = {"item": score.item, "number": number, "score": score.score, "probability": score.probability}
+        rows.append({**head, "place": position, **values, **scores})
     return rows

@@ -72,9 +72,9 @@ def read_keys(path: Path) -> Keys:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        found = f"cannot read the API keys: {path}: {getattr(error, 'strerror', None) or error}"
+        problem = f"cannot read the API keys: {path}: {getattr(error, 'strerror', None) or error}"
         raise UsageError(
-            found, expected="a text file, one key a line", fix="check the path, its rights and its encoding"
+            problem, expected="a text file, one key a line", fix="check the path, its rights and its encoding"
         ) from error
     keys: Keys = {}
     for number, line in enumerate(lines, start=1):
@@ -169,11 +169,11 @@ class KeyFile:
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return None
         # Not the time alone: a file that is moved here may be as old as the one before, and has another inode.
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 GivenKeys = Sequence[str] | Mapping[str, frozenset[str]] | KeyFile
@@ -195,13 +195,13 @@ class KeyRing:
     """
 
     def __init__(self, given: GivenKeys) -> None:
-        self._given = given if isinstance(given, KeyFile) else _with_scopes(given)
+        self._source = given if isinstance(given, KeyFile) else _with_scopes(given)
         self._made: Keys | None = None
         self._scopes: Keys = {}
 
     def scopes(self, key: str) -> frozenset[str] | None:
         """The scopes of a key, None if there is no such key."""
-        keys = self._given.keys() if isinstance(self._given, KeyFile) else self._given
+        keys = self._source.keys() if isinstance(self._source, KeyFile) else self._source
         # A file gives the same object as long as it has not changed.
         if keys is not self._made:
             self._made, self._scopes = keys, {}

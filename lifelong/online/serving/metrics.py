@@ -193,9 +193,9 @@ class Together(CollectorRegistry):
     def _write(self) -> float:
         # Written aside and renamed, since other processes read it at any moment. It is not synced: after a power
         # failure nobody asks for it.
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(_plain(self._own.collect())))
-        part.replace(self._file)
+        draft = self._file.with_suffix(".part")
+        draft.write_text(json.dumps(_plain(self._own.collect())))
+        draft.replace(self._file)
         return _EVERY
 
 

@@ -85,7 +85,7 @@ class OwnerProcess:
         self._task, self._closing = replace(task, workers=folder), False
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline: threading.Timer | None = None
-        self._kept: tuple[Calls, Background] | None = None
+        self._supervised: tuple[Calls, Background] | None = None
         self._started: tuple[subprocess.Popen[bytes], Channel] | None = None
         try:
             self._started = self._start()
@@ -157,21 +157,21 @@ class OwnerProcess:
             LifelongError: it could not open it.
         """
         failure = "the process that writes cannot be started"
-        self._kept = self._called(), Background(self._look, name="writer", failure=failure)
+        self._supervised = self._called(), Background(self._look, name="writer", failure=failure)
         # It looks again and again: nothing tells the parent that the process has ended but a call that fails.
-        self._kept[1].start()
+        self._supervised[1].start()
 
     def _called(self) -> Calls:
         channel, ended = self.connect()
         return Calls(channel, Reader(0), ended=ended)
 
     def _look(self) -> float:
-        assert self._kept is not None
-        calls, background = self._kept
+        assert self._supervised is not None
+        calls, background = self._supervised
         if calls.over:
             logger.warning("the process that writes the store has ended; it is started again")
             calls.close()
-            self._kept = self._called(), background
+            self._supervised = self._called(), background
         return _LOOK_SECONDS
 
     def end_soon(self) -> None:
@@ -195,10 +195,10 @@ class OwnerProcess:
     def close(self) -> None:
         """Wait until it has ended; it is killed if its store is not closed in time."""
         self.end_soon()
-        if self._kept is not None:
+        if self._supervised is not None:
             # First nothing may be started in its place.
-            self._kept[1].close()
-            calls, _ = self._kept
+            self._supervised[1].close()
+            calls, _ = self._supervised
             with contextlib.suppress(StoreError):
                 if not calls.over:
                     calls("close")

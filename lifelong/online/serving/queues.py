@@ -319,7 +319,7 @@ class Writes(Queue):
                 batch.outcome.set_result(outcome)
 
     def _fold_rows(self, parts: Sequence[Rows]) -> list[Applied | Exception]:
-        rows = [row for part in parts for row in part]
+        rows = [row for batch in parts for row in batch]
         return self._updater.apply_parts(EventTable.of_rows(rows), list(map(len, parts)))
 
     def _take(self) -> list[_Batch]:

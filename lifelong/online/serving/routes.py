@@ -107,7 +107,7 @@ async def post_score(body: Annotated[ScoreBody, Body()], service: Served) -> byt
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
     if isinstance(body, ManyBody):
-        requests = [_request(one) for one in body.requests]
+        requests = [_request(entry) for entry in body.requests]
         return await service.answer_each(requests, lambda answers: msgspec.json.encode(_many(requests, answers)))
     return await service.answer(_request(body), lambda answer: msgspec.json.encode(_one(answer)))
 
@@ -222,7 +222,7 @@ def _request(body: OneBody) -> ScoreRequest:
 def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
     """A reply as `ManyReply` describes it."""
     named = zip(requests, answers, strict=True)
-    return {"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]}
+    return {"results": [_one(of) if isinstance(of, Answer) else _damaged(request.user, of) for request, of in named]}
 
 
 def _one(answer: Answer) -> dict[str, object]:

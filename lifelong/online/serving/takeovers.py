@@ -97,7 +97,7 @@ class Takeovers:
     def __init__(self, service: Service) -> None:
         self.service, self.store = service, service.store
         self._progress: dict[str, Progress] = {}
-        self._given: dict[str, Dataset | None] = {}
+        self._dataset_of: dict[str, Dataset | None] = {}
         # On a shared store another process may empty what was dropped.
         self._unemptied = not self.store.shared
         # One thread: add, switch and drop read the list and then change it, and must not come between each other's
@@ -191,7 +191,7 @@ class Takeovers:
         return ArtifactStates(
             artifact_list.active,
             artifact_list.previous or None,
-            [self._state(one, artifact_list) for one in artifact_list.artifacts],
+            [self._state(stored, artifact_list) for stored in artifact_list.artifacts],
         )
 
     def _state(self, stored: StoredArtifact, artifact_list: ArtifactList) -> ArtifactState:
@@ -226,7 +226,7 @@ class Takeovers:
         self.service.give(writer)
         takeover.add(self.store, artifact, codec=codec)
         # Before the builder wakes, which would build without the dataset that was given.
-        self._progress[artifact.id], self._given[artifact.id] = Progress(running=True), dataset
+        self._progress[artifact.id], self._dataset_of[artifact.id] = Progress(running=True), dataset
         self._builder.wake()
         return self.states()
 
@@ -293,7 +293,7 @@ class Takeovers:
             progress.looked, progress.built = looked, built
 
         try:
-            rebuild = Rebuild(self.store, self._open(stored), dataset=self._given.get(stored.id))
+            rebuild = Rebuild(self.store, self._open(stored), dataset=self._dataset_of.get(stored.id))
             # The rest is in proportion to the work, so that a slow model leaves requests the same share of the time as
             # a fast one.
             report = rebuild.build(progress=tell, pause=lambda seconds: self._builder.rest(_SHARE * seconds))
@@ -307,14 +307,16 @@ class Takeovers:
         else:
             progress.running, progress.error = False, None
             # The dataset is needed no more, and may hold mapped files open.
-            self._given.pop(stored.id, None)
+            self._dataset_of.pop(stored.id, None)
             logger.info("the memories of artifact %s are complete: %s", stored.id[:12], report)
 
     def unbuilt(self) -> int:
         """How many artifacts are not complete yet that this service has to build."""
         elsewhere = self.store.shared and self.service.writer is None
         artifacts = self.store.artifact_list().artifacts
-        return sum(one.phase == "building" and (one.id in self._given or not elsewhere) for one in artifacts)
+        return sum(
+            stored.phase == "building" and (stored.id in self._dataset_of or not elsewhere) for stored in artifacts
+        )
 
     def _look(self) -> float:
         """Follow the list of a shared store, which other processes change."""

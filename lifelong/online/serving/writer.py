@@ -113,8 +113,8 @@ class Writer:
         """
         # Events that the process has parsed stay there; only their number goes over the socket, and not the events once
         # more.
-        given = [request.held.number if isinstance(request, ParsedEvents) else request for request in parts]
-        return cast("list[Applied | Exception]", self.store.calls("fold", given))
+        requests = [request.held.number if isinstance(request, ParsedEvents) else request for request in parts]
+        return cast("list[Applied | Exception]", self.store.calls("fold", requests))
 
     def apply_table(self, table: EventTable, **options: Any) -> Applied:
         """See `Updater.apply_table`."""
