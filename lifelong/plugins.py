@@ -202,6 +202,7 @@ def _module_of(part: Any) -> str:
 def _line_in(module: str, error: Exception) -> str | None:
     """File and line of a module, or of another one of its package, where an error was raised or passed on."""
     top = f"{module.partition('.')[0]}."
+    # From the inside out: the innermost line of the module is the nearest to the fault.
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         name = str(frame.f_globals.get("__name__", ""))
         if name == module or (f"{name}.".startswith(top) and top != "lifelong."):
@@ -270,6 +271,7 @@ class Registry(MutableMapping[str, T]):
         registered = _REGISTERED[self.kind]
         if name not in registered and name in self._entries:
             part = self._load(self._entries[name])
+            # Another thread may have loaded it meanwhile: both get the one that was first.
             registered.setdefault(name, part)
         registered_part: T = registered[name]
         if self._check is not None:

@@ -123,6 +123,7 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
         if whole.exists() or not glob.has_magic(str(whole)):
             files.append(whole)
             continue
+        # `glob` takes relative patterns alone; without an anchor the root is this folder.
         root = Path(whole.anchor)
         matches = sorted(root.glob(str(whole.relative_to(root))))
         if not matches:
@@ -303,6 +304,7 @@ def utc_seconds(column: Any) -> Any:
     unit = "s" if days else "ms" if arrow.types.is_date64(column.type) else column.type.unit
     # Whole numbers are divided here: Arrow would want the zone's rules, which not every machine has.
     count_N = column.cast(arrow.int32() if days else arrow.int64()).fill_null(0).to_numpy().astype(np.int64)
+    # `//` rounds down before 1970, too. The mask takes out again what was filled in for NumPy.
     return arrow.array(count_N * 86_400 if days else count_N // PER_SECOND[unit], mask=np.asarray(column.is_null()))
 
 

@@ -278,6 +278,7 @@ class Artifact:
         vocabularies = {**self.vocabularies, **self.profile_vocabularies}
         if self.event_types is not None:
             vocabularies["event_type"] = self.event_types
+        # Before anything is read with them: a wrong offset would give another id, and no error.
         whole = (
             all(vocabulary.index.is_whole() for vocabulary in vocabularies.values()) and self.catalogue.ids.is_whole()
         )

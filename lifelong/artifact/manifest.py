@@ -151,6 +151,7 @@ def artifact_id(files: Mapping[str, FileEntry]) -> str:
     >>> artifact_id({"a": entry}) == artifact_id({"a": entry, "metrics.json": entry})
     True
     """
+    # Sorted: the id must not depend on the order in which a file system lists names.
     lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()) if name != METRICS]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

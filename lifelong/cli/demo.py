@@ -230,6 +230,7 @@ def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> 
     from lifelong.online.store.opening import open_store
 
     run = Run(out / "runs" / f"{SERVED}-seed0", SERVED)
+    # The store of an earlier demo belongs to another artifact, and would be refused.
     shutil.rmtree(out / "store", ignore_errors=True)
     url = _store_url(out)
     steps.next("Backfill: one memory per user, all events before the test period")

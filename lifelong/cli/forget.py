@@ -114,6 +114,8 @@ class _Outside:
 def _named(store: MemoryStore, users: list[str], outside: _Outside) -> dict[str, Any]:
     from lifelong.online.memory.forgetting import forget
 
+    # Before the store: after a kill in between, the store still knows the users, and shows that they are not forgotten
+    # yet.
     outside.clean(users)
     erased = sum(forget(store, user) for user in users)
     return {"users": len(users), "erased": erased, **outside.rows, "purged": store.purge()}

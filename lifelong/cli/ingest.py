@@ -224,6 +224,7 @@ def _metrics(terminal: Terminal, stream: Stream | StreamWorkers, port: int | Non
     registry = prometheus.CollectorRegistry()
     registry.register(StreamCollector(stream.report, lambda: True))
     try:
+        # For this machine alone, since it asks for no key.
         server, thread = prometheus.start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:
         raise UsageError(f"cannot listen on 127.0.0.1:{port}: {error.strerror or error}", fix="another port") from error

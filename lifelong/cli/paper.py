@@ -151,5 +151,6 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
         overwrite=True,
     )
     dataset = prepare(log, list(paths), out / "data", settings=settings, progress=terminal.say)
+    # Last: a `prepare` that was interrupted leaves no claim on what it did not finish.
     claim.write_text(json.dumps(task) + "\n")
     return dataset

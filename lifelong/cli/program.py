@@ -120,6 +120,7 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
         return run_command(body, as_json=as_json, debug=debug)
 
     functools.update_wrapper(call, function)
+    # Whoever unwraps it would find the signature without the two options.
     del call.__wrapped__  # type: ignore[attr-defined]
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -181,6 +182,7 @@ def _root(
     ] = [],  # noqa: B006
 ) -> None:
     """The options before the command."""
+    # Replaced and not added to: one process may run several commands, as tests do.
     _IMPORTS[:] = imports
 
 

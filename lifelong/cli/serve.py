@@ -129,6 +129,7 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
             if workers == 1:
                 run(app, host=host, port=port, ready=announce)
         if workers > 1:
+            # Workers are new processes, to which a closure could not be sent.
             make_app = partial(_open_app, plan)
             run_workers(make_app, workers=workers, host=host, port=port, ready=announce)
 

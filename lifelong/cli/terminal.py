@@ -176,6 +176,7 @@ def _leave(code: int) -> NoReturn:
     The threads of a process group that has lost a peer may still hold tensors, and need the interpreter to drop them:
     where it is ending already, they abort the process, and its exit code would be that of a crash.
     """
+    # `os._exit` throws away what is still in the buffers.
     sys.stdout.flush()
     sys.stderr.flush()
     # torchrun looks at its processes ten times a second and names the first of them that it finds ended: that has to be

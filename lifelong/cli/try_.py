@@ -67,6 +67,7 @@ def _fill(terminal: Terminal, artifact: Artifact, log: Path, out: Path, store: s
     terminal.say("Filling the store: each event updates its customer's memory ...")
     began = clock.perf_counter()
     with closing(open_store(store)) as memories:
+        # Under a fixed name, so that the events are known again when the folder has been moved.
         applied = ingest(artifact, memories, path, source="shop", on_bad="skip")
     seconds = clock.perf_counter() - began
     if applied.applied:
@@ -78,6 +79,7 @@ def _unpack(log: Path, path: Path) -> None:
     """The log with all times moved by whole weeks, so that its last event is in the past week."""
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(log.read_bytes()).decode())))
     weeks = (int(clock.time()) - int(rows[-1]["time"])) // _WEEK
+    # Written aside: a next call takes the file for whole if it is there, also after a Ctrl-C in here.
     draft = path.with_suffix(".part")
     with draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -90,7 +90,9 @@ def _histories(rng: np.random.Generator, num_users: int, num_items: int, mean_ev
             FIRST_ROW
             + np.where(rng.random(length) < 0.8, rng.choice(taste, length), rng.integers(0, num_items, length))
         )
+        # The second user begins after all the others have ended, and so has no event in training.
         start = _START + (80_000_000 if user == 1 else int(rng.integers(0, 1_000_000)))
+        # There are fewer moments than events, so that some events share one.
         times.append(np.sort(start + rng.integers(0, max(2, 2 * length // 3), length) * 1_000_000))
     num_events = int(length_U.sum())
     return Histories(

@@ -80,10 +80,12 @@ def check_events_behind_a_target_change_nothing(case: ModelCase) -> None:
         histories = dataset.histories
         row_N = np.array(histories.row_N)
         first_U = np.full(histories.num_users, histories.num_events)
+        # `at`, since a user may have several examples: by plain indexing only one of them would count.
         np.minimum.at(first_U, examples.user_N, histories.offset_U[examples.user_N] + examples.position_N)
         for user, first in enumerate(first_U):
             row_N[first : histories.offset_U[user + 1]] = 2
         asked = first_U[examples.user_N] == histories.offset_U[examples.user_N] + examples.position_N
+        # Where the cached property looks: the files stay as they are.
         dataset.__dict__["histories"] = replace(histories, row_N=row_N)
         assert asked.any()
         assert np.array_equal(model.predict(dataset, examples)[asked], before[asked])

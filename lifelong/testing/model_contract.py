@@ -165,6 +165,7 @@ def check_earlier_events_are_used(case: ModelCase) -> None:
     """The last event before a target changes its logit."""
     model, batch = case.build(), random_batch([12], targets=2)
     changed = batch.history_BLF.clone()
+    # Always another number, and one from 1 to 3, which every field has.
     changed[:, 11] = changed[:, 11] % 3 + 1
     logit, other = model(batch).logit_BCT, model(replace(batch, history_BLF=changed)).logit_BCT
     assert not torch.equal(logit[:, -1], other[:, -1]), "the history is not read"
@@ -397,6 +398,7 @@ def check_encode_equals_folded_writes(case: ModelCase) -> None:
     generator = torch.Generator().manual_seed(0)
     encoded = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), every_BC)
     folded = _fold(model, batch)
+    # A random weight for each number: in a plain sum, errors of opposite signs would cancel.
     weights = [torch.rand(value.shape, generator=generator) for value in _floats(encoded)]
     leaves = list(model.parameters())
     gradients = []
@@ -541,6 +543,7 @@ def _train_on_world(case: ModelCase, *, noise: bool, steps: int) -> float:
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     fresh, measured = loyal_batch(users=400, targets=4, seed=10_001, noise=noise), 0.0
     for step in range(1, steps + 1):
+        # A batch uses its seed and the next one, so seeds go in steps of two; those of the new users are far away.
         batch = loyal_batch(users=32, targets=4, seed=2 * step, noise=noise)
         output = model.train()(batch)
         optimizer.zero_grad()

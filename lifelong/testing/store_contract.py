@@ -152,6 +152,7 @@ def check_expired_event_ids_are_removed(store: MemoryStore) -> None:
 
 def check_the_log_is_ordered_by_count(store: MemoryStore) -> None:
     """As a number and not as text, whatever the order of writing; `last` takes from the end."""
+    # Sorted as texts, 11 and 300 would be in another order than as numbers, and 2 last.
     store.commit(Commit(events={("u", count): str(count).encode() for count in (300, 2, 11)}))
     store.commit(Commit(events={("u", 1): b"1", ("v", 9): b"9"}))
     assert store.events("u") == [b"1", b"2", b"11", b"300"]

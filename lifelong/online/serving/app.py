@@ -105,6 +105,7 @@ def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.report = _impressions_log(service), report
     service.metrics.add(ServiceCollector(service, app.state.takeovers))
+    # At once: a switch waits until the figures of all workers name the new artifact.
     service.on_switch.append(service.metrics.tell)
     keepers = [
         service.metrics,
@@ -160,6 +161,7 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run what works next to the service; at the end the last one that was started ends first."""
     with contextlib.ExitStack() as running:
+        # First in and last out: what the others still do at their end needs its threads.
         running.callback(app.state.service.close)
         for keeper in app.state.keepers:
             keeper.start()

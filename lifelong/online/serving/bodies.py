@@ -343,6 +343,7 @@ def _short_answer(
     endpoint: Callable[[Any, Service], Awaitable[bytes]],
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     body_type = get_type_hints(endpoint, include_extras=True)["body"]
+    # Once for each route: building it takes far longer than validating a body.
     adapter: TypeAdapter[Any] = TypeAdapter(body_type)
 
     async def answer(request: Request) -> Response:
@@ -351,10 +352,12 @@ def _short_answer(
         large = len(text) >= LARGE
 
         def parse() -> Any:
+            # A small body costs less to parse than to send to another process.
             parsed = _parsed_by_the_writer(service, text) if large and body_type is EventsBody else None
             return parsed or adapter.validate_python(msgspec.json.decode(text), context=service.allow)
 
         try:
+            # A small body is parsed before a thread would even have it.
             body = await service.aside(parse) if large else parse()
         except (ValueError, RecursionError, MsgspecError) as error:
             raise _invalid(error) from error

@@ -55,6 +55,7 @@ class DeadlineError(LifelongError):
     """A request took too long; whether events of it were kept is not known."""
 
 
+# The first that fits counts: a class comes before those that it is derived from.
 _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (OverloadedError, 503),
     (NotFoundError, 404),

@@ -78,6 +78,8 @@ class WriteHealth:
         Raises:
             StoreUnavailableError: the store takes no writes now.
         """
+        # A mark costs a wait for the disk, so a good one is trusted for a while. After a failure the next try comes
+        # sooner.
         since, patience = (self._marked, TRUSTED) if self._failure is None else (self._tried, _PAUSE)
         if self._now() - since >= patience:
             self._prove()

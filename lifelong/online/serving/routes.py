@@ -125,6 +125,7 @@ async def put_items(body: ItemsBody, service: Served) -> bytes:
     """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
     items: dict[str, dict[str, str | None]] = {}
     for item in body.items:
+        # An item may come twice in one body: as in two requests, the later fields win.
         items.setdefault(item.item, {}).update(item.fields)
     return msgspec.json.encode({"stored": await service.put_items(items)})
 
