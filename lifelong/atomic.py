@@ -48,6 +48,7 @@ def write_whole(path: Path) -> Iterator[Path]:
         sync(draft)
         draft.replace(path)
     finally:
+        # After an error it holds half a file; otherwise it has taken its name and is not there.
         draft.unlink(missing_ok=True)
     # A new name is on the disk only when its folder is.
     sync(path.parent)
@@ -191,6 +192,7 @@ def put_in_place(folder: Path, out: Path) -> None:
     if not out.exists():
         folder.rename(out)
     elif exchange(folder, out):
+        # It holds what was at `out` until now.
         shutil.rmtree(folder, ignore_errors=True)
     else:
         _replace(folder, out)
@@ -224,6 +226,7 @@ def _replace(folder: Path, out: Path) -> None:
     try:
         folder.rename(out)
     except OSError:
+        # What was there before is better than nothing.
         old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -86,6 +86,7 @@ def launch(environment: Mapping[str, str] | None = None) -> Launch:
 
 def cores() -> int:
     """Cores that this process may use."""
+    # A process may be bound to fewer cores than the machine has; macOS cannot say.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -103,6 +103,7 @@ class FrameScorer:
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
         """A frame of scores with the index of the given one; a SourceError names a row that is malformed."""
+        # Rows are named by their number below; the index of a frame may repeat values.
         rows = model_input.reset_index(drop=True)
         own = rows[HISTORY].notna() if HISTORY in rows else rows["user"] != rows["user"]
         # Equal histories share a memory, under a name that no user has.

@@ -100,6 +100,7 @@ def check_files(folder: Path, manifest: ArtifactManifest, *, full: bool) -> None
         ArtifactError: one is missing, truncated or altered, one is there that the manifest does not name, or the
             manifest itself was altered.
     """
+    # First the list itself: what follows trusts its sizes and checksums.
     if artifact_id(manifest.files) != manifest.id:
         raise ArtifactError(f"{folder / MANIFEST} was altered: its id does not fit its checksums", fix=AGAIN)
     for name, entry in manifest.files.items():
@@ -123,6 +124,7 @@ def _check_file(folder: Path, name: str, entry: FileEntry, *, full: bool) -> Non
     path = folder / relative
     if not path.is_file() or name == MANIFEST:
         raise ArtifactError(f"{path} is missing", fix=AGAIN)
+    # Before the checksum: it costs nothing, and says that a copy was cut off.
     size = path.stat().st_size
     if size != entry.size:
         what = "truncated" if size < entry.size else "altered"

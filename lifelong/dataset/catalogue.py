@@ -191,6 +191,7 @@ class Catalogue:
 
     def _looked_up(self, items: Sequence[str]) -> IntArray:
         number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
+        # By id: an item that the catalogue lacks has no row of its own, but a hash bucket.
         number_BF[:, 0] = self.vocabularies["item"].numbers(items)
         return number_BF
 

@@ -19,6 +19,7 @@ from lifelong.dataset.scales import SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
 from lifelong.dataset.vocabulary import UNKNOWN
 from lifelong.dtypes import IntArray
 
+# The last bucket is 3 + 32, of gaps from 2^32 seconds (136 years) on; hours and weekdays follow padding and unknown.
 GAP_NUMBERS = 36
 HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9

@@ -64,6 +64,7 @@ class Histories:
         """
         there = [name for name in DTYPES if name != "event_type" or (folder / "event_type.npy").exists()]
         parts = open_arrays(folder, ["offset", *there], "histories")
+        # Here and not at a later read, which would fail for some users alone.
         check_lengths(folder, {name: parts[name] for name in there}, int(parts["offset"][-1]))
         return cls(parts["offset"], parts["row"], parts["time"], parts["sequence"], parts.get("event_type"))
 

@@ -168,6 +168,7 @@ class NegativeSampler:
                 drawn_N[pending_N] = propose(asked.take(pending_N), rng)
                 pending_N = pending_N[excluded.holds(target_N[pending_N], drawn_N[pending_N])]
                 self.counted["redrawn"] += len(pending_N)
+        # Only now is it listed what is left: for one target that takes a pass over the whole catalogue.
         for at in pending_N:
             drawn_N[at] = rng.choice(excluded.rest(int(target_N[at])))
         self.counted["fallback_exact"] += len(pending_N)
@@ -295,6 +296,7 @@ class _Excluded:
         Raises:
             DataError: there is none.
         """
+        # The keys of a moment are neighbours, from its row 0 to before row 0 of the next moment.
         low = self._moment_N[target] * self._num_rows
         first, last = np.searchsorted(self._key_E, [low, low + self._num_rows])
         rest: IntArray = np.setdiff1d(np.arange(FIRST_ROW, self._num_rows), self._key_E[first:last] - low)

@@ -109,6 +109,7 @@ class Octaves:
         [[0.0, 0.41], [0.41, 1.83], [1.83, inf]]
         """
         least_L = self.unit * (2 ** ((np.arange(self.octaves * self.parts + 1) - 0.5) / self.parts) - 1)
+        # No value is below 0, where half a level less would be.
         least_L[0] = 0
         return np.stack([least_L, np.append(least_L[1:], np.inf)], axis=1)
 

@@ -94,6 +94,7 @@ class IdIndex:
 
     @classmethod
     def _of(cls, text: npt.NDArray[np.uint8], offset: IntArray, hashes: npt.NDArray[np.uint64]) -> IdIndex:
+        # Stable, so that the files are the same everywhere, also where two hashes are equal.
         order = np.argsort(hashes, kind="stable").astype(np.int64)
         index = cls(text, offset, hashes[order], order)
         # Equal ids have equal hashes, so only neighbours with one hash need their text compared.
@@ -167,6 +168,7 @@ class IdIndex:
 
     def content_hash(self) -> str:
         """SHA-256 over all ids in their order: two indexes have equal hashes only if they have equal ids."""
+        # The offsets, too: the ids `ab`, `c` and `a`, `bc` are one text.
         digest = hashlib.sha256(np.ascontiguousarray(self._offset, "<i8").tobytes())
         digest.update(self._text.tobytes())
         return digest.hexdigest()

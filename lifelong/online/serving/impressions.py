@@ -116,6 +116,7 @@ class ImpressionsLog:
             try:
                 self._drain()
             finally:
+                # Also while the store is away: what has become rows needs it no more.
                 self._write()
 
     def forget(self, users: Collection[str]) -> int:
@@ -158,6 +159,7 @@ class ImpressionsLog:
     def _pass(self) -> float:
         """Take one request; write where there are rows enough or they have waited long enough."""
         with self._lock:
+            # One request for each hold of the lock, so that `forget` and `of` get it in between.
             taken = self._take_next()
             if clock.monotonic() >= self._due:
                 self._write()
@@ -203,8 +205,10 @@ class ImpressionsLog:
             return
         try:
             rows = _rows_of(scored)
+        # It stays the next one, and is taken when the store is back.
         except StoreUnavailableError:
             raise
+        # Whatever else is wrong with a request, it must not come again and again as the next one.
         except Exception:
             logger.exception("a scored request could not be written down")
             self._count("failed", size)

@@ -151,6 +151,7 @@ class KeyFile:
 
     def keys(self) -> Keys:
         """The keys as they are now."""
+        # Not for each request, since a file on a network drive may answer slowly.
         if self._now() - self._looked >= _LOOK:
             self._looked = self._now()
             if (stamp := self._stamp()) != self._state:

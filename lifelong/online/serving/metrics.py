@@ -181,6 +181,7 @@ class Together(CollectorRegistry):
         return self.folder / f"figures-{os.getpid()}.json"
 
     def _of_each(self) -> Iterator[tuple[str, Any]]:
+        # Its own figures as they are now: those in its file may be a second old.
         yield str(os.getpid()), _plain(self._own.collect())
         for file in sorted(self.folder.glob("figures-*.json")):
             # A process may end, and take its file away, at any moment.

@@ -300,6 +300,7 @@ class BodyLimit:
             if read > self.limit:
                 await self._drain(receive, message)
                 raise HTTPException(413, f"a body over {self.limit:,} bytes")
+            # Small ones always pass, so that scores are answered while large bodies fill the limit.
             if self.together is not None and self._held > self.together and read > _SMALL:
                 raise HTTPException(503, f"bodies of {self.together:,} bytes are being read")
             return message
@@ -345,6 +346,7 @@ class AddressGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 413, 422 or pass on."""
+        # Counted and not parsed: to parse them is what would take long.
         if scope["type"] == "http" and (number := scope["query_string"].count(b"&") + 1) > PARAMETERS:
             too_many = TooLargeError(
                 f"an address with {number:,} parameters",

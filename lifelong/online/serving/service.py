@@ -444,6 +444,7 @@ class Service:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
         erased = await self.erase(user)
         with self.noted():
+            # In a thread of its own: files are rewritten, and neither events nor scores wait for that.
             rows, purged = await asyncio.get_running_loop().run_in_executor(
                 self._cleaner, lambda: (self.clean([user]), self.store.purge())
             )
@@ -496,6 +497,7 @@ class Service:
 
     async def _ask(self, work: Callable[[Scorer], T]) -> T:
         """Ask the scorer that is served; once more if its memories were dropped meanwhile."""
+        # Read once: a switch in between must not mix two artifacts in one answer.
         scorer = self.scorer
         try:
             return await self.aside(lambda: work(scorer))
