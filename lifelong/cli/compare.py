@@ -109,6 +109,7 @@ def _run(terminal: Terminal, dataset: Dataset, study: Study, out: Path, command:
     from lifelong.offline.training.study import plan, run_study
 
     plan(study, out)
+    # Before hours of training, which would end without a page.
     check_drawing()
     for note in study.notes:
         terminal.say(note)

@@ -94,6 +94,7 @@ def _rows(store: MemoryStore) -> Iterator[dict[str, Any]]:
 
     served = store.artifact_list().served
     users = iter(()) if served is None else (user for user, _ in store.scan(served.space))
+    # In batches, so that the logs of all users are never in RAM together.
     while batch := list(islice(users, _USERS)):
         for user, log in zip(batch, store.logs([(user, 0) for user in batch]), strict=True):
             for _, value in log:

@@ -92,6 +92,7 @@ def _one(scorer: Scorer, request: ScoreRequest) -> Reply:
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
     rows = [
         [score.item, *(_number(value) for of in _tasks(score).values() for value in (of.score, of.probability))]
+        # For people by score; the document keeps the order of the request.
         for score in sorted(answer.scores, key=lambda score: -score.score)
     ]
     reasons = {(task, of.reason) for score in answer.scores for task, of in _tasks(score).items() if of.reason}

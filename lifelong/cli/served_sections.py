@@ -68,6 +68,7 @@ def online_section(online: Online) -> Section:
         ["events written one moment after another", f"{replay.events:,}"],
         ["examples scored from memory", f"{len(replay.logit_N):,}"],
         ["store closed and reopened on the way", f"{replay.reopened} time"],
+        # 1e-9: a replay of a tiny log may take no measurable time.
         ["events written a second", f"{replay.events / max(replay.write_seconds, 1e-9):,.0f}"],
         ["examples scored a second", f"{len(replay.logit_N) / max(replay.score_seconds, 1e-9):,.0f}"],
     ]

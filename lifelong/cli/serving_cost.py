@@ -73,6 +73,7 @@ def _measured(artifact: Artifact, events: Sequence[int]) -> Serving:
         answer = scorer.answer([request])[0]
         assert answer.count == count, f"the memory holds {answer.count} events, not {count}"
         took[count] = _median(functools.partial(scorer.answer, [request]))
+    # One user alone was written.
     size = next(len(value) for _, value in store.scan())
     store.close()
     return Serving(size, took)
@@ -81,6 +82,7 @@ def _measured(artifact: Artifact, events: Sequence[int]) -> Serving:
 def _median(call: Callable[[], object]) -> float:
     """Median milliseconds of a call; the first calls are not counted."""
     call()
+    # As many calls as fit into the seconds, by the second one: the first compiles and loads.
     number = int(1e3 * _SECONDS / max(1e-6, milliseconds(call)))
     return statistics.median(milliseconds(call) for _ in range(max(3, min(_REQUESTS, number))))
 

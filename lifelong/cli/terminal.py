@@ -187,6 +187,7 @@ def _leave(code: int) -> NoReturn:
 
 def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> None:
     """Print an error of one of several processes; only the first may use stdout."""
+    # Two processes that write to one stdout would break the document.
     if place.first:
         report(parts, as_json=as_json)
     else:
