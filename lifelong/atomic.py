@@ -43,10 +43,14 @@ def write_whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(path.name + DRAFT)
     try:
         yield draft
+        # The content before the name: a disk may keep the two in the other order, and a power failure would leave an
+        # empty file.
         sync(draft)
         draft.replace(path)
     finally:
+        # After an error it holds half a file; otherwise it has taken its name and is not there.
         draft.unlink(missing_ok=True)
+    # A new name is on the disk only when its folder is.
     sync(path.parent)
 
 
@@ -76,7 +80,7 @@ def check_folder(path: Path) -> None:
 
     >>> check_folder(Path("/tmp"))
     """
-    taken = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
+    taken = next((folder for folder in (path, *path.parents) if folder.exists() and not folder.is_dir()), None)
     if taken is not None:
         raise UsageError(f"{taken} is a file", expected="a folder, or a name that is free", fix="choose another place")
 
@@ -114,6 +118,7 @@ def building(out: Path) -> Iterator[Path]:
     folder.mkdir()
     handle = os.open(folder, os.O_RDONLY)
     try:
+        # A lock, and not a file with a process's number: the system releases it however the process ends.
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield folder
     finally:
@@ -163,6 +168,7 @@ def unfinished(out: Path) -> list[Path]:
         for path in out.parent.iterdir()
         if path.name.startswith(start)
         and path.name.endswith(end)
+        # As long as the token, so that a folder of somebody else that is named alike stays.
         and len(path.name[token]) == 12
         and path.is_dir()
         and not path.is_symlink()
@@ -181,10 +187,12 @@ def put_in_place(folder: Path, out: Path) -> None:
     Raises:
         OSError: the folder cannot be renamed; what was at `out` is there again.
     """
+    # All of it before the name: what is at `out` after a power failure is whole.
     sync_tree(folder)
     if not out.exists():
         folder.rename(out)
     elif exchange(folder, out):
+        # It holds what was at `out` until now.
         shutil.rmtree(folder, ignore_errors=True)
     else:
         _replace(folder, out)
@@ -198,12 +206,14 @@ def exchange(one: Path, other: Path) -> bool:
         OSError: one of them cannot be renamed at all.
     """
     try:
+        # Python has no function for it; without `use_errno` the number of the error would be lost.
         call = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
     if call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
+    # The kernel has no such call, or the file system cannot do it: then two steps have to do.
     if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         return False
     raise OSError(number, os.strerror(number), str(one), None, str(other))
@@ -216,6 +226,7 @@ def _replace(folder: Path, out: Path) -> None:
     try:
         folder.rename(out)
     except OSError:
+        # What was there before is better than nothing.
         old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -230,6 +241,7 @@ def sync_tree(folder: Path) -> None:
 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
+    # To read is enough for this, and a folder cannot be opened in another way.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -242,10 +254,12 @@ def unlocked(folder: Path) -> Iterator[bool]:
     """Whether no living process builds in a folder or guards it; while the context lasts, none can begin to."""
     try:
         handle = os.open(folder, os.O_RDONLY)
+    # Another process may have removed it since it was listed.
     except FileNotFoundError:
         yield False
         return
     try:
+        # Without waiting: a process may build there for hours.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         yield False
@@ -288,9 +302,10 @@ def full_disk(folder: Path, *, kept: str, room: str = "more room") -> Iterator[N
         yield
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # Libraries such as DuckDB raise errors of their own, without the number.
         said = str(error).lower()
         if not full and "no space left" not in said and "max_temp_directory_size" not in said:
             raise
         text = str(error).partition("\n")[0]
-        found = f"the disk that holds {folder} is full: {text}"
-        raise DataError(found, expected=room, fix=kept) from error
+        problem = f"the disk that holds {folder} is full: {text}"
+        raise DataError(problem, expected=room, fix=kept) from error

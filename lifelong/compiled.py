@@ -43,19 +43,20 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         if not source.is_file():
             return _compile(function, options, cache=False)
         try:
-            found = _compile(function, options, cache=True)
+            dispatcher = _compile(function, options, cache=True)
         except RuntimeError:
             # Neither the folder of the package nor the user's cache can be written.
             with _temporary_folder() as there:
-                found = _compile(function, options, cache=there)
-        if found.stats.cache_path is not None:
-            _bring(source, function.__qualname__, Path(found.stats.cache_path))
-        return found
+                dispatcher = _compile(function, options, cache=there)
+        if dispatcher.stats.cache_path is not None:
+            _bring(source, function.__qualname__, Path(dispatcher.stats.cache_path))
+        return dispatcher
 
     return decorate
 
 
 def _compile(function: Callable[..., Any], options: dict[str, Any], *, cache: bool) -> Any:
+    # With Python's rules a division by zero would raise, and each division be checked; NumPy's give inf or NaN.
     return njit(nogil=True, cache=cache, error_model="numpy", **options)(function)
 
 
@@ -92,9 +93,9 @@ def _temporary_folder() -> Iterator[bool]:
     before, folder = _settings.CACHE_DIR, Path(tempfile.gettempdir()) / f"lifelong-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
         # What lies there is run: another user's folder of that name is not for us.
-        mine = stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077
+        mine = stat.S_ISDIR(status.st_mode) and status.st_uid == user and not status.st_mode & 0o077
     except OSError:
         mine = False
     if mine:
@@ -112,7 +113,9 @@ def _bring(source: Path, name: str, folder: Path) -> None:
         return
     for path in shipped.glob(f"{source.stem}.{name}-*.nb[ci]"):
         there = folder / path.name
+        # Without the copy the function is compiled again, which only takes time.
         with contextlib.suppress(OSError):
+            # A copy is younger than its source, until the package is installed anew.
             if not there.exists() or there.stat().st_mtime < path.stat().st_mtime:
                 shutil.copyfile(path, there)
 

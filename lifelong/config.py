@@ -309,6 +309,7 @@ def _apply(tables: dict[str, Any], override: str, problems: list[str]) -> None:
 
 
 def _value(text: str) -> Any:
+    # TOML has no word for it.
     if text in ("null", "none", "None"):
         return None
     try:

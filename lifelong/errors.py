@@ -115,12 +115,12 @@ class SourceError(DataError):
         fix: str = "",
     ) -> None:
         self.file, self.line, self.column = file, line, column
-        place = file
+        where = file
         if line is not None:
-            place += f", line {line}"
+            where += f", line {line}"
         if column is not None:
-            place += f", column {column}"
-        super().__init__(f"{place}: {found}" if place else found, expected=expected, fix=fix)
+            where += f", column {column}"
+        super().__init__(f"{where}: {found}" if where else found, expected=expected, fix=fix)
 
 
 class DatasetError(DataError):

@@ -76,7 +76,7 @@ def feature_view(path: Path | str, *, name: str = "memory", ttl: timedelta | Non
         name=name,
         entities=[Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in (USER, ITEM)],
         ttl=ttl,
-        schema=[Field(name=one.name, dtype=Int64 if str(one.type) == "int64" else Float64) for one in columns],
+        schema=[Field(name=column.name, dtype=Int64 if str(column.type) == "int64" else Float64) for column in columns],
         source=FileSource(path=str(Path(path).resolve()), timestamp_field=TIME),
     )
 
@@ -103,12 +103,14 @@ class LifelongOnlineStore(OnlineStore):  # type: ignore[misc]
         self, config: Any, table: Any, entity_keys: Sequence[Any], requested_features: Sequence[str] | None = None
     ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
         """The features of each pair of user and item, in the order of the keys."""
-        place, pairs = config.online_store, [_pair(key) for key in entity_keys]
+        settings, pairs = config.online_store, [_pair(key) for key in entity_keys]
         types = {field.name: field.dtype.to_value_type() for field in table.features}
         names = list(requested_features or types)
-        moment = datetime.now(UTC) if place.time is None else datetime.fromtimestamp(place.time, UTC)
-        found = _ask(Remote.of(place.service, place.key_file), pairs, place.time)
-        columns = [python_values_to_proto_values([found[pair][name] for pair in pairs], types[name]) for name in names]
+        moment = datetime.now(UTC) if settings.time is None else datetime.fromtimestamp(settings.time, UTC)
+        features_of = _ask(Remote.of(settings.service, settings.key_file), pairs, settings.time)
+        columns = [
+            python_values_to_proto_values([features_of[pair][name] for pair in pairs], types[name]) for name in names
+        ]
         return [(moment, dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
     def online_write_batch(self, config: Any, table: Any, data: Any, progress: Any) -> None:
@@ -127,18 +129,18 @@ class LifelongOnlineStore(OnlineStore):  # type: ignore[misc]
 
 
 def _pair(key: Any) -> tuple[str, str]:
-    found = dict(zip(key.join_keys, (value.string_val for value in key.entity_values), strict=True))
-    if set(found) != {USER, ITEM}:
-        wrong = f"a view of the entities {', '.join(found)}"
+    value_of = dict(zip(key.join_keys, (value.string_val for value in key.entity_values), strict=True))
+    if set(value_of) != {USER, ITEM}:
+        wrong = f"a view of the entities {', '.join(value_of)}"
         raise UsageError(wrong, expected="the entities user and item, of texts", fix="define the view with both")
-    return found[USER], found[ITEM]
+    return value_of[USER], value_of[ITEM]
 
 
 def _ask(
     service: Remote, pairs: Sequence[tuple[str, str]], time: int | None
 ) -> Mapping[tuple[str, str], dict[str, Any]]:
     """The features of each pair; one request for each user and 100 items."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    features_of: dict[tuple[str, str], dict[str, Any]] = {}
     items_of: dict[str, dict[str, None]] = {}
     for user, item in pairs:
         items_of.setdefault(user, {})[item] = None
@@ -147,5 +149,5 @@ def _ask(
             asked = {"items": list(items)[at : at + _ITEMS]} | ({} if time is None else {"time": [time]})
             reply = service.ask("GET", f"/v1/users/{quote(user, safe='')}/features?{urlencode(asked, doseq=True)}")
             rows = zip(reply["items"], reply["values"], strict=True)
-            found |= {(user, item): dict(zip(reply["names"], row, strict=True)) for item, row in rows}
-    return found
+            features_of |= {(user, item): dict(zip(reply["names"], row, strict=True)) for item, row in rows}
+    return features_of

@@ -20,6 +20,7 @@ from lifelong.errors import UsageError
 
 INTERRUPTED = 130
 """Exit code of a process that was asked to end."""
+# The default of some hundred would begin a search many times in each batch.
 _OBJECTS = 200_000
 """Objects that are made between two runs of the garbage collector."""
 
@@ -71,20 +72,21 @@ def launch(environment: Mapping[str, str] | None = None) -> Launch:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT")
     words = {name: said.get(name, "1" if name == "LOCAL_WORLD_SIZE" else "0") for name in names}
     try:
-        place = Launch(*(int(word) for word in words.values()))
+        process = Launch(*(int(word) for word in words.values()))
     except ValueError:
-        place = Launch(rank=-1)
-    if not (0 <= place.rank < place.count and 0 <= place.local_rank < place.local_count <= place.count):
+        process = Launch(rank=-1)
+    if not (0 <= process.rank < process.count and 0 <= process.local_rank < process.local_count <= process.count):
         raise UsageError(
             "the environment says " + ", ".join(f"{name}={word}" for name, word in words.items()),
             expected="the numbers that torchrun sets",
             fix="start with torchrun, or unset RANK and WORLD_SIZE",
         )
-    return place
+    return process
 
 
 def cores() -> int:
     """Cores that this process may use."""
+    # A process may be bound to fewer cores than the machine has; macOS cannot say.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -115,6 +117,8 @@ def end_with_parent(sentinel: int | None = None, *, grace: float = 0.0) -> None:
 def _wait_for_end(sentinel: int, grace: float) -> None:
     wait([sentinel])
     if grace > 0:
+        # Signals are handled in the main thread, which can finish its work while this one sleeps.
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(grace)
+    # `sys.exit` would end this thread alone.
     os._exit(INTERRUPTED)

@@ -73,8 +73,8 @@ def load_model(uri: str) -> Artifact:
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     pyfunc = mlflow.models.Model.load(str(folder)).flavors.get("python_function", {})
     if pyfunc.get("loader_module") != __name__:
-        found = f"the model {uri} is loaded by {pyfunc.get('loader_module')}"
-        raise ArtifactError(found, expected=f"one that {__name__} loads", fix=f"log it with {__name__}.log_model")
+        problem = f"the model {uri} is loaded by {pyfunc.get('loader_module')}"
+        raise ArtifactError(problem, expected=f"one that {__name__} loads", fix=f"log it with {__name__}.log_model")
     return Artifact.open(folder / pyfunc["data"])
 
 
@@ -88,8 +88,8 @@ def signature(artifact: Artifact) -> Any:
     inputs += [types.ColSpec(types.AnyType(), name, required=False) for name in ("time", HISTORY)]
     texts = [*schema.item_fields[1:], *map(user_context, schema.user_fields)]
     inputs += [types.ColSpec("string", name, required=False) for name in texts]
-    given = [(name, _TYPES[kind]) for name, kind in score_columns(schema).items()]
-    outputs = [types.ColSpec(kind, name, required=name in ("user", "item", "score")) for name, kind in given]
+    kinds = [(name, _TYPES[kind]) for name, kind in score_columns(schema).items()]
+    outputs = [types.ColSpec(kind, name, required=name in ("user", "item", "score")) for name, kind in kinds]
     return models.ModelSignature(inputs=types.Schema(inputs), outputs=types.Schema(outputs))
 
 
@@ -103,25 +103,26 @@ class FrameScorer:
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
         """A frame of scores with the index of the given one; a SourceError names a row that is malformed."""
+        # Rows are named by their number below; the index of a frame may repeat values.
         rows = model_input.reset_index(drop=True)
-        given = rows[HISTORY].notna() if HISTORY in rows else rows["user"] != rows["user"]
+        own = rows[HISTORY].notna() if HISTORY in rows else rows["user"] != rows["user"]
         # Equal histories share a memory, under a name that no user has.
-        names = {at: f"\0{rows[HISTORY][at]}" for at in rows.index[given]}
+        names = {at: f"\0{rows[HISTORY][at]}" for at in rows.index[own]}
         events = {name: self._events(rows[HISTORY][at], name, at + 1) for at, name in names.items()}
         plain, store = rows.drop(columns=HISTORY, errors="ignore"), open_store("memory://")
-        Updater(self._artifact, store).apply([event for some in events.values() for event in some])
+        Updater(self._artifact, store).apply([event for history in events.values() for event in history])
         scorer, renamed = (
             Scorer(self._artifact, store, base_rate=self._base_rate),
-            plain[given].assign(user=list(names.values())),
+            plain[own].assign(user=list(names.values())),
         )
         scores = dict(zip(names, _scores(scorer, renamed), strict=True))
-        scores |= zip(rows.index[~given], _scores(self._scorer, plain[~given]), strict=True)
-        found = ({**scores[at], "user": user} for at, user in rows["user"].items())
-        return frame_of(found, list(score_columns(self._scorer.schema))).set_index(model_input.index)
+        scores |= zip(rows.index[~own], _scores(self._scorer, plain[~own]), strict=True)
+        score_rows = ({**scores[at], "user": user} for at, user in rows["user"].items())
+        return frame_of(score_rows, list(score_columns(self._scorer.schema))).set_index(model_input.index)
 
     def _events(self, history: Any, name: str, line: int) -> list[UserEvent]:
         """The events of a history, oldest first, which may come as JSON or as an array."""
-        found = []
+        of_user = []
         try:
             for values in json.loads(history) if isinstance(history, str) else history:
                 time = values.get("time")
@@ -129,15 +130,15 @@ class FrameScorer:
                 event = self._rows.event({**values, "user": name, "time": seconds})
                 if isinstance(event, Problem):
                     _wrong(f"an event of which {event}", line)
-                found.append(event)
+                of_user.append(event)
         except (TypeError, ValueError, AttributeError):
             _wrong(f"{str(history)[:60]!r} is no history", line)
-        return sorted(found, key=lambda event: event.time)
+        return sorted(of_user, key=lambda event: event.time)
 
 
 def _scores(scorer: Scorer, rows: Any) -> list[Mapping[str, Any]]:
     # Without a row, a column has no type.
-    return [row for part in scored_rows(scorer, rows, {}) for row in part] if len(rows) else []
+    return [row for batch in scored_rows(scorer, rows, {}) for row in batch] if len(rows) else []
 
 
 def _wrong(found: str, line: int) -> NoReturn:

@@ -84,11 +84,11 @@ def imported() -> list[str]:
 
 def _import_named() -> None:
     """Import what the variable names, each once; modules of the current folder are found too."""
-    wanted = [name for name in imported() if name not in _imported]
+    new = [name for name in imported() if name not in _imported]
     here = str(Path.cwd())
-    if wanted and not {"", here} & set(sys.path):
+    if new and not {"", here} & set(sys.path):
         sys.path.insert(0, here)
-    for name in wanted:
+    for name in new:
         # First, as the module may look things up while it is imported.
         _imported.add(name)
         try:
@@ -143,9 +143,9 @@ def named_in_errors(
     except LifelongError:
         raise
     except Exception as error:
-        found = name if isinstance(name, str) else name()
-        part = _REGISTERED[kind].get(found) if found is not None else None
-        if part is None or found is None or _of_the_machine(error):
+        part_name = name if isinstance(name, str) else name()
+        part = _REGISTERED[kind].get(part_name) if part_name is not None else None
+        if part is None or part_name is None or _of_the_machine(error):
             raise
         module = _module_of(part)
         line = _line_in(module, error)
@@ -154,7 +154,7 @@ def named_in_errors(
             raise
         where = "" if line is None else f" ({line})"
         raise PluginError(
-            f"the {kind.removesuffix('s')} {found!r} of the module {module!r} failed while {doing}: "
+            f"the {kind.removesuffix('s')} {part_name!r} of the module {module!r} failed while {doing}: "
             f"{type(error).__name__}: {str(error).strip() or 'no message'}{where}",
             expected="" if line else expected,
             fix=f"repair {module}, or ask who wrote it; --debug shows where it happened",
@@ -173,13 +173,15 @@ def modules_named_in_errors() -> Iterator[None]:
     except LifelongError:
         raise
     except Exception as error:
-        parts = [(kind, name, part) for kind, known in _REGISTERED.items() for name, part in known.items()]
+        parts = [(kind, name, part) for kind, registered in _REGISTERED.items() for name, part in registered.items()]
         for module in dict.fromkeys(_module_of(part) for _, _, part in parts):
             if (line := _line_in(module, error)) is None or _of_the_machine(error):
                 continue
-            known = [f"{kind.removesuffix('s')} {name!r}" for kind, name, part in parts if _module_of(part) == module]
+            registered = [
+                f"{kind.removesuffix('s')} {name!r}" for kind, name, part in parts if _module_of(part) == module
+            ]
             raise PluginError(
-                f"the module {module!r}, which registers the {', the '.join(known)}, failed: "
+                f"the module {module!r}, which registers the {', the '.join(registered)}, failed: "
                 f"{type(error).__name__}: {str(error).strip() or 'no message'} ({line})",
                 fix=f"repair {module}, or ask who wrote it; --debug shows where it happened",
             ) from error
@@ -200,6 +202,7 @@ def _module_of(part: Any) -> str:
 def _line_in(module: str, error: Exception) -> str | None:
     """File and line of a module, or of another one of its package, where an error was raised or passed on."""
     top = f"{module.partition('.')[0]}."
+    # From the inside out: the innermost line of the module is the nearest to the fault.
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         name = str(frame.f_globals.get("__name__", ""))
         if name == module or (f"{name}.".startswith(top) and top != "lifelong."):
@@ -233,15 +236,15 @@ class Registry(MutableMapping[str, T]):
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
-        found: dict[str, EntryPoint] = {}
+        entry_of: dict[str, EntryPoint] = {}
         for entry in entry_points(group=f"lifelong.{self.kind}"):
-            taken = found.get(entry.name)
+            taken = entry_of.get(entry.name)
             if self._has(entry.name) or (taken is not None and taken.value != entry.value):
                 other = "this package" if taken is None else taken.value
                 fix = "rename it, or uninstall that package"
                 raise UsageError(f"{entry.value} and {other} register {self.kind} named {entry.name!r}", fix=fix)
-            found[entry.name] = entry
-        return found
+            entry_of[entry.name] = entry
+        return entry_of
 
     def _has(self, name: str) -> bool:
         return name in self._own or name in self._reserved
@@ -268,28 +271,29 @@ class Registry(MutableMapping[str, T]):
         registered = _REGISTERED[self.kind]
         if name not in registered and name in self._entries:
             part = self._load(self._entries[name])
+            # Another thread may have loaded it meanwhile: both get the one that was first.
             registered.setdefault(name, part)
-        found: T = registered[name]
+        registered_part: T = registered[name]
         if self._check is not None:
-            self._check(name, found)
-        return found
+            self._check(name, registered_part)
+        return registered_part
 
     def _load(self, entry: EntryPoint) -> Any:
         try:
-            part = entry.load()
+            loaded = entry.load()
         except LifelongError:
             raise
         except SystemExit as error:
             part_of = f"{entry.value}, which a package registers as {self.kind} {entry.name!r},"
             raise _left(part_of, error) from error
         except Exception as error:
-            found = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+            problem = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
             raise UsageError(
-                f"{entry.value}, which a package registers as {self.kind} {entry.name!r}, cannot be loaded: {found}",
+                f"{entry.value}, which a package registers as {self.kind} {entry.name!r}, cannot be loaded: {problem}",
                 fix=f"repair or uninstall {entry.dist.name if entry.dist else 'that package'}",
             ) from error
-        _check_callable(self.kind, entry.name, part)
-        return part
+        _check_callable(self.kind, entry.name, loaded)
+        return loaded
 
     def __iter__(self) -> Iterator[str]:
         _import_named()

@@ -52,7 +52,7 @@ def is_path(value: object) -> bool:
     (True, True, False, False)
     """
     if isinstance(value, list | tuple):
-        return bool(value) and all(isinstance(one, str | Path) for one in value)
+        return bool(value) and all(isinstance(entry, str | Path) for entry in value)
     return isinstance(value, str | Path)
 
 
@@ -132,11 +132,12 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
         if whole.exists() or not glob.has_magic(str(whole)):
             files.append(whole)
             continue
+        # `glob` takes relative patterns alone; without an anchor the root is this folder.
         root = Path(whole.anchor)
-        found = sorted(root.glob(str(whole.relative_to(root))))
-        if not found:
+        matches = sorted(root.glob(str(whole.relative_to(root))))
+        if not matches:
             raise SourceError("no file matches", file=str(path), expected="at least one file", fix="check the pattern")
-        files.extend(found)
+        files.extend(matches)
     return files
 
 
@@ -182,16 +183,16 @@ def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> A
             raise _not_exported(table, error, what=what, expected=expected) from error
     schema = table.features.arrow_schema
     parts = table.with_format("arrow").iter(_ROWS)
-    return arrow.RecordBatchReader.from_batches(schema, (batch for part in parts for batch in part.to_batches()))
+    return arrow.RecordBatchReader.from_batches(schema, (batch for batches in parts for batch in batches.to_batches()))
 
 
 def _not_exported(table: object, error: Exception, *, what: str, expected: str) -> UsageError:
-    found = f"{what} of type {type(table).__name__}, which"
+    problem = f"{what} of type {type(table).__name__}, which"
     if "non-struct type" in str(error):
-        return UsageError(f"{found} is a single column", expected=expected, fix="give the whole table")
+        return UsageError(f"{problem} is a single column", expected=expected, fix="give the whole table")
     why = "; ".join(map(str, error.args)) or type(error).__name__
     fix = "give each column a name of its own, and values of one type"
-    return UsageError(f"{found} cannot be exported: {why}", expected=expected, fix=fix)
+    return UsageError(f"{problem} cannot be exported: {why}", expected=expected, fix=fix)
 
 
 @contextmanager
@@ -222,7 +223,7 @@ def table_file(table: Any, *, what: str = "a table", expected: str = TABLES) -> 
 def _of_plain_texts(schema: Any) -> Any:
     """A schema with texts where categories of Polars are, which Arrow cannot write to parquet."""
     arrow = require("pyarrow", extra="train", purpose="reading tables")
-    types = ((one.name, arrow.large_string() if _is_category(one.type) else one.type) for one in schema)
+    types = ((field.name, arrow.large_string() if _is_category(field.type) else field.type) for field in schema)
     return arrow.schema(list(types))
 
 
@@ -242,8 +243,8 @@ def _is_category(kind: Any) -> bool:
 
 def _about_table(error: SourceError, path: Path) -> SourceError:
     """An error without the temporary file, which the caller has never seen."""
-    found = error.found.replace(str(path), "the table")
-    said = SourceError(found, expected=error.expected, fix=error.fix)
+    problem = error.found.replace(str(path), "the table")
+    said = SourceError(problem, expected=error.expected, fix=error.fix)
     said.file, said.line, said.column = "the table", error.line, error.column
     return said
 
@@ -267,11 +268,11 @@ To do: write whole numbers as such; pandas makes floats of them where a value is
     """
     types = require("pyarrow", extra="train", purpose="reading tables").types
     for name, kind in columns.items():
-        found = schema.field(name).type if name in schema.names else None
-        if found is None or is_of(found, kind):
+        type_ = schema.field(name).type if name in schema.names else None
+        if type_ is None or is_of(type_, kind):
             continue
-        fix = _FLOATS if kind == "id" and types.is_floating(found) else "write the column as one of these"
-        raise SourceError(f"its type is {found}", file=file, column=name, expected=TYPES[kind], fix=fix)
+        fix = _FLOATS if kind == "id" and types.is_floating(type_) else "write the column as one of these"
+        raise SourceError(f"its type is {type_}", file=file, column=name, expected=TYPES[kind], fix=fix)
 
 
 def is_of(found: Any, kind: ColumnKind) -> bool:
@@ -284,10 +285,10 @@ def is_of(found: Any, kind: ColumnKind) -> bool:
 
 def time_in_seconds(batch: Any, name: str) -> Any:
     """A record batch with one column of timestamps or dates as UTC seconds; with another one as it is."""
-    place = batch.schema.get_field_index(name)
-    if place < 0 or not is_clock(batch.schema.field(place).type):
+    column = batch.schema.get_field_index(name)
+    if column < 0 or not is_clock(batch.schema.field(column).type):
         return batch
-    return batch.set_column(place, name, utc_seconds(batch.column(place)))
+    return batch.set_column(column, name, utc_seconds(batch.column(column)))
 
 
 def is_clock(kind: Any) -> bool:
@@ -312,6 +313,7 @@ def utc_seconds(column: Any) -> Any:
     unit = "s" if days else "ms" if arrow.types.is_date64(column.type) else column.type.unit
     # Whole numbers are divided here: Arrow would want the zone's rules, which not every machine has.
     count_N = column.cast(arrow.int32() if days else arrow.int64()).fill_null(0).to_numpy().astype(np.int64)
+    # `//` rounds down before 1970, too. The mask takes out again what was filled in for NumPy.
     return arrow.array(count_N * 86_400 if days else count_N // PER_SECOND[unit], mask=np.asarray(column.is_null()))
 
 

@@ -115,7 +115,7 @@ def recent_layout(recent: int, fields: int) -> tuple[FieldLayout, ...]:
 
 def is_recent(layout: Sequence[FieldLayout]) -> bool:
     """Whether a layout is that of a recent history."""
-    return [part.name for part in layout] == [NUMBER, TIME]
+    return [field.name for field in layout] == [NUMBER, TIME]
 
 
 class ArtifactConfig(Record):
@@ -185,8 +185,8 @@ class ArtifactConfig(Record):
 def _contradiction(config: ArtifactConfig) -> str:
     """How parts of a config contradict each other; "" if they do not."""
     schema, inputs = config.dataset_schema, config.inputs
-    wanted = {"item": schema.item_fields, "event": schema.event_fields}
-    for name, fields in wanted.items():
+    fields_of = {"item": schema.item_fields, "event": schema.event_fields}
+    for name, fields in fields_of.items():
         if tuple(inputs.get(name, ())) != fields:
             return f"inputs.{name} are the fields {', '.join(inputs.get(name, ()))}, the schema's {', '.join(fields)}"
     order = config.list_order
@@ -200,7 +200,7 @@ def _contradiction(config: ArtifactConfig) -> str:
     if missing := set(config.input_spec.context_fields) - set(inputs["context"]):
         return f"inputs.context lacks {', '.join(sorted(missing))}"
     if config.memory is not None and is_recent(config.memory):
-        number, times = (part.shape for part in config.memory)
+        number, times = (field.shape for field in config.memory)
         if len(number) != 2 or times != number[:1] or number[0] < 1 or number[1] != len(schema.history_fields):
             return f"a recent history of the shapes {number} and {times}"
     return ""
@@ -267,7 +267,7 @@ class Artifact:
         if config.memory is not None:
             names += ["graphs/read.onnx", "graphs/head.onnx"]
             # Parts that count have no write graph; whether there is another part is known once the read graph is open.
-            counted = any(part.cells is not None for part in config.memory)
+            counted = any(layout.cells is not None for layout in config.memory)
             names += [] if counted or is_recent(config.memory) else ["graphs/write.onnx"]
             names += [f"tables/{field}.npy" for field in self._table_sizes()]
         return [*names, METRICS]
@@ -281,8 +281,11 @@ class Artifact:
         vocabularies = {**self.vocabularies, **self.profile_vocabularies}
         if self.event_types is not None:
             vocabularies["event_type"] = self.event_types
-        whole = all(one.index.is_whole() for one in vocabularies.values()) and self.catalogue.ids.is_whole()
-        sizes = [one.size for one in self.vocabularies.values()]
+        # Before anything is read with them: a wrong offset would give another id, and no error.
+        whole = (
+            all(vocabulary.index.is_whole() for vocabulary in vocabularies.values()) and self.catalogue.ids.is_whole()
+        )
+        sizes = [vocabulary.size for vocabulary in self.vocabularies.values()]
         number_VF = self.catalogue.number_VF
         if not whole or (number_VF < 0).any() or (number_VF >= sizes).any():
             raise ArtifactError(f"the vocabularies or the catalogue of {self.path} contradict themselves", fix=AGAIN)
@@ -303,9 +306,9 @@ class Artifact:
 
     def _validation(self) -> dict[str, float]:
         """What training measured on validation, by the metric's name."""
-        found = self.metrics.get("validation", {})
+        values = self.metrics.get("validation", {})
         names = {"auc": "AUC", "log_loss": "log loss", "calibration_error_calibrated": "calibration error"}
-        return {words: found[name] for name, words in names.items() if isinstance(found.get(name), float)}
+        return {words: values[name] for name, words in names.items() if isinstance(values.get(name), float)}
 
     @property
     def id(self) -> str:
@@ -334,16 +337,16 @@ class Artifact:
         return self._vocabulary("event_type") if self.config.dataset_schema.event_types else None
 
     def _vocabulary(self, field: str) -> Vocabulary:
-        found = self._part(lambda: Vocabulary.open(self.path / "vocabulary" / field))
+        vocabulary = self._part(lambda: Vocabulary.open(self.path / "vocabulary" / field))
         spec = self.config.input_spec
         size = {**spec.context, **spec.event, **spec.item}.get(field)
-        if found.size != size:
+        if vocabulary.size != size:
             raise ArtifactError(
-                f"{self.path / 'vocabulary' / field} has {found.size} numbers",
+                f"{self.path / 'vocabulary' / field} has {vocabulary.size} numbers",
                 expected=f"{size}, as in config.json",
                 fix="copy or export the artifact again",
             )
-        return found
+        return vocabulary
 
     def _part(self, open_part: Callable[[], T]) -> T:
         """A part of the folder.
@@ -374,8 +377,8 @@ class Artifact:
             return None
         drawn_V = self._part(lambda: open_arrays(self.path, ["drawn"], "counts of negatives"))["drawn"]
         if drawn_V.shape != (len(self.catalogue),) or drawn_V.dtype != np.int64 or (drawn_V < 0).any():
-            found = f"{self.path / DRAWN} holds {drawn_V.dtype} {drawn_V.shape}"
-            raise ArtifactError(found, expected=f"int64 ({len(self.catalogue)},), 0 or more", fix=AGAIN)
+            description = f"{self.path / DRAWN} holds {drawn_V.dtype} {drawn_V.shape}"
+            raise ArtifactError(description, expected=f"int64 ({len(self.catalogue)},), 0 or more", fix=AGAIN)
         return drawn_V
 
     @cached_property
@@ -433,10 +436,10 @@ class Artifact:
             ArtifactError: it cannot be read.
         """
         try:
-            found: dict[str, Any] = json.loads((self.path / METRICS).read_text())
+            measured: dict[str, Any] = json.loads((self.path / METRICS).read_text())
         except (OSError, ValueError, RecursionError) as error:
             raise ArtifactError(f"{self.path / METRICS} cannot be read: {error}", fix=AGAIN) from error
-        return found
+        return measured
 
     def probability(
         self, logit: npt.ArrayLike, base_rate: float | None = None, *, task: str | None = None
@@ -481,14 +484,14 @@ def check_fits(artifact: Artifact, dataset: Dataset) -> None:
     ]
     if artifact.event_types is not None and dataset.event_types is not None:
         pairs.append(("event_type", artifact.event_types, dataset.event_types))
-    for name, trained, found in pairs:
-        if (trained.size, trained.buckets) != (found.size, found.buckets):
+    for name, trained, own in pairs:
+        if (trained.size, trained.buckets) != (own.size, own.buckets):
             raise MismatchError(
-                f"the field {name!r} has {found.size} numbers ({found.buckets} of them buckets) in this dataset",
+                f"the field {name!r} has {own.size} numbers ({own.buckets} of them buckets) in this dataset",
                 expected=f"{trained.size} ({trained.buckets}), as in training",
                 fix=fix,
             )
-        if trained.content_hash() != found.content_hash():
+        if trained.content_hash() != own.content_hash():
             raise MismatchError(
                 f"the field {name!r} has as many numbers as in training, but they stand for other values",
                 expected="the same vocabulary",

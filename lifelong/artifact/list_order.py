@@ -104,4 +104,5 @@ def count_inputs(number_NFX: npt.ArrayLike) -> FloatArray:
     decayed = [log_NF * np.exp2(-events_NF / half_life) for half_life in HALF_LIVES]
     decayed += [log_NF * np.exp2(-hours_NF / (_DAY * half_life)) for half_life in DAY_HALF_LIVES]
     parts = [(times_NF > 0).astype(np.float64), log_NF, np.log1p(rank_NF), *decayed]
+    # Field after field, in the order in which the weights are put together.
     return np.stack(parts, axis=-1).reshape(len(number_NFX), -1)

@@ -74,16 +74,16 @@ def read_manifest(folder: Path) -> ArtifactManifest:
             fix="give the folder that `lifelong train --out` wrote",
         )
     try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        document = json.loads(path.read_text())
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ArtifactError(f"{path} is not of an artifact", expected=f'"format": "{FORMAT}"', fix="check the path")
-        if found.get("format_version") != FORMAT_VERSION:
+        if document.get("format_version") != FORMAT_VERSION:
             raise ArtifactError(
-                f"{folder} has artifact format {found.get('format_version')}",
+                f"{folder} has artifact format {document.get('format_version')}",
                 expected=f"{FORMAT_VERSION}, the format of this release",
                 fix="train again with this release, or install the one that wrote it",
             )
-        return ArtifactManifest.model_validate(found)
+        return ArtifactManifest.model_validate(document)
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", fix=AGAIN) from error
 
@@ -100,6 +100,7 @@ def check_files(folder: Path, manifest: ArtifactManifest, *, full: bool) -> None
         ArtifactError: one is missing, truncated or altered, one is there that the manifest does not name, or the
             manifest itself was altered.
     """
+    # First the list itself: what follows trusts its sizes and checksums.
     if artifact_id(manifest.files) != manifest.id:
         raise ArtifactError(f"{folder / MANIFEST} was altered: its id does not fit its checksums", fix=AGAIN)
     for name, entry in manifest.files.items():
@@ -114,15 +115,16 @@ def check_files(folder: Path, manifest: ArtifactManifest, *, full: bool) -> None
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry, *, full: bool) -> None:
-    place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is outside of the folder", fix=AGAIN)
     # The id is made of lines of names: one name of two lines would be two files.
-    if place.as_posix() != name or not name.isprintable():
+    if relative.as_posix() != name or not name.isprintable():
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a file name", fix=AGAIN)
-    path = folder / place
+    path = folder / relative
     if not path.is_file() or name == MANIFEST:
         raise ArtifactError(f"{path} is missing", fix=AGAIN)
+    # Before the checksum: it costs nothing, and says that a copy was cut off.
     size = path.stat().st_size
     if size != entry.size:
         what = "truncated" if size < entry.size else "altered"
@@ -151,6 +153,7 @@ def artifact_id(files: Mapping[str, FileEntry]) -> str:
     >>> artifact_id({"a": entry}) == artifact_id({"a": entry, "metrics.json": entry})
     True
     """
+    # Sorted: the id must not depend on the order in which a file system lists names.
     lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()) if name != METRICS]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -46,11 +46,11 @@ def _restored(source: Path, store: str) -> Reply:
     made = restore(source, folder)
     document = {"store": str(folder), "backup": str(source), "artifact": made.artifact, "made": made.made}
     made_at = datetime.fromtimestamp(made.made, UTC)
-    known = f" of artifact {made.artifact[:12]}" if made.artifact else ""
+    artifact_words = f" of artifact {made.artifact[:12]}" if made.artifact else ""
     return Reply(
         document,
         [
-            f"{folder} holds the backup{known}, as it was at {made_at:%Y-%m-%d %H:%M:%S} UTC.",
+            f"{folder} holds the backup{artifact_words}, as it was at {made_at:%Y-%m-%d %H:%M:%S} UTC.",
             "Ingest the sources again: what it holds is not doubled. Erase again who was erased since then.",
             f"Check it: lifelong verify ARTIFACT --store {quote(store)}",
         ],

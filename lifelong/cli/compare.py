@@ -109,6 +109,7 @@ def _run(terminal: Terminal, dataset: Dataset, study: Study, out: Path, command:
     from lifelong.offline.training.study import plan, run_study
 
     plan(study, out)
+    # Before hours of training, which would end without a page.
     check_drawing()
     for note in study.notes:
         terminal.say(note)
@@ -129,9 +130,9 @@ def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence
     >>> command_line("tune", {"data": "data", "trials": 3, "changes": ["train.seed=1"], "config": None})
     'lifelong tune data --trials 3 --set train.seed=1'
     """
-    given = [arguments[name] for name in places]
+    values = [arguments[name] for name in places]
     modules = [word for name in imported() for word in ("--import", name)]
-    words = ["lifelong", *modules, command, *(str(word) for value in given for word in _listed(value))]
+    words = ["lifelong", *modules, command, *(str(word) for value in values for word in _listed(value))]
     for name, value in arguments.items():
         option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
         if name in ("terminal", *places) or value is None or value is False:
@@ -139,8 +140,8 @@ def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence
         if value is True:
             words.append(option)
         else:
-            for part in _listed(value):
-                words += [option, f"{part:g}" if isinstance(part, float) else str(part)]
+            for entry in _listed(value):
+                words += [option, f"{entry:g}" if isinstance(entry, float) else str(entry)]
     return shlex.join(words)
 
 

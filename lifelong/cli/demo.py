@@ -196,7 +196,9 @@ def _upcoming(dataset: Dataset) -> _Upcoming:
     import numpy as np
 
     examples, first_known = dataset.examples("test"), dataset.vocabularies["item"].first_known
-    user_N, time_N, row_N = (np.asarray(part, np.int64) for part in (examples.user_N, examples.time_N, examples.row_N))
+    user_N, time_N, row_N = (
+        np.asarray(array, np.int64) for array in (examples.user_N, examples.time_N, examples.row_N)
+    )
     last_U = np.full(len(dataset.histories.offset_U) - 1, np.iinfo(np.int64).min)
     np.maximum.at(last_U, user_N, time_N)
     known_N = (np.asarray(dataset.catalogue.number_VF)[row_N, 0] >= first_known) & (time_N == last_U[user_N])
@@ -228,6 +230,7 @@ def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> 
     from lifelong.online.store.opening import open_store
 
     run = Run(out / "runs" / f"{SERVED}-seed0", SERVED)
+    # The store of an earlier demo belongs to another artifact, and would be refused.
     shutil.rmtree(out / "store", ignore_errors=True)
     url = _store_url(out)
     steps.next("Backfill: one memory per user, all events before the test period")

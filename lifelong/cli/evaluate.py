@@ -66,7 +66,7 @@ def evaluate(
     from lifelong.offline.evaluation.results import parse_duration
     from lifelong.offline.evaluation.vault import stored_result
 
-    delays = [parse_duration(part) for part in names(delay)]
+    delays = [parse_duration(text) for text in names(delay)]
     asked = _ranking(ranking, ranking_users, ranking_popular)
     opened, dataset = Artifact.open(artifact), Dataset(data)
     if stored:
@@ -92,7 +92,7 @@ def _opened(dataset: Dataset) -> list[str]:
     """Who has opened the vault of a dataset."""
     from lifelong.offline.evaluation.vault import openings
 
-    read = [one.in_words() for one in openings(dataset)]
+    read = [opening.in_words() for opening in openings(dataset)]
     return [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
 
 
@@ -165,4 +165,4 @@ def _summary(result: Result) -> list[Any]:
         calibration_table([result]),
         ranking_table([result]),
     ]
-    return [head, *notes, *(part for table in tables if table is not None for part in rich_table(table))]
+    return [head, *notes, *(shown for table in tables if table is not None for shown in rich_table(table))]

@@ -38,10 +38,10 @@ def explanation_reply(scorer: Scorer, request: ScoreRequest, data: Path | None) 
 
 
 def _summary(explanation: Explanation) -> list[Any]:
-    known = "" if explanation.known_user else " (not known: the empty memory)"
+    remark = "" if explanation.known_user else " (not known: the empty memory)"
     note = explanation.attention_note
     lines: list[Any] = [
-        f"User {explanation.user}{known}: {explanation.count:,} events; {explanation.events_note}.",
+        f"User {explanation.user}{remark}: {explanation.count:,} events; {explanation.events_note}.",
         f"{note[0].upper()}{note[1:]}.",
     ]
     for candidate in explanation.candidates:
@@ -136,11 +136,11 @@ def _times(value: CountedValue) -> str:
 def _slots(explanation: Explanation, candidate: CandidateExplanation) -> RenderableType:
     rows = []
     # A memory may have more slots than are read; those that are read come first.
-    for slot, part in zip(explanation.slots, candidate.slots, strict=False):
+    for slot, share in zip(explanation.slots, candidate.slots, strict=False):
         written = slot.written + (", empty" if slot.empty else "")
-        bar = "█" * round(part.attention * _BAR)
-        behind = "\n".join(_event(event) for event in part.related[:3]) or "-"
-        rows.append([f"{slot.field} {slot.slot + 1}", written, f"{part.attention:.3f}", bar, behind])
+        bar = "█" * round(share.attention * _BAR)
+        behind = "\n".join(_event(event) for event in share.related[:3]) or "-"
+        rows.append([f"{slot.field} {slot.slot + 1}", written, f"{share.attention:.3f}", bar, behind])
     return columns("slot", "written", "attention", "", "events behind it", rows=rows)
 
 

@@ -48,16 +48,16 @@ def export(
             raise UsageError(
                 "--events with a service", fix="name the store itself, which can be read while the service runs"
             )
-        found = Remote.of(store, key_file).ask("GET", f"/v1/admin/users/{quote(user, safe='')}")
-        return Reply(found, [json.dumps(found, indent=2)])
+        export = Remote.of(store, key_file).ask("GET", f"/v1/admin/users/{quote(user, safe='')}")
+        return Reply(export, [json.dumps(export, indent=2)])
     from lifelong.online.store.opening import open_store
 
     with contextlib.closing(open_store(store, read_only=True)) as opened:
         if user is not None:
             from lifelong.online.memory.forgetting import export as everything
 
-            found = everything(opened, user)
-            return Reply(found, [json.dumps(found, indent=2)])
+            export = everything(opened, user)
+            return Reply(export, [json.dumps(export, indent=2)])
         assert events is not None
         number = write_log(opened, events)
         return Reply({"events": number, "out": str(events)}, [f"Wrote {number:,} events into {events}"])
@@ -94,8 +94,9 @@ def _rows(store: MemoryStore) -> Iterator[dict[str, Any]]:
 
     served = store.artifact_list().served
     users = iter(()) if served is None else (user for user, _ in store.scan(served.space))
-    while some := list(islice(users, _USERS)):
-        for user, log in zip(some, store.logs([(user, 0) for user in some]), strict=True):
+    # In batches, so that the logs of all users are never in RAM together.
+    while batch := list(islice(users, _USERS)):
+        for user, log in zip(batch, store.logs([(user, 0) for user in batch]), strict=True):
             for _, value in log:
                 event = decode_event(value)
                 parts = {"item": event.item, "time": event.time, "event_type": event.event_type}

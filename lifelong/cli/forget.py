@@ -114,6 +114,8 @@ class _Outside:
 def _named(store: MemoryStore, users: list[str], outside: _Outside) -> dict[str, Any]:
     from lifelong.online.memory.forgetting import forget
 
+    # Before the store: after a kill in between, the store still knows the users, and shows that they are not forgotten
+    # yet.
     outside.clean(users)
     erased = sum(forget(store, user) for user in users)
     return {"users": len(users), "erased": erased, **outside.rows, "purged": store.purge()}
@@ -128,8 +130,8 @@ def _inactive(store: MemoryStore, days: float, outside: _Outside) -> dict[str, A
 
 def _reply(document: dict[str, Any], copies: Sequence[Path] = ()) -> Reply:
     lines = [f"Erased {document['erased']:,} of {document['users']:,} users."]
-    for place, name in (("impressions", "rows of impressions"), ("dead_letters", "dead letters")):
-        lines += [f"Removed {document[place]:,} {name}."] * (document[place] > 0)
+    for key, name in (("impressions", "rows of impressions"), ("dead_letters", "dead letters")):
+        lines += [f"Removed {document[key]:,} {name}."] * (document[key] > 0)
     for copy in copies:
         lines.append(f"{copy} is an unfinished copy of a store: remove it, or run the backup again; then forget again.")
     if not document["purged"] and not copies:

@@ -144,7 +144,7 @@ def _topic(
     """
     from lifelong.online.ingestion.kafka_client import is_kafka, parse
 
-    topics = [place for place in places if is_kafka(place)]
+    topics = [url for url in places if is_kafka(url)]
     if not topics:
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
@@ -200,6 +200,7 @@ def _metrics(terminal: Terminal, stream: Stream, port: int | None) -> Iterator[N
     registry = prometheus.CollectorRegistry()
     registry.register(StreamCollector(stream.report, lambda: True))
     try:
+        # For this machine alone, since it asks for no key.
         server, thread = prometheus.start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:
         raise UsageError(f"cannot listen on 127.0.0.1:{port}: {error.strerror or error}", fix="another port") from error
@@ -215,11 +216,11 @@ def _metrics(terminal: Terminal, stream: Stream, port: int | None) -> Iterator[N
 def _progress(followed: Followed) -> tuple[int, int]:
     counts = asdict(followed.applied)
     done = sum(counts[name] for name in ("applied", "duplicates", "refused", "bad"))
-    return done, done + sum(place.lag or 0 for place in followed.places.values())
+    return done, done + sum(state.lag or 0 for state in followed.places.values())
 
 
 def _document(followed: Followed) -> dict[str, Any]:
-    places = {str(partition): asdict(place) for partition, place in sorted(followed.places.items())}
+    places = {str(partition): asdict(state) for partition, state in sorted(followed.places.items())}
     return {**asdict(followed.applied), "lost": followed.lost, "partitions": places}
 
 
@@ -230,6 +231,6 @@ def _sentence(applied: Applied) -> str:
 def _places(followed: Followed) -> list[str]:
     lost = [f"lost {followed.lost:,}: Kafka had deleted them"] if followed.lost else []
     return lost + [
-        f"partition {partition}: through offset {place.offset:,}, {'?' if place.lag is None else f'{place.lag:,}'} left"
-        for partition, place in sorted(followed.places.items())
+        f"partition {partition}: through offset {state.offset:,}, {'?' if state.lag is None else f'{state.lag:,}'} left"
+        for partition, state in sorted(followed.places.items())
     ]

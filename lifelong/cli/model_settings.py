@@ -36,11 +36,11 @@ def model_configs(models: Sequence[str], paths: Sequence[Path], changes: Sequenc
     from lifelong.config import load_config, suggestion
     from lifelong.offline.models import all_names, check_config, plain_name
 
-    known = all_names()
-    unknown = [name for name in models if plain_name(name) not in known]
+    names = all_names()
+    unknown = [name for name in models if plain_name(name) not in names]
     if unknown:
-        found = f"there is no model {unknown[0]!r}{suggestion(unknown[0], known)}"
-        raise UsageError(found, fix="lifelong models lists all")
+        message = f"there is no model {unknown[0]!r}{suggestion(unknown[0], names)}"
+        raise UsageError(message, fix="lifelong models lists all")
     everything = [*(change for path in paths for change in _file_changes(path, models)), *changes]
     sections = {"train", *models, *map(plain_name, models)}
     problems = [
@@ -64,15 +64,15 @@ def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[d
     from lifelong.errors import MismatchError
     from lifelong.offline.training.settings import build_model
 
-    kept, notes = {}, []
+    settings, notes = {}, []
     for name, config in configs.items():
         try:
             build_model(dataset, name, config.model)
         except MismatchError as error:
             notes.append(f"{name} is left out: {error.found}")
         else:
-            kept[name] = config
-    return kept, notes
+            settings[name] = config
+    return settings, notes
 
 
 def _file_changes(path: Path, models: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ def models(terminal: Terminal) -> Reply:
         }
     presets = {name: {"model": preset.model, "settings": dict(preset.settings)} for name, preset in PRESETS.items()}
     endings = {ending: dict(chosen) for ending, chosen in ENDINGS.items()}
-    found = {
+    listing = {
         "models": document,
         "shared_settings": _settings(SharedSettings, "all trained by gradient", settings),
         "presets": presets,
@@ -43,7 +43,7 @@ def models(terminal: Terminal) -> Reply:
         columns("model", "setting", "default", "meaning", rows=settings),
         columns("name", "stands for", rows=_names(presets, endings)),
     ]
-    return Reply(found, tables)
+    return Reply(listing, tables)
 
 
 def _names(presets: Mapping[str, Any], endings: Mapping[str, Any]) -> Iterator[Row]:
@@ -60,9 +60,9 @@ def _assignments(settings: Mapping[str, Any]) -> str:
 
 def _settings(config: type[Any], model: str, rows: list[Row]) -> list[dict[str, Any]]:
     """The settings of a dataclass, which also become rows of a table."""
-    known = [
+    described = [
         {"name": setting.name, "default": setting.default, "help": setting.metadata["help"]}
         for setting in fields(config)
     ]
-    rows += [(model, setting["name"], str(setting["default"]), setting["help"]) for setting in known]
-    return known
+    rows += [(model, setting["name"], str(setting["default"]), setting["help"]) for setting in described]
+    return described

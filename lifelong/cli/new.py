@@ -28,7 +28,10 @@ def new(
         )
     name = folder.name
     meanings = {} if kind == "project" else _meanings(name)
-    templates = {part.name: part.read_text(encoding="utf-8") for part in files("lifelong.cli").joinpath(kind).iterdir()}
+    templates = {
+        template.name: template.read_text(encoding="utf-8")
+        for template in files("lifelong.cli").joinpath(kind).iterdir()
+    }
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for file, text in sorted(templates.items()):
@@ -58,11 +61,11 @@ def _meanings(name: str) -> dict[str, str]:
     if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
         expected = "small letters a to z, digits and underscores, a letter first and no underscore last"
         raise UsageError(f"a model named {name!r}", expected=f"{expected}, such as my_model", fix="choose another name")
-    found = importlib.util.find_spec(name)
+    spec = importlib.util.find_spec(name)
     # A folder without __init__.py is found as a module, too, and hides none.
-    if found is not None and found.origin is not None:
+    if spec is not None and spec.origin is not None:
         raise UsageError(
-            f"a model named {name!r}, as a module that is installed already ({found.origin})",
+            f"a model named {name!r}, as a module that is installed already ({spec.origin})",
             expected="a name that no other module has",
             fix=f"for example my_{name}",
         )

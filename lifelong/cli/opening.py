@@ -23,6 +23,7 @@ def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Ar
     from lifelong.online.store.descriptors import raise_descriptor_limit
     from lifelong.online.store.opening import open_store
 
+    # Before the store is opened: each of its tables takes a descriptor.
     raise_descriptor_limit()
     opened = Artifact.open(artifact)
     with contextlib.closing(open_store(url, read_only=read_only)) as store:

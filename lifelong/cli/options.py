@@ -123,15 +123,15 @@ def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
     >>> pairs(["user=visitor"], option="--column")
     {'user': 'visitor'}
     """
-    found: dict[str, str] = {}
+    value_of: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"{option} {word}", expected="KEY=VALUE", fix=f"write {option} key=value")
-        if key in found:
+        if key in value_of:
             raise UsageError(f"{option} gives {key!r} twice", expected="each key once", fix="leave one of them out")
-        found[key.strip()] = value
-    return found
+        value_of[key.strip()] = value
+    return value_of
 
 
 def base_rate_of(text: str | None) -> float | dict[str, float] | None:
@@ -145,20 +145,20 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
     """
     if text is None:
         return None
-    given = pairs(names(text), option="--base-rate") if "=" in text else {"": text}
-    found = {}
-    for task, share in given.items():
+    text_of = pairs(names(text), option="--base-rate") if "=" in text else {"": text}
+    share_of = {}
+    for task, share in text_of.items():
         try:
-            found[task] = float(share)
+            share_of[task] = float(share)
         except ValueError:
-            found[task] = -1.0
-        if not 0 < found[task] < 1:
+            share_of[task] = -1.0
+        if not 0 < share_of[task] < 1:
             raise UsageError(
                 f"a base rate of {share}",
                 expected="a share above 0 and below 1",
                 fix="give the share of positives in production, such as 0.02",
             )
-    return found.get("", found)
+    return share_of.get("", share_of)
 
 
 def check_request(user: str, time: int | None, *, time_unit: str) -> None:
@@ -195,7 +195,7 @@ def names(text: str) -> list[str]:
     >>> names("hpmn, counts")
     ['hpmn', 'counts']
     """
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def is_service(url: str) -> bool:

@@ -134,10 +134,10 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
     from lifelong.offline.preparation.prepare import PrepareSettings, expand, prepare
 
     chosen = {"brand": "drop", **options} if log == "amazon" else dict(options)
-    found = {str(path): path.stat().st_size for path in expand(paths) if path.exists()}
-    claim, wanted = out / "paper.json", {"log": log, "files": found, "options": chosen}
+    size_of = {str(path): path.stat().st_size for path in expand(paths) if path.exists()}
+    claim, task = out / "paper.json", {"log": log, "files": size_of, "options": chosen}
     if (out / "data" / "dataset.json").exists() and claim.exists():
-        if json.loads(claim.read_text()) != wanted:
+        if json.loads(claim.read_text()) != task:
             raise MismatchError(
                 f"{out} holds a report on other files, or on these as they were",
                 expected=claim.read_text().strip(),
@@ -151,5 +151,6 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
         overwrite=True,
     )
     dataset = prepare(log, list(paths), out / "data", settings=settings, progress=terminal.say)
-    claim.write_text(json.dumps(wanted) + "\n")
+    # Last: a `prepare` that was interrupted leaves no claim on what it did not finish.
+    claim.write_text(json.dumps(task) + "\n")
     return dataset

@@ -72,10 +72,10 @@ def prepare(
         raise UsageError("--out is not given", expected="--out DATA", fix=fix)
     named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "tasks": tasks}
     named |= {"mapping": mapping, "start": start}
-    given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
-    given |= {key: value for key, value in named.items() if value is not None}
-    given |= {"options": pairs(option, option="--option"), "overwrite": overwrite}
-    settings = _settings(given)
+    chosen: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
+    chosen |= {key: value for key, value in named.items() if value is not None}
+    chosen |= {"options": pairs(option, option="--option"), "overwrite": overwrite}
+    settings = _settings(chosen)
     dataset = preparing.prepare(source, paths or [], out, settings=settings, progress=terminal.say)
     return Reply(_document(dataset), _summary(dataset))
 
@@ -107,8 +107,8 @@ def _settings(given: Mapping[str, Any]) -> PrepareSettings:
     try:
         return PrepareSettings.model_validate(given)
     except ValidationError as error:
-        known = ", ".join(PrepareSettings.model_fields)
-        raise ConfigError(problems_of(error), fix=f"settings of prepare: {known}") from error
+        names = ", ".join(PrepareSettings.model_fields)
+        raise ConfigError(problems_of(error), fix=f"settings of prepare: {names}") from error
 
 
 def _document(dataset: Dataset) -> dict[str, Any]:

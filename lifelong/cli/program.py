@@ -65,10 +65,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(words: Sequence[str]) -> Iterable[str]:
     """The command of a command line, whose module alone is loaded; all where it names none."""
-    place = 0
-    while words[place : place + 1] == ["--import"]:
-        place += 2
-    return [name for name in words[place : place + 1] if name in COMMANDS] or COMMANDS
+    at = 0
+    while words[at : at + 1] == ["--import"]:
+        at += 2
+    return [name for name in words[at : at + 1] if name in COMMANDS] or COMMANDS
 
 
 def build(commands: Iterable[str] = COMMANDS) -> Any:
@@ -83,9 +83,9 @@ def build(commands: Iterable[str] = COMMANDS) -> Any:
     app.callback()(_root)
     for name in commands:
         # `try` cannot be a name in Python.
-        place = f"{name}_" if keyword.iskeyword(name) else name
-        module = import_module(f"lifelong.cli.{place}")
-        function = getattr(module, place)
+        attribute = f"{name}_" if keyword.iskeyword(name) else name
+        module = import_module(f"lifelong.cli.{attribute}")
+        function = getattr(module, attribute)
         app.command(name, short_help=_first_part(function), epilog=f"\b\nExample:\n  {EXAMPLES[name]}")(
             with_common_options(function)
         )
@@ -94,8 +94,8 @@ def build(commands: Iterable[str] = COMMANDS) -> Any:
 
 def _first_part(function: Callable[..., Reply]) -> str:
     """What a command does, up to the first colon or semicolon: a line in the list of commands."""
-    part = re.split(r"[:;.](?:\s|$)", inspect.getdoc(function) or "")[0]
-    return f"{part}."
+    sentence = re.split(r"[:;.](?:\s|$)", inspect.getdoc(function) or "")[0]
+    return f"{sentence}."
 
 
 def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
@@ -120,6 +120,7 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
         return run_command(body, as_json=as_json, debug=debug)
 
     functools.update_wrapper(call, function)
+    # Whoever unwraps it would find the signature without the two options.
     del call.__wrapped__  # type: ignore[attr-defined]
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -138,9 +139,9 @@ def _way_to_owned(command: str, options: Collection[str]) -> str:
 def _check_ids(options: Mapping[str, Any]) -> None:
     """Refuse ids that the shell gave in another encoding."""
     for name in _IDS & options.keys():
-        given = options[name]
+        values = options[name]
         # Some commands ask for a number of users under the same name.
-        for value in given if isinstance(given, list | tuple) else [given]:
+        for value in values if isinstance(values, list | tuple) else [values]:
             if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
                 raise UsageError(
                     f"{name}: {value!r} is not text in UTF-8",
@@ -181,6 +182,7 @@ def _root(
     ] = [],  # noqa: B006
 ) -> None:
     """The options before the command."""
+    # Replaced and not added to: one process may run several commands, as tests do.
     _IMPORTS[:] = imports
 
 

@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 
 from lifelong.errors import LifelongError, RequestError, UsageError
 
+# To read an artifact or rewrite a store's files takes minutes, for which the service sets itself no limit either.
 _SECONDS = 600
 
 
@@ -69,9 +70,10 @@ class Remote:
         request = Request(self.address + path, data, headers=head, method=method)
         try:
             with urlopen(request, timeout=_SECONDS) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
+                document: dict[str, Any] = json.load(answer)
+                return document
         except HTTPError as error:
+            # The error holds the connection, which has to be closed.
             with error:
                 raise _refused(self.address, error) from error
         except (URLError, OSError, ValueError) as error:

@@ -74,14 +74,16 @@ def score(
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
     """Check that exactly one of the two forms is given."""
-    one, many = (user is not None, items is not None), (source is not None, out is not None)
-    if (all(one) and not any(many)) or (all(many) and not any(one)):
+    request, table = (user is not None, items is not None), (source is not None, out is not None)
+    if (all(request) and not any(table)) or (all(table) and not any(request)):
         return
-    given = [
-        name for name, is_given in zip(("--user", "--items", "--from", "--out"), (*one, *many), strict=True) if is_given
+    options = [
+        name
+        for name, is_given in zip(("--user", "--items", "--from", "--out"), (*request, *table), strict=True)
+        if is_given
     ]
     raise UsageError(
-        f"found {' and '.join(given) or 'no request'}",
+        f"found {' and '.join(options) or 'no request'}",
         expected="--user U --items I1,I2, or --from FILE --out FILE",
         fix="give all options of one of the two forms",
     )
@@ -92,12 +94,13 @@ def _one(scorer: Scorer, request: ScoreRequest) -> Reply:
     several = list(answer.scores[0].tasks or {})
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
     rows = [
-        [one.item, *(_number(value) for of in _tasks(one).values() for value in (of.score, of.probability))]
-        for one in sorted(answer.scores, key=lambda one: -one.score)
+        [score.item, *(_number(value) for of in _tasks(score).values() for value in (of.score, of.probability))]
+        # For people by score; the document keeps the order of the request.
+        for score in sorted(answer.scores, key=lambda score: -score.score)
     ]
-    reasons = {(task, of.reason) for one in answer.scores for task, of in _tasks(one).items() if of.reason}
+    reasons = {(task, of.reason) for score in answer.scores for task, of in _tasks(score).items() if of.reason}
     notes = [f"No probability{f' of {task}' if task else ''}: {_how(task, reason)}" for task, reason in sorted(reasons)]
-    if unknown := [one.item for one in answer.scores if not one.known_item]:
+    if unknown := [score.item for score in answer.scores if not score.known_item]:
         notes.append(f"Not met in training, scored as unknown items: {', '.join(unknown)}")
     return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
 
@@ -128,9 +131,9 @@ def _document(answer: Answer) -> dict[str, Any]:
 
 
 def _score(score: Score) -> dict[str, Any]:
-    found = asdict(score)
+    document = asdict(score)
     # With one task, its scores are already at the top level.
-    return found if score.tasks else {key: value for key, value in found.items() if key != "tasks"}
+    return document if score.tasks else {key: value for key, value in document.items() if key != "tasks"}
 
 
 def _sentence(answer: Answer) -> str:

@@ -129,6 +129,7 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
             if workers == 1:
                 run(app, host=host, port=port, ready=announce)
         if workers > 1:
+            # Workers are new processes, to which a closure could not be sent.
             make_app = partial(_open_app, plan)
             run_workers(make_app, workers=workers, host=host, port=port, ready=announce)
 
@@ -233,7 +234,7 @@ def _get_ready(artifact: Artifact) -> None:
     """Do what takes this process a second while the other one opens the store."""
     import lifelong.online.serving.app  # noqa: F401
 
-    if any(part.cells is not None for part in artifact.require_memory()):
+    if any(field.cells is not None for field in artifact.require_memory()):
         from lifelong.online.memory.compiling import compile_reads
 
         # The other process begins at the front, so that each compiles half.
@@ -284,7 +285,7 @@ def _example(service: Service) -> _Example:
     from lifelong.errors import StoreUnavailableError
 
     ids = service.artifact.catalogue.ids
-    items = [ids.id_at(place) for place in range(min(len(ids), 2))]
+    items = [ids.id_at(index) for index in range(min(len(ids), 2))]
     # A service starts without its store, and is not ready until that is back.
     with contextlib.suppress(StoreUnavailableError):
         return next((user for user, _ in service.store.scan(service.scorer.space)), None), items

@@ -68,6 +68,7 @@ def online_section(online: Online) -> Section:
         ["events written one moment after another", f"{replay.events:,}"],
         ["examples scored from memory", f"{len(replay.logit_N):,}"],
         ["store closed and reopened on the way", f"{replay.reopened} time"],
+        # 1e-9: a replay of a tiny log may take no measurable time.
         ["events written a second", f"{replay.events / max(replay.write_seconds, 1e-9):,.0f}"],
         ["examples scored a second", f"{len(replay.logit_N) / max(replay.score_seconds, 1e-9):,.0f}"],
     ]
@@ -101,8 +102,8 @@ def attention_sections(artifact: Artifact, dataset: Dataset, explained: Explanat
         group_L=_groups(dataset, np.asarray(dataset.histories.row_N[history])),
         periods=artifact.config.settings.get("periods", ()),
         targets=[_name(dataset, candidate.item) for candidate in explained.candidates],
-        attention_CS=np.array([[slot.attention for slot in part.slots] for part in explained.candidates]),
-        outcomes=[f"score {part.score:.2f}" for part in explained.candidates],
+        attention_CS=np.array([[slot.attention for slot in scored.slots] for scored in explained.candidates]),
+        outcomes=[f"score {scored.score:.2f}" for scored in explained.candidates],
         time_unit=dataset.schema.time_unit,
     )
     words = (

@@ -37,16 +37,18 @@ def serving_of(artifact: Artifact, *, events: Sequence[int] = EVENTS) -> Serving
 
     if artifact.config.memory is None:
         return None
-    kept = artifact.path.with_name("serving.json")
-    wanted = {"artifact": artifact.id, "events": list(events)}
+    path = artifact.path.with_name("serving.json")
+    setup = {"artifact": artifact.id, "events": list(events)}
     # What another release wrote, or half a file, is measured again.
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        found = json.loads(kept.read_text())
-        if {name: found[name] for name in wanted} == wanted:
-            return Serving(found["state_bytes"], {int(count): took for count, took in found["latency_ms"].items()})
+        document = json.loads(path.read_text())
+        if {name: document[name] for name in setup} == setup:
+            return Serving(
+                document["state_bytes"], {int(count): took for count, took in document["latency_ms"].items()}
+            )
     made = _measured(artifact, events)
-    record = {**wanted, "state_bytes": made.state_bytes, "latency_ms": dict(made.latency_ms)}
-    kept.write_text(json.dumps(record, indent=2) + "\n")
+    record = {**setup, "state_bytes": made.state_bytes, "latency_ms": dict(made.latency_ms)}
+    path.write_text(json.dumps(record, indent=2) + "\n")
     return made
 
 
@@ -60,17 +62,18 @@ def _measured(artifact: Artifact, events: Sequence[int]) -> Serving:
     store = open_store("memory://")
     updater, scorer = Updater(artifact, store, event_log=False), Scorer(artifact, store)
     ids = artifact.catalogue.ids
-    items = [ids.id_at(place) for place in range(min(len(ids), 1_000))]
-    candidates = [items[place % len(items)] for place in range(CANDIDATES)]
+    items = [ids.id_at(index) for index in range(min(len(ids), 1_000))]
+    candidates = [items[index % len(items)] for index in range(CANDIDATES)]
     took, written = {}, 0
     for count in sorted(events):
         new = range(written, count)
-        updater.apply([UserEvent(_USER, items[place % len(items)], _START + place * _GAP) for place in new])
+        updater.apply([UserEvent(_USER, items[index % len(items)], _START + index * _GAP) for index in new])
         written = count
         request = ScoreRequest(_USER, candidates, _START + count * _GAP)
         answer = scorer.answer([request])[0]
         assert answer.count == count, f"the memory holds {answer.count} events, not {count}"
         took[count] = _median(functools.partial(scorer.answer, [request]))
+    # One user alone was written.
     size = next(len(value) for _, value in store.scan())
     store.close()
     return Serving(size, took)
@@ -79,6 +82,7 @@ def _measured(artifact: Artifact, events: Sequence[int]) -> Serving:
 def _median(call: Callable[[], object]) -> float:
     """Median milliseconds of a call; the first calls are not counted."""
     call()
+    # As many calls as fit into the seconds, by the second one: the first compiles and loads.
     number = int(1e3 * _SECONDS / max(1e-6, milliseconds(call)))
     return statistics.median(milliseconds(call) for _ in range(max(3, min(_REQUESTS, number))))
 

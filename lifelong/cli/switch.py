@@ -94,9 +94,9 @@ def _id_of(text: str) -> str:
 def shown(document: dict[str, Any]) -> Reply:
     """The reply with the list of artifacts."""
     rows = []
-    for one in document["artifacts"]:
-        role = "served" if one["served"] else "before" if one["id"] == document["previous"] else ""
-        phase = f"{one['phase']}: {one['error']}" if one.get("error") else one["phase"]
-        rows.append((one["id"][:12], role, phase, one["codec"], one["path"]))
+    for entry in document["artifacts"]:
+        role = "served" if entry["served"] else "before" if entry["id"] == document["previous"] else ""
+        phase = f"{entry['phase']}: {entry['error']}" if entry.get("error") else entry["phase"]
+        rows.append((entry["id"][:12], role, phase, entry["codec"], entry["path"]))
     table = columns("artifact", "", "memories", "codec", "folder", rows=rows)
     return Reply(document, [table] if rows else ["The store is new: it belongs to no artifact yet."])

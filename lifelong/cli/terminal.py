@@ -98,8 +98,8 @@ class Terminal:
             self.emit(reply.document, indent=2)
         if not self.as_json and not self._silent:
             console = _console(stderr=False)
-            for part in reply.summary:
-                _print(console, runnable(part) if isinstance(part, str) else part)
+            for shown in reply.summary:
+                _print(console, runnable(shown) if isinstance(shown, str) else shown)
         return reply.exit_code
 
 
@@ -132,40 +132,40 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s"
     )
-    place = Launch()
+    process = Launch()
     try:
-        place = launch()
-        terminal = Terminal(as_json=as_json, silent=not place.first)
+        process = launch()
+        terminal = Terminal(as_json=as_json, silent=not process.first)
         # What libraries print must not end up in the document.
         quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
         with quiet, modules_named_in_errors():
             reply = function(terminal)
     except KeyboardInterrupt as error:
-        found = str(error) or "interrupted"
-        if place.first:
-            report({"type": "Interrupted", "found": found, "expected": "", "fix": ""}, as_json=as_json)
+        text = str(error) or "interrupted"
+        if process.first:
+            report({"type": "Interrupted", "found": text, "expected": "", "fix": ""}, as_json=as_json)
         return INTERRUPTED
     except ModuleNotFoundError as error:
         _trace(debug=debug)
-        _report_from(place, error_document(_missing(error)), as_json=as_json)
+        _report_from(process, error_document(_missing(error)), as_json=as_json)
         return 1
     except LifelongError as error:
         _trace(debug=debug)
         # A wrong command or wrong data is wrong in all processes of a machine: one of them reports it.
-        if place.local_rank == 0 or isinstance(error, LostProcessError):
-            _report_from(place, error_document(error), as_json=as_json)
-        if place.several and isinstance(error, LostProcessError):
+        if process.local_rank == 0 or isinstance(error, LostProcessError):
+            _report_from(process, error_document(error), as_json=as_json)
+        if process.several and isinstance(error, LostProcessError):
             _leave(error.exit_code)
         return error.exit_code
     except Exception as error:
         logger.debug("a command failed", exc_info=True)
         _trace(debug=debug)
         if isinstance(error, OSError) and error.filename is not None:
-            _report_from(place, _of_file(error), as_json=as_json)
+            _report_from(process, _of_file(error), as_json=as_json)
             return 1
         fix = "" if debug else "run again with --debug to see where it happened"
-        found = f"{type(error).__name__}: {error}"
-        _report_from(place, {"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
+        text = f"{type(error).__name__}: {error}"
+        _report_from(process, {"type": "Internal", "found": text, "expected": "", "fix": fix}, as_json=as_json)
         return 1
     return terminal.finish(reply)
 
@@ -176,6 +176,7 @@ def _leave(code: int) -> NoReturn:
     The threads of a process group that has lost a peer may still hold tensors, and need the interpreter to drop them:
     where it is ending already, they abort the process, and its exit code would be that of a crash.
     """
+    # `os._exit` throws away what is still in the buffers.
     sys.stdout.flush()
     sys.stderr.flush()
     # torchrun looks at its processes ten times a second and names the first of them that it finds ended: that has to be
@@ -186,17 +187,20 @@ def _leave(code: int) -> NoReturn:
 
 def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> None:
     """Print an error of one of several processes; only the first may use stdout."""
+    # Two processes that write to one stdout would break the document.
     if place.first:
         report(parts, as_json=as_json)
     else:
-        names = [f"{place}: {found}" for found in parts.get("problems") or [parts["found"]]]
+        names = [f"{place}: {problem}" for problem in parts.get("problems") or [parts["found"]]]
         report({**parts, "problems": names}, as_json=False)
 
 
 def _missing(error: ModuleNotFoundError) -> LifelongError:
     """An error that names the extra of a module that is not installed."""
     top = (error.name or "").partition(".")[0]
-    extra = next((name for name, modules in EXTRAS.items() if top in {one.partition(".")[0] for one in modules}), None)
+    extra = next(
+        (name for name, modules in EXTRAS.items() if top in {module.partition(".")[0] for module in modules}), None
+    )
     fix = f"pip install 'lifelong[{extra}]'" if extra else f"install {top}"
     return MissingExtraError(f"this command needs the package {top!r}, which is not installed", fix=fix)
 
@@ -229,8 +233,8 @@ def report(parts: Mapping[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(json.dumps({"error": parts}, indent=2) + "\n")
         sys.stdout.flush()
         return
-    found = parts.get("problems") or [parts["found"]]
-    lines = [f"error: {line}" for line in found]
+    problems = parts.get("problems") or [parts["found"]]
+    lines = [f"error: {line}" for line in problems]
     lines += [f"{name}: {parts[key]}" for name, key in (("expected", "expected"), ("to do", "fix")) if parts[key]]
     sys.stderr.write(runnable("\n".join(lines)) + "\n")
 
@@ -252,14 +256,14 @@ def runnable(text: str, *, elsewhere: bool = False) -> str:
 
 def python() -> str:
     """The Python of this environment, as a command: its path where `python` alone is another one."""
-    found = shutil.which("python")
-    return "python" if found and Path(found).absolute() == Path(sys.executable) else quote(sys.executable)
+    path = shutil.which("python")
+    return "python" if path and Path(path).absolute() == Path(sys.executable) else quote(sys.executable)
 
 
 def _pip() -> str:
     """What installs for this Python; `pip` where that does, or where this Python has none (as in what uv makes)."""
-    here, found = Path(sys.executable), shutil.which("pip")
-    if importlib.util.find_spec("pip") is None or (found and Path(found).absolute().parent == here.absolute().parent):
+    here, pip = Path(sys.executable), shutil.which("pip")
+    if importlib.util.find_spec("pip") is None or (pip and Path(pip).absolute().parent == here.absolute().parent):
         return "pip"
     return f"{quote(_near(here))} -m pip"
 
@@ -273,8 +277,8 @@ def _near(path: Path) -> str:
 def _program() -> str:
     """How this program was called, if `lifelong` alone would not find it."""
     called = Path(sys.argv[0])
-    found = shutil.which("lifelong")
-    if called.name != "lifelong" or not called.exists() or (found and Path(found).samefile(called)):
+    path = shutil.which("lifelong")
+    if called.name != "lifelong" or not called.exists() or (path and Path(path).samefile(called)):
         return "lifelong"
     return _near(called)
 
@@ -286,9 +290,9 @@ def finite(value: Any) -> Any:
     {'auc': None, 'users': 3}
     """
     if isinstance(value, Mapping):
-        return {str(key): finite(part) for key, part in value.items()}
+        return {str(key): finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
+        return [finite(entry) for entry in value]
     if isinstance(value, float):
         return value if value - value == 0 else None
     return value

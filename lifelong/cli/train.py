@@ -95,10 +95,10 @@ def _change(measured: Mapping[str, Any]) -> list[Any]:
     """What has changed since the artifact that training started from."""
     start, now = measured["start"], measured["validation"]
     rows = []
-    for field, found in start["fields"].items():
-        before, after = found["buckets"]
+    for field, change in start["fields"].items():
+        before, after = change["buckets"]
         buckets = f"{before:,}" if before == after else f"{before:,} -> {after:,}"
-        rows.append([field, f"{found['kept']:,}", f"{found['new']:,}", f"{found['gone']:,}", buckets])
+        rows.append([field, f"{change['kept']:,}", f"{change['new']:,}", f"{change['gone']:,}", buckets])
     table = columns("field", "ids kept", "new", "gone", "hash buckets", rows=rows)
     lines = [f"It started from the weights of artifact {start['artifact'][:12]}", table]
     if start["validation"] and now.get("auc") is not None:

@@ -69,6 +69,7 @@ def _fill(terminal: Terminal, artifact: Artifact, log: Path, out: Path, store: s
     terminal.say("Filling the store: each event updates its customer's memory ...")
     began = clock.perf_counter()
     with closing(open_store(store)) as memories:
+        # Under a fixed name, so that the events are known again when the folder has been moved.
         applied = ingest(artifact, memories, path, source="shop", on_bad="skip")
     seconds = clock.perf_counter() - began
     if applied.applied:
@@ -80,12 +81,13 @@ def _unpack(log: Path, path: Path) -> None:
     """The log with all times moved by whole weeks, so that its last event is in the past week."""
     rows = list(csv.DictReader(io.StringIO(gzip.decompress(log.read_bytes()).decode())))
     weeks = (int(clock.time()) - int(rows[-1]["time"])) // _WEEK
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
+    # Written aside: a next call takes the file for whole if it is there, also after a Ctrl-C in here.
+    draft = path.with_suffix(".part")
+    with draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "time": int(row["time"]) + weeks * _WEEK} for row in rows)
-    part.replace(path)
+    draft.replace(path)
 
 
 def _first(artifact: Artifact, store: str) -> tuple[list[Any], dict[str, Any]]:

@@ -39,14 +39,14 @@ def tune(
     from lifelong.offline.training.tuning import tune as search
 
     settings = load_config(config, changes, check_model=functools.partial(check_config, model))
-    wanted = Search(
+    task = Search(
         model=model,
         trials=trials,
         examples=examples,
         fixed=named_settings(config, changes),
         command=command,
     )
-    tuned = search(Dataset(data), wanted, out, config=settings, progress=terminal.say)
+    tuned = search(Dataset(data), task, out, config=settings, progress=terminal.say)
     document = {**tuned.model_dump(mode="json"), "out": str(out)}
     return Reply(document, _summary(tuned, data, out))
 

@@ -69,7 +69,7 @@ def _verdict(report: VerifyReport, *, own: bool) -> str:
 def _counts(report: VerifyReport, *, own: bool) -> list[str]:
     """What the numbers of a report mean; those of what is wrong only where something is."""
     log = "the store's own log" if own else "DATA"
-    found = [
+    lines = [
         (report.missing, f"in {log}, but without a memory in the store"),
         (report.corrupt, "with a record that cannot be decoded"),
         (report.count, f"with another number of events than in {log} (more in the store: {report.extra:,})"),
@@ -83,7 +83,7 @@ def _counts(report: VerifyReport, *, own: bool) -> list[str]:
         f"memories equal bit for bit: {report.exact:,}",
         f"Largest difference: {report.memory_difference:.3g} in a number of a memory, "
         f"{report.score_difference:.3g} in a score (a logit)",
-        *(f"{_users(number)} {what}" for number, what in found if number),
+        *(f"{_users(number)} {what}" for number, what in lines if number),
     ]
 
 

@@ -94,6 +94,8 @@ class ArrayWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Write the final length and close."""
         with self._file:
+            # After an error the header still says that there are no values, so nobody takes half a file for a whole
+            # one.
             if kind is None:
                 self._file.seek(0)
                 self._header()
@@ -101,6 +103,7 @@ class ArrayWriter:
 
 def read_slice(path: Path, part: slice) -> npt.NDArray[Any]:
     """A copy of some values of a `.npy` file."""
+    # A copy, so that the mapping and its descriptor end here.
     values: npt.NDArray[Any] = np.array(np.load(path, mmap_mode="r")[part])
     return values
 
@@ -114,6 +117,7 @@ def user_chunks(offset_U: IntArray, size: int = CHUNK) -> Iterator[tuple[int, in
     first, users = 0, len(offset_U) - 1
     while first < users:
         last = int(np.searchsorted(offset_U, offset_U[first] + size, side="right")) - 1
+        # A user with more events than a chunk is one of her own; otherwise `first` would never move.
         last = min(max(last, first + 1), users)
         yield first, last
         first = last

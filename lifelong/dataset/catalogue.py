@@ -112,8 +112,8 @@ class Catalogue:
 
     def rows(self, items: Sequence[str]) -> IntArray:
         """Row of each item id; 1 where the item is not in the catalogue."""
-        found = self.ids.find(items)
-        return np.where(found >= 0, found + FIRST_ROW, UNKNOWN)
+        index_N = self.ids.find(items)
+        return np.where(index_N >= 0, index_N + FIRST_ROW, UNKNOWN)
 
     def id_of(self, row: int) -> str | None:
         """Item id of a row, None for padding and unknown."""
@@ -191,16 +191,16 @@ class Catalogue:
         # Many items have one number: each is looked up once.
         value_of = {number: vocabulary.value_of(number) for number in np.unique(number_N).tolist()}
         level_N = [value_of[number] for number in number_N.tolist()]
-        found = level_N
+        text_N = level_N
         for own in (self._own_values(field, items), given) if isinstance(vocabulary, NumberVocabulary) else ():
             if own is None:
                 continue
             # Only a value of this very level: an event may have had another price than the catalogue has now. What was
             # written from a number alone is the level's own text, and says less than what was found before.
             same_N = (vocabulary.numbers(own) == number_N) & (number_N >= vocabulary.first_known)
-            places = zip(same_N.tolist(), own, level_N, found, strict=True)
-            found = [text if same and text != level else before for same, text, level, before in places]
-        return found
+            places = zip(same_N.tolist(), own, level_N, text_N, strict=True)
+            text_N = [text if same and text != level else before for same, text, level, before in places]
+        return text_N
 
     def _own_values(self, field: str, items: Sequence[str]) -> list[str | None] | None:
         if self.value_VN is None:
@@ -210,15 +210,16 @@ class Catalogue:
 
     def _known_numbers(self, items: Sequence[str]) -> IntArray:
         """Numbers of items by the catalogue alone, from RAM where they were asked for lately."""
-        found = self._recent.numbers(items)
-        if found is None:
+        number_BF = self._recent.numbers(items)
+        if number_BF is None:
             # It is full: a new one is begun, and soon holds the items that are asked for now.
             self._recent = recent = _Recent(self._looked_up, len(self.vocabularies))
-            found = recent.numbers(items)
-        return self._looked_up(items) if found is None else found
+            number_BF = recent.numbers(items)
+        return self._looked_up(items) if number_BF is None else number_BF
 
     def _looked_up(self, items: Sequence[str]) -> IntArray:
         number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
+        # By id: an item that the catalogue lacks has no row of its own, but a hash bucket.
         number_BF[:, 0] = self.vocabularies["item"].numbers(items)
         return number_BF
 
@@ -238,39 +239,39 @@ class _Recent:
 
     def __init__(self, look_up: Callable[[Sequence[str]], IntArray], fields: int) -> None:
         self._lock, self._look_up = threading.Lock(), look_up
-        self._place: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}
         self._number_RF = np.zeros((_RECENT, fields), np.int64)
 
     def numbers(self, items: Sequence[str]) -> IntArray | None:
         """Numbers of items; those that are not held are looked up and added. None where there is no room for them."""
-        place_N = np.fromiter(map(self._place.get, items, repeat(-1)), np.int64, len(items))
+        place_N = np.fromiter(map(self._row_of.get, items, repeat(-1)), np.int64, len(items))
         missing_N = np.flatnonzero(place_N < 0)
         if len(missing_N):
-            names = [items[place] for place in missing_N.tolist()]
+            names = [items[at] for at in missing_N.tolist()]
             if not self._added(dict.fromkeys(names)):
                 return None
-            place_N[missing_N] = [self._place[name] for name in names]
+            place_N[missing_N] = [self._row_of[name] for name in names]
         return self._number_RF[place_N]
 
     def _added(self, items: Iterable[str]) -> bool:
         """Add items, and say whether there was room for them."""
         with self._lock:
             # Another thread may have added some of them meanwhile.
-            new, first = [item for item in items if item not in self._place], len(self._place)
+            new, first = [item for item in items if item not in self._row_of], len(self._row_of)
             if first + len(new) > len(self._number_RF):
                 return False
             self._number_RF[first : first + len(new)] = self._look_up(new)
             # Places last: another thread reads without the lock, and must not find a place before its numbers.
-            self._place.update(zip(new, range(first, first + len(new)), strict=True))
+            self._row_of.update(zip(new, range(first, first + len(new)), strict=True))
             return True
 
 
 def _by_field(given: Sequence[Mapping[str, str | None] | None]) -> dict[str, tuple[list[int], list[str | None]]]:
     """Field -> places of the items that have a value for it, and the values."""
-    found: dict[str, tuple[list[int], list[str | None]]] = {}
-    for place, values in enumerate(given):
+    values_of: dict[str, tuple[list[int], list[str | None]]] = {}
+    for at, values in enumerate(given):
         for field, value in (values or {}).items():
-            places, of_field = found.setdefault(field, ([], []))
-            places.append(place)
+            places, of_field = values_of.setdefault(field, ([], []))
+            places.append(at)
             of_field.append(value)
-    return found
+    return values_of

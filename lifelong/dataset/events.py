@@ -19,6 +19,7 @@ from lifelong.dataset.scales import SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
 from lifelong.dataset.vocabulary import UNKNOWN
 from lifelong.dtypes import IntArray
 
+# The last bucket is 3 + 32, of gaps from 2^32 seconds (136 years) on; hours and weekdays follow padding and unknown.
 GAP_NUMBERS = 36
 HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
@@ -135,11 +136,11 @@ def context_numbers(
     Returns:
         The shape of `time` plus one axis, with a column per field.
     """
-    known, found = given or {}, np.empty((*time.shape, len(fields)), np.int64)
-    for place, field in enumerate(fields):
+    number_of, columns = given or {}, np.empty((*time.shape, len(fields)), np.int64)
+    for column, field in enumerate(fields):
         own = field.startswith(_USER)
-        found[..., place] = known.get(field, UNKNOWN) if own else _context_column(field, time, last_time)
-    return found
+        columns[..., column] = number_of.get(field, UNKNOWN) if own else _context_column(field, time, last_time)
+    return columns
 
 
 def _context_column(field: str, time: IntArray, last_time: IntArray) -> IntArray:
@@ -156,6 +157,6 @@ def _context_column(field: str, time: IntArray, last_time: IntArray) -> IntArray
         case "time_of_week":
             return TIME_OF_WEEK.numbers(time)
         case "since_event":
-            known = last_time != NO_TIME
-            return SINCE.numbers(time - np.where(known, last_time, time), known)
+            met = last_time != NO_TIME
+            return SINCE.numbers(time - np.where(met, last_time, time), met)
     raise AssertionError(field)

@@ -54,7 +54,7 @@ class Examples:
             DatasetError: a file is missing, or the lengths differ.
         """
         parts = open_arrays(folder, COLUMNS, "examples")
-        if len({len(part) for part in parts.values()}) != 1:
+        if len({len(values) for values in parts.values()}) != 1:
             raise DatasetError(f"the columns in {folder} have different lengths", fix=AGAIN)
         return cls(*parts.values())
 

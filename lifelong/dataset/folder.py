@@ -279,15 +279,15 @@ class Dataset:
 
 def _read_manifest(path: Path) -> Manifest:
     try:
-        found = json.loads(path.read_text())
+        document = json.loads(path.read_text())
         # Before anything else: another format may have other fields.
-        if isinstance(found, dict) and found.get("format_version") != FORMAT_VERSION:
+        if isinstance(document, dict) and document.get("format_version") != FORMAT_VERSION:
             raise DatasetError(
-                f"{path.parent} has dataset format {found.get('format_version')}",
+                f"{path.parent} has dataset format {document.get('format_version')}",
                 expected=f"{FORMAT_VERSION}, the format of this release",
                 fix="prepare the dataset again with this release, or install the one that wrote it",
             )
-        return Manifest.model_validate(found)
+        return Manifest.model_validate(document)
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
 
@@ -307,6 +307,7 @@ def array_hash(folder: Path) -> str:
     Without its vault, and without the items' own numbers and titles, which are for people alone.
     """
     digest, left_out = hashlib.sha256(), {"dataset.json", *(f"catalogue/{name}" for name in FOR_PEOPLE)}
+    # Sorted, since file systems list names in different orders and the hash must not depend on that.
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name.partition("/")[0] not in (VAULT, OPENED) and name not in left_out:

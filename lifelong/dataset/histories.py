@@ -64,6 +64,7 @@ class Histories:
         """
         there = [name for name in DTYPES if name != "event_type" or (folder / "event_type.npy").exists()]
         parts = open_arrays(folder, ["offset", *there], "histories")
+        # Here and not at a later read, which would fail for some users alone.
         check_lengths(folder, {name: parts[name] for name in there}, int(parts["offset"][-1]))
         return cls(parts["offset"], parts["row"], parts["time"], parts["sequence"], parts.get("event_type"))
 
@@ -115,6 +116,7 @@ def first_from(time_N: IntArray, low_M: IntArray, high_M: IntArray, from_M: IntA
     while np.any(open_M := low_M < high_M):
         middle_M = (low_M + high_M) // 2
         earlier_M = np.zeros(len(low_M), bool)
+        # Of open questions alone: the place of a finished one may be the end of the array.
         earlier_M[open_M] = time_N[middle_M[open_M]] < from_M[open_M]
         low_M = np.where(open_M & earlier_M, middle_M + 1, low_M)
         high_M = np.where(open_M & ~earlier_M, middle_M, high_M)

@@ -88,6 +88,8 @@ class NegativeSampler:
         if rule.rule in WINDOWS:
             self._window = _Window(histories, rule.window_seconds, end, following=rule.rule == "following")
         self._row_P = row_P.astype(np.int32)
+        # Item p has the event numbers from `below_P[p]` to before `below_P[p + 1]`; an event drawn evenly draws items
+        # by their counts.
         self._below_P = np.concatenate([[0], np.cumsum(count_V[row_P])])
 
     @classmethod
@@ -142,8 +144,8 @@ class NegativeSampler:
         """
         drawn_NR = np.empty((len(examples), self.rule.ratio), np.int32)
         for start in range(0, len(examples), CHUNK):
-            part = slice(start, start + CHUNK)
-            drawn_NR[part] = self._draw_chunk(examples.take(part), rng)
+            chunk = slice(start, start + CHUNK)
+            drawn_NR[chunk] = self._draw_chunk(examples.take(chunk), rng)
         return drawn_NR
 
     def _draw_chunk(self, examples: Examples, rng: np.random.Generator) -> Int32Array:
@@ -166,8 +168,9 @@ class NegativeSampler:
                 drawn_N[pending_N] = propose(asked.take(pending_N), rng)
                 pending_N = pending_N[excluded.holds(target_N[pending_N], drawn_N[pending_N])]
                 self.counted["redrawn"] += len(pending_N)
-        for place in pending_N:
-            drawn_N[place] = rng.choice(excluded.rest(int(target_N[place])))
+        # Only now is it listed what is left: for one target that takes a pass over the whole catalogue.
+        for at in pending_N:
+            drawn_N[at] = rng.choice(excluded.rest(int(target_N[at])))
         self.counted["fallback_exact"] += len(pending_N)
         self.counted["drawn"] += len(drawn_N)
         return drawn_N.reshape(len(examples), self.rule.ratio)
@@ -214,9 +217,12 @@ class _Window:
         time_W, row_W = np.asarray(histories.time_N), np.asarray(histories.row_N)
         inside = np.flatnonzero(time_W < self._end)
         if len(inside) > EVENTS:
+            # A seed of its own: the part that is kept must not depend on what is drawn from it.
             inside = inside[np.random.default_rng(0).random(len(inside)) < EVENTS / len(inside)]
+        # Stable, so that events of one time have the same order everywhere, and a seed the same draws.
         inside = inside[np.argsort(time_W[inside], kind="stable")]
         self._time_W, self._row_W = time_W[inside], row_W[inside]
+        # At the end of the log a window then begins earlier, and is as wide as all others.
         if end is None and len(inside):
             self._end = int(self._time_W[-1]) + 1
 
@@ -229,6 +235,7 @@ class _Window:
         high_N = np.searchsorted(self._time_W, until_N, side="left")
         event_N = low_N + (rng.random(len(low_N)) * (high_N - low_N)).astype(np.int64)
         empty_N = low_N >= high_N
+        # Place 0 stands for those that are not used: an empty window's may be past the end.
         return np.where(empty_N, asked.row_N, self._row_W[np.where(empty_N, 0, event_N)])
 
 
@@ -249,8 +256,8 @@ def end_of(cut_times: Sequence[int], split: Split) -> int | None:
     >>> end_of((80, 90), "train"), end_of((80, 90), "test")
     (80, None)
     """
-    place = (*SPLITS, VAULT).index(split)
-    return int(cut_times[place]) if place < len(cut_times) else None
+    number = (*SPLITS, VAULT).index(split)
+    return int(cut_times[number]) if number < len(cut_times) else None
 
 
 class _Excluded:
@@ -267,6 +274,8 @@ class _Excluded:
         moment_E = self._moment_N
         if whole_moment:
             position = np.asarray(examples.position_N)[at].astype(np.int64)
+            # Times are whole: events before the next second, less those before the moment, are the events of the
+            # moment.
             length = histories.positions(user_N[at], time_N[at] + 1) - position
             row_E = histories.row_N[ranges(histories.offset_U[user_N[at]] + position, length)]
             moment_E = np.repeat(np.arange(len(at)), length)
@@ -287,6 +296,7 @@ class _Excluded:
         Raises:
             DataError: there is none.
         """
+        # The keys of a moment are neighbours, from its row 0 to before row 0 of the next moment.
         low = self._moment_N[target] * self._num_rows
         first, last = np.searchsorted(self._key_E, [low, low + self._num_rows])
         rest: IntArray = np.setdiff1d(np.arange(FIRST_ROW, self._num_rows), self._key_E[first:last] - low)
@@ -402,9 +412,9 @@ def _counts_of_split(dataset: Dataset, split: Split | None, since: int | None = 
         inside_U[np.asarray(dataset.examples(split).user_N)] = True
         return row_counts(dataset.histories, num_rows, lambda user_N, time_N: inside_U[user_N])
     # An event at a cut time belongs to the later split.
-    place, cuts = SPLITS.index(split), np.array(dataset.manifest.cut_times)
+    number, cuts = SPLITS.index(split), np.array(dataset.manifest.cut_times)
     return row_counts(
         dataset.histories,
         num_rows,
-        lambda user_N, time_N: (np.searchsorted(cuts, time_N, side="right") == place) & (time_N >= first),
+        lambda user_N, time_N: (np.searchsorted(cuts, time_N, side="right") == number) & (time_N >= first),
     )

@@ -34,9 +34,11 @@ def too_small_notes(record: Mapping[str, Any]) -> list[str]:
 def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
     """Which fields of numbers have values that are none."""
     lines = []
-    for field, found in record.get("not_numbers", {}).items():
-        value = found["first"]
-        line = f"{field} is unknown for {found['items']:,} of {items:,} items: {value!r} is not a number of at least 0"
+    for field, examples in record.get("not_numbers", {}).items():
+        value = examples["first"]
+        line = (
+            f"{field} is unknown for {examples['items']:,} of {items:,} items: {value!r} is not a number of at least 0"
+        )
         fix = "leave it out of numbers if it is none"
         if re.fullmatch(r"[\d.]*\d,\d+", value):
             text = f"replace({field}, '.', '')" if "." in value else field
@@ -55,11 +57,11 @@ def _not_read(record: Mapping[str, Any]) -> list[str]:
 
 def _ordinal(record: Mapping[str, Any]) -> list[str]:
     """What a cut at one number means where times only count each user's events."""
-    found = record.get("ordinal_cuts")
-    if found is None:
+    cuts = record.get("ordinal_cuts")
+    if cuts is None:
         return []
     return [
-        f"Times are ordinal, and all users are cut at the same numbers, {' and '.join(map(str, found['cut_times']))}: "
-        f"all events of {found['users_before_all_cuts']:,} of {found['users']:,} users are before the first. "
+        f"Times are ordinal, and all users are cut at the same numbers, {' and '.join(map(str, cuts['cut_times']))}: "
+        f"all events of {cuts['users_before_all_cuts']:,} of {cuts['users']:,} users are before the first. "
         "Clock times, where the log has them, cut better."
     ]

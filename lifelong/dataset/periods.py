@@ -46,6 +46,7 @@ def periods_of(dataset: Dataset) -> Periods:
     True
     """
     train, histories = period_of(dataset, "train"), dataset.histories
+    # A user without events has the offset of the next one, whose event is not hers.
     filled_U = np.flatnonzero(np.diff(histories.offset_U))
     if train is not None and len(filled_U):
         first = int(histories.time_N[histories.offset_U[filled_U]].min())

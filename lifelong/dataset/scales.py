@@ -57,6 +57,7 @@ class Cycle:
 
     def numbers(self, time: IntArray) -> IntArray:
         """Number of each moment, in UTC seconds."""
+        # Multiplied before it is divided: exact in whole numbers, also where the levels do not divide the period.
         return FIRST_LEVEL + (time - self.origin) % self.seconds * self.levels // self.seconds
 
     def codes(self) -> FloatArray:
@@ -91,14 +92,15 @@ class Octaves:
 
     def numbers(self, value: npt.NDArray[Any], known: BoolArray) -> IntArray:
         """Number of each value, where values below 0 count as 0; unknown where not `known`."""
-        place = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0) / self.unit))
-        level = np.minimum(place, self.octaves * self.parts).astype(np.int64)
+        # To the nearest, so that the value of a level is in its middle; `bounds` is half a level to both sides.
+        exact = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0) / self.unit))
+        level = np.minimum(exact, self.octaves * self.parts).astype(np.int64)
         return np.where(known, FIRST_LEVEL + level, UNKNOWN)
 
     def values(self) -> FloatArray:
         """The value in the middle of each level."""
-        found: FloatArray = self.unit * (2 ** (np.arange(self.octaves * self.parts + 1) / self.parts) - 1)
-        return found
+        value_L: FloatArray = self.unit * (2 ** (np.arange(self.octaves * self.parts + 1) / self.parts) - 1)
+        return value_L
 
     def bounds(self) -> FloatArray:
         """The least value of each level and of the one after it, `[L, 2]`; there is none after the last.
@@ -107,6 +109,7 @@ class Octaves:
         [[0.0, 0.41], [0.41, 1.83], [1.83, inf]]
         """
         least_L = self.unit * (2 ** ((np.arange(self.octaves * self.parts + 1) - 0.5) / self.parts) - 1)
+        # No value is below 0, where half a level less would be.
         least_L[0] = 0
         return np.stack([least_L, np.append(least_L[1:], np.inf)], axis=1)
 

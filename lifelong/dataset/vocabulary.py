@@ -149,12 +149,13 @@ class IdIndex(TextColumn):
 
     @classmethod
     def _of(cls, text: npt.NDArray[np.uint8], offset: IntArray, hashes: npt.NDArray[np.uint64]) -> IdIndex:
+        # Stable, so that the files are the same everywhere, also where two hashes are equal.
         order = np.argsort(hashes, kind="stable").astype(np.int64)
         index = cls(text, offset, hashes[order], order)
         # Equal ids have equal hashes, so only neighbours with one hash need their text compared.
         same = np.flatnonzero(index._hash[1:] == index._hash[:-1])
         suspects = np.unique(np.concatenate([same, same + 1]))
-        names = [index.id_at(int(order[place])) for place in suspects]
+        names = [index.id_at(int(order[at])) for at in suspects]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise DatasetError(
@@ -178,6 +179,7 @@ class IdIndex(TextColumn):
         Raises:
             DatasetError: an id is in both.
         """
+        # The other text begins where this one ends, and its first offset is the last one here.
         offset = np.concatenate([self._offset, self._offset[-1] + other._offset[1:]])
         text, hashes = np.concatenate([self._text, other._text]), np.concatenate([self.hashes(), other.hashes()])
         return self._of(text, offset, hashes)
@@ -185,6 +187,7 @@ class IdIndex(TextColumn):
     def hashes(self) -> npt.NDArray[np.uint64]:
         """`id_hash` of every id, in order of their index."""
         hashes = np.empty(len(self), np.uint64)
+        # The order says which id each place of the sorted hashes is of, so this undoes the sorting.
         hashes[self._order] = self._hash
         return hashes
 
@@ -198,8 +201,8 @@ class IdIndex(TextColumn):
         parts = open_arrays(folder, _TYPES, "id index")
         for name, values in parts.items():
             if values.ndim != 1 or values.dtype != _TYPES[name]:
-                found = f"{folder / name}.npy holds {values.dtype} {values.shape}"
-                raise DatasetError(found, expected=f"{np.dtype(_TYPES[name])}, one axis", fix=AGAIN)
+                problem = f"{folder / name}.npy holds {values.dtype} {values.shape}"
+                raise DatasetError(problem, expected=f"{np.dtype(_TYPES[name])}, one axis", fix=AGAIN)
         offset, count = parts["offset"], len(parts["offset"]) - 1
         check_lengths(folder, {name: parts[name] for name in ("hash", "order")}, count)
         check_lengths(folder, {"text": parts["text"]}, int(offset[-1]) if len(offset) else -1)
@@ -217,6 +220,7 @@ class IdIndex(TextColumn):
 
     def content_hash(self) -> str:
         """SHA-256 over all ids in their order: two indexes have equal hashes only if they have equal ids."""
+        # The offsets, too: the ids `ab`, `c` and `a`, `bc` are one text.
         digest = hashlib.sha256(np.ascontiguousarray(self._offset, "<i8").tobytes())
         digest.update(self._text.tobytes())
         return digest.hexdigest()
@@ -240,20 +244,21 @@ class IdIndex(TextColumn):
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Index of each id, -1 where it is not held."""
-        found = np.full(len(ids), -1, np.int64)
+        index_B = np.full(len(ids), -1, np.int64)
         if not len(self):
-            return found
+            return index_B
         encoded = [value.encode() for value in ids]
         hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
         # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` continues.
+        # A hash above all others has its place past the end.
         place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
         index_N = self._order[start[place_N]]
-        same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])
-        found[place_N[same_N]] = index_N[same_N]
-        for place in place_N[~same_N].tolist():
-            found[place] = self._walk(ids[place], hashes[place], int(start[place]))
-        return found
+        same_N = self._is_text(index_N, [encoded[at] for at in place_N.tolist()])
+        index_B[place_N[same_N]] = index_N[same_N]
+        for at in place_N[~same_N].tolist():
+            index_B[at] = self._walk(ids[at], hashes[at], int(start[at]))
+        return index_B
 
     def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> BoolArray:
         """Whether the id of each index is the given text; empty texts are left to `_walk`."""
@@ -266,6 +271,7 @@ class IdIndex(TextColumn):
         first = np.cumsum(size) - size
         text = np.frombuffer(b"".join(itertools.compress(encoded, same_N.tolist())), np.uint8)
         held = self._text[ranges(begin, size)]
+        # Of an empty run `reduceat` gives the value that follows: hence no empty texts.
         same_N[same_N] = np.logical_and.reduceat(held == text, first)
         return same_N
 
@@ -345,11 +351,11 @@ class Vocabulary:
 
     def numbers(self, values: Sequence[str | None]) -> IntArray:
         """Number of each value; `None` is `UNKNOWN`, an unseen value gets its bucket."""
-        found = self.index.find([value or "" for value in values])
+        index_B = self.index.find([value or "" for value in values])
         return np.fromiter(
             (
                 UNKNOWN if value is None else self.first_known + at if at >= 0 else self.fallback_number(value)
-                for value, at in zip(values, found.tolist(), strict=True)
+                for value, at in zip(values, index_B.tolist(), strict=True)
             ),
             dtype=np.int64,
             count=len(values),
@@ -387,10 +393,10 @@ class NumberVocabulary(Vocabulary):
         Raises:
             DatasetError: the folder was written for another scale.
         """
-        found = (folder / cls.FILE).read_text(errors="replace")
-        if found != cls._text():
+        scale = (folder / cls.FILE).read_text(errors="replace")
+        if scale != cls._text():
             raise DatasetError(
-                f"{folder / cls.FILE} holds the scale {found.strip()}",
+                f"{folder / cls.FILE} holds the scale {scale.strip()}",
                 expected=f"{cls._text().strip()}, that of this release",
                 fix="use the release that wrote it, or prepare and train again",
             )
@@ -431,7 +437,7 @@ def quantities(values: Sequence[str | None]) -> FloatArray:
 def _number(text: str | None) -> float:
     """The number of a text, NaN where it is not a finite number."""
     try:
-        found = float(text or "nan")
+        number = float(text or "nan")
     except ValueError:
         return float("nan")
-    return found if np.isfinite(found) else float("nan")
+    return number if np.isfinite(number) else float("nan")

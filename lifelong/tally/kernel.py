@@ -47,6 +47,7 @@ _DECAYS = np.array([[2.0 ** (-age / half_life) for half_life in spec.HALF_LIVES]
 _FIRST_KINDS = np.array([1 + (sum(one >= first for first in spec.TIMES) - 1) * SIZES * STEPS for one in spec.COUNTS])
 _RATES = -math.log(2) / (DAY / HOUR * np.array(spec.DAYS))
 """Of the decays in hours."""
+# A byte for each, so that one comparison with `_LEVEL` says whether a cell is empty.
 _LEVEL = 256
 """A cell's second number is this times the level of its count, plus the step of its age."""
 _PIECE, _ONES = 32, 2**32 - 1
@@ -150,6 +151,7 @@ _lowest: Any = intrinsic(_count_zeros)
 @_inlined
 def _key(number: Any) -> Any:
     """The key of a number of a field; negative where it is not counted."""
+    # There are a power of two of keys, so that the mask is the remainder.
     return (number - FIRST) & (KEYS - 1) if number >= FIRST else np.int64(-1)
 
 
@@ -203,17 +205,21 @@ def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F
     due = np.int16(min((1 + min(_lowest(count), SIZES - 1)) * STEPS, SIZES * STEPS - 1))
     for f in range(len(start_F) - 1):
         key = _key(number_NF[n, f])
-        first, end, kept = start_F[f], start_F[f + 1], key - KEYS // 2
+        # A key has 16 bits without a sign and a cell's number has one: keys are held less half of their range, in the
+        # same order.
+        first, end, held_key = start_F[f], start_F[f + 1], key - KEYS // 2
         # The first empty cell, which is where those that age end.
         free = _place(cell_BKX, b, first, end, KEYS)
         _age(cell_BKX, b, first, free, due)
         if key < 0:
             continue
-        at = _place(cell_BKX, b, first, free, kept)
-        known = at < free and _rank(cell_BKX, b, at) == kept
-        if known:
+        at = _place(cell_BKX, b, first, free, held_key)
+        held = at < free and _rank(cell_BKX, b, at) == held_key
+        if held:
             met = np.int64(1) if f == 0 else met
             level = np.int64(cell_KX[at, 1]) >> 8
+            # Also sets the age back to 0, which is the lower byte. The number of the event decides whether the level
+            # rises, so that the same history always gives the same memory.
             cell_KX[at, 1] = (level + (_WAITS[level] & count == 0)) * _LEVEL
             continue
         # The place that becomes free: the first empty cell, or that of the key that gives way.
@@ -223,10 +229,11 @@ def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F
         while free > at:
             cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free - 1, 0], cell_KX[free - 1, 1]
             free -= 1
+        # The cell that gives way lies before `at`: those between move down, so that the new key comes to `at - 1`.
         while free < at - 1:
             cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free + 1, 0], cell_KX[free + 1, 1]
             free += 1
-        cell_KX[free, 0], cell_KX[free, 1] = kept, _LEVEL
+        cell_KX[free, 0], cell_KX[free, 1] = held_key, _LEVEL
     return met
 
 
@@ -237,7 +244,9 @@ def _write(
     """Fold one event of one user in; `spec.Memory.write`."""
     clock_JX, sums_XD = memory.clock_BJX[b], memory.sums_BXD[b]
     met = _count(memory, b, number_NF, n, count, rules.start_F)
+    # The clock has 32 bits: it stops at its end, as wrapping round would make ages negative.
     now = min(clock_JX[0, 0] + gap, LONGEST)
+    # Level j has a mark at each multiple of 2^j events: the zeros at the count's end say which levels these are.
     for j in range(min(len(clock_JX), _lowest(count) + 1)):
         clock_JX[j, 1], clock_JX[j, 0] = clock_JX[j, 0], now
     if memory.repeats_BX.shape[1]:
@@ -280,9 +289,11 @@ def _elapsed(clock_BJX: Array, b: Any, count: Any, ago: Any) -> Any:
     for level in range(levels):
         # The older mark of a level is that of the last but one multiple of 2^level.
         begin, before = max((count >> level) - 1, 0) << level, np.int64(clock_BJX[b, level, 1])
+        # From the finest level on, so that the first one that reaches back to the event has the marks nearest to it.
         if event >= begin or level == levels - 1:
             break
         end, after = begin, before
+    # Between two marks events are taken to be evenly spaced. 1: without events both marks are the same.
     rest = (end - max(event, begin)) / max(end - begin, 1)
     return np.float64(now - after) + rest * np.float64(after - before)
 
@@ -296,6 +307,8 @@ def _of_user(memory: Memory, b: Any, count: Any, user_U: Array) -> None:
         span = np.float64(np.int64(clock_JX[0, 0]) - np.int64(clock_JX[level, 1]))
         user_U[1 + level] = math.log1p(span / HOUR) / 4
     if memory.repeats_BX.shape[1]:
+        # The running share begins at 0. It is divided by the weight that the events so far have in it, or new users
+        # would all seem to repeat nothing.
         at, weight = 1 + len(clock_JX), max(1 - ((RECENT - 1) / RECENT) ** count, 1 / RECENT)
         user_U[at] = 2 * np.float64(memory.repeats_BX[b, 0]) / max(count, 1) - 1
         user_U[at + 1] = 2 * np.float64(memory.repeats_BX[b, 1]) / ONE / weight - 1
@@ -304,14 +317,14 @@ def _of_user(memory: Memory, b: Any, count: Any, user_U: Array) -> None:
 @_inlined
 def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, found: Found, n: Any) -> Any:
     """Fill the numbers of a field's value; its cell's second number, or 0."""
-    first, end, kept = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
+    first, end, held_key = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
     number_NFX, hours_SX = found.number_NFX, found.hours_SX
     number_NFX[n, f, 0] = number_NFX[n, f, 1] = number_NFX[n, f, 2] = 0.0
     number_NFX[n, f, 3] = max(key, 0)
     if key < 0:
         return np.int64(0)
-    at = _place(memory.cell_BKX, b, first, end, kept)
-    if at == end or _rank(memory.cell_BKX, b, at) != kept:
+    at = _place(memory.cell_BKX, b, first, end, held_key)
+    if at == end or _rank(memory.cell_BKX, b, at) != held_key:
         return np.int64(0)
     packed = np.int64(memory.cell_BKX[b, at, 1])
     level, step = packed >> 8, packed & (_LEVEL - 1)
@@ -359,6 +372,7 @@ def _of_target(memory: Memory, b: Any, count: Any, targets: Targets, n: Any, rul
 def _fit(sums_BXD: Array, b: Any, factor_ND: Array, n: Any, end_G: Array, found: Found) -> None:
     """Fill how well a target fits the sums, the last known numbers: cosines of each field and sum, then amounts."""
     known_NY, first, fields = found.known_NY, np.int64(0), len(end_G)
+    # A cosine and an amount for each of the two sums.
     begin = known_NY.shape[1] - 4 * fields
     for g in range(fields):
         whole = late = np.float64(0)
@@ -377,6 +391,7 @@ def _fit(sums_BXD: Array, b: Any, factor_ND: Array, n: Any, end_G: Array, found:
 def _begin(sums_XD: Array, end_G: Array, found: Found) -> None:
     """Fill the lengths of each field's sums; no hours are known yet."""
     length_GX = found.length_GX
+    # Hours depend on the user's clock: those of the user before must not be taken for hers.
     for step in range(len(found.hours_SX)):
         found.hours_SX[step, 0] = math.nan
     for x in range(2):
@@ -385,6 +400,7 @@ def _begin(sums_XD: Array, end_G: Array, found: Found) -> None:
             square = np.float64(0)
             for d in range(first, end_G[g]):
                 square += np.float64(sums_XD[x, d]) * np.float64(sums_XD[x, d])
+            # An empty sum has the length 0, by which cosines would be divided.
             length_GX[g, x] = max(math.sqrt(square), SHORTEST)
             first = end_G[g]
 
@@ -461,6 +477,7 @@ def replay(
         if targets.row_N[n] != user:
             user, count, last = targets.row_N[n], np.int64(0), np.int64(-1)
             _copy(nobody, 0, one, 0)
+        # `last` is a target at this same position: what is known of the user holds until the next event.
         if count < position_N[n]:
             last = np.int64(-1)
         while count < position_N[n]:
@@ -509,8 +526,9 @@ def packing_of(packing: CellPacking) -> Packing:
 @_inlined
 def _at(piece_I: Array, bit: Any, mask: Any) -> Any:
     """The number of up to 32 bits that begins at a bit."""
-    place = bit >> 5
-    return (np.int64(piece_I[place]) | np.int64(piece_I[place + 1]) << _PIECE) >> (bit & 31) & mask
+    piece = bit >> 5
+    # The shift may fill in ones from the sign; the mask removes them.
+    return (np.int64(piece_I[piece]) | np.int64(piece_I[piece + 1]) << _PIECE) >> (bit & 31) & mask
 
 
 @jit
@@ -546,8 +564,10 @@ def unpack(
                 high = place_K[k] - begin - (k - first)
                 key = (high << low) | _at(piece_I, bit + (k - first) * low, mask)
                 both = _at(piece_I, packing.counts + k * CELL_BITS, (1 << CELL_BITS) - 1)
+                # A record has 4 bits for a count and 5 for an age; in RAM each has a byte.
                 packed = both >> STEP_BITS << 8 | both & ((1 << STEP_BITS) - 1)
                 wrong |= (high < 0) | (key >= packing.values_F[f])
+                # The key of an empty cell in a record only keeps keys ascending.
                 cell_KX[k, 0] = key - KEYS // 2 if packed >= _LEVEL else 0
                 cell_KX[k, 1] = packed
             bit += (packing.start_F[f + 1] - first) * low
@@ -560,18 +580,20 @@ def unpack(
 @_inlined
 def _ones(piece_I: Array, begin: Any, end: Any, place_K: Array) -> Any:
     """Fill the places, less `begin`, of the ones from one bit to before another; whether there are K of them."""
-    found = 0
+    ones = 0
     for bit in range(begin, end, _PIECE):
         value = _at(piece_I, bit, _ONES)
+        # Past the end there is only what fills the last byte.
         if end - bit < _PIECE:
             value &= (1 << (end - bit)) - 1
         while value:
-            if found == len(place_K):
+            if ones == len(place_K):
                 return False
-            place_K[found] = bit - begin + _lowest(value)
+            place_K[ones] = bit - begin + _lowest(value)
+            # Takes the lowest one away, so that the loop runs once for each key and not for each bit.
             value &= value - 1
-            found += 1
-    return found == len(place_K)
+            ones += 1
+    return ones == len(place_K)
 
 
 @jit
@@ -588,7 +610,7 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
         for at in range(len(piece_I)):
             piece_I[at] = 0
         # Whole pieces are put down; `rest` holds the bits that have not filled one yet.
-        place, rest, held = 0, np.int64(0), 0
+        piece, rest, held = 0, np.int64(0), 0
         for f in range(fields):
             low, before, falls, wrong = packing.low_F[f], np.int64(-1), False, False
             for k in range(packing.start_F[f], packing.start_F[f + 1]):
@@ -598,11 +620,12 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
                 rank = key if filled else np.int64(KEYS)
                 falls, wrong = bool(falls or rank < before), bool(wrong or key >= packing.values_F[f])
                 before = rank
+                # Below 32 bits are held and a number has 16 at most, so that nothing is shifted out of 64.
                 rest |= (key & ((1 << low) - 1)) << held
                 held += low
                 if held >= _PIECE:
-                    piece_I[place] = rest & _ONES
-                    place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
+                    piece_I[piece] = rest & _ONES
+                    piece, rest, held = piece + 1, rest >> _PIECE, held - _PIECE
             if wrong:
                 return TOO_HIGH
             if falls:
@@ -612,10 +635,10 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
             rest |= ((packed >> 8 << STEP_BITS | packed & (_LEVEL - 1)) & ((1 << CELL_BITS) - 1)) << held
             held += CELL_BITS
             if held >= _PIECE:
-                piece_I[place] = rest & _ONES
-                place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
-        piece_I[place] = rest
-        begin = place * _PIECE + held
+                piece_I[piece] = rest & _ONES
+                piece, rest, held = piece + 1, rest >> _PIECE, held - _PIECE
+        piece_I[piece] = rest
+        begin = piece * _PIECE + held
         for f in range(fields):
             for k in range(packing.start_F[f], packing.start_F[f + 1]):
                 key = np.int64(cell_KX[k, 0]) + KEYS // 2 if cell_KX[k, 1] >= _LEVEL else packing.values_F[f] - 1

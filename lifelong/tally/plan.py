@@ -81,6 +81,7 @@ class CellPacking:
     def low_bits(self) -> tuple[int, ...]:
         """l: bits of a key of each field that are stored as they are."""
         pairs = zip(self.cells_F, self.values_F, strict=True)
+        # The bit length less one is the logarithm rounded down, in whole numbers and so the same on every machine.
         return tuple(max(0, (values // cells).bit_length() - 1) for cells, values in pairs)
 
     @property
@@ -142,6 +143,7 @@ class Plan:
     @property
     def affinities(self) -> int:
         """How many say how well a target fits the sums."""
+        # A cosine and an amount of each sum, for each field that has factors.
         return 2 * SUMS * len(self.widths_G)
 
     @property
@@ -159,7 +161,7 @@ class Plan:
             Part("repeats", (2 * self.repeats,), "int32"),
             Part("cell", (sum(self.cells_F), 2), "int16"),
         )
-        return tuple(part for part in parts if all(part.shape))
+        return tuple(field for field in parts if all(field.shape))
 
     @property
     def packing(self) -> CellPacking:
@@ -181,6 +183,7 @@ def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -
     state, widths = settings["state"], factor_widths(settings["state"], fields=len(sizes))
     slots = len(settings["periods"] or ()), settings["width"]
     levels, repeats = CLOCK_LEVELS if timed and PARTS.clock else 1, PARTS.repeats
+    # Each level of the clock has two marks, and repeats have two counts.
     numbers = slots[0] * slots[1] + SUMS * sum(widths) + 2 * (levels + repeats)
     cells = _cells(state - NUMBER_BYTES * numbers, sizes, shares(len(sizes), state))
     return Plan(tuple(sizes), cells, levels, widths, slots, repeats)
@@ -244,6 +247,7 @@ def middle_age(start: int) -> int:
     >>> [middle_age(start) for start in (0, 1, 2, 3, 5, 7, 11, 15)]
     [0, 1, 2, 4, 6, 9, 13, 19]
     """
+    # The last step has no end; it is taken to be as long as all before it.
     ends = [*AGES[1:], 2 * AGES[-1]]
     return int(start + ends[AGES.index(start)]) // 2
 
@@ -259,21 +263,21 @@ def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tupl
     >>> share_out(10, most=[2, 100, 100], weights=[1, 1, 1])
     (2, 4, 4)
     """
-    found, open_ = [1] * len(most), set(range(len(most)))
+    cells, open_ = [1] * len(most), set(range(len(most)))
     # A field that is full leaves the rest of its share to the others, so they are divided again without it.
     while open_:
         weight = sum(weights[field] for field in open_)
-        left = total - sum(found[field] for field in range(len(most)) if field not in open_)
+        left = total - sum(cells[field] for field in range(len(most)) if field not in open_)
         # 1e-9: a product that is a whole number may come out slightly below it.
-        wanted = {field: max(1, int(left * (weights[field] / weight) + 1e-9)) for field in open_}
-        full = {field for field in open_ if wanted[field] >= most[field]}
+        share = {field: max(1, int(left * (weights[field] / weight) + 1e-9)) for field in open_}
+        full = {field for field in open_ if share[field] >= most[field]}
         for field in full or open_:
-            found[field] = most[field] if full else wanted[field]
+            cells[field] = most[field] if full else share[field]
         open_ = open_ - full if full else set()
     # Rounding up to one cell for a field of a small share may have given out too many.
-    while sum(found) > total:
-        found[found.index(max(found))] -= 1
-    return tuple(found)
+    while sum(cells) > total:
+        cells[cells.index(max(cells))] -= 1
+    return tuple(cells)
 
 
 def keys_of(number: IntArray) -> IntArray:

@@ -53,5 +53,5 @@ def checks_in(names: Mapping[str, Any], *earlier: list[Check]) -> list[Check]:
     >>> checks_in({"check_one": print, "check_two": repr, "helper": len}, [print])
     [<built-in function repr>]
     """
-    known = [check for checks in earlier for check in checks]
-    return [check for name, check in names.items() if name.startswith("check_") and check not in known]
+    earlier_checks = [check for checks in earlier for check in checks]
+    return [check for name, check in names.items() if name.startswith("check_") and check not in earlier_checks]

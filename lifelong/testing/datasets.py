@@ -69,8 +69,8 @@ def tiny_dataset(
 
 
 def _catalogue(num_items: int) -> Catalogue:
-    known = num_items - num_items // 10
-    items = Vocabulary.build([f"i{i}" for i in range(known)], buckets=8)
+    in_vocabulary = num_items - num_items // 10
+    items = Vocabulary.build([f"i{i}" for i in range(in_vocabulary)], buckets=8)
     categories = Vocabulary.build([f"c{i}" for i in range(10)])
     names = [f"i{i}" for i in range(num_items)]
     number_VF = np.zeros((FIRST_ROW + num_items, 2), np.int32)
@@ -90,7 +90,9 @@ def _histories(rng: np.random.Generator, num_users: int, num_items: int, mean_ev
             FIRST_ROW
             + np.where(rng.random(length) < 0.8, rng.choice(taste, length), rng.integers(0, num_items, length))
         )
+        # The second user begins after all the others have ended, and so has no event in training.
         start = _START + (80_000_000 if user == 1 else int(rng.integers(0, 1_000_000)))
+        # There are fewer moments than events, so that some events share one.
         times.append(np.sort(start + rng.integers(0, max(2, 2 * length // 3), length) * 1_000_000))
     num_events = int(length_U.sum())
     return Histories(

@@ -80,10 +80,12 @@ def check_events_behind_a_target_change_nothing(case: ModelCase) -> None:
         histories = dataset.histories
         row_N = np.array(histories.row_N)
         first_U = np.full(histories.num_users, histories.num_events)
+        # `at`, since a user may have several examples: by plain indexing only one of them would count.
         np.minimum.at(first_U, examples.user_N, histories.offset_U[examples.user_N] + examples.position_N)
         for user, first in enumerate(first_U):
             row_N[first : histories.offset_U[user + 1]] = 2
         asked = first_U[examples.user_N] == histories.offset_U[examples.user_N] + examples.position_N
+        # Where the cached property looks: the files stay as they are.
         dataset.__dict__["histories"] = replace(histories, row_N=row_N)
         assert asked.any()
         assert np.array_equal(model.predict(dataset, examples)[asked], before[asked])
@@ -92,9 +94,9 @@ def check_events_behind_a_target_change_nothing(case: ModelCase) -> None:
 def check_test_period_is_not_fitted(case: ModelCase) -> None:
     """Events from the second cut on do not reach the fit, and without validation targets none from the first on."""
     with _fitted(case) as (model, dataset):
-        for place, kind in ((1, Dataset), (0, _NoValidation)):
+        for cut, kind in ((1, Dataset), (0, _NoValidation)):
             examples, histories = dataset.examples("train"), dataset.histories
-            late_N = np.asarray(histories.time_N) >= dataset.manifest.cut_times[place]
+            late_N = np.asarray(histories.time_N) >= dataset.manifest.cut_times[cut]
             usual, changed = kind(dataset.folder), kind(dataset.folder)
             changed.__dict__["histories"] = replace(histories, row_N=np.where(late_N, 2, histories.row_N))
             model.fit(usual, seed=0)
@@ -107,8 +109,8 @@ class _NoValidation(Dataset):
     """Validation may decide when a fit ends: without its targets, nothing of its period is left to look at."""
 
     def examples(self, split: Split) -> Examples:
-        found = super().examples(split)
-        return found.take(np.arange(0)) if split == "validation" else found
+        examples = super().examples(split)
+        return examples.take(np.arange(0)) if split == "validation" else examples
 
 
 def check_empty_history_and_unknown_item_work(case: ModelCase) -> None:

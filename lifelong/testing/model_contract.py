@@ -141,7 +141,7 @@ def check_padding_vectors_change_nothing(case: ModelCase) -> None:
     model, batch = case.build(), random_batch(LENGTHS, targets=5, size=80)
     clean_run = _run(model, batch)
     with torch.no_grad():
-        for embed in (part for part in model.modules() if isinstance(part, FieldEmbedding)):
+        for embed in (module for module in model.modules() if isinstance(module, FieldEmbedding)):
             for table in embed.tables.values():
                 table.weight[0] = float("nan")
     dirty_run = _run(model, batch)
@@ -165,6 +165,7 @@ def check_earlier_events_are_used(case: ModelCase) -> None:
     """The last event before a target changes its logit."""
     model, batch = case.build(), random_batch([12], targets=2)
     changed = batch.history_BLF.clone()
+    # Always another number, and one from 1 to 3, which every field has.
     changed[:, 11] = changed[:, 11] % 3 + 1
     logit, other = model(batch).logit_BCT, model(replace(batch, history_BLF=changed)).logit_BCT
     assert not torch.equal(logit[:, -1], other[:, -1]), "the history is not read"
@@ -198,9 +199,9 @@ def check_context_can_be_chosen(case: ModelCase) -> None:
     model = replace(case, config={**case.config, "context": [*SCALES, "hour"]}).build(inputs=CLOCK_INPUTS)
     batch = random_batch([12], targets=2, inputs=CLOCK_INPUTS)
     logit = model(batch).logit_BCT
-    for place, name in enumerate(CLOCK_INPUTS.context):
+    for column, name in enumerate(CLOCK_INPUTS.context):
         context_BCF = batch.context_BCF.clone()
-        context_BCF[..., place] = context_BCF[..., place] % 3 + 1
+        context_BCF[..., column] = context_BCF[..., column] % 3 + 1
         other = model(replace(batch, context_BCF=context_BCF)).logit_BCT
         assert torch.equal(logit, other) == (name in ("gap", "weekday")), f"{name} of the context"
 
@@ -298,8 +299,8 @@ def check_groups_are_trained_with_embeddings_of_their_own(case: ModelCase) -> No
         model.begin_with(*vectors)
         # The same units are dropped.
         torch.manual_seed(0)
-        found: Tensor = model.train(train)(batch).logit_BCT.detach()
-        return found
+        logit_BCT: Tensor = model.train(train)(batch).logit_BCT.detach()
+        return logit_BCT
 
     _assert_near(logits(whole, apart, train=False), logits(whole, train=False), "a served target")
     trained, other = logits(whole, apart, train=True), logits(whole, train=True)
@@ -397,6 +398,7 @@ def check_encode_equals_folded_writes(case: ModelCase) -> None:
     generator = torch.Generator().manual_seed(0)
     encoded = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), every_BC)
     folded = _fold(model, batch)
+    # A random weight for each number: in a plain sum, errors of opposite signs would cancel.
     weights = [torch.rand(value.shape, generator=generator) for value in _floats(encoded)]
     leaves = list(model.parameters())
     gradients = []
@@ -417,8 +419,8 @@ def check_write_embeds_the_event(case: ModelCase) -> None:
     """`write` with numbers and `encode` with numbers agree."""
     model, batch = case.build_memory(), random_batch([9, 9], targets=2)
     memory = model.initial_memory(2)
-    for place in range(9):
-        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
+    for step in range(9):
+        memory = model.write(memory, Event(batch.history_BLF[:, step], batch.time_BL[:, step]))
     history = History(batch.history_BLF, batch.time_BL, batch.length_B)
     encoded = model.encode(history, batch.length_B.unsqueeze(-1))
     for left, right in zip(_floats(memory), _floats(encoded), strict=True):
@@ -490,9 +492,9 @@ def check_users_do_not_mix(case: ModelCase) -> None:
     event = Event(batch.history_BLF[[0, 1], [3, 31]], batch.time_BL[[0, 1], [3, 31]])
     both = model.write(memory, event)
     for user in range(2):
-        part = slice(user, user + 1)
+        rows = slice(user, user + 1)
         alone = model.write(
-            type(memory)(*(value[part] for value in memory)), Event(event.number_BF[part], event.time_B[part])
+            type(memory)(*(value[rows] for value in memory)), Event(event.number_BF[rows], event.time_B[rows])
         )
         assert int(both.count_B[user]) == [4, 32][user]
         for left, right in zip(_floats(alone), _floats(both), strict=True):
@@ -541,6 +543,7 @@ def _train_on_world(case: ModelCase, *, noise: bool, steps: int) -> float:
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     fresh, measured = loyal_batch(users=400, targets=4, seed=10_001, noise=noise), 0.0
     for step in range(1, steps + 1):
+        # A batch uses its seed and the next one, so seeds go in steps of two; those of the new users are far away.
         batch = loyal_batch(users=32, targets=4, seed=2 * step, noise=noise)
         output = model.train()(batch)
         optimizer.zero_grad()
@@ -559,8 +562,8 @@ def _fold(model: MemoryModel, batch: Batch) -> Any:
     """Memory after 0, 1, 2, ... events, written one by one, as `encode` gives it."""
     memory = model.initial_memory(len(batch.length_B))
     steps = [memory]
-    for place in range(batch.history_BLF.shape[1]):
-        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
+    for step in range(batch.history_BLF.shape[1]):
+        memory = model.write(memory, Event(batch.history_BLF[:, step], batch.time_BL[:, step]))
         steps.append(memory)
     return type(memory)(*(torch.stack(parts, dim=1) for parts in zip(*steps, strict=True)))
 

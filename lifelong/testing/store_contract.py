@@ -36,11 +36,11 @@ def checks_for(*, durable: bool) -> list[Check]:
     Args:
         durable: whether what was committed is there after closing and opening again.
     """
-    found = {name: check for name, check in globals().items() if name.startswith("check_")}
-    reopening = {name for name in found if name.startswith("check_reopened")}
+    checks = {name: check for name, check in globals().items() if name.startswith("check_")}
+    reopening = {name for name in checks if name.startswith("check_reopened")}
     return [
         check if name in reopening else _on_one_store(check)
-        for name, check in found.items()
+        for name, check in checks.items()
         if durable or name not in reopening
     ]
 
@@ -70,12 +70,12 @@ def check_reads_are_in_the_order_of_the_question(store: MemoryStore) -> None:
 
 def check_any_text_is_an_id(store: MemoryStore) -> None:
     """Ids with separators, empty ones and prefixes of each other stay apart, everywhere."""
-    value = {name: f"{place}".encode() for place, name in enumerate(STRANGE)}
+    value = {name: f"{number}".encode() for number, name in enumerate(STRANGE)}
     store.commit(
         Commit(
             records={0: value, ITEMS: value},
             events={(name, 1): text for name, text in value.items()},
-            watermarks={(name, 3): place for place, name in enumerate(STRANGE)},
+            watermarks={(name, 3): number for number, name in enumerate(STRANGE)},
             event_ids=dict.fromkeys(zip(STRANGE, reversed(STRANGE), strict=True), 50),
         )
     )
@@ -84,7 +84,7 @@ def check_any_text_is_an_id(store: MemoryStore) -> None:
     assert dict(store.scan()) == value and dict(store.scan(ITEMS)) == value
     assert [store.events(name) for name in STRANGE] == [[text] for text in value.values()]
     assert [store.watermark(name, 3) for name in STRANGE] == list(range(len(STRANGE)))
-    assert [store.positions(name, 3, [name]) for name in STRANGE] == [[place] for place in range(len(STRANGE))]
+    assert [store.positions(name, 3, [name]) for name in STRANGE] == [[number] for number in range(len(STRANGE))]
     pairs = [(name, other) for name in STRANGE for other in STRANGE]
     written = set(zip(STRANGE, reversed(STRANGE), strict=True))
     assert store.seen(pairs, now=10) == [pair in written for pair in pairs]
@@ -144,14 +144,15 @@ def check_expired_event_ids_are_removed(store: MemoryStore) -> None:
     store.commit(Commit(event_ids={(user, name): 100 for user in gone for name in ("x", "y")}))
     store.seen([], now=3 * _DAY)
     # Enough of them to be in every part of any store.
-    for some in (range(2_000), range(2_000, 4_000)):
-        store.commit(Commit(event_ids={(f"new {number}", "x"): 4 * _DAY for number in some}))
+    for numbers in (range(2_000), range(2_000, 4_000)):
+        store.commit(Commit(event_ids={(f"new {number}", "x"): 4 * _DAY for number in numbers}))
     assert [store.event_ids(user) for user in gone] == [[]] * len(gone)
     assert store.event_ids("new 0") == [("x", 4 * _DAY)]
 
 
 def check_the_log_is_ordered_by_count(store: MemoryStore) -> None:
     """As a number and not as text, whatever the order of writing; `last` takes from the end."""
+    # Sorted as texts, 11 and 300 would be in another order than as numbers, and 2 last.
     store.commit(Commit(events={("u", count): str(count).encode() for count in (300, 2, 11)}))
     store.commit(Commit(events={("u", 1): b"1", ("v", 9): b"9"}))
     assert store.events("u") == [b"1", b"2", b"11", b"300"]
@@ -221,17 +222,17 @@ def check_items_are_kept_and_replaced(store: MemoryStore) -> None:
 def check_what_was_applied_of_a_source_is_kept_with_its_watermark(store: MemoryStore) -> None:
     """Under any name, together with memories or alone; a later one takes its place."""
     assert list(store.scan(SOURCES)) == []
-    for place, name in enumerate(STRANGE):
-        user = {"u": b"%d" % place}
+    for number, name in enumerate(STRANGE):
+        user = {"u": b"%d" % number}
         store.commit(Commit({0: user, SOURCES: {name: b"old"}}, watermarks={(name, 0): 1}))
         store.commit(Commit({0: user, SOURCES: {name: name.encode()}}, watermarks={(name, 0): 2}))
     store.commit(Commit(records={SOURCES: {"alone": b"1"}}))
-    found = dict.fromkeys(STRANGE, b"") | {name: name.encode() for name in STRANGE} | {"alone": b"1"}
+    applied_of = dict.fromkeys(STRANGE, b"") | {name: name.encode() for name in STRANGE} | {"alone": b"1"}
     # In a store of several parts those that have none of the users keep what was written before.
-    assert found.items() <= set(store.scan(SOURCES))
-    assert {name for name, _ in store.scan(SOURCES)} == found.keys()
+    assert applied_of.items() <= set(store.scan(SOURCES))
+    assert {name for name, _ in store.scan(SOURCES)} == applied_of.keys()
     store.commit(Commit(deleted=["u", "alone"]))
-    assert {name for name, _ in store.scan(SOURCES)} == found.keys()
+    assert {name for name, _ in store.scan(SOURCES)} == applied_of.keys()
 
 
 def check_a_memory_made_from_an_older_one_is_refused(store: MemoryStore) -> None:
@@ -252,7 +253,7 @@ def check_a_memory_made_from_an_older_one_is_refused(store: MemoryStore) -> None
 
 def check_a_refused_memory_leaves_its_users_whole_and_says_who_they_are(store: MemoryStore) -> None:
     """Whoever is not named in the error has been written; the watermark waits for all."""
-    users = [f"u{place}" for place in range(50)]
+    users = [f"u{number}" for number in range(50)]
     store.commit(Commit(records={0: {"u7": b"other"}}))
     change = Commit(
         records={0: dict.fromkeys(users, b"new")},
@@ -264,10 +265,10 @@ def check_a_refused_memory_leaves_its_users_whole_and_says_who_they_are(store: M
     refused = _raises(StoreConflictError, store.commit, change).users
     assert "u7" in refused and store.watermark("s", 1) == -1
     for user in users:
-        kept = user not in refused
-        assert store.read_many([user]) == [b"new" if kept else b"other" if user == "u7" else None]
-        assert store.events(user) == [b"e"] * kept and store.seen([(user, "x")], now=1) == [kept]
-        assert store.positions("s", 1, [user]) == [9 if kept else -1]
+        written = user not in refused
+        assert store.read_many([user]) == [b"new" if written else b"other" if user == "u7" else None]
+        assert store.events(user) == [b"e"] * written and store.seen([(user, "x")], now=1) == [written]
+        assert store.positions("s", 1, [user]) == [9 if written else -1]
 
 
 def check_an_item_made_from_older_fields_is_refused(store: MemoryStore) -> None:
@@ -300,13 +301,13 @@ def check_a_store_that_is_asked_whether_it_takes_writes_holds_what_it_held(store
 
 def check_a_scan_is_one_view(store: MemoryStore) -> None:
     """Commits that come while it is read do not show in it; where others may write, each user is old or new."""
-    store.commit(Commit(records={0: {f"u{place:04}": b"old" for place in range(3000)}}))
+    store.commit(Commit(records={0: {f"u{number:04}": b"old" for number in range(3000)}}))
     view = store.scan()
     first = next(view)
-    store.commit(Commit(records={0: {f"u{place:04}": b"new" for place in range(3001)}}, deleted=["u2999"]))
+    store.commit(Commit(records={0: {f"u{number:04}": b"new" for number in range(3001)}}, deleted=["u2999"]))
     rows = [first, *view]
     if store.shared:
-        assert {f"u{place:04}" for place in range(2999)} <= {user for user, _ in rows}
+        assert {f"u{number:04}" for number in range(2999)} <= {user for user, _ in rows}
         assert {value for _, value in rows} <= {b"old", b"new"}
     else:
         assert len(rows) == 3000 and {value for _, value in rows} == {b"old"}

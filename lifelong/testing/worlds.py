@@ -48,12 +48,14 @@ def random_batch(
     history_BLF = _numbers({**inputs.item, **inputs.event}, (users, size), generator)
     real_BL = torch.arange(size) < lengths.unsqueeze(-1)
     position_BC = (torch.rand(users, targets, generator=generator) * (lengths.unsqueeze(-1) + 1)).long()
+    # Both ends, where a mask that is wrong by one shows.
     position_BC[:, 0] = 0
     position_BC[:, -1] = lengths
     return Batch(
         history_BLF=history_BLF * real_BL.unsqueeze(-1),
         time_BL=torch.arange(size).expand(users, -1) * real_BL,
         length_B=lengths,
+        # From 2 on: 0 is padding and 1 an unknown user.
         user_B=2 + torch.arange(users) % (inputs.users - 2),
         target_BCF=_numbers(inputs.item, (users, targets), generator),
         target_time_BC=position_BC.clone(),
@@ -79,6 +81,7 @@ def loyal_batch(*, users: int, targets: int, seed: int, noise: bool = False) -> 
         noise: draw the labels by coin instead: nothing can be learnt, AUC 1/2.
     """
     batch = random_batch([24] * users, targets=targets, seed=seed)
+    # Another seed than the batch's, whose draws would come again.
     generator = torch.Generator().manual_seed(seed + 1)
     loyal_B = torch.randint(2, 6, (users,), generator=generator)
 
@@ -87,6 +90,7 @@ def loyal_batch(*, users: int, targets: int, seed: int, noise: bool = False) -> 
         other = torch.randint(2, 6, shape, generator=generator)
         return torch.where(own, loyal_B.unsqueeze(-1), other)
 
+    # The other draws are of all four categories: .87 and a quarter of the rest make nine in ten, 1/3 makes a half.
     batch.history_BLF[..., 1] = categories((users, 24), 0.87)
     batch.target_BCF[..., 1] = categories((users, targets), 1 / 3)
     batch.position_BC[:] = torch.randint(8, 25, (users, targets), generator=generator)

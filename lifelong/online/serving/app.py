@@ -105,6 +105,7 @@ def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.report = _impressions_log(service), report
     service.metrics.add(ServiceCollector(service, app.state.takeovers))
+    # At once: a switch waits until the figures of all workers name the new artifact.
     service.on_switch.append(service.metrics.tell)
     keepers = [
         service.metrics,
@@ -131,8 +132,8 @@ def _checked_settings(settings: ServiceSettings | None) -> ServiceSettings:
     if settings is None:
         return ServiceSettings()
     if not isinstance(settings, ServiceSettings):
-        found = f"settings of type {type(settings).__name__}"
-        raise UsageError(found, expected="ServiceSettings", fix="settings=ServiceSettings(max_body=1_000_000)")
+        problem = f"settings of type {type(settings).__name__}"
+        raise UsageError(problem, expected="ServiceSettings", fix="settings=ServiceSettings(max_body=1_000_000)")
     return settings
 
 
@@ -160,6 +161,7 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run what works next to the service; at the end the last one that was started ends first."""
     with contextlib.ExitStack() as running:
+        # First in and last out: what the others still do at their end needs its threads.
         running.callback(app.state.service.close)
         for keeper in app.state.keepers:
             keeper.start()
@@ -225,9 +227,9 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
 
 def _name_fields(schema: dict[str, Any], names: Sequence[str]) -> None:
     """Allow only this model's fields as keys."""
-    for part in (schema, *schema.get("anyOf", ())):
-        if part.get("type") == "object":
-            part.update({"propertyNames": {"enum": list(names)}} if names else {"maxProperties": 0})
+    for variant in (schema, *schema.get("anyOf", ())):
+        if variant.get("type") == "object":
+            variant.update({"propertyNames": {"enum": list(names)}} if names else {"maxProperties": 0})
 
 
 def _secure(document: dict[str, Any]) -> None:

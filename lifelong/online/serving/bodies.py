@@ -83,8 +83,8 @@ def _allowed(*kinds: str) -> BeforeValidator:
 def _allowed_together(value: Any, info: ValidationInfo) -> Any:
     """Refuse users who have too many candidates together: their lists alone may each be short enough."""
     if info.context is not None and isinstance(value, list):
-        found = [one.get("items") for one in value if isinstance(one, dict)]
-        info.context("candidates", sum(len(items) for items in found if isinstance(items, list)))
+        lists = [request.get("items") for request in value if isinstance(request, dict)]
+        info.context("candidates", sum(len(items) for items in lists if isinstance(items, list)))
     return value
 
 
@@ -352,6 +352,7 @@ def _short_answer(
     endpoint: Callable[[Any, Service], Awaitable[bytes]],
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     body_type = get_type_hints(endpoint, include_extras=True)["body"]
+    # Once for each route: building it takes far longer than validating a body.
     adapter: TypeAdapter[Any] = TypeAdapter(body_type)
 
     async def answer(request: Request) -> Response:
@@ -360,10 +361,12 @@ def _short_answer(
         large = len(text) >= LARGE
 
         def parse() -> Any:
+            # A small body costs less to parse than to send to another process.
             parsed = _parsed_by_the_writer(service, text) if large and body_type is EventsBody else None
             return parsed or adapter.validate_python(msgspec.json.decode(text), context=service.allow)
 
         try:
+            # A small body is parsed before a thread would even have it.
             body = await service.aside(parse) if large else parse()
         except (ValueError, RecursionError, MsgspecError) as error:
             raise _invalid(error) from error
@@ -431,8 +434,8 @@ def encoded_list(entries: Iterable[object]) -> msgspec.Raw:
 
 def _parsed_by_the_writer(service: Service, text: bytes) -> EventsBody | None:
     """Many events, without holding up scores in this process; None where this one has to look at them."""
-    found = None if service.writer is None else service.writer.parse(text)
-    return None if found is None else EventsBody.model_construct(events=cast("Any", found))
+    parsed = None if service.writer is None else service.writer.parse(text)
+    return None if parsed is None else EventsBody.model_construct(events=cast("Any", parsed))
 
 
 def _invalid(error: Exception) -> RequestValidationError:

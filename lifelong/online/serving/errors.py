@@ -55,6 +55,7 @@ class DeadlineError(LifelongError):
     """A request took too long; whether events of it were kept is not known."""
 
 
+# The first that fits counts: a class comes before those that it is derived from.
 _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (OverloadedError, 503),
     (NotFoundError, 404),
@@ -136,25 +137,27 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     details = error.errors()
-    found = "; ".join(_problem(detail) for detail in details[:5])
+    problems = "; ".join(_problem(detail) for detail in details[:5])
     more = f"; and {len(details) - 5} more" if len(details) > 5 else ""
     expected = f"what GET /docs says of {request.method} {_route(request)}"
-    return _json(422, "ValidationError", found + more, expected, "correct it and send it again; nothing of it was kept")
+    return _json(
+        422, "ValidationError", problems + more, expected, "correct it and send it again; nothing of it was kept"
+    )
 
 
 def _problem(detail: Mapping[str, Any]) -> str:
     """One problem in words; the value itself may be huge and stays out."""
     tags = {"body", "one", "many", "id", "candidate"}
-    place = ".".join(str(part) for part in detail["loc"] if part not in tags)
+    path = ".".join(str(step) for step in detail["loc"] if step not in tags)
     context = detail.get("ctx", {})
     if detail["type"] == "json_invalid":
         return f"the body is not JSON: {context.get('error', 'it cannot be parsed')}"
     message = _WORDS.get(detail["type"], "is not valid").format_map({"max_length": "", "min_length": "", **context})
     if "candidate" in detail["loc"] and detail["type"] in _NO_OBJECT:
         message = "should be an item id or an object"
-    if detail["type"] == "less_than_equal" and place.endswith("time"):
+    if detail["type"] == "less_than_equal" and path.endswith("time"):
         message += " (times are UTC seconds, not milliseconds)"
-    return f"{place or 'body'}: {message}"
+    return f"{path or 'body'}: {message}"
 
 
 _NO_OBJECT = ("dict_type", "model_type", "model_attributes_type")
@@ -199,30 +202,30 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, ClientDisconnect):
         # What FastAPI makes of it.
         return Response(status_code=CLIENT_GONE)
-    place = f"{request.method} {quote(request.scope['path'], safe='/~!$&()*+,;=:@')}"
+    address = f"{request.method} {quote(request.scope['path'], safe='/~!$&()*+,;=:@')}"
     headers = error.headers
     if error.status_code == 400:
         # The body could not be decoded; all invalid bodies have one status.
-        return _json(422, "ValidationError", f"{place}: {error.detail}", "JSON in UTF-8", DOCS, headers=headers)
+        return _json(422, "ValidationError", f"{address}: {error.detail}", "JSON in UTF-8", DOCS, headers=headers)
     if error.status_code == 404:
-        return _json(404, "NotFound", f"there is no {place}", "an address of this service", DOCS, headers=headers)
+        return _json(404, "NotFound", f"there is no {address}", "an address of this service", DOCS, headers=headers)
     if error.status_code == 405:
         allowed = ", ".join(_methods(request)) or "another method"
-        return _json(405, "MethodNotAllowed", f"{place} is not served", allowed, DOCS, headers={"allow": allowed})
+        return _json(405, "MethodNotAllowed", f"{address} is not served", allowed, DOCS, headers={"allow": allowed})
     if error.status_code == 413:
         return error_response(TooLargeError(str(error.detail), fix="send it in several requests"))
     if error.status_code == 503:
         return error_response(OverloadedError(str(error.detail), expected="fewer at once", fix=_LATER))
-    return _json(error.status_code, "HttpError", f"{place}: {error.detail}", "", DOCS, headers=headers)
+    return _json(error.status_code, "HttpError", f"{address}: {error.detail}", "", DOCS, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
     """The methods of all routes with a request's address: each method has a route of its own."""
-    found = set[str]()
+    methods = set[str]()
     for route in request.app.state.routes:
         if route.path_regex.match(request.scope["path"]):
-            found |= route.methods
-    return sorted(found)
+            methods |= route.methods
+    return sorted(methods)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

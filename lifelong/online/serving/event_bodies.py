@@ -18,6 +18,7 @@ KEYS = 64
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 
 
+# `gc=False`: no event refers to itself, and the collector would look at thousands of them in vain.
 class _Event(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     user: _Id
     item: _Id
@@ -31,6 +32,7 @@ class _Events(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     events: Annotated[list[_Event], msgspec.Meta(min_length=1)]
 
 
+# Once for all bodies: msgspec prepares the decoding when it is made.
 _decoder = msgspec.json.Decoder(_Events)
 
 

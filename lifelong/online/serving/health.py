@@ -53,7 +53,7 @@ class WriteHealth:
         self._store, self._now = store, now
         self._failure: StoreError | None = None
         # Times of the last successful mark, and of the last attempt at one.
-        self._kept = self._tried = -TRUSTED
+        self._marked = self._tried = -TRUSTED
         self._checking = threading.Lock()
         self._healer = Background(
             self._heal, name="heal", failure="the store takes no writes", retry=_PAUSE, longest=_PAUSE
@@ -78,7 +78,9 @@ class WriteHealth:
         Raises:
             StoreUnavailableError: the store takes no writes now.
         """
-        since, patience = (self._kept, TRUSTED) if self._failure is None else (self._tried, _PAUSE)
+        # A mark costs a wait for the disk, so a good one is trusted for a while. After a failure the next try comes
+        # sooner.
+        since, patience = (self._marked, TRUSTED) if self._failure is None else (self._tried, _PAUSE)
         if self._now() - since >= patience:
             self._prove()
         if self._failure is not None:
@@ -95,7 +97,7 @@ class WriteHealth:
         try:
             self._tried = self._now()
             self._store.check_writes()
-            self._failure, self._kept = None, self._now()
+            self._failure, self._marked = None, self._now()
         except StoreError as error:
             self._failure = error
         finally:

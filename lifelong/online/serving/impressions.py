@@ -80,6 +80,7 @@ class ImpressionsLog:
         self._arrow: Any = require("pyarrow", extra="impressions", purpose="an impressions log")
         self._parquet: Any = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
         self.folder, self._count, self._rows, self._seconds = folder, count, rows, seconds
+        # Bounded: if the disk is slower than the requests, impressions are dropped before the RAM is full.
         self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
         self._next: Scored | None = None
@@ -95,6 +96,7 @@ class ImpressionsLog:
     def offer(self, scored: Scored) -> bool:
         """Take a request, or drop it where too many wait; returns at once."""
         try:
+            # Never waits: this is called on the way of a request.
             self._queue.put_nowait(scored)
         except queue.Full:
             self._count("dropped", len(scored.answer.scores))
@@ -114,6 +116,7 @@ class ImpressionsLog:
             try:
                 self._drain()
             finally:
+                # Also while the store is away: what has become rows needs it no more.
                 self._write()
 
     def forget(self, users: Collection[str]) -> int:
@@ -126,6 +129,7 @@ class ImpressionsLog:
             before = self._num_held
             self._take_out({_digest(user) for user in users})
             waiting = before - self._num_held
+        # After the lock is released: to rewrite the files takes long, and rows are taken meanwhile.
         return waiting + forget_impressions(self.folder, users)
 
     def _take_out(self, digests: Collection[str]) -> None:
@@ -147,14 +151,15 @@ class ImpressionsLog:
     def of(self, user: str) -> list[dict[str, Any]]:
         """A user's rows in the files."""
         self.flush()
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for path in sorted(self.folder.glob("*.parquet")):
-            found += self._parquet.read_table(path, filters=[("user", "==", user)]).to_pylist()
-        return found
+            rows += self._parquet.read_table(path, filters=[("user", "==", user)]).to_pylist()
+        return rows
 
     def _pass(self) -> float:
         """Take one request; write where there are rows enough or they have waited long enough."""
         with self._lock:
+            # One request for each hold of the lock, so that `forget` and `of` get it in between.
             taken = self._take_next()
             if clock.monotonic() >= self._due:
                 self._write()
@@ -200,8 +205,10 @@ class ImpressionsLog:
             return
         try:
             rows = _rows_of(scored)
+        # It stays the next one, and is taken when the store is back.
         except StoreUnavailableError:
             raise
+        # Whatever else is wrong with a request, it must not come again and again as the next one.
         except Exception:
             logger.exception("a scored request could not be written down")
             self._count("failed", size)
@@ -210,6 +217,7 @@ class ImpressionsLog:
 
     def _write(self) -> None:
         """Write a file for each artifact; what the disk refuses is held. With the lock."""
+        # Before the writing: a disk that refuses is tried again after the same time, and not at once.
         self._due = clock.monotonic() + self._seconds
         if not self._num_held:
             return
@@ -226,7 +234,7 @@ class ImpressionsLog:
             groups[scorer.artifact.id].append((scorer, rows))
         self._held = []
         for parts in groups.values():
-            rows = [row for _, some in parts for row in some]
+            rows = [row for _, held in parts for row in held]
             if not rows:
                 continue
             try:
@@ -240,6 +248,7 @@ class ImpressionsLog:
     def _write_file(self, scorer: Scorer, rows: list[dict[str, Any]]) -> None:
         self._number += 1
         stamp = clock.strftime("%Y%m%dT%H%M%S", clock.gmtime())
+        # Several processes may write in one second, so the time alone is no name.
         path = self.folder / f"impressions-{stamp}-{os.getpid()}-{self._number}.parquet"
         table = self._arrow.Table.from_pylist(rows, schema=_schema(self._arrow, scorer))
         with write_whole(path) as draft:
@@ -256,10 +265,14 @@ def forget_impressions(folder: Path, users: Collection[str]) -> int:
     parquet = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder", expected="a service's `impressions_log`", fix="check the path")
+    # This lock before `.writing`, here and in `_check`: in opposite orders two processes would wait for each other for
+    # ever.
     with _locked(folder, ".forgetting"):
         with _locked(folder, ".writing"):
             _leave_notice(folder, users)
             _remove_drafts(folder)
+        # After the notice, and without `.writing`: files that appear from here on are written by processes that have
+        # obeyed it, and the earlier ones are all listed now.
         return sum(_clean_file(parquet, path, frozenset(users)) for path in sorted(folder.glob("*.parquet")))
 
 
@@ -273,6 +286,7 @@ def _clean_file(parquet: Any, path: Path, users: Collection[str]) -> int:
         with write_whole(path) as draft:
             parquet.write_table(table.filter(keep), draft)
     else:
+        # Also brought to the disk: after a power failure the name of a removed file could be there again.
         path.unlink()
         sync(path.parent)
     return int((~keep).sum())
@@ -284,12 +298,14 @@ def _digest(user: str) -> str:
 
 
 def _notices(folder: Path) -> set[str]:
+    # A notice that is being written is not whole yet; it is obeyed under its final name.
     return {path.name for path in folder.glob(_NOTICE + "*") if path.suffix != DRAFT}
 
 
 def _leave_notice(folder: Path, users: Collection[str]) -> None:
     """Tell other processes whom to take out of their rows; old notices go."""
     for name in _notices(folder):
+        # Another process may remove the same old notice.
         with contextlib.suppress(FileNotFoundError):
             if clock.time() - (folder / name).stat().st_mtime > _NOTICE_SECONDS:
                 (folder / name).unlink()
@@ -360,11 +376,11 @@ def _rows_of(scored: Scored) -> list[dict[str, Any]]:
         "count": answer.count,
     }
     rows = []
-    for place, score in enumerate(answer.scores):
-        number = number_CF[place].tolist()
+    for position, score in enumerate(answer.scores):
+        number = number_CF[position].tolist()
         values = {
             f"field_{name}": vocabulary.value_of(number[at + 1]) for at, (name, vocabulary) in enumerate(vocabularies)
         }
-        found = {"item": score.item, "number": number, "score": score.score, "probability": score.probability}
-        rows.append({**head, "place": place, **values, **found})
+        scores = {"item": score.item, "number": number, "score": score.score, "probability": score.probability}
+        rows.append({**head, "place": position, **values, **scores})
     return rows

@@ -71,9 +71,9 @@ def read_keys(path: Path) -> Keys:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        found = f"cannot read the API keys: {path}: {getattr(error, 'strerror', None) or error}"
+        problem = f"cannot read the API keys: {path}: {getattr(error, 'strerror', None) or error}"
         raise UsageError(
-            found, expected="a text file, one key a line", fix="check the path, its rights and its encoding"
+            problem, expected="a text file, one key a line", fix="check the path, its rights and its encoding"
         ) from error
     keys: Keys = {}
     for number, line in enumerate(lines, start=1):
@@ -144,14 +144,17 @@ class KeyFile:
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
         self.path, self._now = path, now
+        # The stamp before the content: a change while the file is read is then noticed at the next look.
         self._looked, self._state = now(), self._stamp()
         self._keys = read_keys(path)
 
     def keys(self) -> Keys:
         """The keys as they are now."""
+        # Not for each request, since a file on a network drive may answer slowly.
         if self._now() - self._looked >= _LOOK:
             self._looked = self._now()
             if (stamp := self._stamp()) != self._state:
+                # Before it is read: an error in the file is logged once, and not at each look.
                 self._state = stamp
                 self._read_again()
         return self._keys
@@ -166,10 +169,11 @@ class KeyFile:
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        # Not the time alone: a file that is moved here may be as old as the one before, and has another inode.
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 GivenKeys = Sequence[str] | Mapping[str, frozenset[str]] | KeyFile
@@ -191,13 +195,13 @@ class KeyRing:
     """
 
     def __init__(self, given: GivenKeys) -> None:
-        self._given = given if isinstance(given, KeyFile) else _with_scopes(given)
+        self._source = given if isinstance(given, KeyFile) else _with_scopes(given)
         self._made: Keys | None = None
         self._scopes: Keys = {}
 
     def scopes(self, key: str) -> frozenset[str] | None:
         """The scopes of a key, None if there is no such key."""
-        keys = self._given.keys() if isinstance(self._given, KeyFile) else self._given
+        keys = self._source.keys() if isinstance(self._source, KeyFile) else self._source
         # A file gives the same object as long as it has not changed.
         if keys is not self._made:
             self._made, self._scopes = keys, {}

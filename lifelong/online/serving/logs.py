@@ -45,6 +45,7 @@ def log_as(form: LogFormat, *, stream: IO[str] | None = None) -> None:
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
+    # In place of those that are there, which would write each record once more, as text.
     root.handlers[:] = [handler]
     access.setLevel(logging.INFO)
 

@@ -155,6 +155,7 @@ class Together(CollectorRegistry):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 # One that hangs has old figures, and is waited for until it is replaced.
                 if pid != os.getpid() and time.time() - file.stat().st_mtime < _HUNG:
+                    # Signal 0 only asks whether the process is there; a killed one leaves its file behind.
                     os.kill(pid, 0)
                     families = json.loads(file.read_bytes())
                     labels_of[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
@@ -180,6 +181,7 @@ class Together(CollectorRegistry):
         return self.folder / f"figures-{os.getpid()}.json"
 
     def _of_each(self) -> Iterator[tuple[str, Any]]:
+        # Its own figures as they are now: those in its file may be a second old.
         yield str(os.getpid()), _plain(self._own.collect())
         for file in sorted(self.folder.glob("figures-*.json")):
             # A process may end, and take its file away, at any moment.
@@ -190,9 +192,11 @@ class Together(CollectorRegistry):
                 continue
 
     def _write(self) -> float:
-        part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(_plain(self._own.collect())))
-        part.replace(self._file)
+        # Written aside and renamed, since other processes read it at any moment. It is not synced: after a power
+        # failure nobody asks for it.
+        draft = self._file.with_suffix(".part")
+        draft.write_text(json.dumps(_plain(self._own.collect())))
+        draft.replace(self._file)
         return _EVERY
 
 

@@ -27,6 +27,7 @@ from lifelong.online.serving.keys import KeyRing, scope_of
 from lifelong.online.serving.logs import access
 from lifelong.online.serving.metrics import Metrics
 
+# Bounded, since a client may send as many names as it likes.
 _HOSTS = 1_024
 """Names in `Host` headers of which it is remembered whether they are addresses."""
 _TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -54,6 +55,7 @@ class Measure:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        # 500 is what the client gets if the app raises before it answers.
         started, status = time.perf_counter(), 500
 
         async def noted(message: Message) -> None:
@@ -238,6 +240,7 @@ class Deadline:
 
                 await self.app(scope, receive, noted)
         except TimeoutError:
+            # An answer has begun, so that this is another timeout, and a second answer cannot be sent.
             if limit.when() is None:
                 raise
             error = DeadlineError(
@@ -278,6 +281,8 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         length = Headers(scope=scope).get("content-length", "")
+        # By the head, so that nothing of it takes RAM. A head may be wrong or missing, so the bytes are counted as
+        # well.
         if length.isdigit() and int(length) > self.limit:
             await self._drain(receive)
             error = TooLargeError(f"a body of {int(length):,} bytes", expected=self._expected, fix=_FIX)
@@ -295,6 +300,7 @@ class BodyLimit:
             if read > self.limit:
                 await self._drain(receive, message)
                 raise HTTPException(413, f"a body over {self.limit:,} bytes")
+            # Small ones always pass, so that scores are answered while large bodies fill the limit.
             if self.together is not None and self._held > self.together and read > _SMALL:
                 raise HTTPException(503, f"bodies of {self.together:,} bytes are being read")
             return message
@@ -340,6 +346,7 @@ class AddressGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 413, 422 or pass on."""
+        # Counted and not parsed: to parse them is what would take long.
         if scope["type"] == "http" and (number := scope["query_string"].count(b"&") + 1) > PARAMETERS:
             too_many = TooLargeError(
                 f"an address with {number:,} parameters",

@@ -79,11 +79,13 @@ class OwnerProcess:
     """None: this process is its only reader, or none."""
 
     def __init__(self, task: WriterTask, folder: Path | None = None) -> None:
+        # The socket is made here and handed down: it outlives a process that ends, so workers that connect meanwhile
+        # wait and are not refused.
         self._listening = None if folder is None else _listening(folder / _SOCKET)
         self._task, self._closing = replace(task, workers=folder), False
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline: threading.Timer | None = None
-        self._kept: tuple[Calls, Background] | None = None
+        self._supervised: tuple[Calls, Background] | None = None
         self._started: tuple[subprocess.Popen[bytes], Channel] | None = None
         try:
             self._started = self._start()
@@ -92,7 +94,9 @@ class OwnerProcess:
             raise
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
+        # A pair without a name: nobody else can connect, and each end notices when the other process ends.
         here, there = socket.socketpair()
+        # Only these are passed on. A child with more would keep clients' connections and the store's files open.
         handles = [end.fileno() for end in (there, self._listening) if end is not None]
         arguments = ", ".join(map(str, handles))
         code = f"{BEFORE}from lifelong.online.serving.writer_process import run_writer; run_writer({arguments})"
@@ -108,9 +112,13 @@ class OwnerProcess:
             ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            # The child has its own copy. If this one stayed open, the end of the child would never be seen as an end of
+            # the stream.
             there.close()
         channel = Channel(here)
         with contextlib.suppress(OSError):
+            # A process that has ended already cannot be told; `connect` then reads the end of the stream, and says with
+            # which code.
             channel.send(replace(self._task, service=os.getpid()))
         self._process = process
         return process, channel
@@ -123,6 +131,8 @@ class OwnerProcess:
         """
         if self._closing:
             raise closed()
+        # The first process is started in the constructor, so that it opens the store while the service loads its own
+        # part.
         process, channel = self._started or self._start()
         self._started = None
         try:
@@ -147,21 +157,21 @@ class OwnerProcess:
             LifelongError: it could not open it.
         """
         failure = "the process that writes cannot be started"
-        self._kept = self._called(), Background(self._look, name="writer", failure=failure)
+        self._supervised = self._called(), Background(self._look, name="writer", failure=failure)
         # It looks again and again: nothing tells the parent that the process has ended but a call that fails.
-        self._kept[1].start()
+        self._supervised[1].start()
 
     def _called(self) -> Calls:
         channel, ended = self.connect()
         return Calls(channel, Reader(0), ended=ended)
 
     def _look(self) -> float:
-        assert self._kept is not None
-        calls, background = self._kept
+        assert self._supervised is not None
+        calls, background = self._supervised
         if calls.over:
             logger.warning("the process that writes the store has ended; it is started again")
             calls.close()
-            self._kept = self._called(), background
+            self._supervised = self._called(), background
         return _LOOK_SECONDS
 
     def end_soon(self) -> None:
@@ -170,6 +180,7 @@ class OwnerProcess:
         A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
         for the disk.
         """
+        # First of all: a process that ends from here on is not a failure, and must not be started again.
         self._closing = True
         if self._deadline is None:
             # A timer, since whoever stops the service waits in `close` for the same process.
@@ -184,16 +195,17 @@ class OwnerProcess:
     def close(self) -> None:
         """Wait until it has ended; it is killed if its store is not closed in time."""
         self.end_soon()
-        if self._kept is not None:
+        if self._supervised is not None:
             # First nothing may be started in its place.
-            self._kept[1].close()
-            calls, _ = self._kept
+            self._supervised[1].close()
+            calls, _ = self._supervised
             with contextlib.suppress(StoreError):
                 if not calls.over:
                     calls("close")
             calls.close()
         if self._started is not None:
             process, channel = self._started
+            # Nobody has connected to it, so nothing was acknowledged, and nothing is lost with it.
             process.kill()
             process.wait()
             channel.close()
@@ -244,6 +256,7 @@ def _listening(path: Path) -> socket.socket:
     """
     listening = socket.socket(socket.AF_UNIX)
     try:
+        # The folder is open to this user alone, which is what keeps others from the socket.
         listening.bind(str(path))
         listening.listen(_BACKLOG)
     except OSError as error:

@@ -27,6 +27,7 @@ from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.serving.errors import OverloadedError
 from lifelong.online.serving.writer import ParsedEvents, Rows
 
+# A commit that takes long makes everybody behind it wait, and a very small one pays for the disk with few events.
 _TURN, _LEAST = 0.1, 200
 """Seconds that one commit of several requests should take, and events that it takes in any case."""
 _TOGETHER = 1_024
@@ -65,7 +66,7 @@ class Queue:
         self.most, self.patience = most, patience
         self.on_shed, self._now = on_shed, now
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lifelong-{name}")
-        # When each of those that wait came; threads take them from the left.
+        # When each of those that wait came.
         self._came: deque[float] = deque()
 
     def __len__(self) -> int:
@@ -78,6 +79,7 @@ class Queue:
         Raises:
             OverloadedError: too much waits.
         """
+        # Before the work is put down anywhere, so that a refusal costs next to nothing in the middle of a rush.
         if len(self) >= self.most:
             raise self._shed(f"{len(self):,} requests wait before this one")
 
@@ -89,6 +91,7 @@ class Queue:
         """
         self.admit()
         came = self._now()
+        # Before the pool has it: a thread may begin at once, and has to find the time that it takes out.
         self._came.append(came)
 
         def begin() -> T:
@@ -97,7 +100,10 @@ class Queue:
             self._check(came)
             return work()
 
+        # The deadline is checked in the thread, when its turn has come: only then is it known how long it has waited.
         future = self._pool.submit(begin)
+        # A request that is cancelled cancels its work, too. If that has not begun, `begin` never runs, and nobody else
+        # would take its time out.
         future.add_done_callback(lambda done: self._leave(came) if done.cancelled() else None)
         try:
             # The event loop answers others until a thread is done with it.
@@ -198,6 +204,8 @@ class Reads(Queue, Generic[Q, A]):
             return
         self._on_call(len(taken))
         try:
+            # One bad request must not fail its neighbours, so after an error each is asked again alone, and only the
+            # bad one fails.
             answers: Sequence[A | None] = self._answer([asked.request for asked in taken])
         except Exception:
             answers = [None] * len(taken)
@@ -208,6 +216,7 @@ class Reads(Queue, Generic[Q, A]):
 
     def _take(self) -> list[_Asked[Q, A]]:
         taken, size = list[_Asked[Q, A]](), 0
+        # The first one is taken whatever its size, or a request above the bound would wait for ever.
         while self._asked and (not taken or size + self._asked[0].size <= _TOGETHER):
             asked = self._asked.popleft()
             try:
@@ -257,6 +266,7 @@ class Writes(Queue):
         on_commit: Callable[[int, float], None] = lambda requests, seconds: None,
         **queue: Any,
     ) -> None:
+        # One thread: the events of a user are folded in the order in which they came, and two commits never overlap.
         super().__init__(1, "write", **queue)
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
         self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
@@ -277,6 +287,7 @@ class Writes(Queue):
         self.admit()
         batch = _Batch(rows, self._now())
         self._came.append(batch.came)
+        # Before the thread is woken, which looks at this list and at nothing else.
         self._batches.append(batch)
         # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
         self._pool.submit(self._fold_waiting)
@@ -292,10 +303,13 @@ class Writes(Queue):
         parts = [batch.rows for batch in taken]
         events = sum(batch.size for batch in taken)
         try:
+            # A failed commit is an outcome for each request: an error that left this thread would leave all of them
+            # waiting.
             outcomes: Sequence[Applied | Exception] = self._fold_parts(parts)
         except Exception as error:
             outcomes = [error] * len(taken)
         seconds = time.perf_counter() - started
+        # A moving average, in which a commit of few events weighs little: most of its time is the wait for the disk.
         self._event_seconds += (seconds / events - self._event_seconds) * min(1.0, events / _LEAST)
         self._on_commit(len(taken), seconds)
         for batch, outcome in zip(taken, outcomes, strict=True):
@@ -305,15 +319,19 @@ class Writes(Queue):
                 batch.outcome.set_result(outcome)
 
     def _fold_rows(self, parts: Sequence[Rows]) -> list[Applied | Exception]:
-        rows = [row for part in parts for row in part]
+        rows = [row for batch in parts for row in batch]
         return self._updater.apply_parts(EventTable.of_rows(rows), list(map(len, parts)))
 
     def _take(self) -> list[_Batch]:
         taken, events = list[_Batch](), 0
+        # The bound follows the measured speed, so that a slow disk or model gives shorter commits. 1e-9: nothing is
+        # measured before the first commit.
         most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
         # In the order in which they came, since a user's events may be in several.
         while self._batches and (not taken or events + self._batches[0].size <= most):
             batch = self._batches[0]
+            # From here on the client can no longer cancel it: an outcome could not be set on a cancelled future, and
+            # the events would be written all the same.
             if batch.outcome.set_running_or_notify_cancel():
                 try:
                     self._check(batch.came)

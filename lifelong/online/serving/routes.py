@@ -107,7 +107,7 @@ async def post_score(body: Annotated[ScoreBody, Body()], service: Served) -> byt
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
     if isinstance(body, ManyBody):
-        requests = [_request(one) for one in body.requests]
+        requests = [_request(entry) for entry in body.requests]
         return await service.answer_each(requests, lambda answers: msgspec.json.encode(_many(requests, answers)))
     return await service.answer(_request(body), lambda answer: msgspec.json.encode(_one(answer)))
 
@@ -123,6 +123,7 @@ async def put_items(body: ItemsBody, service: Served) -> bytes:
     """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
     items: dict[str, dict[str, str | None]] = {}
     for item in body.items:
+        # An item may come twice in one body: as in two requests, the later fields win.
         items.setdefault(item.item, {}).update(item.fields)
     return msgspec.json.encode({"stored": await service.put_items(items)})
 
@@ -220,7 +221,7 @@ def _request(body: OneBody) -> ScoreRequest:
 def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
     """A reply as `ManyReply` describes it."""
     named = zip(requests, answers, strict=True)
-    return {"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]}
+    return {"results": [_one(of) if isinstance(of, Answer) else _damaged(request.user, of) for request, of in named]}
 
 
 def _one(answer: Answer) -> dict[str, object]:

@@ -128,10 +128,12 @@ def _shared_metrics() -> Iterator[None]:
     """A folder in which processes that are started meanwhile add up what they count."""
     from lifelong.online.serving.metrics import SHARED
 
+    # Whoever starts the service may have named a folder, which is then theirs to remove.
     if os.environ.get(SHARED):
         yield
         return
     with shared_folder() as folder:
+        # In the environment, since workers inherit it, and prometheus_client looks there when it is imported.
         os.environ[SHARED] = str(folder)
         try:
             yield
@@ -171,6 +173,7 @@ def held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
     Raises:
         OSError: it is not there, is a link, or another process holds it.
     """
+    # Not through a link: anybody may put one into the temporary folder, and what it points to would be removed.
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         # Whoever holds it alone would remove it, so who is second does not wait but leaves it.
@@ -296,6 +299,7 @@ def _listening(host: str, port: int) -> socket.socket:
     # The protocol is named: asyncio turns Nagle's delay (40 ms an answer) off only on a socket that says TCP.
     listening = socket.socket(family, kind, socket.IPPROTO_TCP)
     try:
+        # Without it a restart would find the port taken for as long as the last connections are in TIME_WAIT.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(BACKLOG)

@@ -280,8 +280,8 @@ class Service:
         with self.noted():
             applied = await self.writes.fold(rows)
         self.recent.extend(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
-        for part in fields(applied):
-            self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
+        for outcome in fields(applied):
+            self.metrics.events.labels(outcome.name).inc(getattr(applied, outcome.name))
         return applied
 
     def apply(
@@ -297,9 +297,9 @@ class Service:
         """Fold in events of a stream, in turn with those of requests; not to be called in the event loop's thread."""
         # The stream is read with the fields of the artifact that was served at its start.
         table = self.updater.artifacts.served.only_known(table)
-        place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
+        origin: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
         folder = self.updater if self.writer is None else self.writer
-        work = self.writes.submit(lambda: folder.apply_table(table, **place, through=through, after=after))
+        work = self.writes.submit(lambda: folder.apply_table(table, **origin, through=through, after=after))
         with self.noted():
             applied = work.result()
         self.recent.extend(table.user)
@@ -356,15 +356,19 @@ class Service:
         return await self._ask(lambda scorer: reply(self._each(scorer, requests)))
 
     def _each(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
-        found = scorer.answer_each(requests)
-        good = [(one, answer) for one, answer in zip(requests, found, strict=True) if isinstance(answer, Answer)]
-        if len(good) < len(found):
+        outcomes = scorer.answer_each(requests)
+        good = [
+            (request, answer) for request, answer in zip(requests, outcomes, strict=True) if isinstance(answer, Answer)
+        ]
+        if len(good) < len(outcomes):
             # The errors themselves name users; the answer has them, the log must not.
-            logger.error("POST /v1/score: %d of %d stored memories are damaged", len(found) - len(good), len(found))
-        answers = self._logged(scorer, [one for one, _ in good], [answer for _, answer in good])
+            logger.error(
+                "POST /v1/score: %d of %d stored memories are damaged", len(outcomes) - len(good), len(outcomes)
+            )
+        answers = self._logged(scorer, [request for request, _ in good], [answer for _, answer in good])
         self._count(answers)
         logged = iter(answers)
-        return [next(logged) if isinstance(answer, Answer) else answer for answer in found]
+        return [next(logged) if isinstance(answer, Answer) else answer for answer in outcomes]
 
     def _count(self, answers: Sequence[Answer]) -> None:
         self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
@@ -432,6 +436,7 @@ class Service:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
         erased = await self.erase(user)
         with self.noted():
+            # In a thread of its own: files are rewritten, and neither events nor scores wait for that.
             rows, purged = await asyncio.get_running_loop().run_in_executor(
                 self._cleaner, lambda: (self.clean([user]), self.store.purge())
             )
@@ -442,8 +447,9 @@ class Service:
         """Take users out of what is kept of them outside of the store: how many rows, by name of the place."""
         gone = set(users)
         # An event that comes meanwhile may be missing: its user is not shown as a recent one.
+        # `tuple` copies in one step: others may append meanwhile, and a deque that changes cannot be iterated.
         self.recent = deque([user for user in tuple(self.recent) if user not in gone], maxlen=RECENT)
-        return {place: forget_too(users) for place, forget_too in self.on_forget.items()}
+        return {holder: forget_too(users) for holder, forget_too in self.on_forget.items()}
 
     def _logged(self, scorer: Scorer, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
         """Name what was scored and give it to the listeners; unnamed where there are none."""
@@ -465,11 +471,11 @@ class Service:
             user: her id.
             reply: what is made of it, in a thread.
         """
-        found = await self.aside(lambda: export(self.store, user))
+        stored = await self.aside(lambda: export(self.store, user))
 
         def document() -> T:
             rows = [row for rows_of in self.on_export for row in rows_of(user)]
-            return reply({**found, "known": found["known"] or bool(rows), "impressions": rows})
+            return reply({**stored, "known": stored["known"] or bool(rows), "impressions": rows})
 
         return await asyncio.get_running_loop().run_in_executor(self._cleaner, document)
 
@@ -483,11 +489,13 @@ class Service:
 
     async def _ask(self, work: Callable[[Scorer], T]) -> T:
         """Ask the scorer that is served; once more if its memories were dropped meanwhile."""
+        # Read once: a switch in between must not mix two artifacts in one answer.
         scorer = self.scorer
         try:
             return await self.aside(lambda: work(scorer))
         except StoreForeignError:
             await self.aside(self.refresh)
+            # One more try, and only with another scorer: the same one would find the same store.
             if self.scorer is scorer:
                 raise
             return await self.aside(lambda: work(self.scorer))
@@ -510,8 +518,8 @@ class Service:
 
 
 def _memory_of(scorer: Scorer, user: str) -> UserMemory:
-    states, known = scorer.states([user])
-    if not known[0]:
+    states, known_B = scorer.states([user])
+    if not known_B[0]:
         raise NotFoundError(
             f"nothing is stored about user {user!r}", expected="a user with events", fix="POST /v1/events"
         )

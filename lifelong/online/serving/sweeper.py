@@ -45,14 +45,14 @@ class Sweeper:
             self._pass, name="sweep", failure="what is old could not be forgotten", longest=EVERY
         )
         limits = {"forget_after": self.days, "keep_events": self.kept}
-        given = {option: days for option, days in limits.items() if days is not None}
-        for days in given.values():
+        days_of = {option: days for option, days in limits.items() if days is not None}
+        for days in days_of.values():
             moment_before(days)
-        if given and service.artifact.config.dataset_schema.time_unit != "seconds":
+        if days_of and service.artifact.config.dataset_schema.time_unit != "seconds":
             raise UsageError(
                 "users cannot be forgotten after a time: the events of this artifact have no times",
                 expected="events with UTC seconds",
-                fix=f"leave out {' and '.join(given)}",
+                fix=f"leave out {' and '.join(days_of)}",
             )
 
     def start(self) -> None:

@@ -39,6 +39,7 @@ T = TypeVar("T")
 logger: logging.Logger = logging.getLogger(__name__)
 _SHARE = 1.0
 """Seconds to sleep for each second of building, so that requests are answered meanwhile."""
+# A worker serves the earlier artifact for about this long after a switch by another one.
 _LOOK = 1.0
 """Seconds between two reads of a shared store's list."""
 SWITCH_SECONDS, _STEP = 10.0, 0.02
@@ -96,9 +97,11 @@ class Takeovers:
     def __init__(self, service: Service) -> None:
         self.service, self.store = service, service.store
         self._progress: dict[str, Progress] = {}
-        self._given: dict[str, Dataset | None] = {}
+        self._dataset_of: dict[str, Dataset | None] = {}
         # On a shared store another process may empty what was dropped.
         self._unemptied = not self.store.shared
+        # One thread: add, switch and drop read the list and then change it, and must not come between each other's
+        # halves.
         self._steps = ThreadPoolExecutor(1, thread_name_prefix="lifelong-takeover")
         self._looker = Background(self._look, name="look", failure="the store's list of artifacts cannot be followed")
         self._builder = Background(self._build_all, name="build", failure="memories of another artifact are not built")
@@ -115,6 +118,7 @@ class Takeovers:
         """Stop builds; they continue at the next start."""
         self._looker.close()
         self._builder.close()
+        # Last: a build that still runs may hand a step over, and waits for it.
         self._steps.shutdown(wait=True)
 
     async def add(self, path: Path, data: Path | None, codec: str | None) -> ArtifactStates:
@@ -128,6 +132,8 @@ class Takeovers:
             if artifact is None:
                 takeover.back(self.store)
             else:
+                # The store first: if this process ends before it serves the artifact, the next start finds the new one
+                # on the list.
                 takeover.switch(self.store, artifact)
             self.service.refresh()
             self._wait_for_others()
@@ -141,6 +147,7 @@ class Takeovers:
         Raises:
             DeadlineError: one does not yet.
         """
+        # The id is cut as in the label of the figure that it is compared with.
         until, served = clock.monotonic() + SWITCH_SECONDS, self.service.artifact.id[:12]
         while True:
             served_by = self.service.metrics.elsewhere("lifelong_build_info")
@@ -184,7 +191,7 @@ class Takeovers:
         return ArtifactStates(
             artifact_list.active,
             artifact_list.previous or None,
-            [self._state(one, artifact_list) for one in artifact_list.artifacts],
+            [self._state(stored, artifact_list) for stored in artifact_list.artifacts],
         )
 
     def _state(self, stored: StoredArtifact, artifact_list: ArtifactList) -> ArtifactState:
@@ -214,13 +221,17 @@ class Takeovers:
         writer = MemoryWriter(artifact, chosen, self.store)
         # A dataset that does not fit is refused before anything is written.
         Rebuild(self.store, writer, dataset=dataset)
+        # Before it is on the list: from then on every write needs the opened artifact, and opening it would hold writes
+        # up.
         self.service.give(writer)
         takeover.add(self.store, artifact, codec=codec)
-        self._progress[artifact.id], self._given[artifact.id] = Progress(running=True), dataset
+        # Before the builder wakes, which would build without the dataset that was given.
+        self._progress[artifact.id], self._dataset_of[artifact.id] = Progress(running=True), dataset
         self._builder.wake()
         return self.states()
 
     def _open(self, stored: StoredArtifact) -> MemoryWriter:
+        # The updater's own writer, if it has one: a second copy would double the artifact's RAM.
         opened = self.service.updater.artifacts.writer(stored.id)
         return opened or MemoryWriter(open_stored(stored), stored.identity.codec, self.store)
 
@@ -273,6 +284,7 @@ class Takeovers:
         progress.built = progress.looked = 0
 
         def tell(looked: int, built: int) -> None:
+            # Only a user who was built shows that the cause of an earlier error has gone; looking at users does not.
             if built > progress.built:
                 self._builder.works()
                 progress.error = None
@@ -281,23 +293,30 @@ class Takeovers:
             progress.looked, progress.built = looked, built
 
         try:
-            rebuild = Rebuild(self.store, self._open(stored), dataset=self._given.get(stored.id))
+            rebuild = Rebuild(self.store, self._open(stored), dataset=self._dataset_of.get(stored.id))
+            # The rest is in proportion to the work, so that a slow model leaves requests the same share of the time as
+            # a fast one.
             report = rebuild.build(progress=tell, pause=lambda seconds: self._builder.rest(_SHARE * seconds))
         except Exception as error:
             progress.error = str(error)
+            # The background tries again after what can pass, such as a store that is away. Anything else would fail the
+            # same way every time.
             if may_pass(error):
                 raise
             progress.running = False
         else:
             progress.running, progress.error = False, None
-            self._given.pop(stored.id, None)
+            # The dataset is needed no more, and may hold mapped files open.
+            self._dataset_of.pop(stored.id, None)
             logger.info("the memories of artifact %s are complete: %s", stored.id[:12], report)
 
     def unbuilt(self) -> int:
         """How many artifacts are not complete yet that this service has to build."""
         elsewhere = self.store.shared and self.service.writer is None
         artifacts = self.store.artifact_list().artifacts
-        return sum(one.phase == "building" and (one.id in self._given or not elsewhere) for one in artifacts)
+        return sum(
+            stored.phase == "building" and (stored.id in self._dataset_of or not elsewhere) for stored in artifacts
+        )
 
     def _look(self) -> float:
         """Follow the list of a shared store, which other processes change."""

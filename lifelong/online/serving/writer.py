@@ -111,8 +111,10 @@ class Writer:
         Raises:
             StoreUnavailableError: the process has ended; what was under way may or may not be kept.
         """
-        given = [request.held.number if isinstance(request, ParsedEvents) else request for request in parts]
-        return cast("list[Applied | Exception]", self.store.calls("fold", given))
+        # Events that the process has parsed stay there; only their number goes over the socket, and not the events once
+        # more.
+        requests = [request.held.number if isinstance(request, ParsedEvents) else request for request in parts]
+        return cast("list[Applied | Exception]", self.store.calls("fold", requests))
 
     def apply_table(self, table: EventTable, **options: Any) -> Applied:
         """See `Updater.apply_table`."""
@@ -124,12 +126,14 @@ class Writer:
 
     def end_soon(self) -> None:
         """The service stops: the process is no longer needed."""
+        # First of all, so that the end of the process is seen as wanted, and `on_end` is not called.
         self._closing = True
         self._owner.end_soon()
 
     def close(self) -> None:
         """Leave the store; the process that this one alone calls has ended then."""
         self.end_soon()
+        # Opening may have failed, and the process has to be ended all the same.
         if hasattr(self, "store"):
             self.store.close()
         self._owner.close()
@@ -184,6 +188,8 @@ class EventFolder:
 
     def give(self, artifact: Path, codec: str) -> None:
         """Open an artifact that will be on the store's list, so that no write waits for it."""
+        # The service has checked the hashes of this folder already; reading gigabytes again would only delay the
+        # switch.
         opened = Artifact.open(artifact, verify="sizes")
         self.updater.artifacts.give(MemoryWriter(opened, codec, self.updater.store))
 
@@ -200,7 +206,9 @@ class Notices(Owner[Channel]):
         # Parts of a store change at the same time, and each reader gets whole changes in the order of their numbers.
         with self._saying:
             for message in self.changed(what, written):
+                # A change can be large: it is packed once, not once for each reader.
                 text = packed(message)
+                # A copy, since a reader may join or leave in another thread meanwhile.
                 for channel in list(self.readers):
                     try:
                         channel.send_packed(text)
@@ -231,6 +239,7 @@ def functions_of(
         return number, no_items
 
     def rows(number: int, most: int) -> list[tuple[str, bytes]]:
+        # In pieces: a whole space in one message could be larger than the RAM of either process.
         return list(itertools.islice(connection.held[number], most))
 
     functions: dict[str, Callable[..., Any]] = {name: getattr(store, name) for name in _PLAIN}

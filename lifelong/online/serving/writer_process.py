@@ -35,12 +35,15 @@ from lifelong.online.store.record_cache import Listenable
 from lifelong.online.store.remote import ChangeCount, Channel, Functions, answer_calls
 
 logger: logging.Logger = logging.getLogger(__name__)
+# Reads wait for the disk, so a few can be under way at once; more would only take time from the thread that commits.
 _READERS = 4
 """Threads that answer all but events."""
+# Under load scores come first: an event waits for its commit anyway, and a person waits for a score.
 _NICE = 5
 """How much lower the priority of this process is than that of the one that scores."""
 _ACCEPT_PAUSE = 0.1
 """Seconds until the next try to let a worker join: what is missing does not come back at once."""
+# A worker that lives reads at once. One that does not is cut off, and joins again later with empty copies.
 _UNREAD_SECONDS = 2
 """Seconds after which a worker that reads nothing holds up the others no longer."""
 
@@ -72,8 +75,10 @@ def run_writer(descriptor: int, listening: int | None = None) -> None:
             if isinstance(store, Listenable):
                 store.listen(notices.say)
         except Exception as error:
+            # The error itself: the service raises it with its own text, as if it had opened the store.
             channel.send(error)
             os._exit(1)
+        # What was loaded until now stays, and the collector must not look through it in the middle of commits.
         gc.collect()
         gc.freeze()
         writing = _Writing(store, updater, notices)
@@ -138,6 +143,8 @@ class _Writing:
                 time.sleep(_ACCEPT_PAUSE)
                 continue
             # Changes go to all workers in turn: one that reads nothing must not keep them from the others.
+            # The kernel's `timeval`: seconds and microseconds as two C longs. Python's own timeout would make reads
+            # time out as well.
             timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
             threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
