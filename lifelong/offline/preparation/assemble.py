@@ -36,14 +36,7 @@ from lifelong.offline.preparation.numbering import (
     write_histories,
     write_impressions,
 )
-from lifelong.offline.preparation.protocols import (
-    Moments,
-    Plan,
-    given,
-    impressions,
-    paper,
-    temporal,
-)
+from lifelong.offline.preparation.protocols import Moments, Plan, given, impressions, paper, temporal
 from lifelong.offline.preparation.settings import (
     Job,
     PrepareSettings,

@@ -102,8 +102,7 @@ class Queue:
 
         # The deadline is checked in the thread, when its turn has come: only then is it known how long it has waited.
         future = self._pool.submit(begin)
-        # A request that is cancelled cancels its work, too. If that has not begun, `begin` never runs, and nobody else
-        # would take its time out.
+        # Work that is cancelled before it begins never runs `begin`, and nobody else would take its time out.
         future.add_done_callback(lambda done: self._leave(came) if done.cancelled() else None)
         try:
             # The event loop answers others until a thread is done with it.
@@ -204,8 +203,7 @@ class Reads(Queue, Generic[Q, A]):
             return
         self._on_call(len(taken))
         try:
-            # One bad request must not fail its neighbours, so after an error each is asked again alone, and only the
-            # bad one fails.
+            # One bad request must not fail its neighbours: after an error each is asked again alone.
             answers: Sequence[A | None] = self._answer([asked.request for asked in taken])
         except Exception:
             answers = [None] * len(taken)

@@ -100,8 +100,7 @@ class Takeovers:
         self._dataset_of: dict[str, Dataset | None] = {}
         # On a shared store another process may empty what was dropped.
         self._unemptied = not self.store.shared
-        # One thread: add, switch and drop read the list and then change it, and must not come between each other's
-        # halves.
+        # One thread: add, switch and drop each read the list and then change it, and must not interleave.
         self._steps = ThreadPoolExecutor(1, thread_name_prefix="lifelong-takeover")
         self._looker = Background(self._look, name="look", failure="the store's list of artifacts cannot be followed")
         self._builder = Background(self._build_all, name="build", failure="memories of another artifact are not built")
