@@ -11,12 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 import lifelong
-from lifelong.dataset.events import InputSpec
-from lifelong.offline.models.base import MemoryModel
-from lifelong.offline.models.settings import setting
-from lifelong.offline.nn.masks import clear_padding
-from lifelong.offline.nn.recurrent import states_at
-from lifelong.plugins import register
+from lifelong.plugin import InputSpec, MemoryModel, clear_padding, register, setting, states_at
 
 
 @dataclass(frozen=True)

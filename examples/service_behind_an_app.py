@@ -3,40 +3,31 @@
 python examples/service_behind_an_app.py
 """
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-from urllib.request import Request, urlopen
 
 import uvicorn
 
 import lifelong
+from lifelong.client import Client
 
 
 class Shop:
-    """What an app does with the service: two calls of HTTP."""
+    """What an app does with the service: two calls."""
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, client: Client) -> None:
+        self.client = client
 
     def bought(self, user: str, item: str, number: int) -> None:
         """Tell the service at once; the id makes a repeated message harmless."""
-        event = {"user": user, "item": item, "time": int(time.time()), "event_id": f"order-{number}"}
-        self._post("/v1/events", {"events": [event]})
+        self.client.events([lifelong.UserEvent(user, item, int(time.time()), event_id=f"order-{number}")])
 
     def page(self, user: str, candidates: list[str]) -> dict[str, float]:
         """The candidates and their scores, best first."""
-        scores = self._post("/v1/score", {"user": user, "items": candidates})["scores"]
-        best_first = sorted(scores, key=lambda score: -score["score"])
-        return {score["item"]: round(score["score"], 3) for score in best_first}
-
-    def _post(self, path: str, body: Any) -> Any:
-        headers = {"content-type": "application/json"}
-        with urlopen(Request(self.address + path, json.dumps(body).encode(), headers), timeout=10) as reply:
-            return json.load(reply)
+        scores = self.client.score(lifelong.ScoreRequest(user, candidates)).scores
+        return {one.item: round(one.score, 3) for one in sorted(scores, key=lambda one: -one.score)}
 
 
 @contextmanager
@@ -62,8 +53,8 @@ def main() -> None:
     dataset = lifelong.prepare("synthetic", out="data", world="lag", users=60, overwrite=True)
     artifact = lifelong.train(dataset, "hpmn", epochs=1, progress=False, overwrite=True)
     candidates = ["i1", "i2", "i3", "i4"]
-    with served(artifact) as address:
-        shop = Shop(address)
+    with served(artifact) as address, Client(address) as client:
+        shop = Shop(client)
         print("before:", shop.page("new customer", candidates))
         for number, item in enumerate(["i3", "i4", "i3"]):
             shop.bought("new customer", item, number)

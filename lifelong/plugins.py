@@ -35,10 +35,9 @@ def register(kind: Kind, name: str, part: Any) -> None:
     """Make a part known under a name, in this process.
 
     Args:
-        kind: "models" (a class, see `lifelong.offline.models.base`), "sources" (a function that gives a raw log, see
-            `lifelong.offline.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the
-            scheme), or "metrics" (a function that gives a value per example, see
-            `lifelong.offline.evaluation.metrics`).
+        kind: "models" (a class, such as a `MemoryModel`), "sources" (a function that gives a `RawLog`), "stores" (a
+            function of a URL and `read_only` that gives a `MemoryStore`; the name is the scheme), or "metrics" (a
+            function of a `Sample` that gives a value per example). `lifelong.plugin` has these names.
         name: letters, digits and underscores.
         part: what the name stands for; the same one may be registered again.
 

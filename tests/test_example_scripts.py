@@ -18,6 +18,7 @@ PRINTED = {
     "own_csv_to_score": "sku1-0",
     "frame_to_comparison": "report/index.html",
     "own_model": "Running sum on test",
+    "own_store": "'i1'",
     "online_learning": "events  751 to 1000: AUC 0.",
     "memory_in_lightgbm": "LightGBM on the memory's columns: AUC 0.",
     "service_behind_an_app": "after:  {'i",

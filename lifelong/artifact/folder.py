@@ -4,6 +4,7 @@ ARTIFACT/
   manifest.json          format version, id, size and SHA-256 of every other file
   config.json            ArtifactConfig: model, settings, fields, memory layout, calibrator, run
   metrics.json           what training measured; not part of the id
+  README.md              the model card; not part of the id
   vocabulary/<field>/    one per item field, and event_type; user.<field> for fields of profiles
   catalogue/             every item with its field numbers
   drawn.npy              how often each item is drawn as a training negative    if served, and drawn by popularity

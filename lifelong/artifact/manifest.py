@@ -2,8 +2,8 @@
 
     manifest: id, {name: size, SHA-256}  --names--> none more or less  --sizes--> none cut  --hashes--> none altered
 
-The id is the SHA-256 over the names and checksums of all files but `metrics.json` and the manifest: equal ids score
-equally. A file that the manifest does not name could change scores under the same id, so it is refused.
+The id is the SHA-256 over the names and checksums of all files but `metrics.json`, `README.md` and the manifest: equal
+ids score equally. A file that the manifest does not name could change scores under the same id, so it is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lifelong.errors import ArtifactError
 
 FORMAT = "lifelong-artifact"
 FORMAT_VERSION = 1
-MANIFEST, METRICS = "manifest.json", "metrics.json"
+MANIFEST, METRICS, CARD = "manifest.json", "metrics.json", "README.md"
 AGAIN = "copy the whole folder again, or train again"
 """What to do about a damaged artifact."""
 
@@ -147,14 +147,14 @@ def _below(folder: Path) -> Iterator[str]:
 
 
 def artifact_id(files: Mapping[str, FileEntry]) -> str:
-    """SHA-256 over the names and checksums of the files, except the metrics.
+    """SHA-256 over the names and checksums of the files, except metrics and model card.
 
     >>> entry = FileEntry(size=1, sha256="00")
-    >>> artifact_id({"a": entry}) == artifact_id({"a": entry, "metrics.json": entry})
+    >>> artifact_id({"a": entry}) == artifact_id({"a": entry, "metrics.json": entry, "README.md": entry})
     True
     """
     # Sorted: the id must not depend on the order in which a file system lists names.
-    lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()) if name != METRICS]
+    lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()) if name not in (METRICS, CARD)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

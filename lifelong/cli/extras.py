@@ -27,6 +27,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "prometheus_client",
         "msgspec",
     ),
+    "client": ("httpx", "lz4"),
     "redis": ("redis",),
     "impressions": ("pyarrow",),
     "kafka": ("confluent_kafka",),

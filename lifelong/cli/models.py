@@ -1,11 +1,14 @@
-"""`lifelong models`: what can be trained."""
+"""`lifelong models`: what can be trained, and the card of what was."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import require
@@ -13,8 +16,22 @@ from lifelong.errors import require
 Row = tuple[str, ...]
 
 
-def models(terminal: Terminal) -> Reply:
+def models(
+    terminal: Terminal,
+    card: Annotated[
+        Path | None, typer.Option("--card", metavar="ARTIFACT", help="Print the model card of an artifact instead.")
+    ] = None,
+) -> Reply:
     """List the models: their papers, what a service keeps per user, their settings, and the names of presets."""
+    if card is not None:
+        from rich.text import Text
+
+        from lifelong.artifact.card import model_card
+        from lifelong.artifact.folder import Artifact
+
+        artifact = Artifact.open(card, verify="sizes")
+        text = model_card(artifact.config, artifact.metrics)
+        return Reply({"artifact": artifact.id, "card": text}, [Text(text)])
     require("torch", extra="train", purpose="the list of models")
     from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
 

@@ -25,9 +25,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.offline.models.base import CommonSettings, InputSpec, MemoryModel, setting
+from lifelong.offline.nn.linear_scan import linear_scan
 from lifelong.offline.nn.masks import clear_padding
 from lifelong.offline.nn.recurrent import states_at
-from lifelong.zoo.layers.linear_scan import linear_scan
 
 
 @dataclass(frozen=True)

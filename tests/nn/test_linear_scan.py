@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lifelong.zoo.layers.linear_scan import linear_scan
+from lifelong.offline.nn.linear_scan import linear_scan
 
 
 def recurrence(factor_BLD: Tensor, input_BLD: Tensor) -> Tensor:

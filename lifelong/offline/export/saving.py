@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.card import model_card
 from lifelong.artifact.folder import DRAWN, Artifact, ArtifactConfig, Kind
 from lifelong.artifact.list_order import ListOrder
-from lifelong.artifact.manifest import FORMAT, make_manifest
+from lifelong.artifact.manifest import CARD, FORMAT, make_manifest
 from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains, unlocked
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.negatives import drawn_counts
@@ -82,6 +83,7 @@ def write_artifact(
         config = config.model_copy(update={"seen": seen, "list_order": list_order})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
+        (folder / CARD).write_text(model_card(config, _plain(metrics)))
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
         put_in_place(folder, out)
     return Artifact.open(out, verify="sizes")

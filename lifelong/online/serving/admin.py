@@ -13,9 +13,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from lifelong.online.serving.bodies import Id, JsonRoute, StrictBody, encoded_list, has_key, in_pieces
 from lifelong.online.serving.errors import DOCUMENTED
-from lifelong.online.serving.replies import ErrorReply
+from lifelong.online.serving.replies import ErrorReply, ForgottenUser
 from lifelong.online.serving.routes import Served, User
-from lifelong.online.serving.service import ForgottenUser
 from lifelong.online.serving.takeovers import ArtifactStates, Takeovers
 
 _REFUSED: dict[int | str, dict[str, Any]] = {

@@ -121,6 +121,19 @@ class ErasedReply(_Reply):
     erased: bool = Field(description="false: there was nothing")
 
 
+class ForgottenUser(_Reply):
+    """What was removed of a user who is to be forgotten."""
+
+    user: str
+    erased: bool = Field(description="false: there was nothing in the store")
+    impressions: int = Field(description="rows removed from the impressions log")
+    dead_letters: int = Field(description="lines removed from the file of dead letters")
+    purged: bool = Field(
+        description="no byte of her is left in the store's files; false where a server keeps files of its own, or"
+        " something still reads the old ones, which go when it ends"
+    )
+
+
 class ModelReply(_Reply):
     """What the served model reads."""
 

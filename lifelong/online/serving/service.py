@@ -39,6 +39,7 @@ from lifelong.online.serving.errors import NotFoundError, TooLargeError
 from lifelong.online.serving.health import WriteHealth, check_clock
 from lifelong.online.serving.metrics import Metrics
 from lifelong.online.serving.queues import Reads, Writes
+from lifelong.online.serving.replies import ForgottenUser
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.online.store.contract import ITEMS
@@ -73,24 +74,6 @@ class UserMemory:
     bytes: Annotated[int, Field(description="size of her stored memory")]
     slots: Sequence[Slot]
     artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
-
-
-@with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True, slots=True)
-class ForgottenUser:
-    """What was removed of a user who is to be forgotten."""
-
-    user: str
-    erased: Annotated[bool, Field(description="false: there was nothing in the store")]
-    impressions: Annotated[int, Field(description="rows removed from the impressions log")]
-    dead_letters: Annotated[int, Field(description="lines removed from the file of dead letters")]
-    purged: Annotated[
-        bool,
-        Field(
-            description="no byte of her is left in the store's files; false where a server keeps files of its own, "
-            "or something still reads the old ones, which go when it ends"
-        ),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +424,10 @@ class Service:
                 self._cleaner, lambda: (self.clean([user]), self.store.purge())
             )
         self.metrics.forgotten.labels("asked").inc(erased)
-        return ForgottenUser(user, erased, rows.get("impressions", 0), rows.get("dead_letters", 0), purged)
+        impressions, dead_letters = rows.get("impressions", 0), rows.get("dead_letters", 0)
+        return ForgottenUser(
+            user=user, erased=erased, impressions=impressions, dead_letters=dead_letters, purged=purged
+        )
 
     def clean(self, users: Sequence[str]) -> dict[str, int]:
         """Take users out of what is kept of them outside of the store: how many rows, by name of the place."""
