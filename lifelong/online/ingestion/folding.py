@@ -35,8 +35,8 @@ from lifelong.online.store.part import Share
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.tables import TABLES, expand, is_path, table_file
 
-EVENTS = 262_144
-"""Events of a batch, if nothing else is said: more are not faster."""
+EVENTS = 524_288
+"""Events of a batch, if nothing else is said: with fewer, the graphs are called for few users at once."""
 
 
 def fold_log(
