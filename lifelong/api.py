@@ -332,6 +332,7 @@ def backfill(
     event_log: bool = False,
     codec: str | None = None,
     mapping: Path | str | Mapping[str, Any] | None = None,
+    engine: str = "local",
     **named: str,
 ) -> BackfillReport:
     """Write the memory of every user of a dataset or of a log, from her first event on.
@@ -346,6 +347,8 @@ def backfill(
         event_log: also write the events into the store's log, for explanations.
         codec: of a new store, see `lifelong.online.memory.codec`; None for the store's own.
         mapping: of a log, see `lifelong.fold`.
+        engine: "local", or "spark" for a log of Parquet or a DataFrame of Spark, in any order, into the URL of a store;
+            see `lifelong.online.ingestion.spark`.
         named: columns of a log with other names, by ours: `user="customer"`.
 
     Raises:
@@ -363,6 +366,13 @@ def backfill(
 
     model = open_artifact(artifact)
     common: dict[str, Any] = {"progress": counter(progress), "event_log": event_log, "codec": codec}
+    if engine == "spark" and isinstance(store, str):
+        from lifelong.online.ingestion import spark
+
+        options = {"until": _until(until), "event_log": event_log, "codec": codec}
+        return spark.backfill(model, data, store, mapping=mapping, columns=named, **options)
+    if engine != "local":
+        raise UsageError(f"engine = {engine!r}", expected='"local", or "spark" with the URL of a store', fix="give one")
     prepared = isinstance(data, Dataset) or (isinstance(data, str | Path) and Path(data).is_dir())
     with opened_store(store) as opened:
         if not prepared:

@@ -31,6 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "redis": ("redis",),
     "impressions": ("pyarrow",),
     "kafka": ("confluent_kafka",),
+    "spark": ("pyspark", "pyarrow"),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
     "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
