@@ -36,7 +36,6 @@ def test_the_page_has_all_parts_in_order(page):
         "All models",
         "The same number of examples for all",
         "By length of the history",
-        "By number of most recent events",
         "Training",
         "Quality against cost",
         "The data set",
@@ -59,7 +58,7 @@ def test_ids_on_the_page_are_unique(page):
 
 def test_every_table_lies_beside_the_page_in_three_formats(page):
     folder = page.parent / "tables"
-    for name in ("main", "equal-examples", "history-length", "sweep", "sweep-differences", "dataset"):
+    for name in ("main", "equal-examples", "history-length", "dataset"):
         assert {path.suffix for path in folder.glob(f"{name}.*")} == {".md", ".csv", ".tex"}
 
 

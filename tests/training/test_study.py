@@ -87,7 +87,6 @@ def outcome(dataset, tmp_path_factory):
         configs("popularity", "counts", "dnn"),
         seeds=range(2),
         examples=130,
-        sweep=(5, None),
         resamples=20,
         notes=("n",),
     )
@@ -104,11 +103,6 @@ def test_every_part_of_the_comparison_is_there_and_kept(outcome):
     assert [row.model for row in comparison.rows] == [row.model for row in comparison.equal_rows]
     assert [row.seeds for row in comparison.rows] == [2, 2, 2]
     assert (comparison.equal_examples, comparison.command, comparison.notes[0]) == (130, "lifelong compare", "n")
-    assert [(point.model, point.events) for point in comparison.sweep][:3] == [
-        ("popularity", 5),
-        ("popularity", None),
-        ("counts", 5),
-    ]
 
 
 def test_an_equal_run_sees_exactly_the_examples_of_the_budget(outcome, dataset):
@@ -131,10 +125,9 @@ def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
 def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monkeypatch):
     made, out, study = outcome
     monkeypatch.setattr(trainer, "train", None)
-    monkeypatch.setattr("lifelong.offline.training.sweep.evaluate.predict", None)
+    monkeypatch.setattr("lifelong.offline.training.runs.evaluate.predict", None)
     again = run_study(dataset, out, study, command="lifelong compare").comparison
     assert again.rows == made.comparison.rows
-    assert again.sweep == made.comparison.sweep
 
 
 def test_a_model_that_fails_is_noted_and_another_takes_its_place_as_reference(dataset, tmp_path, failing):

@@ -110,18 +110,6 @@ class Cost(Record):
     """Length of the history in events -> median milliseconds of one request with 100 candidates."""
 
 
-class SweepPoint(Record):
-    """One model that sees only the most recent events before each target; `events` is None for all of them."""
-
-    model: str
-    title: str
-    events: int | None
-    examples: int
-    metrics: dict[str, Estimate]
-    difference: DifferenceEstimate | None = None
-    """AUC minus that with all events; None for all events."""
-
-
 class Comparison(RecordFile):
     """What `lifelong compare` found; JSON in and out."""
 
@@ -140,9 +128,6 @@ class Comparison(RecordFile):
     equal_examples: int | None = None
     costs: dict[str, Cost] = Field(default_factory=dict)
     """Model -> cost of its first seed."""
-    sweep: list[SweepPoint] = Field(default_factory=list)
-    sweep_at_least: int | None = None
-    """Smallest number of events before an example of the sweep."""
     command: str | None = None
     """The command that made it."""
     notes: list[str] = Field(default_factory=list)

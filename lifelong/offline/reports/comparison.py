@@ -84,10 +84,6 @@ def write_comparison(
         parts.append(Section("The same number of examples for all", tables=[comparison_tables.equal_table(comparison)]))
     drawn = [figures.metric_by_history(results, folder, always=[name])]
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
-    if tables := comparison_tables.sweep_tables(comparison):
-        note = "The trained models stay as they are, and are given only the most recent events before each target."
-        drawn = [figures.sweep(comparison, folder, always=[name])]
-        parts.append(Section("By number of most recent events", [note, *first], tables, drawn))
     if curves:
         parts.append(Section("Training", first, figures=[figures.learning_curves(curves, folder, always=[name])]))
     at = comparison_tables.usual_length(costs.values())

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lifelong.offline.evaluation.compare import Comparison, ComparisonRow
+from lifelong.offline.evaluation.compare import ComparisonRow
 from lifelong.offline.evaluation.results import Estimate, Result
 from lifelong.offline.reports import drawing
-from lifelong.offline.reports.comparison_tables import events_name, sweep_ticks
 from lifelong.offline.reports.drawing import LIGHT, Figure
 
 if TYPE_CHECKING:
@@ -65,29 +64,6 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         drawing.finish(axes, grid="y", x="events of the user before the target", y="AUC")
     caption = "Where long memory pays, a model rises above the others to the right. Bars are 95 % intervals over users."
     return Figure(path, "AUC by length of the history", caption)
-
-
-def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ()) -> Figure:
-    """AUC against the number of most recent events that a model sees, with 95 % intervals.
-
-    Args:
-        comparison: with a sweep.
-        folder: where to write.
-        always: titles of models that are coloured however good they are.
-    """
-    ticks, lines = sweep_ticks(comparison), dict[str, list[_Point]]()
-    for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
-        lines.setdefault(point.title, []).append((ticks.index(point.events), point.metrics["auc"]))
-    # Models are ranked by their last points, which are those of all events.
-    chosen = standing_out({title: of[-1][1].value for title, of in lines.items()}, always)
-    path = folder / "auc-by-events.svg"
-    with drawing.drawn(path, (9.1, 4.6)) as canvas:
-        axes = canvas.subplots()
-        _series(axes, lines, chosen, apart=0.06)
-        _classes(axes, [events_name(events) for events in ticks])
-        drawing.finish(axes, grid="y", x="most recent events given to the model", y="AUC")
-    caption = "Bars are 95 % intervals over users; steps are not to scale."
-    return Figure(path, "AUC against the number of most recent events", caption)
 
 
 def learning_curves(

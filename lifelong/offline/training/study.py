@@ -1,6 +1,6 @@
 """A whole comparison: which trainings it takes, and what is made of them.
 
-    Study --plan--> runs (main, equal budget) --run_jobs--> finished runs --> rows, costs, sweep
+    Study --plan--> runs (main, equal budget) --run_jobs--> finished runs --> rows, costs
 
 Everything that is measured is kept with its run, so that a second call, after an interruption or with more models,
 does only what is missing.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from lifelong.artifact.folder import Artifact
@@ -26,7 +25,6 @@ from lifelong.offline.models.base import Model
 from lifelong.offline.training.callbacks import Callback
 from lifelong.offline.training.jobs import run_jobs
 from lifelong.offline.training.runs import Run, gather
-from lifelong.offline.training.sweep import SweepTask, choose, sweep
 
 Measure = Callable[["Artifact"], Serving | None]
 _NEVER = 10**9
@@ -46,8 +44,6 @@ class Study:
         reference: the model that the others are compared with; the first by default.
         max_minutes: limit of one main run; None = only the limits of its settings.
         examples: labelled examples of each run with an equal budget; None = no such runs.
-        sweep: numbers of recent events that the models of the first seed are given; None = all.
-        sweep_examples: the largest number of test examples of the sweep.
         resamples: of the users.
         workers: trainings at the same time.
         threads: of all of them together.
@@ -60,8 +56,6 @@ class Study:
     reference: str | None = None
     max_minutes: float | None = None
     examples: int | None = None
-    sweep: Sequence[int | None] = ()
-    sweep_examples: int = 20_000
     resamples: int = RESAMPLES
     workers: int = 1
     threads: int | None = None
@@ -190,22 +184,11 @@ def run_study(
         UsageError: see `plan`.
     """
     planned = plan(study, out)
-    work = partial(run_jobs, dataset, workers=study.workers, threads=study.threads, progress=progress)
-    failures = work(planned.runs)
-    swept = _sweep_tasks(dataset, study, planned)
-    failures |= work(list(swept.values()))
+    failures = run_jobs(dataset, planned.runs, workers=study.workers, threads=study.threads, progress=progress)
     assembly = _Assembly(dataset, study, failures, progress or (lambda text: None))
-    comparison = assembly.make(planned, swept, measure).model_copy(update={"command": command})
+    comparison = assembly.make(planned, measure).model_copy(update={"command": command})
     comparison.save(out / "comparison.json")
     return Outcome(comparison, failures)
-
-
-def _sweep_tasks(dataset: Dataset, study: Study, planned: Planned) -> dict[str, SweepTask]:
-    """Model -> the sweep task of its first finished run."""
-    if not study.sweep:
-        return {}
-    chosen = choose(dataset.examples("test"), study.sweep, limit=study.sweep_examples)
-    return {model: SweepTask(runs[0], chosen, study.sweep) for model, runs in _finished(planned.main).items()}
 
 
 def _finished(planned: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
@@ -221,7 +204,7 @@ class _Assembly:
         self._dataset, self._study, self._say, self._failures = dataset, study, say, failures
         self._notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
 
-    def make(self, planned: Planned, swept: Mapping[str, SweepTask], measure: Measure | None) -> Comparison:
+    def make(self, planned: Planned, measure: Measure | None) -> Comparison:
         """The comparison, without the command."""
         study = self._study
         runs = _finished(planned.main)
@@ -235,7 +218,6 @@ class _Assembly:
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
         equal = self._rows(_finished(planned.equal), reference)
-        scored = {model: task for model, task in swept.items() if task.finished}
         return Comparison(
             reference=reference,
             resamples=study.resamples,
@@ -245,8 +227,6 @@ class _Assembly:
             equal_rows=equal,
             equal_examples=study.examples,
             costs={model: cost_of(run.artifact, self._served(run, measure)) for model, run in firsts.items()},
-            sweep=sweep(self._dataset, scored, resamples=study.resamples),
-            sweep_at_least=next((task.chosen.at_least for task in scored.values()), None),
             notes=[*self._notes, *cautions(rows, reference)],
         )
 
