@@ -35,9 +35,6 @@ Configs = Annotated[
     typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
 ]
 MaxHours = Annotated[float, typer.Option(help="Time limit of one training.")]
-Equal = Annotated[
-    int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
-]
 Jobs = Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")]
 
 
@@ -52,7 +49,6 @@ def compare(
     config: Configs = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
     max_hours: MaxHours = 3.0,
-    examples: Equal = None,
     jobs: Jobs = 1,
 ) -> Reply:
     """Train and score several models on the same examples; continues where an earlier call stopped."""
@@ -68,7 +64,6 @@ def compare(
         seeds=range(seeds),
         reference=reference or subject(configs),
         max_minutes=60 * _positive(max_hours),
-        examples=examples,
         workers=jobs,
         notes=notes,
     )

@@ -42,18 +42,14 @@ def test_what_is_compared_by_default_is_trained_often_enough_for_a_claim():
 
 @pytest.mark.slow
 def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
-    words = ["--models", "counts,dnn", "--examples", "150"]
+    words = ["--models", "counts,dnn"]
     words += ["--seeds", "1", *QUICK]
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0
     document = outcome.document
-    assert [row["model"] for row in document["equal_rows"]] == ["counts", "dnn"]
     assert set(document["costs"]["dnn"]["latency_ms"]) == {"100", "1000", "10000"}
     assert document["costs"]["counts"]["latency_ms"] is None
     assert document["command"].startswith(f"lifelong compare {dataset.folder} --models counts,dnn")
-    assert "--examples 150" in document["command"]
-    folder = tmp_path / "report" / "runs" / "dnn-seed0-equal"
-    assert json.loads((folder / "artifact" / "metrics.json").read_text())["examples_seen"] == 150
 
 
 def test_no_page_recommends_fewer_seeds():

@@ -34,7 +34,6 @@ def test_the_page_has_all_parts_in_order(page):
     assert headings(page) == [
         "Notes",
         "All models",
-        "The same number of examples for all",
         "By length of the history",
         "Training",
         "The data set",
@@ -57,7 +56,7 @@ def test_ids_on_the_page_are_unique(page):
 
 def test_every_table_lies_beside_the_page(page):
     folder = page.parent / "tables"
-    for name in ("main", "equal-examples", "history-length", "dataset"):
+    for name in ("main", "history-length", "dataset"):
         assert (folder / f"{name}.csv").is_file()
 
 

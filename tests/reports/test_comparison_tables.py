@@ -66,9 +66,3 @@ def test_without_any_latency_there_are_no_such_columns():
     table = made.main_table(STUDY.model_copy(update={"costs": costs}))
     assert not [name for name in table.columns if "latency" in name]
     assert "Latency" not in table.caption
-
-
-def test_equal_budgets_are_a_table_of_their_own():
-    table = made.equal_table(STUDY)
-    assert row_of(table, "HPMN")["AUC"].startswith("0.6800")
-    assert "1,000,000 labelled examples" in table.caption

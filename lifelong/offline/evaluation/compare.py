@@ -123,9 +123,6 @@ class Comparison(RecordFile):
     rows: list[ComparisonRow]
     results: list[Result]
     """One per model and seed."""
-    equal_rows: list[ComparisonRow] = Field(default_factory=list)
-    """The same models after equally many labelled examples, where that was asked for."""
-    equal_examples: int | None = None
     costs: dict[str, Cost] = Field(default_factory=dict)
     """Model -> cost of its first seed."""
     command: str | None = None

@@ -70,7 +70,7 @@ def write_comparison(
     """
     name = next((row.title for row in comparison.rows if row.model == lifelong), lifelong)
     folder, results = out / "figures", first_seeds(comparison.results)
-    equal, calibration = comparison.equal_rows, calibration_table(results)
+    calibration = calibration_table(results)
     several = any(row.seeds > 1 for row in comparison.rows)
     first = ["These figures are of each model's first seed, not means over seeds."] if several else []
     curves = {} if runs is None else recorded_curves(comparison, runs)
@@ -78,8 +78,6 @@ def write_comparison(
     if comparison.notes:
         parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in comparison.notes]))
     parts.append(_main(comparison, results[0], folder))
-    if equal:
-        parts.append(Section("The same number of examples for all", tables=[comparison_tables.equal_table(comparison)]))
     drawn = [figures.metric_by_history(results, folder, always=[name])]
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
     if curves:
@@ -191,7 +189,7 @@ def _finished(runs: Path, model: str) -> list[Run]:
 
 
 def _runs(runs: Path, model: str) -> list[Run]:
-    """The runs of one model, by seed, without those of an equal budget."""
+    """The runs of one model, by seed."""
     pattern = re.compile(rf"{re.escape(model)}-seed(\d+)")
     matches = [match for path in runs.iterdir() if (match := pattern.fullmatch(path.name))]
     return [Run(runs / of[0], model) for of in sorted(matches, key=lambda of: int(of[1]))]

@@ -34,17 +34,14 @@ _PAPER = (
 )
 
 
-def comparison_table(
-    comparison: Comparison, rows: Sequence[ComparisonRow] = (), metrics: Sequence[str] = TESTED
-) -> Table:
+def comparison_table(comparison: Comparison, metrics: Sequence[str] = TESTED) -> Table:
     """Models, best first, with metrics, also those of other packages, and differences from the reference.
 
     Args:
         comparison: the record.
-        rows: of the models; by default the main ones.
         metrics: names.
     """
-    given = best_first(rows or comparison.rows)
+    given = best_first(comparison.rows)
     reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
     own = own_metrics(row.metrics for row in given)
     columns, cells = ["model", "seeds"], [list[Cell]([row.title, row.seeds]) for row in given]
@@ -72,14 +69,6 @@ def main_table(comparison: Comparison) -> Table:
     if any(_limited(comparison, row) for row in comparison.rows):
         caption += " † A limit ended the training while the validation value still rose: more may do better."
     return Table(columns, rows, caption, name="main")
-
-
-def equal_table(comparison: Comparison) -> Table:
-    """The same models after equally many labelled examples."""
-    quality = comparison_table(comparison, comparison.equal_rows, _QUALITY)
-    budget = "" if comparison.equal_examples is None else f" {comparison.equal_examples:,}"
-    caption = f"Each model after the same{budget} labelled examples. {quality.caption}"
-    return Table(quality.columns, quality.rows, caption, name="equal-examples")
 
 
 def slices_by_model(results: Sequence[Result]) -> Table:

@@ -11,6 +11,8 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.offline.models import check_config, model_class
 from lifelong.offline.models.base import Model
 
+_NEVER = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -168,3 +170,15 @@ def apply(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         section, _, key = name.partition(".")
         (train if section == "train" else model)[key] = value
     return RunConfig(train=TrainSettings.model_validate(train), model=model)
+
+
+def with_budget(model: str, config: RunConfig, examples: int) -> RunConfig:
+    """The settings that make a training see exactly this many labelled examples.
+
+    A model that is fitted takes at most as many, and all where it has no such setting.
+    """
+    if issubclass(model_class(model, config.model), Model):
+        return config.with_train(max_examples=examples, max_epochs=_NEVER, max_minutes=None, patience=_NEVER)
+    if "max_examples" not in check_config(model, config.model):
+        return config
+    return config.model_copy(update={"model": {**config.model, "max_examples": examples}})

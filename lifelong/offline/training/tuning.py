@@ -39,8 +39,7 @@ from lifelong.offline.training.display import Display
 from lifelong.offline.training.loop import Loop
 from lifelong.offline.training.runs import lasting
 from lifelong.offline.training.settings import build_model, initialised, with_recipe
-from lifelong.offline.training.space import Range, apply, defaults, space_of
-from lifelong.offline.training.study import equal_budget
+from lifelong.offline.training.space import Range, apply, defaults, space_of, with_budget
 from lifelong.offline.training.tuned import Trial, Tuned
 
 VALIDATIONS = 8
@@ -225,7 +224,7 @@ class _Tuner:
 
     def _score(self, trial: Any, config: RunConfig, listeners: Callback) -> float:
         """The best validation AUC of a trial."""
-        limited = equal_budget(self._search.model, config, self._search.examples) or config
+        limited = with_budget(self._search.model, config, self._search.examples)
         with torch_threads(config.train.threads), torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
             model = build_model(self._dataset, self._search.model, limited.model)
