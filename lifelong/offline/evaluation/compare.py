@@ -270,6 +270,7 @@ def _differences(drawn: Mapping[str, _Drawn], reference: str, seed: int) -> dict
             )
             for model in differences
         }
+        # A family for each metric: the correction is for the number of models that were tried.
         family = family_p_values(gaps)
         for model, (value, gap) in gaps.items():
             differences[model][name] = DifferenceEstimate.of(value, gap, defined(family[model]))
@@ -308,6 +309,7 @@ def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:
     whole = runs[reference].samples[0]
     for model, run in runs.items():
         for sample in run.samples:
+            # By users and labels: logits of other examples would be paired without an error.
             if not (np.array_equal(sample.user, whole.user) and np.array_equal(sample.label, whole.label)):
                 raise DataError(
                     f"{model!r} and {reference!r} scored different examples", fix="score one split of one dataset"

@@ -98,6 +98,7 @@ def delayed(dataset: Dataset, examples: Examples, delay: int) -> Examples:
         return examples
     if dataset.schema.time_unit != "seconds":
         raise UsageError("this dataset has no clock times, so events have no age", fix="evaluate with delay 0 only")
+    # Less one, as `positions` counts events before a time and an event of exactly `delay` seconds ago is known.
     time_N = np.asarray(examples.time_N, np.int64) - (delay - 1)
     position_N = dataset.histories.positions(examples.user_N, time_N)
     return replace(examples, position_N=position_N.astype(np.int32))
@@ -146,6 +147,7 @@ def _run(model: Model, dataset: Dataset, examples: Examples, processes: Processe
     # Zeros where other processes score: the sum of all is then exact.
     logit_NT = np.full((len(examples), len(dataset.schema.tasks)), 0.0 if processes.several else np.nan)
     device = next(model.parameters()).device
+    # Validation during training comes through here, and training goes on as it was.
     was_training = model.training
     model.eval()
     try:

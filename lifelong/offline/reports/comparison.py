@@ -104,6 +104,7 @@ def pair_difference(
     mine, other = rivals(comparison, lifelong)
     if mine is None or other is None:
         return None
+    # The record has differences from the reference alone: it may be either of the two.
     if comparison.reference == other.model and mine.differences is not None:
         return mine.differences["auc"]
     if comparison.reference == mine.model and other.differences is not None:
@@ -199,4 +200,5 @@ def _reversed(of: DifferenceEstimate) -> DifferenceEstimate:
     def minus(value: float | None) -> float | None:
         return None if value is None else -value
 
+    # The ends of the interval change places with their signs.
     return of.model_copy(update={"value": minus(of.value), "low": minus(of.high), "high": minus(of.low)})

@@ -56,6 +56,7 @@ def comparison_table(comparison: Comparison, metrics: Sequence[str] = TESTED) ->
 def main_table(comparison: Comparison) -> Table:
     """One row per model, best first: quality with intervals, differences to the reference, the paper's tests, cost."""
     quality, costs = comparison_table(comparison, metrics=_QUALITY), comparison.costs
+    # The usual lengths have columns even where one was not measured: a gap is seen, a missing column is not.
     lengths = sorted({*LATENCIES, *_measured(costs.values())}) if _measured(costs.values()) else []
     columns = [*quality.columns, "SD of AUC over seeds", "Mann-Whitney p", "t test p", "parameters", "training time"]
     columns += ["examples / s", "state, bytes a user", *(f"latency, {length:,} events" for length in lengths)]

@@ -49,6 +49,7 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         folder: where to write.
         always: titles of models that are coloured however good they are.
     """
+    # All results are of the same examples, so that the slices of the first one are those of all.
     places = [place for place, part in enumerate(results[0].slices) if part.examples]
     lines = {
         result.title: [(x, result.slices[place].metrics["auc"]) for x, place in enumerate(places)] for result in results
@@ -132,11 +133,13 @@ def _series(
     for name in rest:
         _line(axes, known[name], **grey)
     for series, name in enumerate(name for name in known if name in chosen):
+        # Seven places side by side, the fourth in the middle; an eighth series begins again at the left.
         look, shift = drawing.look(series), apart * (series % 7 - 3)
         moved = [(x + shift, of) for x, of in known[name]]
         _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
         for at in moved:
             _mark(axes, at, size=size, **look)
+        # An empty series for the legend: marks are drawn one by one, and each would have an entry.
         axes.plot([], [], label=name, linestyle="none", **look)
     if rest:
         _line(axes, [], label=f"{len(rest)} other model{'s' if len(rest) > 1 else ''}", **grey)

@@ -33,6 +33,7 @@ class Range:
     def draw(self, trial: Any, name: str) -> Any:
         """A value, drawn by an Optuna trial."""
         if self.choices:
+            # As text: Optuna takes no lists as choices.
             return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.choices]))
         suggest = trial.suggest_int if self._whole else trial.suggest_float
         return suggest(name, self.low, self.high, log=self.log)
@@ -143,6 +144,7 @@ def space_of(model: str, config: RunConfig, *, fixed: Collection[str] = ()) -> d
         # Its embeddings are always initialised at random.
         del ranges["train.initial_vectors"]
     ranges |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
+    # The present value always lies in its range, so that the first trial can be the settings as they are.
     present = {"train": config.train.model_dump(), "model": own}
     return {name: of.including(_value(present, name)) for name, of in ranges.items() if name not in fixed}
 

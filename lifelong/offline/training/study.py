@@ -161,6 +161,7 @@ def run_study(
     failures = run_jobs(dataset, planned.runs, workers=study.workers, threads=study.threads, progress=progress)
     assembly = _Assembly(dataset, study, failures, progress or (lambda text: None))
     comparison = assembly.make(planned, measure).model_copy(update={"command": command})
+    # Written anew by each call, as later ones may add models.
     comparison.save(out / "comparison.json")
     return Outcome(comparison, failures)
 
@@ -183,11 +184,13 @@ class _Assembly:
         study = self._study
         runs = _finished(planned.main)
         if not runs:
+            # One reason is enough: where all fail, they mostly fail alike.
             first = next(iter(self._failures.items()), ("", ""))
             raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="try it with `lifelong train`")
         reference = study.reference or next(iter(study.configs))
         if reference not in runs:
             self._notes.append(f"{reference} has no finished run; the others are compared with {next(iter(runs))}")
+            # The others may have taken hours: compared with another model they are still worth something.
             reference = next(iter(runs))
         gathered = {model: gather(of, self._dataset) for model, of in runs.items()}
         rows = compare(gathered, reference=reference, resamples=study.resamples)
