@@ -200,7 +200,6 @@ def compare(
     reference: str | None = None,
     config: AnyConfig = None,
     max_minutes: float | None = None,
-    sweep: Sequence[int | None] = (),
     jobs: int = 1,
     threads: int | None = None,
     progress: Progress = True,
@@ -217,7 +216,6 @@ def compare(
         reference: the model that the others are compared with; the first by default.
         config: settings of all models; their own ones and named ones win.
         max_minutes: limit of one training.
-        sweep: numbers of recent events that each model sees, None for all of them; () leaves the sweep out.
         jobs: trainings at the same time, in processes. A program that starts several must be a module with
             `if __name__ == "__main__"`.
         threads: of all of them together.
@@ -248,15 +246,12 @@ def compare(
         seeds=chosen,
         reference=reference,
         max_minutes=max_minutes,
-        sweep=sweep,
         workers=_whole("jobs", jobs, least=1),
         threads=threads,
         notes=notes,
         callbacks=as_callbacks(callbacks),
     )
     folder = _out(out, opened.folder, "comparison")
-    if not isinstance(sweep, list | tuple) or not all(step is None or isinstance(step, int) for step in sweep):
-        raise UsageError(f"sweep = {sweep!r}", expected="numbers of events, None for all", fix="sweep=(20, 100, None)")
     check_drawing()
     outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
     write_comparison(folder, outcome.comparison, lifelong=subject(configs), dataset=opened, runs=folder / "runs")

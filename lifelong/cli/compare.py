@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.training.study import Outcome, Study
 
-_SWEEP = "20,50,100,300,1000,all"
 _OPTIONS = {"changes": "set"}
 """Arguments with another name on the command line."""
 
@@ -36,11 +35,6 @@ Configs = Annotated[
     typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
 ]
 MaxHours = Annotated[float, typer.Option(help="Time limit of one training.")]
-Equal = Annotated[
-    int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
-]
-Sweep = Annotated[str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")]
-SweepExamples = Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")]
 
 
@@ -55,9 +49,6 @@ def compare(
     config: Configs = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
     max_hours: MaxHours = 3.0,
-    examples: Equal = None,
-    sweep: Sweep = _SWEEP,
-    sweep_examples: SweepExamples = 20_000,
     jobs: Jobs = 1,
 ) -> Reply:
     """Train and score several models on the same examples; continues where an earlier call stopped."""
@@ -65,7 +56,6 @@ def compare(
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.reports.verdict import subject
     from lifelong.offline.training.study import Study
-    from lifelong.offline.training.sweep import parse_steps
 
     dataset = Dataset(data)
     configs, notes = _configs(dataset, models, config, changes)
@@ -74,9 +64,6 @@ def compare(
         seeds=range(seeds),
         reference=reference or subject(configs),
         max_minutes=60 * _positive(max_hours),
-        examples=examples,
-        sweep=() if sweep == "none" else parse_steps(sweep),
-        sweep_examples=sweep_examples,
         workers=jobs,
         notes=notes,
     )

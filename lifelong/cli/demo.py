@@ -276,7 +276,7 @@ def _report(
     out: Path,
 ) -> Path:
     from lifelong.cli.explain import COUNTED, counted_rows
-    from lifelong.cli.served_sections import attention_sections, counted_section, online_section
+    from lifelong.cli.served_sections import counted_section, online_section
     from lifelong.offline.reports.comparison import write_comparison
     from lifelong.offline.reports.tables import Table
 
@@ -295,7 +295,7 @@ def _report(
         dataset=dataset,
         runs=out / "runs",
         title="lifelong demo",
-        sections=[*sections, *attention_sections(online.artifact, dataset, explained, out / "report" / "figures")],
+        sections=sections,
         commands=commands,
     )
 

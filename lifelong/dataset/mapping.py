@@ -74,6 +74,7 @@ class Text(Record):
     @field_validator("delimiter", mode="after")
     @classmethod
     def _tab(cls, value: str) -> str:
+        # A shell passes \t as two characters.
         value = {"\\t": "\t", "tab": "\t"}.get(value, value)
         if not value or set(value) & set('"\r\n'):
             raise ValueError(f'{value!r} cannot separate values; give a character such as ";"')
@@ -339,6 +340,7 @@ def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fie
     """
     settings = {} if base is None else base.model_dump(exclude_defaults=True)
     if "time_unit" in columns:
+        # A unit that is named for these events rules out the format of the log's own times.
         settings.pop("time_format", None)
     settings["fields"] = dict(settings.get("fields", {}))
     for name, value in columns.items():

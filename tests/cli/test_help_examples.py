@@ -14,7 +14,7 @@ LONGER = {"try", "serve", "demo", "paper"}
 SMALLER = {
     "tune": ("tally --trials 20", "lr --trials 1 --examples 200"),
     "train": ("tally", "lr --set train.max_epochs=1"),
-    "compare": ("tally,counts,popularity --seeds 3", "counts,popularity --seeds 1 --sweep none"),
+    "compare": ("tally,counts,popularity --seeds 3", "counts,popularity --seeds 1"),
 }
 """Changes that make an example quick; `tests/cli/test_new.py` trains Tally."""
 

@@ -11,7 +11,7 @@ from lifelong.offline.evaluation.costs import Serving, hit_limit
 from lifelong.offline.training import trainer
 from lifelong.offline.training.runs import gather
 from lifelong.offline.training.settings import with_recipe
-from lifelong.offline.training.study import RunsFailedError, Study, equal_budget, plan, run_study
+from lifelong.offline.training.study import RunsFailedError, Study, plan, run_study
 
 TRAIN = TrainSettings(threads=1, max_examples=200, validate_every=100, batch_targets=64)
 
@@ -33,22 +33,6 @@ def names(planned):
 def test_first_seeds_of_all_models_come_before_second_ones(tmp_path):
     planned = plan(Study(configs("popularity", "dnn"), seeds=range(2)), tmp_path)
     assert names(planned) == ["popularity-seed0", "dnn-seed0", "popularity-seed1", "dnn-seed1"]
-
-
-def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_path):
-    planned = plan(Study(configs("popularity", "counts", "dnn"), examples=50), tmp_path)
-    main = ["popularity-seed0", "counts-seed0", "dnn-seed0"]
-    assert names(planned) == [*main, "counts-seed0-equal", "dnn-seed0-equal"]
-    assert planned.equal["popularity"][0] == planned.main["popularity"][0]
-    assert planned.equal["counts"][0].config.model == {"max_examples": 50}
-
-
-def test_an_equal_budget_ends_by_examples_alone():
-    config = RunConfig(train=TRAIN.model_copy(update={"max_minutes": 1.0, "patience": 1, "max_epochs": 1}))
-    train = equal_budget("dnn", config, 77).train
-    assert train.max_examples == 77
-    assert train.max_minutes is None
-    assert min(train.patience, train.max_epochs) > 10**6
 
 
 def test_a_limit_of_time_lowers_a_models_own_and_never_raises_it(tmp_path, dataset):
@@ -86,8 +70,6 @@ def outcome(dataset, tmp_path_factory):
     study = Study(
         configs("popularity", "counts", "dnn"),
         seeds=range(2),
-        examples=130,
-        sweep=(5, None),
         resamples=20,
         notes=("n",),
     )
@@ -101,21 +83,9 @@ def test_every_part_of_the_comparison_is_there_and_kept(outcome):
     comparison = made.comparison
     assert made.failures == {}
     assert Comparison.load(out / "comparison.json") == comparison
-    assert [row.model for row in comparison.rows] == [row.model for row in comparison.equal_rows]
+    assert [row.model for row in comparison.rows] == ["popularity", "counts", "dnn"]
     assert [row.seeds for row in comparison.rows] == [2, 2, 2]
-    assert (comparison.equal_examples, comparison.command, comparison.notes[0]) == (130, "lifelong compare", "n")
-    assert [(point.model, point.events) for point in comparison.sweep][:3] == [
-        ("popularity", 5),
-        ("popularity", None),
-        ("counts", 5),
-    ]
-
-
-def test_an_equal_run_sees_exactly_the_examples_of_the_budget(outcome, dataset):
-    _, out, study = outcome
-    run = plan(study, out).equal["dnn"][0]
-    assert run.artifact.metrics["examples_seen"] == 130
-    assert run.artifact.metrics["stopped_by"] == "examples"
+    assert (comparison.command, comparison.notes[0]) == ("lifelong compare", "n")
 
 
 def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
@@ -131,10 +101,9 @@ def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
 def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monkeypatch):
     made, out, study = outcome
     monkeypatch.setattr(trainer, "train", None)
-    monkeypatch.setattr("lifelong.offline.training.sweep.evaluate.predict", None)
+    monkeypatch.setattr("lifelong.offline.training.runs.evaluate.predict", None)
     again = run_study(dataset, out, study, command="lifelong compare").comparison
     assert again.rows == made.comparison.rows
-    assert again.sweep == made.comparison.sweep
 
 
 def test_a_model_that_fails_is_noted_and_another_takes_its_place_as_reference(dataset, tmp_path, failing):

@@ -333,6 +333,7 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that numbers depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
+        # Packages of extras may be missing, and then no number depends on them.
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

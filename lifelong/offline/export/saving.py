@@ -79,11 +79,13 @@ def write_artifact(
             _write_weights(model.eval(), folder)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
         earlier = () if start is None else start.config.seen
+        # What an earlier training saw stays seen: the weights were made of it.
         seen = tuple(dict.fromkeys((*config.seen, *earlier)))
         config = config.model_copy(update={"seen": seen, "list_order": list_order})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / CARD).write_text(model_card(config, _plain(metrics)))
+        # Last, as it has the checksums of all others.
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
         put_in_place(folder, out)
     return Artifact.open(out, verify="sizes")
@@ -131,6 +133,7 @@ def _settings(model: Model | FittedModel, given: Mapping[str, Any]) -> dict[str,
         UsageError: the given settings are other ones.
     """
     name = model_name(model)
+    # All of them, defaults included: a later release may have other defaults, and the weights fit these.
     settings = asdict(model.config) | dict(model.shared_settings)
     if check_config(name, given) != settings:
         raise UsageError(
@@ -188,6 +191,7 @@ def _version(package: str) -> str:
 def _write_weights(model: Model, folder: Path) -> None:
     """Write the weights and, for a model that is served, embedding tables and graphs."""
     safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
+    # In memory order and on the CPU: safetensors refuses tensors that are views of others.
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.save_file(weights, folder / "weights.safetensors")
     # safetensors makes a file that only its owner may read, but a service may run under another account.
@@ -200,6 +204,7 @@ def _write_weights(model: Model, folder: Path) -> None:
 def _write_tables(model: Model, folder: Path) -> None:
     folder.mkdir()
     for field in model.embed.fields:
+        # As the model reads them, factors and all: a service only looks rows up.
         vectors = model.embed.vectors(field).detach().cpu().numpy().astype(np.float32)
         np.save(folder / f"{field}.npy", vectors)
 

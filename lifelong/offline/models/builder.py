@@ -46,6 +46,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(chosen: Chosen) -> _Checked:
     entry, given = chosen.entry, chosen.config
+    # Before pydantic sees them: unknown and wrong settings are all told at once.
     known, shared = [field.name for field in fields(entry.Config)], shared_names(entry)
     problems = [
         f"model.{key}: {chosen.model} has no such setting (it has: {', '.join(known)})"
@@ -84,6 +85,7 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     entry, own, shared = _checked(choose(name, config))
     maker: Any = entry
     if shared.context is not None:
+        # Before the model is made: the head's width depends on the context.
         inputs = _choose_context(inputs, shared.context)
     with named_in_errors("models", plain_name(name), "it was made", expected=MODEL):
         model: Model | FittedModel = maker(inputs, own)
@@ -132,6 +134,7 @@ def _put_head(model: Model, head: type[TaskHead], *, name: str, dropout: float) 
             [f"model.head: {name!r} is for several tasks, and this data has one"],
             fix="leave it out, or prepare --tasks",
         )
+    # A subclass is a head of the model's own, too, which this one would take away.
     if type(model.head) is not Head:
         raise ConfigError([f"model.head: {model.title} has a head of its own"], fix="leave it out")
     width = model.head.layers[0].in_features

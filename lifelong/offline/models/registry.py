@@ -161,6 +161,7 @@ def choose(name: str, config: Mapping[str, Any]) -> Chosen:
         raise ConfigError(
             [f"there is no model {name!r}{suggestion(name, all_names())}"], fix="lifelong models lists all"
         )
+    # A name that says one thing and a setting that says another would train one under the name of the other.
     other = [key for key in fixed if key in config and config[key] != fixed[key]]
     if other:
         found = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]
@@ -174,6 +175,7 @@ def _selected(model: str, config: dict[str, Any]) -> Chosen:
     for preset in selecting:
         if preset.chosen_by(model, config):
             return Chosen(model, preset.entry, config)
+    # Only the class that such a flag selects has it as a setting: the model's own would refuse it, switched off or not.
     off = {key for preset in selecting for key in preset.settings if config.get(key) is False}
     return Chosen(model, MODELS[model], {key: value for key, value in config.items() if key not in off})
 

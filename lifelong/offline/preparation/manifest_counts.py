@@ -39,12 +39,16 @@ def count_quirks(histories: Histories, type_code: Path | None) -> dict[str, Any]
         start_N = moment_starts(user_N, np.asarray(histories.time_N[events]))
         tied_N = start_N != np.arange(len(start_N))
         ties += int(tied_N.sum())
+        # Only events that share their moment can be duplicates: few rows are sorted in place of all.
         shared = np.flatnonzero(tied_N | np.append(tied_N[1:], False))
         keys: list[npt.NDArray[Any]] = [np.asarray(histories.row_N[events])[shared], start_N[shared]]
         if type_code is not None:
             keys.insert(0, read_slice(type_code, events)[shared])
+        # Equal events become neighbours, each run of them with one first.
         order = np.lexsort(keys)
         sequence_N = np.asarray(histories.sequence_N[events])
+        # The histories are sorted by time: where the place in the source falls nevertheless, the source had them the
+        # other way.
         unsorted += int(((sequence_N[1:] < sequence_N[:-1]) & (user_N[1:] == user_N[:-1])).sum())
         duplicates += int((~is_first(*(key[order] for key in keys))).sum())
     share = ties / max(histories.num_events, 1)
@@ -88,6 +92,7 @@ def ordinal_cuts(time_unit: str, histories: Histories, plan: Plan) -> dict[str, 
     if time_unit != "ordinal" or len(plan.cut_times) != len(SPLITS) - 1:
         return {}
     offset_U = np.asarray(histories.offset_U)
+    # Users may have impressions alone; the last event of an empty history would be another user's.
     filled_U = np.flatnonzero(np.diff(offset_U))
     last_U = np.asarray(histories.time_N)[offset_U[filled_U + 1] - 1]
     alone = int((plan.split_of(filled_U, last_U) == 0).sum())
@@ -123,6 +128,7 @@ def _half_width(positives: int, negatives: int) -> float:
     """Of the 95 % interval of an AUC from this many independent examples; .5 where there is none."""
     if not positives or not negatives:
         return 0.5
+    # Q1 and Q2 of Hanley and McNeil, less AUC squared, for scores of exponential distributions.
     above, below = _AUC / (2 - _AUC) - _AUC**2, 2 * _AUC**2 / (1 + _AUC) - _AUC**2
     variance = _AUC * (1 - _AUC) + (positives - 1) * above + (negatives - 1) * below
     return min(0.5, 1.96 * math.sqrt(variance / (positives * negatives)))

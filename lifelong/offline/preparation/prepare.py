@@ -117,9 +117,11 @@ def _prepare(
 
         earlier = EarlierDataset.open(settings.start)
     started = time.monotonic()
+    # Only after `_check_out` has seen that nobody is writing there.
     for remains in remove_remains(out):
         tell(f"removed {remains}, which a killed run had left; starting over")
     with clear_errors(out.parent), building(out) as folder:
+        # Inside the hidden folder: what a kill leaves is found and removed with it.
         (folder / "work").mkdir()
         with open_engine(
             folder / "work",
@@ -149,6 +151,7 @@ def _prepare(
         update = {"source": source, "record": record, "data_hash": array_hash(folder), "mapping": mapping}
         manifest = manifest.model_copy(update=update)
         write_manifest(folder, manifest)
+        # Before the old dataset is replaced: its vault must stay opened for those who have read it.
         _keep_openings(out, folder)
         put_in_place(folder, out)
     tell(f"done: {out}")

@@ -37,6 +37,7 @@ def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
     assert settings.tasks is not None
     _check_log(log, settings, [task for task in settings.tasks if task not in wanted])
     ratings: Any = log.ratings
+    # Thresholds are checked against what is not put aside, or an error would tell of the vault's ratings.
     found = _seen(ratings, settings).group_by("rating").aggregate(rows=lambda table: table.count())
     found = found.to_pyarrow().to_pylist()
     number_of = {float(row["rating"]): int(row["rows"]) for row in found if row["rating"] is not None}
@@ -46,6 +47,7 @@ def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
     log.tasks, log.protocol = tuple(least_of), "impressions"
     log.record["ratings"] = {f"{value:g}": number_of[value] for value in sorted(number_of)}
     log.record["rating_tasks"] = {name: f"rating>={least:g}" for name, least in least_of.items()}
+    # They are labels of the log from here on; left in the settings, they would be read as event types.
     return settings.model_copy(update={"tasks": None})
 
 
@@ -92,6 +94,7 @@ def _thresholds(wanted: Sequence[str], values: Sequence[float]) -> Mapping[str, 
         match = _LEAST.fullmatch(task)
         if match is None or math.isnan(least := _number(match[2])):
             problems.append(f"tasks: {task!r} is not of the form NAME=rating>=NUMBER")
+        # The name becomes a column of the engine, which ignores upper and lower case.
         elif match[1].lower() in _TAKEN | {name.lower() for name in least_of}:
             problems.append(f"tasks: the name {match[1]!r} is taken")
         else:

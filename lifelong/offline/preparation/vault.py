@@ -126,11 +126,13 @@ def _latest(log: RawLog, settings: PrepareSettings) -> list[str]:
     """The users with the latest last target."""
     targets = log.events
     if log.target_types is not None:
+        # Tasks may name types that are no targets otherwise; ANY stands for all of them and names none.
         wanted = {*log.target_types, *(task for task in settings.tasks or () if task != ANY)}
         targets = targets.filter(targets["event_type"].isin(sorted(wanted)))
     found = targets.group_by("user").aggregate(last=targets["time"].max()).to_pyarrow()
     last_U = found.column("last").to_numpy()
     cut = np.sort(last_U)[int((1 - settings.vault) * len(last_U))] if len(last_U) else 0
+    # At the cut, too: users of one time are not told apart by chance.
     chosen_U = last_U >= cut
     if (~chosen_U).sum() < len(SPLITS):
         raise DataError(
@@ -148,6 +150,7 @@ def _given(log: RawLog, settings: PrepareSettings) -> list[str]:
     assert shown is not None
     every = shown.group_by("user").aggregate(tested=(shown["split"] == "test").any()).to_pyarrow()
     tested = IdIndex.build(sorted(every.filter(every.column("tested")).column("user").to_pylist()))
+    # A share of all users, as under the paper's protocol, and not of those that are given for testing.
     number = max(int(settings.vault * len(every)), 1)
     if number >= len(tested):
         raise DataError(
@@ -233,6 +236,7 @@ def _write_examples(
         positives=counts["vault_positives"],
         data_hash="",
     )
+    # Before the hash: intermediate files are no part of the data.
     shutil.rmtree(job.work)
     entry = entry.model_copy(update={"data_hash": array_hash(job.folder)})
     manifest: Manifest = main.manifest.model_copy(

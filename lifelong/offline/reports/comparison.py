@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,10 @@ import numpy as np
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.examples import SPLITS
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import LifelongError, require
-from lifelong.offline.evaluation.attention import read_attention, sampled_users
+from lifelong.errors import require
 from lifelong.offline.evaluation.compare import Comparison, DifferenceEstimate, compare
 from lifelong.offline.evaluation.results import Result, value_of
 from lifelong.offline.reports import comparison_tables, figures
-from lifelong.offline.reports.attention import cases_section
-from lifelong.offline.reports.drawing import Figure
 from lifelong.offline.reports.page import Section, write_page
 from lifelong.offline.reports.tables import Cell, Quantity, Table, calibration_table, first_seeds
 from lifelong.offline.reports.verdict import rivals, verdict
@@ -40,8 +37,7 @@ def check_drawing() -> None:
     Raises:
         MissingExtraError: a package that draws or writes reports is not installed.
     """
-    for package in ("matplotlib", "adjustText", "tabulate"):
-        require(package, extra="report", purpose="writing reports")
+    require("matplotlib", extra="report", purpose="writing reports")
 
 
 def write_comparison(
@@ -62,7 +58,7 @@ def write_comparison(
         out: folder; files of an earlier report in it are replaced.
         comparison: the record.
         lifelong: name of the model that the page is about.
-        dataset: adds the data set table and, with `runs`, the case studies.
+        dataset: adds the data set table.
         runs: folder of `<model>-seed<k>`; their artifacts and logits are read.
         title: of the page.
         opening: parts before those of the comparison.
@@ -73,34 +69,21 @@ def write_comparison(
         The path of `index.html`.
     """
     name = next((row.title for row in comparison.rows if row.model == lifelong), lifelong)
-    folder, results, costs = out / "figures", first_seeds(comparison.results), comparison.costs
-    read, notes = _attention(comparison, dataset, runs, folder, lifelong=lifelong, title=name)
-    equal, calibration = comparison.equal_rows, calibration_table(results)
+    folder, results = out / "figures", first_seeds(comparison.results)
+    calibration = calibration_table(results)
     several = any(row.seeds > 1 for row in comparison.rows)
     first = ["These figures are of each model's first seed, not means over seeds."] if several else []
     curves = {} if runs is None else recorded_curves(comparison, runs)
     parts = [*opening]
-    if given := [*comparison.notes, *notes]:
-        parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in given]))
+    if comparison.notes:
+        parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in comparison.notes]))
     parts.append(_main(comparison, results[0], folder))
-    if equal:
-        parts.append(Section("The same number of examples for all", tables=[comparison_tables.equal_table(comparison)]))
     drawn = [figures.metric_by_history(results, folder, always=[name])]
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
-    if tables := comparison_tables.sweep_tables(comparison):
-        note = "The trained models stay as they are, and are given only the most recent events before each target."
-        drawn = [figures.sweep(comparison, folder, always=[name])]
-        parts.append(Section("By number of most recent events", [note, *first], tables, drawn))
     if curves:
         parts.append(Section("Training", first, figures=[figures.learning_curves(curves, folder, always=[name])]))
-    at = comparison_tables.usual_length(costs.values())
-    latency = {model: (cost.latency_ms or {}).get(at) for model, cost in costs.items()}
-    state = {model: cost.state_bytes for model, cost in costs.items()}
-    drawn = _trade(comparison, latency, folder, "auc-by-latency", f"latency with {at:,} events, ms per request")
-    drawn += _trade(comparison, state, folder, "auc-by-state", "state, bytes a user")
-    if drawn:
-        parts.append(Section("Quality against cost", figures=drawn))
-    parts += [*read, *([] if dataset is None else [dataset_section(dataset)])]
+    if dataset is not None:
+        parts.append(dataset_section(dataset))
     if calibration is not None:
         what = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
         parts.append(Section("Calibration", [what, *first], [calibration]))
@@ -121,6 +104,7 @@ def pair_difference(
     mine, other = rivals(comparison, lifelong)
     if mine is None or other is None:
         return None
+    # The record has differences from the reference alone: it may be either of the two.
     if comparison.reference == other.model and mine.differences is not None:
         return mine.differences["auc"]
     if comparison.reference == mine.model and other.differences is not None:
@@ -195,33 +179,6 @@ def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
     return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
 
 
-def _trade(
-    comparison: Comparison, costs: Mapping[str, float | None], folder: Path, name: str, cost: str
-) -> list[Figure]:
-    points = {
-        row.title: (x, value)
-        for row in comparison.rows
-        if (x := costs.get(row.model) or 0.0) > 0 and (value := value_of(row)) is not None
-    }
-    return [figures.quality_against(points, folder, name=name, cost=cost)] if points else []
-
-
-def _attention(
-    comparison: Comparison, dataset: Dataset | None, runs: Path | None, folder: Path, *, lifelong: str, title: str
-) -> tuple[list[Section], list[str]]:
-    """The case studies; or a note that says why there are none."""
-    if dataset is None or runs is None:
-        return [], []
-    artifact, missing = _artifact(runs, lifelong), f"No case studies of {title}"
-    if artifact is None:
-        return [], [f"{missing}: it was not trained"]
-    try:
-        read = read_attention(artifact, dataset, sampled_users(dataset.examples("test")))
-    except LifelongError as error:
-        return [], [f"{missing}: {error}"]
-    return [cases_section(read, dataset, folder, title=title)], []
-
-
 def _artifact(runs: Path, model: str) -> Artifact | None:
     """The artifact of the first seed that was trained."""
     return next((run.artifact for run in _runs(runs, model) if run.trained), None)
@@ -233,7 +190,7 @@ def _finished(runs: Path, model: str) -> list[Run]:
 
 
 def _runs(runs: Path, model: str) -> list[Run]:
-    """The runs of one model, by seed, without those of an equal budget."""
+    """The runs of one model, by seed."""
     pattern = re.compile(rf"{re.escape(model)}-seed(\d+)")
     matches = [match for path in runs.iterdir() if (match := pattern.fullmatch(path.name))]
     return [Run(runs / of[0], model) for of in sorted(matches, key=lambda of: int(of[1]))]
@@ -243,4 +200,5 @@ def _reversed(of: DifferenceEstimate) -> DifferenceEstimate:
     def minus(value: float | None) -> float | None:
         return None if value is None else -value
 
+    # The ends of the interval change places with their signs.
     return of.model_copy(update={"value": minus(of.value), "low": minus(of.high), "high": minus(of.low)})

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lifelong.offline.evaluation.compare import Comparison, ComparisonRow
+from lifelong.offline.evaluation.compare import ComparisonRow
 from lifelong.offline.evaluation.results import Estimate, Result
 from lifelong.offline.reports import drawing
-from lifelong.offline.reports.comparison_tables import events_name, sweep_ticks
 from lifelong.offline.reports.drawing import LIGHT, Figure
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         folder: where to write.
         always: titles of models that are coloured however good they are.
     """
+    # All results are of the same examples, so that the slices of the first one are those of all.
     places = [place for place, part in enumerate(results[0].slices) if part.examples]
     lines = {
         result.title: [(x, result.slices[place].metrics["auc"]) for x, place in enumerate(places)] for result in results
@@ -65,29 +65,6 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         drawing.finish(axes, grid="y", x="events of the user before the target", y="AUC")
     caption = "Where long memory pays, a model rises above the others to the right. Bars are 95 % intervals over users."
     return Figure(path, "AUC by length of the history", caption)
-
-
-def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ()) -> Figure:
-    """AUC against the number of most recent events that a model sees, with 95 % intervals.
-
-    Args:
-        comparison: with a sweep.
-        folder: where to write.
-        always: titles of models that are coloured however good they are.
-    """
-    ticks, lines = sweep_ticks(comparison), dict[str, list[_Point]]()
-    for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
-        lines.setdefault(point.title, []).append((ticks.index(point.events), point.metrics["auc"]))
-    # Models are ranked by their last points, which are those of all events.
-    chosen = standing_out({title: of[-1][1].value for title, of in lines.items()}, always)
-    path = folder / "auc-by-events.svg"
-    with drawing.drawn(path, (9.1, 4.6)) as canvas:
-        axes = canvas.subplots()
-        _series(axes, lines, chosen, apart=0.06)
-        _classes(axes, [events_name(events) for events in ticks])
-        drawing.finish(axes, grid="y", x="most recent events given to the model", y="AUC")
-    caption = "Bars are 95 % intervals over users; steps are not to scale."
-    return Figure(path, "AUC against the number of most recent events", caption)
 
 
 def learning_curves(
@@ -114,78 +91,12 @@ def learning_curves(
     return Figure(path, "Learning curves", caption)
 
 
-def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str) -> Figure:
-    """AUC against a cost on a logarithmic axis, one labelled point per model; the best trades are joined.
-
-    Args:
-        points: title -> (cost, AUC); costs above 0.
-        folder: where to write.
-        name: file stem.
-        cost: name of the cost, with its unit.
-    """
-    front, path = best_trades(points), folder / f"{name}.svg"
-    with drawing.drawn(path, (9.1, 5.6)) as canvas:
-        from adjustText import adjust_text
-        from matplotlib.ticker import LogLocator, NullLocator
-
-        axes = canvas.subplots()
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:,g}")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.plot(*zip(*(points[title] for title in front), strict=True), color=LIGHT.series[0], lw=1.2, alpha=0.6)
-        for title, (x, y) in points.items():
-            colour, shape = (LIGHT.series[0], "o") if title in front else (_GREY, "s")
-            axes.plot([x], [y], shape, color=colour, markersize=7, markeredgecolor=LIGHT.paper)
-        axes.margins(x=0.16, y=0.12)
-        drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
-        names = [
-            axes.text(x, y, drawing.short(title, 22), fontsize=9, weight="bold" if title in front else "normal")
-            for title, (x, y) in points.items()
-        ]
-        # Places are found in pixels: the layout must be final.
-        canvas.draw_without_rendering()
-        canvas.set_layout_engine("none")
-        line = {"arrowstyle": "-", "color": LIGHT.ink, "alpha": 0.35, "lw": 0.6}
-        # Steps and no seconds: the same points give the same figure on a slow machine.
-        limits: dict[str, Any] = {"iter_lim": 500, "max_move": None, "min_arrow_len": 10}
-        force = (0.3, 0.6)
-        adjust_text(names, ax=axes, expand=(1.2, 1.8), force_text=force, force_static=force, arrowprops=line, **limits)
-    caption = (
-        "Further left is cheaper, further up is better. Round points, joined by the line, are the best trades: no "
-        "model is both cheaper and better. A model without this cost is not drawn."
-    )
-    return Figure(path, f"AUC against {cost}", caption)
-
-
-def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Titles of the points that no other point beats in both cost and quality, the cheapest first.
-
-    >>> best_trades({"a": (1.0, 0.6), "b": (2.0, 0.7), "c": (3.0, 0.65)})
-    ['a', 'b']
-    """
-    front: list[str] = []
-    for title, (_, quality) in sorted(points.items(), key=lambda of: (of[1][0], -of[1][1])):
-        if not front or quality > points[front[-1]][1]:
-            front.append(title)
-    return front
-
-
 def standing_out(values: Mapping[str, float | None], always: Collection[str] = ()) -> set[str]:
     """Names of the series that are coloured: all of a few, else the best and those in `always`."""
     if len(values) <= CROWD:
         return set(values)
     known = [(-value, name) for name, value in values.items() if value is not None]
     return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
-
-
-def slot_name(period: int) -> str:
-    """How often a slot is written, in words.
-
-    >>> slot_name(1), slot_name(4)
-    ('every event', 'every 4 events')
-    """
-    return "every event" if period == 1 else f"every {period} events"
 
 
 def _known(metrics: Mapping[str, Estimate]) -> bool:
@@ -222,11 +133,13 @@ def _series(
     for name in rest:
         _line(axes, known[name], **grey)
     for series, name in enumerate(name for name in known if name in chosen):
+        # Seven places side by side, the fourth in the middle; an eighth series begins again at the left.
         look, shift = drawing.look(series), apart * (series % 7 - 3)
         moved = [(x + shift, of) for x, of in known[name]]
         _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
         for at in moved:
             _mark(axes, at, size=size, **look)
+        # An empty series for the legend: marks are drawn one by one, and each would have an entry.
         axes.plot([], [], label=name, linestyle="none", **look)
     if rest:
         _line(axes, [], label=f"{len(rest)} other model{'s' if len(rest) > 1 else ''}", **grey)

@@ -90,6 +90,7 @@ def _alone(comparison: Comparison, only: ComparisonRow | None) -> list[str]:
 def _claim(mine: ComparisonRow, other: ComparisonRow, pair: DifferenceEstimate | None, comparison: Comparison) -> str:
     first, second = best_first([mine, other])
     values = f"AUC {brief(first.metrics['auc'])} against {brief(second.metrics['auc'])}"
+    # The corrected one where there is one: the best other model was chosen among several.
     p = None if pair is None else pair.p_value if pair.family_p is None else pair.family_p
     if why := learned_nothing(mine, comparison):
         return (
@@ -154,6 +155,7 @@ def _better_at(own: Result, results: Sequence[Result], place: int) -> str:
     part = own.slices[place]
     high = part.metrics["auc"].high if "auc" in part.metrics else None
     rest = [result for result in results if result is not own and "auc" in result.slices[place].metrics]
+    # Intervals apart, which is stricter than a test of the difference: advice against a model should be sure.
     better = [result for result in rest if high is not None and _low(result.slices[place]) > high]
     if not better:
         return ""

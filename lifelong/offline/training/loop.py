@@ -144,6 +144,7 @@ class Loop:
         """
         try:
             with _interruptible() as interrupted:
+                # The weights to start from are the first candidate: nothing worse may replace them.
                 if self._started and not self.progress.curve:
                     self._validate()
                     self._save()
@@ -200,6 +201,7 @@ class Loop:
         progress.spend("backward", passes.backward - before.backward)
         asked, self._late = step.answers
         start = time.perf_counter()
+        # After the sum over processes: each would otherwise clip another part of the gradient.
         if settings.clip:
             clip_gradients(self._model.parameters(), settings.clip)
         self._optimiser.step()
@@ -218,6 +220,7 @@ class Loop:
             )
         progress.examples += examples
         progress.steps += 1
+        # By examples, since the last batch before a limit may be smaller than the others.
         progress.loss_sum += float(loss.cross_entropy.detach()) * examples
         progress.loss_examples += examples
         seconds = progress.seconds.get("train", 0.0)
@@ -285,8 +288,10 @@ class Loop:
 
     def _finished(self) -> bool:
         """Whether the run is over, and why; it never ends with steps that were not validated."""
+        # Steps since the last validation: the run would end with weights that nobody has measured.
         if self.progress.loss_examples:
             return False
+        # All processes get the first one's clock, or one would stop and the others wait for it.
         self._late = self.processes.share(self._late or self._overdue())
         if self._at_limit():
             reached = self.progress.examples >= self.total

@@ -176,6 +176,7 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _parsed(text: str) -> Any:
     """A JSON object or Python literal."""
+    # Reviews are JSON and meta lines Python literals; a literal may begin like JSON, and is then read as one after all.
     if text.startswith('{"'):
         try:
             return json.loads(text)

@@ -71,6 +71,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         time=staging.to_seconds(rows["transaction_timestamp"]),
         sequence=rows["sequence"],
     )
+    # Some products lack fields. A missing value is an unknown one, and no error.
     catalogue = scan(connection, products, PRODUCTS, optional=PRODUCTS)
     catalogue = catalogue.select(
         item=catalogue["product_id"].cast("string"),
@@ -96,6 +97,7 @@ def _profiles(connection: Any, files: Sequence[ParquetFile]) -> Any:
 
 def _installed(*, with_demographics: bool) -> list[Path]:
     """The files of the installed package that are needed, found without importing it."""
+    # Looked up and not imported: only the folder of its files is needed.
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingExtraError(

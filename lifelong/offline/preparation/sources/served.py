@@ -65,6 +65,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     )
     opened = [ParquetFile.open(path) for path in roles["impressions"]]
     fields = [name for name in opened[0].schema.names if name.startswith(_FIELD)]
+    # A field that was added while the log was written is missing in its older files: only what all have can be read.
     fields = [name for name in fields if all(name in file.schema.names for file in opened)]
     events, types = _events(connection, roles["events"])
     record: dict[str, Any] = {"event_rows": count(events), "impressions": sum(file.rows for file in opened)}
@@ -95,6 +96,7 @@ def _events(connection: Any, files: Sequence[Path]) -> tuple[Any, bool]:
         connection, files, replace(CSV, columns=(*columns, *(Column("event_type") for _ in range(types))))
     )
     kept = table.mutate(event_type=table["event_type"].nullif("")) if types else table
+    # A column without a single type says nothing of types; a model would get a field that is always missing.
     if types and count(kept.filter(kept["event_type"].notnull())) == 0:
         return kept.drop("event_type"), False
     return kept, types
@@ -104,6 +106,7 @@ def _shown(connection: Any, files: Sequence[ParquetFile], fields: Sequence[str],
     """Candidates that clients were shown; in the order of all rows they come after the events."""
     wanted: dict[str, Kind] = {**SHOWN, **dict.fromkeys(fields, "any")}
     table = scan(connection, files, wanted, optional=fields)
+    # Numbered behind all events, so that one `sequence` orders both.
     return table.mutate(time=table["time"].cast("int64"), sequence=table["sequence"] + first)
 
 
@@ -118,8 +121,11 @@ def _by_clicks(shown: Any, events: Any, window: int, clicks: str, *, types: bool
     click = chosen.select(user="user", item="item", at="time", click="sequence")
     pairs = shown.select("user", "item", "time", "sequence").join(click, ["user", "item"])
     pairs = pairs.filter((pairs["at"] >= pairs["time"]) & (pairs["at"] < pairs["time"] + window))
+    # An event answers one request alone, or one click would make several positives. The sequence decides among requests
+    # of one second.
     latest = ibis.row_number().over(ibis.window(group_by="click", order_by=[ibis.desc("time"), ibis.desc("sequence")]))
     answered = pairs.mutate(rank=latest).filter(lambda row: row["rank"] == 0).select("sequence").distinct()
+    # The events end there: whether a window that reaches further will see a click, nobody knows yet.
     last = int(events["time"].max().to_pyarrow().as_py())
     closed = shown.filter(shown["time"] + window <= last)
     record |= {"impressions_still_open": count(shown) - count(closed), "clicks": count(click)}
@@ -130,6 +136,7 @@ def _by_labels(connection: Any, shown: Any, files: Sequence[Path], record: dict[
     """Responses from a file."""
     columns = (Column("request_id", "id"), Column("item", "id"), Column("label", "number"))
     table, _ = staged(connection, files, replace(CSV, columns=columns))
+    # Two labels of one candidate would make two targets of it: the larger one counts.
     labels = table.group_by(["request_id", "item"]).aggregate(response=table["label"].max().cast("float64"))
     joined = _with(shown, labels, ["request_id", "item"], absent=None)
     found = joined.filter(joined["response"].notnull())

@@ -100,6 +100,7 @@ class _MappedLog:
             record=record,
         )
         for section in mapping.items:
+            # In the order of the mapping, which is the order of the fields: several files may each give some of them.
             raw = self._with_items(raw, section)
         return self._with_users(raw, mapping.users) if mapping.users else raw
 
@@ -163,6 +164,8 @@ class _MappedLog:
         items = staging.one_row_per_item(rows_of_items, list(mapping.columns_read))
         raw.record["item_files"] = opened.record
         raw.record["items_without_meta"] = staging.without_meta(raw.events, items)
+        # Kept before `raw` changes: the function below is called later, when `raw.items_within` is already that
+        # function.
         of_log, within = raw.items, raw.items_within
         raw.item_fields, raw.titled = (*raw.item_fields, *mapping.fields), raw.titled or mapping.title is not None
         fields = raw.item_columns
@@ -189,6 +192,7 @@ def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
     kept, skipped = usable(opened, mapping, time)
     types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
     rated = [mapping.rating] if mapping.rating else []
+    # Labels and ratings are checked to be numbers before any row is used: the first wrong one is named with its line.
     read = {name: numbers(opened, name, _labelled(opened, name, kept, mapping)) for name in (*mapping.labels, *rated)}
     splits = [opened.column(mapping.split).cast("string").name("split")] if mapping.split else []
     log = opened.table.filter(kept).select(
@@ -200,6 +204,7 @@ def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
         *splits,
         *(read[name].name(name) for name in mapping.labels),
         *_fields(opened, mapping),
+        # Under a name that no field has: a column may be a rating and a field at once.
         *(read[name].name(_RATING) for name in rated),
     )
     return log, {**opened.record, **skipped}
@@ -243,6 +248,7 @@ def _joined(of_log: Any, of_files: Any, fields: Sequence[str]) -> Any:
     """The fields of items that the log says, if it says any, and those of the items' files."""
     if of_log is None:
         return of_files.select("item", *fields)
+    # Outer: an item may be in the log alone, or in the files alone, and both are items of the catalogue.
     both = of_log.outer_join(of_files, "item")
     both = both.mutate(item=ibis.coalesce(both["item"], both["item_right"])).drop("item_right")
     return both.select("item", *fields)

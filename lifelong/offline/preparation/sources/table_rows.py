@@ -60,6 +60,7 @@ _NAMING = "say which column is what: --option user=COLUMN (item, time ...), or a
 def wanted_of(mapping: TableMapping) -> dict[str, Kind]:
     """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
     wanted: dict[str, Kind] = dict.fromkeys(mapping.columns_read.values(), "value")
+    # Later assignments win: a column with two roles is checked as the stricter one.
     ids = (mapping.event_type, mapping.split, mapping.user, mapping.item)
     wanted |= dict.fromkeys((name for name in ids if name), "id")
     wanted |= dict.fromkeys((*mapping.labels, *([mapping.rating] if mapping.rating else ())), "number")
@@ -75,6 +76,7 @@ def open_rows(connection: Any, files: Sequence[Path], section: Text, wanted: Map
         section: of the mapping; says how text is written.
         wanted: column -> kind of its values; parquet has types, and any of its values may be missing.
     """
+    # The engine ignores upper and lower case in names, and a log may have both `User` and `user`.
     alias = {name: f"c{at}" for at, name in enumerate(wanted)}
     if not any(is_parquet(path) for path in files):
         return _open_text(connection, files, section, alias)
@@ -160,9 +162,11 @@ def usable(opened: Opened, mapping: TableMapping, time: Any) -> tuple[Any, dict[
     """
     needed = ("user", "item", "time", *(["event_type"] if mapping.event_type else []))
     text = {name: opened.column(getattr(mapping, name)).cast("string") for name in needed}
+    # In the order of `REASONS`: of several reasons the first one counts.
     whens = [(column.isnull() | (column == ""), f"no_{name}") for name, column in text.items()]
     reason = ibis.cases(*whens, (_is_wrong(time, mapping), "wrong_time"), else_="")
     rows = opened.table.select(sequence=opened.table["sequence"], text=text["time"], reason=reason)
+    # One pass over the rows finds all reasons, their numbers and their first places.
     found = rows.group_by("reason").aggregate(
         rows=rows.count(), sequence=rows["sequence"].min(), text=rows["text"].argmin(rows["sequence"])
     )
@@ -207,6 +211,7 @@ def numbers(opened: Opened, name: str, rows: Any) -> Any:
     """
     column = opened.column(name)
     number = _number(column)
+    # NaN and infinity are numbers to the engine, but no label, and one of them would spoil a whole training.
     lacking = number.isnull() | number.isnan() | number.isinf()
     sequence, found = _first(opened, rows & lacking, column.cast("string"))
     if sequence is not None:
@@ -240,6 +245,7 @@ def _first(opened: Opened, wrong: Any, text: Any) -> tuple[int | None, str | Non
 
 def _unusable(opened: Opened, mapping: TableMapping, by_reason: Mapping[str, Mapping[str, Any]]) -> SourceError:
     """The first row that cannot be used."""
+    # The first wrong row of the log, whatever is wrong with it: a user corrects a file from its top.
     reason, row = min(by_reason.items(), key=lambda pair: pair[1]["sequence"])
     if reason == "wrong_time" and not mapping.skip_invalid:
         return _not_a_time(opened, mapping, row["sequence"], row["text"])
