@@ -186,7 +186,8 @@ def test_an_artifact_whose_memories_a_command_writes_is_not_replaced(hpmn, datas
     from lifelong.cli.opening import open_pair
 
     folder = shutil.copytree(hpmn.path, tmp_path / "artifact")
-    with open_pair(folder, f"rocksdb://{tmp_path}/store", read_only=False), pytest.raises(UsageError, match="that runs"):
+    used = open_pair(folder, f"rocksdb://{tmp_path}/store", read_only=False)
+    with used, pytest.raises(UsageError, match="that runs"):
         lifelong.train(dataset, "popularity", folder, overwrite=True, progress=False)
     assert Artifact.open(folder).id == hpmn.id
 
