@@ -132,8 +132,8 @@ def evaluate(
         DatasetError: the dataset has no vault.
         UsageError: an argument is something else than it should be, or a delay on data without clock times.
     """
+    from lifelong.dataset.times import parse_duration
     from lifelong.offline.evaluation import evaluate as evaluation
-    from lifelong.offline.evaluation.results import parse_duration
 
     if stored:
         return _stored(open_artifact(artifact), as_dataset(dataset), split)

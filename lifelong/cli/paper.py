@@ -17,7 +17,7 @@ import typer
 
 from lifelong.cli.compare import command_line, outcome_reply
 from lifelong.cli.model_settings import model_configs
-from lifelong.cli.options import Settings, names, pairs
+from lifelong.cli.options import Settings, names, source_options
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import MismatchError
 
@@ -46,7 +46,6 @@ def paper(
     seeds: Annotated[
         int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...; fewer than 3 carry no claim.")
     ] = 3,
-    option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source, as in `prepare`.")] = [],  # noqa: B006
     config: Annotated[
         list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
     ] = [],  # noqa: B006
@@ -59,6 +58,7 @@ def paper(
     from lifelong.offline.reports.paper import verdict
     from lifelong.offline.training.study import Study, plan
 
+    changes, options = source_options(changes)
     configs = authors_configs(log, names(models), config, changes)
     study = Study(
         configs=configs,
@@ -69,7 +69,7 @@ def paper(
     )
     plan(study, out)
     check_drawing()
-    dataset = prepared(terminal, log, paths, out, pairs(option, option="--option"))
+    dataset = prepared(terminal, log, paths, out, options)
     said = verdict(log, dataset)
     terminal.say(said)
     reply = _repeated(terminal, log, study, dataset, out, command)

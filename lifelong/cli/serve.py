@@ -64,7 +64,7 @@ def serve(
     place: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
+            "--topic", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
         ),
     ] = None,
     log: Annotated[
@@ -151,7 +151,7 @@ def _following(place: str, config: ServiceConfig) -> _Following:
     from lifelong.online.ingestion.kafka_client import EXPECTED, is_kafka, parse
 
     if not is_kafka(place):
-        raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
+        raise UsageError(f"--topic {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
     mapping = None if config.mapping is None else mapping_from(config.mapping)
     settings = StreamSettings(
         None, config.columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead, mapping=mapping

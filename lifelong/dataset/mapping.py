@@ -309,7 +309,7 @@ def load_mapping(options: Mapping[str, Any]) -> tuple[TableMapping, Path]:
     given: dict[str, Any] = {}
     if path is not None:
         given, folder = read_mapping(Path(path)), Path(path).parent
-    words = "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
+    words = "by --column NAME=VALUE, such as --column user=COLUMN, or in a --mapping file; from Python by their names"
     return _checked({**given, **values}, f"in {path}" if path else words), folder
 
 

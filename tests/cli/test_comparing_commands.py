@@ -102,7 +102,7 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
         (["--models", "hpmn,nonsense"], "nonsense"),
         (["--set", "hpmn.width=3"], "hpmn.width"),
         (["--set", "popularity.nonsense=3"], "nonsense"),
-        (["--max-hours", "0"], "--max-hours 0"),
+        (["--max-time", "0s"], "--max-time 0s"),
         (["--jobs", "0"], "jobs"),
         (["--reference", "hpmn"], "'hpmn' is not compared"),
     ],
@@ -172,8 +172,8 @@ def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, data
 
 
 def test_a_command_can_be_typed_again(tmp_path):
-    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "open": True, "jobs": None, "max_hours": 3.0}
-    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --open --max-hours 3"
+    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "open": True, "jobs": None, "max_time": 10_800.0}
+    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --open --max-time 3h"
     assert command_line("compare", {"terminal": object(), "data": Path("data"), **given}) == expected
 
 
@@ -264,7 +264,7 @@ def test_a_model_that_cannot_be_served_has_no_cost_of_serving(dataset, tmp_path)
 @pytest.mark.slow
 def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path):
     out = tmp_path / "dnn.toml"
-    words = ("--model", "dnn", "--trials", "2", "--examples", "100", "--set", "model.dropout=0.25", *QUICK[-2:])
+    words = ("--model", "dnn", "--trials", "2", "--max-examples", "100", "--set", "model.dropout=0.25", *QUICK[-2:])
     outcome = run("tune", dataset.folder, *words, "--out", out, "--json")
     assert outcome.code == 0
     assert len(outcome.document["trials"]) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-import re
 import resource
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +19,9 @@ from lifelong.atomic import replace_text
 from lifelong.config import Record
 from lifelong.dataset.examples import Split
 from lifelong.dataset.folder import NegativeRule
+from lifelong.dataset.times import UNITS
 from lifelong.dtypes import FloatArray
-from lifelong.errors import DataError, UsageError
+from lifelong.errors import DataError
 from lifelong.offline.evaluation import metrics
 from lifelong.offline.evaluation.metrics import Sample
 from lifelong.offline.evaluation.significance import interval
@@ -30,7 +30,6 @@ from lifelong.tables import frame_of, html_table
 FORMAT_VERSION = 1
 Kind = Literal["score", "probability"]
 _PACKAGES = ("lifelong", "numpy", "scipy", "torch", "onnxruntime", "duckdb", "lightgbm")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class RecordFile(Record):
@@ -254,25 +253,6 @@ def best_first(measured: Iterable[M], metric: str = "auc") -> list[M]:
     return sorted(measured, key=lambda of: -value if (value := value_of(of, metric)) is not None else math.inf)
 
 
-def parse_duration(text: str) -> int:
-    """Seconds of "0s", "1m", "1h", "1d" or a plain number.
-
-    Raises:
-        UsageError: it is something else.
-
-    >>> parse_duration("1h")
-    3600
-    """
-    match = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
-    if not match:
-        raise UsageError(
-            f"{text!r} is not a duration",
-            expected="a number with s, m, h or d, such as 0s, 1m, 1h or 1d",
-            fix="write the number and the unit without a space",
-        )
-    return int(match[1]) * _UNITS[match[2] or "s"]
-
-
 def readable_duration(seconds: float) -> str:
     """Seconds, minutes or hours as people read them.
 
@@ -291,8 +271,8 @@ def format_duration(seconds: int) -> str:
     >>> format_duration(7200)
     '2h'
     """
-    unit = next((name for name in "dhm" if seconds and seconds % _UNITS[name] == 0), "s")
-    return f"{seconds // _UNITS[unit]}{unit}"
+    unit = next((name for name in "dhm" if seconds and seconds % UNITS[name] == 0), "s")
+    return f"{seconds // UNITS[unit]}{unit}"
 
 
 def estimate(name: str, value: float, drawn: FloatArray, sample: Sample) -> Estimate:

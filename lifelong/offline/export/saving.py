@@ -232,10 +232,10 @@ def _as_json(value: Any) -> Any:
 
 
 def check_replaceable(out: Path, *, overwrite: bool) -> None:
-    """Refuse to write over anything but an artifact that nobody serves, and over that only if the user says so.
+    """Refuse to write over anything but an artifact that nobody uses, and over that only if the user says so.
 
     Raises:
-        UsageError: something else is there, or a file in the place of a folder above it; or a service uses it.
+        UsageError: something else is there, or a file in the place of a folder above it; or a process uses it.
     """
     check_folder(out.parent)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
@@ -254,11 +254,13 @@ def check_replaceable(out: Path, *, overwrite: bool) -> None:
     with unlocked(out) as free:
         if not free:
             raise UsageError(
-                f"{out} is the artifact of a service that runs, and its store holds memories of it",
-                expected="a new folder, or an artifact that is not served",
-                fix="choose another --out, and let the service change over to it: `lifelong switch`",
+                f"{out} is the artifact of a service or command that runs, and its store holds memories of it",
+                expected="a new folder, or an artifact that is not used",
+                fix="choose another folder, and let the store change over to it: `lifelong switch`",
             )
     if not overwrite:
         raise UsageError(
-            f"{out} already holds an artifact", expected="a new folder", fix="choose another --out, or --overwrite"
+            f"{out} already holds an artifact",
+            expected="a new folder",
+            fix="choose another, or replace it with --overwrite (overwrite=True)",
         )

@@ -75,7 +75,7 @@ class PrepareSettings(Record):
     options: dict[str, str] = Field(default_factory=dict, description="options of the source")
     mapping: Path | None = Field(None, description="mapping file of the source `table`")
     start: Path | None = Field(
-        None, description="earlier dataset or artifact (--from); its known values and hash buckets keep their numbers"
+        None, description="earlier dataset or artifact; its known values and hash buckets keep their numbers"
     )
     overwrite: bool = Field(False, description="replace a dataset that is already there")
 

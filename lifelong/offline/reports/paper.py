@@ -85,7 +85,7 @@ LOGS: dict[str, PaperLog] = {
             _TIES_SEEN,
             ("behaviours", "any behaviour may be the target; its kind is a field of every event", "the same, but "
              "hpmn_authors is given no kinds"),
-            ("rows outside the published days", "not said", "left out (--option window=all keeps them)"),
+            ("rows outside the published days", "not said", "left out (`--set options.window=all` keeps them)"),
         ),
     ),
     "xlong": PaperLog(

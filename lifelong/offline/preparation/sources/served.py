@@ -4,7 +4,7 @@ The role of a file follows from its columns: impressions (`request_id`; parquet)
 optionally `event_type`; csv, as `lifelong export --events` writes them), optionally labels (`request_id`, `item`,
 `label`; csv).
 
-A candidate that was shown is a target. Its response is 1 if the user had an event with the item within `window` seconds
+A candidate that was shown is a target. Its response is 1 if the user had an event with the item within `window` (1h)
 after the request (of the types in `clicks`; of several requests, the last one before the event gets it), else 0. A
 candidate is left out if its window is not over at the last event: its response is not known yet. With labels, the label
 is the response, and a candidate without a label is left out.
@@ -22,6 +22,7 @@ from typing import Any
 import ibis
 
 from lifelong.dataset.mapping import words
+from lifelong.dataset.times import parse_duration
 from lifelong.errors import ConfigError
 from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources import staging
@@ -36,7 +37,7 @@ SHOWN: dict[str, Kind] = {
     "time": "integer",
     "place": "integer",
 }
-OPTIONS = {"window": "3600", "clicks": ""}
+OPTIONS = {"window": "1h", "clicks": ""}
 NEEDED = {
     "impressions": "give the folder that a service writes as impressions_log",
     "events": "write them with `lifelong export --store URL --events events.csv`",
@@ -48,14 +49,9 @@ _FIELD = "field_"
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open impressions and responses."""
-    try:
-        window = float(options["window"])
-    except ValueError:
-        window = 0.0
-    if window <= 0:
-        raise ConfigError(
-            [f"window = {options['window']!r}: expected seconds above 0"], fix="give seconds, such as window=1800"
-        )
+    window = parse_duration(options["window"])
+    if window == 0:
+        raise ConfigError([f"window = {options['window']!r}: expected more than 0s"], fix="give a time such as 30m")
     files = [file for path in paths for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     roles = staging.by_marker(
         ((path, _columns(path)) for path in staging.check_files(files, source="served")),
@@ -73,7 +69,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     if roles["labels"]:
         labelled = _by_labels(connection, shown, roles["labels"], record)
     else:
-        labelled = _by_clicks(shown, events, int(window), options["clicks"], types=types, record=record)
+        labelled = _by_clicks(shown, events, window, options["clicks"], types=types, record=record)
     names = [name.removeprefix(_FIELD) for name in fields]
     raw = RawLog("served impressions", events, event_types=types, protocol="impressions", record=record)
     if fields:

@@ -269,7 +269,7 @@ def _decoded(path: Path, layout: Layout) -> Iterator[str]:
                     line=number,
                     column=data.count(layout.delimiter.encode(), 0, error.start) + 1,
                     expected=f"text in {layout.encoding}",
-                    fix="convert the file to UTF-8; the source table reads others by --option encoding=NAME, such as "
+                    fix="convert the file to UTF-8; the source table reads others by --column encoding=NAME, such as "
                     "latin-1",
                 ) from error
 
@@ -284,8 +284,7 @@ def _check_header(path: Path, layout: Layout, line: int, names: Sequence[str]) -
                 line=line,
                 column=column.named,
                 expected=f"the columns {', '.join(each.named for each in layout.columns)}",
-                fix=(naming_delimiter(names[0], "--option") if layout.naming and len(names) == 1 else "")
-                or layout.naming,
+                fix=(naming_delimiter(names[0]) if layout.naming and len(names) == 1 else "") or layout.naming,
             )
 
 
