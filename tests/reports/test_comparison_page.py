@@ -36,6 +36,7 @@ def test_the_page_has_all_parts_in_order(page):
         "All models",
         "By length of the history",
         "Training",
+        "Quality against cost",
         "The data set",
         "Calibration",
         "Commands",
@@ -54,10 +55,10 @@ def test_ids_on_the_page_are_unique(page):
     assert len(ids) == len(set(ids))
 
 
-def test_every_table_lies_beside_the_page(page):
+def test_every_table_lies_beside_the_page_in_three_formats(page):
     folder = page.parent / "tables"
     for name in ("main", "history-length", "dataset"):
-        assert (folder / f"{name}.csv").is_file()
+        assert {path.suffix for path in folder.glob(f"{name}.*")} == {".md", ".csv", ".tex"}
 
 
 def test_tables_scroll_in_their_own_box_and_captions_do_not(page):

@@ -61,6 +61,17 @@ def test_learning_curves_of_many_models_keep_the_lifelong_one_in_sight(tmp_path)
     assert "m13" not in words
 
 
+def test_quality_against_cost_labels_every_point(tmp_path):
+    points = {"cheap": (2.0, 0.6), "good": (40.0, 0.7), "bad": (90.0, 0.65)}
+    words = words_in(figures.quality_against(points, tmp_path, name="trade", cost="state, bytes"))
+    assert {"cheap", "good", "bad", "state, bytes (logarithmic)", "5", "10", "20"} <= set(words)
+
+
+def test_the_best_trades_are_those_that_no_other_beats_in_both():
+    points = {"cheap": (1.0, 0.6), "dear": (9.0, 0.7), "beaten": (5.0, 0.6), "twin": (1.0, 0.5), "worst": (10.0, 0.5)}
+    assert figures.best_trades(points) == ["cheap", "dear"]
+
+
 def test_both_files_are_written_and_the_png_is_an_image(tmp_path):
     figure = figures.metric_by_history(RESULTS, tmp_path / "deep")
     assert figure.path == tmp_path / "deep" / "auc-by-history.svg"
@@ -76,7 +87,10 @@ def test_every_colour_of_an_svg_follows_light_and_dark(tmp_path):
 
 
 def test_drawing_twice_gives_the_same_file(tmp_path):
-    first, second = (figures.metric_by_history(RESULTS, tmp_path / folder).path.read_bytes() for folder in "ab")
+    points = {of.title: (2.0 + place % 3, of.metrics["auc"].value) for place, of in enumerate(STUDY.rows)}
+    first, second = (
+        figures.quality_against(points, tmp_path / folder, name="x", cost="y").path.read_bytes() for folder in "ab"
+    )
     assert first == second
 
 

@@ -140,7 +140,7 @@ def test_the_page_follows_light_dark_and_narrow_screens(page):
 
 def test_tables_and_records_lie_beside_the_page(folder):
     names = {path.name for path in (folder / "tables").iterdir()}
-    assert {"mine.csv", "main.csv", "history-length.csv"} <= names
+    assert {"mine.md", "mine.csv", "mine.tex", "main.csv", "history-length.tex"} <= names
     assert (folder / "tables" / "mine.csv").read_text() == "a,b\nx,1\n"
     records = json.loads((folder / "results.json").read_text())
     assert [Result.model_validate(record).model for record in records] == ["hpmn", "counts"]

@@ -33,24 +33,46 @@ def test_a_cell_reads_like_a_sentence_of_numbers(cell, text):
     assert tables.text(cell) == text
 
 
-def written(table, folder):
-    write_table(table, folder / "x.csv")
-    return (folder / "x.csv").read_text()
+def written(table, folder, kind):
+    write_table(table, folder / "x")
+    return (folder / f"x.{kind}").read_text()
+
+
+def test_markdown_keeps_bars_of_names_inside_their_cell(tmp_path):
+    head, rule, row, *rest = written(TABLE, tmp_path, "md").splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:-1]] == ["model", "examples", "AUC", "gain"]
+    assert [cell.strip("-") for cell in rule.split("|")[1:-1]] == [":", *[":"] * 3] and rule.endswith("-:|")
+    assert row.startswith("| A & B \\| <C> |") and "1,234 | 0.6691 [0.6618, 0.6759] | −0.0123" in row
+    assert rest == ["", "100 % sure."]
 
 
 def test_csv_has_full_numbers_in_columns_of_their_own(tmp_path):
-    head, row = csv.reader(io.StringIO(written(TABLE, tmp_path)))
+    head, row = csv.reader(io.StringIO(written(TABLE, tmp_path, "csv")))
     assert ",".join(head) == "model,examples,AUC,AUC low,AUC high,gain,gain low,gain high,gain p,gain p all"
     assert row == ["A & B | <C>", "1234", "0.66912", "0.6618", "0.6759", "-0.0123", "-0.02", "-0.0041", "0.004", ""]
 
 
 def test_a_column_of_the_csv_stays_in_its_place_where_the_first_row_has_no_estimate(tmp_path):
     table = Table(["model", "time", "gain"], [["a", Quantity(750.25, "12.5 min"), None], ["b", 3, DIFFERENCE]])
-    assert written(table, tmp_path).splitlines() == [
+    assert written(table, tmp_path, "csv").splitlines() == [
         "model,time,gain,gain low,gain high,gain p,gain p all",
         "a,750.25,,,,,",
         "b,3,-0.0123,-0.02,-0.0041,0.004,",
     ]
+
+
+def test_latex_escapes_what_latex_reads_as_commands(tmp_path):
+    text = written(TABLE, tmp_path, "tex")
+    assert r"A \& B | \textless{}C\textgreater{} & 1,234 &" in text
+    assert r"\caption{100 \% sure.}" in text
+    assert "$-$0.0123" in text
+    assert r"\begin{tabular}{lrrr}" in text and "resizebox" not in text
+
+
+def test_a_wide_table_is_scaled_to_the_page_in_latex(tmp_path):
+    text = written(Table([f"c{place}" for place in range(9)], [[*"abcdefghi"]]), tmp_path, "tex")
+    assert text.index(r"\resizebox{\textwidth}{!}{%") < text.index(r"\begin{tabular}")
+    assert r"\end{tabular}}" in text
 
 
 def test_a_metric_of_another_package_is_in_the_row_of_a_result_and_of_each_task():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from lifelong.errors import require
 from lifelong.offline.evaluation.compare import Comparison, DifferenceEstimate, compare
 from lifelong.offline.evaluation.results import Result, value_of
 from lifelong.offline.reports import comparison_tables, figures
+from lifelong.offline.reports.drawing import Figure
 from lifelong.offline.reports.page import Section, write_page
 from lifelong.offline.reports.tables import Cell, Quantity, Table, calibration_table, first_seeds
 from lifelong.offline.reports.verdict import rivals, verdict
@@ -37,7 +38,8 @@ def check_drawing() -> None:
     Raises:
         MissingExtraError: a package that draws or writes reports is not installed.
     """
-    require("matplotlib", extra="report", purpose="writing reports")
+    for package in ("matplotlib", "adjustText", "tabulate"):
+        require(package, extra="report", purpose="writing reports")
 
 
 def write_comparison(
@@ -69,7 +71,7 @@ def write_comparison(
         The path of `index.html`.
     """
     name = next((row.title for row in comparison.rows if row.model == lifelong), lifelong)
-    folder, results = out / "figures", first_seeds(comparison.results)
+    folder, results, costs = out / "figures", first_seeds(comparison.results), comparison.costs
     calibration = calibration_table(results)
     several = any(row.seeds > 1 for row in comparison.rows)
     first = ["These figures are of each model's first seed, not means over seeds."] if several else []
@@ -82,6 +84,13 @@ def write_comparison(
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
     if curves:
         parts.append(Section("Training", first, figures=[figures.learning_curves(curves, folder, always=[name])]))
+    at = comparison_tables.usual_length(costs.values())
+    latency = {model: (cost.latency_ms or {}).get(at) for model, cost in costs.items()}
+    state = {model: cost.state_bytes for model, cost in costs.items()}
+    drawn = _trade(comparison, latency, folder, "auc-by-latency", f"latency with {at:,} events, ms per request")
+    drawn += _trade(comparison, state, folder, "auc-by-state", "state, bytes a user")
+    if drawn:
+        parts.append(Section("Quality against cost", figures=drawn))
     if dataset is not None:
         parts.append(dataset_section(dataset))
     if calibration is not None:
@@ -177,6 +186,17 @@ def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
     known = any(value_of(row) is not None for row in comparison.rows)
     drawn = [figures.metric_by_model(comparison.rows, folder)] if known else []
     return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
+
+
+def _trade(
+    comparison: Comparison, costs: Mapping[str, float | None], folder: Path, name: str, cost: str
+) -> list[Figure]:
+    points = {
+        row.title: (x, value)
+        for row in comparison.rows
+        if (x := costs.get(row.model) or 0.0) > 0 and (value := value_of(row)) is not None
+    }
+    return [figures.quality_against(points, folder, name=name, cost=cost)] if points else []
 
 
 def _artifact(runs: Path, model: str) -> Artifact | None:

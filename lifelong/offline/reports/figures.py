@@ -91,6 +91,63 @@ def learning_curves(
     return Figure(path, "Learning curves", caption)
 
 
+def quality_against(points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str) -> Figure:
+    """AUC against a cost on a logarithmic axis, one labelled point per model; the best trades are joined.
+
+    Args:
+        points: title -> (cost, AUC); costs above 0.
+        folder: where to write.
+        name: file stem.
+        cost: name of the cost, with its unit.
+    """
+    front, path = best_trades(points), folder / f"{name}.svg"
+    with drawing.drawn(path, (9.1, 5.6)) as canvas:
+        from adjustText import adjust_text
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        axes = canvas.subplots()
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.plot(*zip(*(points[title] for title in front), strict=True), color=LIGHT.series[0], lw=1.2, alpha=0.6)
+        for title, (x, y) in points.items():
+            colour, shape = (LIGHT.series[0], "o") if title in front else (_GREY, "s")
+            axes.plot([x], [y], shape, color=colour, markersize=7, markeredgecolor=LIGHT.paper)
+        axes.margins(x=0.16, y=0.12)
+        drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
+        names = [
+            axes.text(x, y, drawing.short(title, 22), fontsize=9, weight="bold" if title in front else "normal")
+            for title, (x, y) in points.items()
+        ]
+        # Places are found in pixels: the layout must be final.
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
+        line = {"arrowstyle": "-", "color": LIGHT.ink, "alpha": 0.35, "lw": 0.6}
+        # Steps and no seconds: the same points give the same figure on a slow machine.
+        limits: dict[str, Any] = {"iter_lim": 500, "max_move": None, "min_arrow_len": 10}
+        force = (0.3, 0.6)
+        adjust_text(names, ax=axes, expand=(1.2, 1.8), force_text=force, force_static=force, arrowprops=line, **limits)
+    caption = (
+        "Further left is cheaper, further up is better. Round points, joined by the line, are the best trades: no "
+        "model is both cheaper and better. A model without this cost is not drawn."
+    )
+    return Figure(path, f"AUC against {cost}", caption)
+
+
+def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Titles of the points that no other point beats in both cost and quality, the cheapest first.
+
+    >>> best_trades({"a": (1.0, 0.6), "b": (2.0, 0.7), "c": (3.0, 0.65)})
+    ['a', 'b']
+    """
+    front: list[str] = []
+    for title, (_, quality) in sorted(points.items(), key=lambda of: (of[1][0], -of[1][1])):
+        if not front or quality > points[front[-1]][1]:
+            front.append(title)
+    return front
+
+
 def standing_out(values: Mapping[str, float | None], always: Collection[str] = ()) -> set[str]:
     """Names of the series that are coloured: all of a few, else the best and those in `always`."""
     if len(values) <= CROWD:

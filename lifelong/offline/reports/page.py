@@ -3,7 +3,7 @@
 OUT/index.html      no outside address, one script whose hash is in its policy; light and dark; readable on a phone
 OUT/results.json    the result records
 OUT/figures/        every figure as SVG and PNG
-OUT/tables/         every table as CSV
+OUT/tables/         every table as Markdown, CSV and LaTeX
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from markupsafe import Markup
 from lifelong.offline.evaluation.compare import DifferenceEstimate
 from lifelong.offline.evaluation.results import Estimate, Result, format_duration
 from lifelong.offline.reports.drawing import Figure, css_variables
-from lifelong.offline.reports.tables import Cell, Quantity, Table, first_seeds, shown
+from lifelong.offline.reports.tables import Cell, Quantity, Table, first_seeds, shown, text
+
+_WIDE = 8
+"""Number of columns from which a LaTeX table is scaled to the width of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,7 @@ def write_page(
         for place, table in enumerate(part.tables, 1):
             # Titles may hold anything, names of files should not.
             stem = re.sub(r"[^a-z0-9]+", "-", part.title.lower()).strip("-") or "table"
-            name = table.name or (f"{stem}-{place}" if len(part.tables) > 1 else stem)
-            write_table(table, out / "tables" / f"{name}.csv")
+            write_table(table, out / "tables" / (table.name or (f"{stem}-{place}" if len(part.tables) > 1 else stem)))
     records = [result.model_dump(mode="json") for result in results]
     (out / "results.json").write_text(json.dumps(records, indent=2) + "\n")
     here = resources.files("lifelong.offline.reports")
@@ -93,18 +95,34 @@ def write_page(
     return path
 
 
-def write_table(table: Table, path: Path) -> None:
-    """Write a table as CSV with full numbers: pandas makes Markdown and LaTeX of it in one call.
+def write_table(table: Table, stem: Path) -> None:
+    """Write a table as Markdown, CSV and LaTeX.
 
-    An estimate has the columns `name`, `name low`, `name high`, and a difference two of p.
+    CSV has full numbers: an estimate has the columns `name`, `name low`, `name high`, and a difference two of p.
     """
+    cells = pd.DataFrame(list(table.rows), columns=list(table.columns), dtype=object)
+    texts, right = cells.map(text), len(table.columns) - 1
+    # A bar would end the cell in Markdown.
+    marked = texts.replace({r"\|": r"\\|"}, regex=True)
+    markdown = marked.to_markdown(index=False, disable_numparse=True, colalign=("left", *["right"] * right))
+    stem.with_suffix(".md").write_text(
+        "\n".join(filter(None, [markdown, table.caption and f"\n{table.caption}"])) + "\n"
+    )
     # Where one cell of a column is an estimate, each of its cells has the columns of one.
     heads = [max(map(_parts, column), key=len, default={"": None}) for column in zip(*table.rows, strict=True)]
     columns = [name + end for name, head in zip(table.columns, heads, strict=False) for end in head]
     rows = [
         [_parts(cell).get(end) for cell, head in zip(row, heads, strict=True) for end in head] for row in table.rows
     ]
-    pd.DataFrame(rows, columns=columns, dtype=object).to_csv(path, index=False)
+    pd.DataFrame(rows, columns=columns, dtype=object).to_csv(stem.with_suffix(".csv"), index=False)
+    caption = re.sub(r"([&%$#_{}])", r"\\\1", table.caption)
+    latex = texts.to_latex(index=False, escape=True, caption=caption or None, column_format="l" + "r" * right)
+    if len(table.columns) >= _WIDE:
+        latex = latex.replace(r"\begin{tabular}", "\\resizebox{\\textwidth}{!}{%\n\\begin{tabular}")
+        latex = latex.replace(r"\end{tabular}", "\\end{tabular}}")
+    for sign, written in {"−": "$-$", "<": r"\textless{}", ">": r"\textgreater{}"}.items():
+        latex = latex.replace(sign, written)
+    stem.with_suffix(".tex").write_text(latex)
 
 
 def _parts(cell: Cell) -> dict[str, str | int | float | None]:
