@@ -274,7 +274,7 @@ def _report(
     out: Path,
 ) -> Path:
     from lifelong.cli.explain import COUNTED, counted_rows
-    from lifelong.cli.served_sections import counted_section, online_section
+    from lifelong.cli.served_sections import attention_sections, counted_section, online_section
     from lifelong.offline.reports.comparison import write_comparison
     from lifelong.offline.reports.tables import Table
 
@@ -293,7 +293,7 @@ def _report(
         dataset=dataset,
         runs=out / "runs",
         title="lifelong demo",
-        sections=sections,
+        sections=[*sections, *attention_sections(online.artifact, dataset, explained, out / "report" / "figures")],
         commands=commands,
     )
 

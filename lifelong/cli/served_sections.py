@@ -1,16 +1,19 @@
-"""What a service adds to a report: equal scores online, and what a memory counted."""
+"""What a service adds to a report: equal scores online, what a memory counted, and one user's attention."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.dtypes import FloatArray
+from lifelong.dtypes import FloatArray, Int32Array
+from lifelong.offline.reports.attention import UserAttention, attention_timeline, item_label
 from lifelong.offline.reports.page import Section
 from lifelong.offline.reports.tables import Cell, Table
+from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.replay import Replay
 
 TOLERANCE = 1e-4
@@ -88,11 +91,38 @@ def counted_section(artifact: Artifact, dataset: Dataset, item: str, counted: Ta
     return Section("What the memory counted", [words], [counted])
 
 
-def _name(dataset: Dataset, item: str) -> str:
-    """An item as a person reads it: the value of its most telling field, and its id."""
+def attention_sections(artifact: Artifact, dataset: Dataset, explained: Explanation, folder: Path) -> list[Section]:
+    """One user's history and the attention of the candidates over the slots; nothing for a memory without slots."""
+    if not explained.candidates or not explained.candidates[0].slots:
+        return []
+    history = dataset.histories.of(int(dataset.users.find([explained.user])[0]))
+    attention = UserAttention(
+        user=explained.user,
+        time_L=np.asarray(dataset.histories.time_N[history]),
+        group_L=_groups(dataset, np.asarray(dataset.histories.row_N[history])),
+        periods=artifact.config.settings.get("periods", ()),
+        targets=[_name(dataset, candidate.item) for candidate in explained.candidates],
+        attention_CS=np.array([[slot.attention for slot in scored.slots] for scored in explained.candidates]),
+        outcomes=[f"score {scored.score:.2f}" for scored in explained.candidates],
+        time_unit=dataset.schema.time_unit,
+    )
+    words = (
+        "As in HPMN, there is one slot per time scale: the first is written at every event, the last every so many. "
+        "The first read of the memory says how much each slot counts for a candidate."
+    )
+    drawn = [attention_timeline(attention, folder / "attention.svg")]
+    return [Section("One user's attention over time scales", [words, explained.events_note], figures=drawn)]
+
+
+def _groups(dataset: Dataset, row_L: Int32Array) -> list[str]:
+    """The group of each event: its department, else its second item field, or the item itself."""
     fields = dataset.schema.item_fields
-    field = "product_type" if "product_type" in fields else fields[-1]
-    if field == "item":
-        return item
-    value = dataset.vocabularies[field].value_of(int(dataset.catalogue.numbers([item])[0, fields.index(field)]))
-    return f"{value} ({item})" if value else item
+    field = "department" if "department" in fields else fields[min(1, len(fields) - 1)]
+    number_L = dataset.catalogue.number_VF[row_L, fields.index(field)]
+    return [dataset.vocabularies[field].value_of(int(number)) or "unknown" for number in number_L]
+
+
+def _name(dataset: Dataset, item: str) -> str:
+    """An item by its most telling field, and its id."""
+    fields = dataset.schema.item_fields
+    return item_label(dataset, item, "product_type" if "product_type" in fields else fields[-1])

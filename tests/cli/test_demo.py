@@ -28,9 +28,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_report_holds_the_equality_and_the_counts(made: Path) -> None:
+def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> None:
     page = (made / "report" / "index.html").read_text()
     assert "Online and offline scores are equal" in page
+    assert "attention over time scales" in page
     assert "What the memory counted" in page
 
 

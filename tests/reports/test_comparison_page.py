@@ -11,6 +11,7 @@ from support.comparisons import made_study
 from lifelong.offline.evaluation.compare import Comparison, Runs, compare
 from lifelong.offline.evaluation.metrics import Sample
 from lifelong.offline.reports.comparison import dataset_section, pair_difference, write_comparison
+from lifelong.testing.datasets import tiny_dataset
 
 
 def text_of(path):
@@ -37,6 +38,7 @@ def test_the_page_has_all_parts_in_order(page):
         "By length of the history",
         "Training",
         "Quality against cost",
+        "Case studies",
         "The data set",
         "Calibration",
         "Commands",
@@ -71,7 +73,22 @@ def test_tables_scroll_in_their_own_box_and_captions_do_not(page):
 
 def test_the_record_alone_makes_a_page(tmp_path):
     path = write_comparison(tmp_path, made_study(models=3), lifelong="hpmn")
-    assert "The data set" not in headings(path)
+    assert not {"The data set", "Case studies"} & set(headings(path))
+
+
+def test_a_run_without_artifact_is_said_to_be_missing(dataset, tmp_path):
+    (tmp_path / "runs").mkdir()
+    path = write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
+    assert "No case studies of HPMN: it was not trained." in text_of(path)
+
+
+def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
+    other = tiny_dataset(tmp_path / "other", num_items=30)
+    tiny_artifact(tmp_path / "runs" / "hpmn-seed0" / "artifact", other)
+    text = text_of(
+        write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
+    )
+    assert "No case studies of HPMN: the field 'item' has" in text
 
 
 def test_the_pair_is_read_from_the_record_whoever_the_reference_is():

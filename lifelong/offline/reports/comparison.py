@@ -12,10 +12,12 @@ import numpy as np
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.examples import SPLITS
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import require
+from lifelong.errors import LifelongError, require
+from lifelong.offline.evaluation.attention import read_attention, sampled_users
 from lifelong.offline.evaluation.compare import Comparison, DifferenceEstimate, compare
 from lifelong.offline.evaluation.results import Result, value_of
 from lifelong.offline.reports import comparison_tables, figures
+from lifelong.offline.reports.attention import cases_section
 from lifelong.offline.reports.drawing import Figure
 from lifelong.offline.reports.page import Section, write_page
 from lifelong.offline.reports.tables import Cell, Quantity, Table, calibration_table, first_seeds
@@ -60,7 +62,7 @@ def write_comparison(
         out: folder; files of an earlier report in it are replaced.
         comparison: the record.
         lifelong: name of the model that the page is about.
-        dataset: adds the data set table.
+        dataset: adds the data set table and, with `runs`, the case studies.
         runs: folder of `<model>-seed<k>`; their artifacts and logits are read.
         title: of the page.
         opening: parts before those of the comparison.
@@ -72,13 +74,14 @@ def write_comparison(
     """
     name = next((row.title for row in comparison.rows if row.model == lifelong), lifelong)
     folder, results, costs = out / "figures", first_seeds(comparison.results), comparison.costs
+    read, notes = _attention(comparison, dataset, runs, folder, lifelong=lifelong, title=name)
     calibration = calibration_table(results)
     several = any(row.seeds > 1 for row in comparison.rows)
     first = ["These figures are of each model's first seed, not means over seeds."] if several else []
     curves = {} if runs is None else recorded_curves(comparison, runs)
     parts = [*opening]
-    if comparison.notes:
-        parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in comparison.notes]))
+    if given := [*comparison.notes, *notes]:
+        parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in given]))
     parts.append(_main(comparison, results[0], folder))
     drawn = [figures.metric_by_history(results, folder, always=[name])]
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
@@ -91,8 +94,7 @@ def write_comparison(
     drawn += _trade(comparison, state, folder, "auc-by-state", "state, bytes a user")
     if drawn:
         parts.append(Section("Quality against cost", figures=drawn))
-    if dataset is not None:
-        parts.append(dataset_section(dataset))
+    parts += [*read, *([] if dataset is None else [dataset_section(dataset)])]
     if calibration is not None:
         what = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
         parts.append(Section("Calibration", [what, *first], [calibration]))
@@ -197,6 +199,22 @@ def _trade(
         if (x := costs.get(row.model) or 0.0) > 0 and (value := value_of(row)) is not None
     }
     return [figures.quality_against(points, folder, name=name, cost=cost)] if points else []
+
+
+def _attention(
+    comparison: Comparison, dataset: Dataset | None, runs: Path | None, folder: Path, *, lifelong: str, title: str
+) -> tuple[list[Section], list[str]]:
+    """The case studies; or a note that says why there are none."""
+    if dataset is None or runs is None:
+        return [], []
+    artifact, missing = _artifact(runs, lifelong), f"No case studies of {title}"
+    if artifact is None:
+        return [], [f"{missing}: it was not trained"]
+    try:
+        read = read_attention(artifact, dataset, sampled_users(dataset.examples("test")))
+    except LifelongError as error:
+        return [], [f"{missing}: {error}"]
+    return [cases_section(read, dataset, folder, title=title)], []
 
 
 def _artifact(runs: Path, model: str) -> Artifact | None:

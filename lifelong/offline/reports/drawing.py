@@ -72,6 +72,7 @@ _STYLE = {
     "axes.titlesize": 11.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "date.converter": "concise",
     "legend.frameon": False,
     # Names come from data; a dollar sign in one is a dollar sign.
     "text.parse_math": False,

@@ -156,6 +156,15 @@ def standing_out(values: Mapping[str, float | None], always: Collection[str] = (
     return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
 
 
+def slot_name(period: int) -> str:
+    """How often a slot is written, in words.
+
+    >>> slot_name(1), slot_name(4)
+    ('every event', 'every 4 events')
+    """
+    return "every event" if period == 1 else f"every {period} events"
+
+
 def _known(metrics: Mapping[str, Estimate]) -> bool:
     return metrics["auc"].value is not None
 
