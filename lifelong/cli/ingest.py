@@ -51,6 +51,10 @@ Backfilled = Annotated[
     Literal["skip", "apply"],
     typer.Option(help="What to do with an event from before the end of a backfill."),
 ]
+EventLog = Annotated[
+    bool,
+    typer.Option("--event-log/--no-event-log", help="Whether the store keeps the events, for explanations."),
+]
 LastLine = Annotated[
     Literal["leave", "complete"],
     typer.Option(
@@ -82,6 +86,7 @@ def ingest(
     late: LateEvents = "apply",
     backfilled: Backfilled = "skip",
     codec: NewCodec = None,
+    event_log: EventLog = True,
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
@@ -109,7 +114,7 @@ def ingest(
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
-        folding: dict[str, Any] = {"late": late, "codec": codec, "backfilled": backfilled}
+        folding: dict[str, Any] = {"late": late, "codec": codec, "backfilled": backfilled, "event_log": event_log}
         reading: dict[str, Any] = {"source": source, "columns": columns, "on_bad": on_bad}
         reading |= {"patience": max_wait, "max_ahead": max_ahead / 86_400}
         if topic is not None:
