@@ -168,8 +168,8 @@ def run_study(
 
 def _finished(planned: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
     """Model -> its finished runs."""
-    found = {model: [run for run in runs if run.finished] for model, runs in planned.items()}
-    return {model: runs for model, runs in found.items() if runs}
+    finished = {model: [run for run in runs if run.finished] for model, runs in planned.items()}
+    return {model: runs for model, runs in finished.items() if runs}
 
 
 class _Assembly:
