@@ -127,10 +127,10 @@ class Catalogue:
 
     def search(self, text: str, most: int) -> list[str]:
         """Ids of items with a text in their id or their title, see `TextColumn.places`."""
-        found = self.ids.places(text, most)
+        matches = self.ids.places(text, most)
         if text and self.titles is not None:
-            found = list(dict.fromkeys([*self.titles.places(text, most), *found]))[:most]
-        return [self.ids.at(at) for at in found]
+            matches = list(dict.fromkeys([*self.titles.places(text, most), *matches]))[:most]
+        return [self.ids.at(at) for at in matches]
 
     def only_known(self, fields: Mapping[str, str | None]) -> dict[str, str | None]:
         """The fields of an item that this catalogue knows."""

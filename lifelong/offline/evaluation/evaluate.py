@@ -303,8 +303,8 @@ def added_in_lists(
     if order is None or not isinstance(model, CountingModel):
         return popularity_N
     added_N = np.zeros(len(examples))
-    for place, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay)):
-        added_N[place] = order.added(popularity_N[place], number_NFX)
+    for place_N, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay)):
+        added_N[place_N] = order.added(popularity_N[place_N], number_NFX)
     return added_N
 
 
@@ -315,9 +315,9 @@ def learns_from_negatives(model: Model | FittedModel) -> bool:
 
 def _joined(artifact: Artifact, dataset: Dataset) -> Processes:
     """The processes that evaluate together: one, or those of torchrun."""
-    place = launch()
-    join(place)
-    processes = Processes(place)
+    process = launch()
+    join(process)
+    processes = Processes(process)
     processes.check_same(
         {"the artifact": artifact.id[:12], "the dataset's hash": dataset.manifest.data_hash[:12], **versions()}
     )

@@ -189,7 +189,7 @@ class Result(RecordFile):
 
     def _repr_html_(self) -> str:
         """Its metrics, as notebooks show them."""
-        rows = [[name, *shown(found)] for name, found in self.metrics.items()]
+        rows = [[name, *shown(measured)] for name, measured in self.metrics.items()]
         return html_table(["metric", "value", "95 % interval"], rows, caption=f"{self.title} on {self.split}")
 
     def to_frame(self) -> Any:
@@ -199,9 +199,9 @@ class Result(RecordFile):
         <duration>` and `task <name>`. A metric that is not defined has no value but a reason.
         """
         parts: dict[str, Mapping[str, Estimate]] = {"all": self.metrics, "calibrated": self.calibrated or {}}
-        parts |= {f"length {one.name}": one.metrics for one in self.slices}
-        parts |= {one.name: one.metrics for one in (*self.repeats, self.unseen)}
-        parts |= {f"delay {format_duration(one.delay)}": one.metrics for one in self.delays}
+        parts |= {f"length {measured.name}": measured.metrics for measured in self.slices}
+        parts |= {measured.name: measured.metrics for measured in (*self.repeats, self.unseen)}
+        parts |= {f"delay {format_duration(measured.delay)}": measured.metrics for measured in self.delays}
         parts |= {f"task {task}": found for task, found in self.other_tasks.items()}
         rows = (
             {"part": part, "metric": metric, **estimate.model_dump()}
@@ -217,10 +217,10 @@ def in_short(metrics: Mapping[str, Estimate]) -> str:
     >>> in_short({"auc": Estimate(value=0.75, low=0.7, high=0.8)})
     'auc 0.7500 (0.7000 to 0.8000)'
     """
-    found = {name: metrics[name] for name in ("auc", "log_loss") if name in metrics}
+    reported = {name: metrics[name] for name in ("auc", "log_loss") if name in metrics}
     return ", ".join(
         f"{name} {value} ({interval})"
-        for name, (value, interval) in zip(found, map(shown, found.values()), strict=True)
+        for name, (value, interval) in zip(reported, map(shown, reported.values()), strict=True)
     )
 
 
@@ -311,12 +311,12 @@ def peak_memory() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
+    version_of = {"python": platform.python_version()}
     for package in _PACKAGES:
         # Packages of extras may be missing, and then no number depends on them.
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            version_of[package] = importlib.metadata.version(package)
+    return version_of
 
 
 def defined(value: float) -> float | None:

@@ -241,11 +241,11 @@ def check_replaceable(out: Path, *, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        found = json.loads((out / "manifest.json").read_text())
-        known = found["format"] == FORMAT
+        manifest = json.loads((out / "manifest.json").read_text())
+        is_artifact = manifest["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+        is_artifact = False
+    if not is_artifact:
         raise UsageError(
             f"{out} exists and is not an artifact",
             expected="a new folder, or an artifact to replace",

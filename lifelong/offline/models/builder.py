@@ -47,13 +47,13 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(chosen: Chosen) -> _Checked:
     entry, given = chosen.entry, chosen.config
     # Before pydantic sees them: unknown and wrong settings are all told at once.
-    known, shared = [field.name for field in fields(entry.Config)], shared_names(entry)
+    own_names, shared = [field.name for field in fields(entry.Config)], shared_names(entry)
     problems = [
-        f"model.{key}: {chosen.model} has no such setting (it has: {', '.join(known)})"
+        f"model.{key}: {chosen.model} has no such setting (it has: {', '.join(own_names)})"
         for key in given
-        if key not in known and key not in shared
+        if key not in own_names and key not in shared
     ]
-    own, wrong = _validated(entry.Config, {key: given[key] for key in known if key in given})
+    own, wrong = _validated(entry.Config, {key: given[key] for key in own_names if key in given})
     common, wrong_common = _validated(SharedSettings, {key: given[key] for key in shared if key in given})
     problems += wrong + wrong_common
     if common is not None and issubclass(entry, Model):

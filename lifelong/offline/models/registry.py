@@ -71,13 +71,13 @@ ENDINGS: dict[str, Mapping[str, Any]] = {
 def _check_model(name: str, part: Any) -> None:
     """Raise if what another package registers as a model is none."""
     if not (isinstance(part, type) and issubclass(part, Model | FittedModel)):
-        found = f"a class {part.__name__}" if isinstance(part, type) else f"an object of type {type(part).__name__}"
+        kind = f"a class {part.__name__}" if isinstance(part, type) else f"an object of type {type(part).__name__}"
         raise UsageError(
-            f"the model {name!r} is {found}",
+            f"the model {name!r} is {kind}",
             expected="a subclass of MemoryModel, HistoryModel or FittedModel of lifelong.offline.models.base",
             fix="`lifelong new model NAME` writes one",
         )
-    missing = [one for one in ("Config", "title", "source", "state") if not hasattr(part, one)]
+    missing = [attribute for attribute in ("Config", "title", "source", "state") if not hasattr(part, attribute)]
     if missing:
         raise UsageError(
             f"the class of the model {name!r}, {part.__name__}, lacks {', '.join(missing)}",
@@ -164,8 +164,8 @@ def choose(name: str, config: Mapping[str, Any]) -> Chosen:
     # A name that says one thing and a setting that says another would train one under the name of the other.
     other = [key for key in fixed if key in config and config[key] != fixed[key]]
     if other:
-        found = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]
-        raise ConfigError(found, fix=f"leave that out, or train {model}")
+        problems = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]
+        raise ConfigError(problems, fix=f"leave that out, or train {model}")
     return _selected(model, {**config, **fixed})
 
 
@@ -224,6 +224,6 @@ def registered_name(model: Model | FittedModel) -> str | None:
     entry = type(model)
     owners = {
         **{preset.entry: preset.model for preset in PRESETS.values()},
-        **{one: name for name, one in MODELS.items()},
+        **{model_entry: name for name, model_entry in MODELS.items()},
     }
     return owners.get(entry)

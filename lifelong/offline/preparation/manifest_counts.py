@@ -80,11 +80,11 @@ def count_split(examples: Examples, trained_V: BoolArray) -> dict[str, int]:
 
 def count_events(histories: Histories, plan: Plan) -> dict[str, int]:
     """Events in the period of each split."""
-    found = np.zeros(len(SPLITS), np.int64)
+    count_S = np.zeros(len(SPLITS), np.int64)
     for user_N, events in event_chunks(np.asarray(histories.offset_U)):
         split_N = plan.split_of(user_N, np.asarray(histories.time_N[events]))
-        found += np.bincount(split_N[split_N >= 0], minlength=len(SPLITS))
-    return {f"{split}_events": int(count) for split, count in zip(SPLITS, found, strict=True)}
+        count_S += np.bincount(split_N[split_N >= 0], minlength=len(SPLITS))
+    return {f"{split}_events": int(count) for split, count in zip(SPLITS, count_S, strict=True)}
 
 
 def ordinal_cuts(time_unit: str, histories: Histories, plan: Plan) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
     >>> too_small({"test": many, "validation": {**many, "users": 12}})
     {'validation': '40,000 examples (20,000 positives) of 12 users: too few users to compare models'}
     """
-    found = dict[str, str]()
+    reasons = dict[str, str]()
     for split, counted in splits.items():
         positives, negatives = counted["positives"], counted["examples"] - counted["positives"]
         width = _half_width(positives, negatives)
@@ -118,10 +118,10 @@ def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
         if split == "train":
             continue
         if width > WIDEST:
-            found[split] = f"{size}: an AUC of {_AUC:g} would have an interval of at least ±{width:.2g}"
+            reasons[split] = f"{size}: an AUC of {_AUC:g} would have an interval of at least ±{width:.2g}"
         elif counted["users"] < LEAST_USERS:
-            found[split] = f"{size}: too few users to compare models"
-    return found
+            reasons[split] = f"{size}: too few users to compare models"
+    return reasons
 
 
 def _half_width(positives: int, negatives: int) -> float:

@@ -56,13 +56,13 @@ def check_log(log: RawLog) -> dict[str, int]:
             continue
         columns = ("user", "item", "time", "sequence")
         lacks = {f"no_{name}": table[name].isnull().sum() for name in columns}
-        found = scalars(table.aggregate(rows=table.count(), **lacks))
-        if not found["rows"]:
+        sums = scalars(table.aggregate(rows=table.count(), **lacks))
+        if not sums["rows"]:
             raise DataError(f"{log.name} holds no {what}s", expected=f"at least one {what}", fix="check the files")
         for name in columns:
-            if found[f"no_{name}"]:
+            if sums[f"no_{name}"]:
                 raise DataError(
-                    f"{found[f'no_{name}']} of {found['rows']} {what}s have no {name}",
+                    f"{sums[f'no_{name}']} of {sums['rows']} {what}s have no {name}",
                     expected=f"a {name} in every row",
                     fix="drop or fix those rows",
                 )

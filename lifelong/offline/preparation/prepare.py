@@ -90,9 +90,9 @@ def prepare(
         raise UsageError(
             "no folder for the dataset was named", expected="a new folder as out", fix='prepare(log, out="data")'
         )
-    with _files_of(log, paths) as (source, found):
+    with _files_of(log, paths) as (source, named_files):
         chosen, columns = _settings_of(source, settings, named)
-        dataset = _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
+        dataset = _prepare(source, expand(named_files), Path(out), chosen, columns, progress or (lambda _: None))
     if progress is None:
         for note in dataset.notes:
             logger.warning(note)
@@ -304,10 +304,10 @@ def _check_names(columns: Mapping[str, Any]) -> None:
 
     unknown = [name for name in columns if name not in TableMapping.model_fields]
     if unknown:
-        known = ", ".join([*TableMapping.model_fields, *PrepareSettings.model_fields])
+        names = ", ".join([*TableMapping.model_fields, *PrepareSettings.model_fields])
         raise UsageError(
             f"`prepare` has no setting {', '.join(map(repr, unknown))}",
-            expected=f"one of {known}",
+            expected=f"one of {names}",
             fix='columns are named by what they are: user="customer_id", fields=["brand"]',
         )
 

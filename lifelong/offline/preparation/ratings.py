@@ -38,9 +38,9 @@ def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
     _check_log(log, settings, [task for task in settings.tasks if task not in wanted])
     ratings: Any = log.ratings
     # Thresholds are checked against what is not put aside, or an error would tell of the vault's ratings.
-    found = _seen(ratings, settings).group_by("rating").aggregate(rows=lambda table: table.count())
-    found = found.to_pyarrow().to_pylist()
-    number_of = {float(row["rating"]): int(row["rows"]) for row in found if row["rating"] is not None}
+    by_rating = _seen(ratings, settings).group_by("rating").aggregate(rows=lambda table: table.count())
+    by_rating = by_rating.to_pyarrow().to_pylist()
+    number_of = {float(row["rating"]): int(row["rows"]) for row in by_rating if row["rating"] is not None}
     least_of = _thresholds(wanted, sorted(number_of))
     columns = {name: (ratings["rating"] >= least).cast("float64") for name, least in least_of.items()}
     log.impressions = ratings.select("user", "item", "time", "sequence", **columns)

@@ -129,8 +129,8 @@ def _latest(log: RawLog, settings: PrepareSettings) -> list[str]:
         # Tasks may name types that are no targets otherwise; ANY stands for all of them and names none.
         wanted = {*log.target_types, *(task for task in settings.tasks or () if task != ANY)}
         targets = targets.filter(targets["event_type"].isin(sorted(wanted)))
-    found = targets.group_by("user").aggregate(last=targets["time"].max()).to_pyarrow()
-    last_U = found.column("last").to_numpy()
+    last_of_users = targets.group_by("user").aggregate(last=targets["time"].max()).to_pyarrow()
+    last_U = last_of_users.column("last").to_numpy()
     cut = np.sort(last_U)[int((1 - settings.vault) * len(last_U))] if len(last_U) else 0
     # At the cut, too: users of one time are not told apart by chance.
     chosen_U = last_U >= cut
@@ -140,7 +140,7 @@ def _latest(log: RawLog, settings: PrepareSettings) -> list[str]:
             expected="more users, with earlier ones",
             fix="choose another share for --vault, or --protocol temporal",
         )
-    users: list[str] = found.column("user").filter(chosen_U.tolist()).to_pylist()
+    users: list[str] = last_of_users.column("user").filter(chosen_U.tolist()).to_pylist()
     return sorted(users)
 
 
@@ -203,8 +203,8 @@ def _plan(job: Job, main: Dataset, aside: Aside, histories: Histories, numbered:
 def _small(counts: Mapping[str, int], examples: Examples) -> dict[str, Any]:
     """The caution for the record if nothing can be concluded from the vault."""
     sizes = {"examples": counts["vault_examples"], "positives": counts["vault_positives"]}
-    found = too_small({VAULT: {**sizes, "users": len(np.unique(examples.user_N))}})
-    return {"too_small": found} if found else {}
+    cautions = too_small({VAULT: {**sizes, "users": len(np.unique(examples.user_N))}})
+    return {"too_small": cautions} if cautions else {}
 
 
 def _write_examples(

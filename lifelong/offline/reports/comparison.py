@@ -122,10 +122,10 @@ def pair_difference(
         return _reversed(other.differences["auc"])
     if dataset is None or runs is None:
         return None
-    found = {model: _finished(runs, model) for model in (mine.model, other.model)}
-    if not all(found.values()):
+    finished = {model: _finished(runs, model) for model in (mine.model, other.model)}
+    if not all(finished.values()):
         return None
-    gathered = {model: gather(of, dataset) for model, of in found.items()}
+    gathered = {model: gather(of, dataset) for model, of in finished.items()}
     row = compare(gathered, reference=other.model, resamples=comparison.resamples)[0]
     return None if row.differences is None else row.differences["auc"]
 
@@ -185,8 +185,8 @@ def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
         f"{counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
         "with targets that are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
     )
-    known = any(value_of(row) is not None for row in comparison.rows)
-    drawn = [figures.metric_by_model(comparison.rows, folder)] if known else []
+    is_measured = any(value_of(row) is not None for row in comparison.rows)
+    drawn = [figures.metric_by_model(comparison.rows, folder)] if is_measured else []
     return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
 
 

@@ -87,8 +87,8 @@ def slices_by_model(results: Sequence[Result]) -> Table:
 
 def usual_length(costs: Iterable[Cost]) -> int:
     """The history length at which latencies are compared: the middle one of those measured."""
-    found = sorted(_measured(costs)) or list(LATENCIES)
-    return found[len(found) // 2]
+    lengths = sorted(_measured(costs)) or list(LATENCIES)
+    return lengths[len(lengths) // 2]
 
 
 def _measured(costs: Iterable[Cost]) -> set[int]:

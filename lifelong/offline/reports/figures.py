@@ -152,8 +152,8 @@ def standing_out(values: Mapping[str, float | None], always: Collection[str] = (
     """Names of the series that are coloured: all of a few, else the best and those in `always`."""
     if len(values) <= CROWD:
         return set(values)
-    known = [(-value, name) for name, value in values.items() if value is not None]
-    return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
+    scored = [(-value, name) for name, value in values.items() if value is not None]
+    return {name for _, name in sorted(scored)[:BEST]} | (set(values) & set(always))
 
 
 def slot_name(period: int) -> str:
@@ -194,14 +194,14 @@ def _series(
     size: float = 7,
 ) -> None:
     """A line with marks for each chosen series, so far apart that marks do not cover each other; the rest in grey."""
-    known = {name: [(x, point) for x, point in of if point.value is not None] for name, of in lines.items()}
-    rest, grey = [name for name in known if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
+    defined = {name: [(x, point) for x, point in of if point.value is not None] for name, of in lines.items()}
+    rest, grey = [name for name in defined if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
     for name in rest:
-        _line(axes, known[name], **grey)
-    for series, name in enumerate(name for name in known if name in chosen):
+        _line(axes, defined[name], **grey)
+    for series, name in enumerate(name for name in defined if name in chosen):
         # Seven places side by side, the fourth in the middle; an eighth series begins again at the left.
         look, shift = drawing.look(series), apart * (series % 7 - 3)
-        moved = [(x + shift, of) for x, of in known[name]]
+        moved = [(x + shift, of) for x, of in defined[name]]
         _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
         for at in moved:
             _mark(axes, at, size=size, **look)

@@ -118,7 +118,7 @@ class Loop:
     @property
     def parameters(self) -> int:
         """Number of trained weights."""
-        return sum(part.numel() for part in self._model.parameters())
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
     def restore(self) -> None:
         """Continue from the checkpoint.
@@ -376,7 +376,7 @@ def log_loss_of_shares(examples: Examples, tasks: Sequence[str], task: str | Non
 def selected(measured: Mapping[str, Mapping[str, float]], task: str | None) -> tuple[float, float]:
     """AUC and log loss of a task, of the first (None), or their mean over all tasks (`mean`)."""
     chosen = list(measured.values()) if task == MEAN else [measured[task or next(iter(measured))]]
-    auc, log_loss = (sum(found[name] for found in chosen) / len(chosen) for name in ("auc", "log_loss"))
+    auc, log_loss = (sum(of_task[name] for of_task in chosen) / len(chosen) for name in ("auc", "log_loss"))
     return auc, log_loss
 
 

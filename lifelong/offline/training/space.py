@@ -157,8 +157,8 @@ def _value(settings: Mapping[str, Mapping[str, Any]], name: str) -> Any:
 def defaults(model: str, config: RunConfig, space: Mapping[str, Range]) -> dict[str, Any]:
     """The present settings that lie in the space, as Optuna keeps them."""
     present = {"train": config.train.model_dump(), "model": check_config(model, config.model)}
-    found = {name: of.parameter(_value(present, name)) for name, of in space.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    parameters = {name: of.parameter(_value(present, name)) for name, of in space.items()}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def apply(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:

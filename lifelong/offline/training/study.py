@@ -58,24 +58,8 @@ class Study:
     callbacks: Sequence[Callback] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The runs of a study.
-
-    Args:
-        main: model -> one run per seed.
-    """
-
-    main: Mapping[str, Sequence[Run]]
-
-    @property
-    def runs(self) -> list[Run]:
-        """Each once, in the order in which they are begun: a first seed of every model comes before second ones."""
-        return [run for of_seed in zip(*self.main.values(), strict=True) for run in of_seed]
-
-
-def plan(study: Study, out: Path) -> Planned:
-    """Which trainings a study takes.
+def plan(study: Study, out: Path) -> dict[str, list[Run]]:
+    """Which trainings a study takes: model -> one run per seed.
 
     Raises:
         UsageError: no models or seeds, options that exclude each other, or something else is at `out`.
@@ -93,7 +77,7 @@ def plan(study: Study, out: Path) -> Planned:
             expected=f"one of {', '.join(study.configs)}",
             fix="add it to --models, or name another --reference",
         )
-    return Planned({model: _runs(study, out, model, config) for model, config in study.configs.items()})
+    return {model: _runs(study, out, model, config) for model, config in study.configs.items()}
 
 
 def _check_out(out: Path) -> None:
@@ -158,55 +142,51 @@ def run_study(
         UsageError: see `plan`.
     """
     planned = plan(study, out)
-    failures = run_jobs(dataset, planned.runs, workers=study.workers, threads=study.threads, progress=progress)
-    assembly = _Assembly(dataset, study, failures, progress or (lambda text: None))
-    comparison = assembly.make(planned, measure).model_copy(update={"command": command})
+    # A first seed of every model before second ones: what an interruption leaves can be compared.
+    runs = [run for of_seed in zip(*planned.values(), strict=True) for run in of_seed]
+    failures = run_jobs(dataset, runs, workers=study.workers, threads=study.threads, progress=progress)
+
+    def served(run: Run) -> Serving | None:
+        if measure is None:
+            return None
+        if progress is not None:
+            progress(f"{run.name}: what it costs to serve")
+        return measure(run.artifact)
+
+    comparison = _compared(dataset, study, planned, failures, served).model_copy(update={"command": command})
     # Written anew by each call, as later ones may add models.
     comparison.save(out / "comparison.json")
     return Outcome(comparison, failures)
 
 
-def _finished(planned: Mapping[str, Sequence[Run]]) -> dict[str, list[Run]]:
-    """Model -> its finished runs."""
-    found = {model: [run for run in runs if run.finished] for model, runs in planned.items()}
-    return {model: runs for model, runs in found.items() if runs}
-
-
-class _Assembly:
-    """Makes a comparison of the runs that are finished."""
-
-    def __init__(self, dataset: Dataset, study: Study, failures: Mapping[str, str], say: Callable[[str], None]) -> None:
-        self._dataset, self._study, self._say, self._failures = dataset, study, say, failures
-        self._notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
-
-    def make(self, planned: Planned, measure: Measure | None) -> Comparison:
-        """The comparison, without the command."""
-        study = self._study
-        runs = _finished(planned.main)
-        if not runs:
-            # One reason is enough: where all fail, they mostly fail alike.
-            first = next(iter(self._failures.items()), ("", ""))
-            raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="try it with `lifelong train`")
-        reference = study.reference or next(iter(study.configs))
-        if reference not in runs:
-            self._notes.append(f"{reference} has no finished run; the others are compared with {next(iter(runs))}")
-            # The others may have taken hours: compared with another model they are still worth something.
-            reference = next(iter(runs))
-        gathered = {model: gather(of, self._dataset) for model, of in runs.items()}
-        rows = compare(gathered, reference=reference, resamples=study.resamples)
-        firsts = {model: of[0] for model, of in runs.items()}
-        return Comparison(
-            reference=reference,
-            resamples=study.resamples,
-            seed=0,
-            rows=rows,
-            results=[run.result for of in runs.values() for run in of],
-            costs={model: cost_of(run.artifact, self._served(run, measure)) for model, run in firsts.items()},
-            notes=[*self._notes, *cautions(rows, reference)],
-        )
-
-    def _served(self, run: Run, measure: Measure | None) -> Serving | None:
-        if measure is None:
-            return None
-        self._say(f"{run.name}: what it costs to serve")
-        return measure(run.artifact)
+def _compared(
+    dataset: Dataset,
+    study: Study,
+    planned: Mapping[str, Sequence[Run]],
+    failures: Mapping[str, str],
+    served: Callable[[Run], Serving | None],
+) -> Comparison:
+    """The comparison of the runs that are finished, without the command."""
+    finished = {model: [run for run in runs if run.finished] for model, runs in planned.items()}
+    runs = {model: of for model, of in finished.items() if of}
+    if not runs:
+        # One reason is enough: where all fail, they mostly fail alike.
+        name, reason = next(iter(failures.items()), ("", ""))
+        raise RunsFailedError(f"no run succeeded; {name}: {reason}", fix="try it with `lifelong train`")
+    notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
+    reference = study.reference or next(iter(study.configs))
+    if reference not in runs:
+        notes.append(f"{reference} has no finished run; the others are compared with {next(iter(runs))}")
+        # The others may have taken hours: compared with another model they are still worth something.
+        reference = next(iter(runs))
+    gathered = {model: gather(of, dataset) for model, of in runs.items()}
+    rows = compare(gathered, reference=reference, resamples=study.resamples)
+    return Comparison(
+        reference=reference,
+        resamples=study.resamples,
+        seed=0,
+        rows=rows,
+        results=[run.result for of in runs.values() for run in of],
+        costs={model: cost_of(of[0].artifact, served(of[0])) for model, of in runs.items()},
+        notes=[*notes, *cautions(rows, reference)],
+    )

@@ -98,11 +98,11 @@ def _profiles(connection: Any, files: Sequence[ParquetFile]) -> Any:
 def _installed(*, with_demographics: bool) -> list[Path]:
     """The files of the installed package that are needed, found without importing it."""
     # Looked up and not imported: only the folder of its files is needed.
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or not package.submodule_search_locations:
         raise MissingExtraError(
             f"the package {PACKAGE!r} is not installed, and no file was named", fix="pip install 'lifelong[demo]'"
         )
-    folder = Path(found.submodule_search_locations[0]) / "data"
+    folder = Path(package.submodule_search_locations[0]) / "data"
     names = ("transactions", "products", *(("demographics",) if with_demographics else ()))
     return [folder / f"{name}.parquet" for name in names]

@@ -73,9 +73,11 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     names = [name.removeprefix(_FIELD) for name in fields]
     raw = RawLog("served impressions", events, event_types=types, protocol="impressions", record=record)
     if fields:
-        known = shown.select("user", "item", "time", "sequence", **{name: shown[_FIELD + name] for name in names})
-        record["items_without_fields"] = staging.without_meta(events, known)
-        staging.add_fields(raw, known, names)
+        shown_fields = shown.select(
+            "user", "item", "time", "sequence", **{name: shown[_FIELD + name] for name in names}
+        )
+        record["items_without_fields"] = staging.without_meta(events, shown_fields)
+        staging.add_fields(raw, shown_fields, names)
     raw.impressions = labelled.select("user", "item", "time", "sequence", "response")
     return raw
 
@@ -91,11 +93,11 @@ def _events(connection: Any, files: Sequence[Path]) -> tuple[Any, bool]:
     table, _ = staged(
         connection, files, replace(CSV, columns=(*columns, *(Column("event_type") for _ in range(types))))
     )
-    kept = table.mutate(event_type=table["event_type"].nullif("")) if types else table
+    events = table.mutate(event_type=table["event_type"].nullif("")) if types else table
     # A column without a single type says nothing of types; a model would get a field that is always missing.
-    if types and count(kept.filter(kept["event_type"].notnull())) == 0:
-        return kept.drop("event_type"), False
-    return kept, types
+    if types and count(events.filter(events["event_type"].notnull())) == 0:
+        return events.drop("event_type"), False
+    return events, types
 
 
 def _shown(connection: Any, files: Sequence[ParquetFile], fields: Sequence[str], *, first: int) -> Any:
@@ -135,9 +137,9 @@ def _by_labels(connection: Any, shown: Any, files: Sequence[Path], record: dict[
     # Two labels of one candidate would make two targets of it: the larger one counts.
     labels = table.group_by(["request_id", "item"]).aggregate(response=table["label"].max().cast("float64"))
     joined = _with(shown, labels, ["request_id", "item"], absent=None)
-    found = joined.filter(joined["response"].notnull())
-    record["impressions_without_label"] = count(shown) - count(found)
-    return found
+    answered = joined.filter(joined["response"].notnull())
+    record["impressions_without_label"] = count(shown) - count(answered)
+    return answered
 
 
 def _with(shown: Any, answers: Any, keys: Sequence[str], *, absent: float | None) -> Any:

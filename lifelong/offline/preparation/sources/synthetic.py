@@ -61,17 +61,17 @@ def world_settings(options: Mapping[str, str]) -> WorldSettings:
         ConfigError: one is unknown, not a number, or out of range; lists all of them.
     """
     defaults = WorldSettings()
-    known = {field.name: str(getattr(defaults, field.name)) for field in fields(defaults)}
+    default_texts = {field.name: str(getattr(defaults, field.name)) for field in fields(defaults)}
     values: dict[str, Any] = {}
     problems = []
-    for name, text in staging.check_options(options, known, source="synthetic").items():
+    for name, text in staging.check_options(options, default_texts, source="synthetic").items():
         try:
             values[name] = type(getattr(defaults, name))(text)
         except ValueError:
             problems.append(f"{name} = {text!r} is not a number")
     problems += WorldSettings(**values).problems()
     if problems:
-        raise ConfigError(problems, fix=f"settings and their defaults: {known}")
+        raise ConfigError(problems, fix=f"settings and their defaults: {default_texts}")
     return WorldSettings(**values)
 
 

@@ -141,15 +141,15 @@ class _MappedLog:
     def _files_of(self, section: ItemsMapping | UsersMapping) -> Sequence[Path]:
         if section.table is not None:
             return self.files[section.table]
-        found = [path for pattern in section.files for path in staging.expand(self.folder, pattern)]
-        return staging.check_files(found, source="table")
+        paths = [path for pattern in section.files for path in staging.expand(self.folder, pattern)]
+        return staging.check_files(paths, source="table")
 
     def _with_users(self, raw: RawLog, mapping: UsersMapping) -> RawLog:
         """Add the users' profiles."""
-        found = self._rows_of(mapping, {"user": mapping.user})
-        if found is None:
+        opened_rows = self._rows_of(mapping, {"user": mapping.user})
+        if opened_rows is None:
             return raw
-        opened, profiles = found
+        opened, profiles = opened_rows
         raw.record["user_files"] = opened.record
         raw.user_fields = tuple(mapping.fields)
         raw.users = staging.one_row_per_item(profiles, raw.user_fields, key="user")
@@ -157,10 +157,10 @@ class _MappedLog:
 
     def _with_items(self, raw: RawLog, mapping: ItemsMapping) -> RawLog:
         """Add the fields of the items' files."""
-        found = self._rows_of(mapping, {"item": mapping.item})
-        if found is None:
+        opened_rows = self._rows_of(mapping, {"item": mapping.item})
+        if opened_rows is None:
             return raw
-        opened, rows_of_items = found
+        opened, rows_of_items = opened_rows
         items = staging.one_row_per_item(rows_of_items, list(mapping.columns_read))
         raw.record["item_files"] = opened.record
         raw.record["items_without_meta"] = staging.without_meta(raw.events, items)
@@ -189,13 +189,15 @@ def _check_columns(opened: Opened, wanted: Iterable[str], *, setting: str) -> No
 def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
     """The rows with a user, an item and a time, under our names, and counts."""
     time = times(opened, mapping)
-    kept, skipped = usable(opened, mapping, time)
+    is_usable, skipped = usable(opened, mapping, time)
     types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
     rated = [mapping.rating] if mapping.rating else []
     # Labels and ratings are checked to be numbers before any row is used: the first wrong one is named with its line.
-    read = {name: numbers(opened, name, _labelled(opened, name, kept, mapping)) for name in (*mapping.labels, *rated)}
+    read = {
+        name: numbers(opened, name, _labelled(opened, name, is_usable, mapping)) for name in (*mapping.labels, *rated)
+    }
     splits = [opened.column(mapping.split).cast("string").name("split")] if mapping.split else []
-    log = opened.table.filter(kept).select(
+    log = opened.table.filter(is_usable).select(
         opened.column(mapping.user).cast("string").name("user"),
         opened.column(mapping.item).cast("string").name("item"),
         time.name("time"),

@@ -167,12 +167,12 @@ def usable(opened: Opened, mapping: TableMapping, time: Any) -> tuple[Any, dict[
     reason = ibis.cases(*whens, (_is_wrong(time, mapping), "wrong_time"), else_="")
     rows = opened.table.select(sequence=opened.table["sequence"], text=text["time"], reason=reason)
     # One pass over the rows finds all reasons, their numbers and their first places.
-    found = rows.group_by("reason").aggregate(
+    counted = rows.group_by("reason").aggregate(
         rows=rows.count(), sequence=rows["sequence"].min(), text=rows["text"].argmin(rows["sequence"])
     )
-    by_reason = {row.pop("reason"): row for row in found.to_pyarrow().to_pylist()}
-    kept = by_reason.pop("", None)
-    if by_reason and (kept is None or not mapping.skip_invalid):
+    by_reason = {row.pop("reason"): row for row in counted.to_pyarrow().to_pylist()}
+    without_reason = by_reason.pop("", None)
+    if by_reason and (without_reason is None or not mapping.skip_invalid):
         raise _unusable(opened, mapping, by_reason)
     if not mapping.skip_invalid:
         return ibis.literal(True), {}
@@ -213,11 +213,11 @@ def numbers(opened: Opened, name: str, rows: Any) -> Any:
     number = _number(column)
     # NaN and infinity are numbers to the engine, but no label, and one of them would spoil a whole training.
     lacking = number.isnull() | number.isnan() | number.isinf()
-    sequence, found = _first(opened, rows & lacking, column.cast("string"))
+    sequence, text = _first(opened, rows & lacking, column.cast("string"))
     if sequence is not None:
         file, line = opened.locate(sequence)
         raise SourceError(
-            f"{found!r} is not a number",
+            f"{text!r} is not a number",
             file=file,
             line=line,
             column=name,

@@ -341,9 +341,9 @@ def _checked(path: Path, layout: Layout, names: Sequence[str], *, start: int = 0
                 fix="correct the line; if all lines are like it, check the delimiter",
             )
         for at, column in columns:
-            if found := column.problem(values[at]):
+            if problem := column.problem(values[at]):
                 raise SourceError(
-                    found,
+                    problem,
                     file=str(path),
                     line=line,
                     column=f"{at + 1} ({column.named})",
