@@ -130,7 +130,7 @@ def _put_head(model: Model, head: type[TaskHead], *, name: str, dropout: float) 
     if tasks < 2:
         raise ConfigError(
             [f"model.head: {name!r} is for several tasks, and this data has one"],
-            fix="leave it out, or prepare --tasks",
+            fix="leave it out, or prepare with tasks",
         )
     if type(model.head) is not Head:
         raise ConfigError([f"model.head: {model.title} has a head of its own"], fix="leave it out")

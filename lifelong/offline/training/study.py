@@ -99,13 +99,13 @@ def plan(study: Study, out: Path) -> Planned:
         raise UsageError(
             "nothing to compare",
             expected="at least one model and one seed",
-            fix="name models: --models tally,gbdt,counts,popularity",
+            fix="name models, such as tally,gbdt,counts,popularity",
         )
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
             f"the reference {study.reference!r} is not compared",
             expected=f"one of {', '.join(study.configs)}",
-            fix="add it to --models, or name another --reference",
+            fix="add it to the models, or name another reference",
         )
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
     runs = {model: _runs(study, out, model, config, "", study.max_minutes) for model, config in study.configs.items()}

@@ -61,7 +61,7 @@ def parse_steps(text: str) -> tuple[int | None, ...]:
         raise UsageError(
             f"--sweep {text!r}",
             expected="numbers of events and all, as in 20,50,100,300,1000,all",
-            fix="give lengths of history, or --sweep none",
+            fix="give lengths of history, or none",
         )
     return (*sorted({int(word) for word in words if word != "all"}), None)
 
