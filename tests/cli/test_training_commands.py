@@ -302,9 +302,9 @@ def test_columns_that_nothing_names_are_said_and_can_be_read(run, tmp_path):
     assert option == ["--column", "fields=COLUMN,COLUMN"]
     assert "columns_not_read" not in printed
     five = ["events", "users", "items", "train examples", "test examples"]
-    assert re.findall(r"^ *([a-z ]+?) {2,}[\d,]+ *$", printed, re.MULTILINE) == five
+    assert re.findall(r"^│ ([a-z ]+?) +│ +[\d,]+ +│$", printed, re.MULTILINE) == five
     everything = run(*words, "--verbose").stdout
-    assert all(name in everything for name in (*five, "validation examples", "time first", "read / rows"))
+    assert all(name in everything for name in (*five, "validation examples", "time_first", "read / rows"))
     printed = run(*words, "--column", "fields=category,brand").stdout
     assert "Not read" not in printed
     assert "item fields item, category, brand" in printed

@@ -249,7 +249,7 @@ def check_replaceable(out: Path, *, overwrite: bool) -> None:
         raise UsageError(
             f"{out} exists and is not an artifact",
             expected="a new folder, or an artifact to replace",
-            fix="choose another --out",
+            fix="choose another folder",
         )
     with unlocked(out) as free:
         if not free:

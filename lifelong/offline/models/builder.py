@@ -132,7 +132,7 @@ def _put_head(model: Model, head: type[TaskHead], *, name: str, dropout: float) 
     if tasks < 2:
         raise ConfigError(
             [f"model.head: {name!r} is for several tasks, and this data has one"],
-            fix="leave it out, or prepare --tasks",
+            fix="leave it out, or prepare with tasks",
         )
     # A subclass is a head of the model's own, too, which this one would take away.
     if type(model.head) is not Head:

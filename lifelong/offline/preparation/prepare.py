@@ -216,15 +216,17 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise UsageError(
             f"another process is writing {out} now (in {busy.name})",
             expected="one process for a folder",
-            fix="wait until it has ended, or choose another --out",
+            fix="wait until it has ended, or choose another folder",
         )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "dataset.json").exists():
-        raise UsageError(f"{out} exists and is not a dataset", expected="a new folder", fix="choose another --out")
+        raise UsageError(f"{out} exists and is not a dataset", expected="a new folder", fix="choose another folder")
     if not overwrite:
         raise UsageError(
-            f"{out} already holds a dataset", expected="a new folder", fix="choose another --out, or --overwrite"
+            f"{out} already holds a dataset",
+            expected="a new folder",
+            fix="choose another, or replace it with --overwrite (overwrite=True)",
         )
 
 

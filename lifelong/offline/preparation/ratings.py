@@ -83,7 +83,7 @@ def _check_log(log: RawLog, settings: PrepareSettings, others: Sequence[str]) ->
         raise UsageError(
             f"tasks of ratings with the protocol {settings.protocol!r}, which samples its labels",
             expected="impressions",
-            fix="leave out --protocol",
+            fix="leave out protocol",
         )
 
 
@@ -100,7 +100,7 @@ def _thresholds(wanted: Sequence[str], values: Sequence[float]) -> Mapping[str, 
         else:
             least_of[match[1]] = least
     if problems:
-        raise ConfigError(problems, fix="such as --tasks liked=rating>=4")
+        raise ConfigError(problems, fix="such as tasks=liked=rating>=4")
     for name, least in least_of.items():
         if not values or not values[0] < least <= values[-1]:
             raise UsageError(

@@ -88,7 +88,7 @@ def put_aside(connection: Any, log: RawLog, settings: PrepareSettings) -> tuple[
             raise UsageError(
                 f"test begins at {settings.cuts[1]:g} of the times, and the vault at {1 - settings.vault:g}",
                 expected="a vault after test",
-                fix="choose a smaller --vault or an earlier second cut",
+                fix="choose a smaller vault or an earlier second cut",
             )
         cuts = cuts_of(log.events if protocol == "temporal" else log.impressions, settings)
         if cuts[1] >= cuts[2]:
@@ -138,7 +138,7 @@ def _latest(log: RawLog, settings: PrepareSettings) -> list[str]:
         raise DataError(
             f"{int(chosen_U.sum())} of {len(last_U)} users have their last target at {cut} or later",
             expected="more users, with earlier ones",
-            fix="choose another share for --vault, or --protocol temporal",
+            fix="choose another share for the vault, or protocol=temporal",
         )
     users: list[str] = last_of_users.column("user").filter(chosen_U.tolist()).to_pylist()
     return sorted(users)
@@ -156,7 +156,7 @@ def _given(log: RawLog, settings: PrepareSettings) -> list[str]:
         raise DataError(
             f"{settings.vault:g} of all users would be {number}, and {len(tested)} users are given for testing",
             expected="fewer than those",
-            fix="choose a smaller --vault",
+            fix="choose a smaller vault",
         )
     order_U = np.argsort(tested.hashes(), kind="stable")[:number]
     return sorted(np.array(tested.ids(), object)[order_U].tolist())
@@ -219,7 +219,7 @@ def _write_examples(
         raise DataError(
             "the vault has no target",
             expected="targets in all splits",
-            fix="choose another share for --vault, other cuts, or check times and event types",
+            fix="choose another share for the vault, other cuts, or check times and event types",
         )
     counts = {
         "users": histories.num_users,

@@ -142,7 +142,7 @@ class Run:
             raise MismatchError(
                 f"{self.folder} holds a run on other data or with other settings",
                 expected="runs of this comparison alone",
-                fix="choose another --out, or delete that folder",
+                fix="choose another folder, or delete that one",
             )
 
     def do(self, dataset: Dataset, *, progress: bool) -> None:

@@ -69,13 +69,13 @@ def plan(study: Study, out: Path) -> dict[str, list[Run]]:
         raise UsageError(
             "nothing to compare",
             expected="at least one model and one seed",
-            fix="name models: --models tally,gbdt,counts,popularity",
+            fix="name models, such as tally,gbdt,counts,popularity",
         )
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
             f"the reference {study.reference!r} is not compared",
             expected=f"one of {', '.join(study.configs)}",
-            fix="add it to --models, or name another --reference",
+            fix="add it to the models, or name another reference",
         )
     return {model: _runs(study, out, model, config) for model, config in study.configs.items()}
 

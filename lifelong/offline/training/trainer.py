@@ -101,7 +101,7 @@ def train(
         listeners.begun(run.info(name or out.name))
         if isinstance(built, FittedModel):
             if resume:
-                raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without --resume")
+                raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without resume")
             if begin is not None:
                 raise UsageError(
                     f"{model} is fitted at once: nothing of an earlier fit would be left", fix="train without a start"

@@ -105,7 +105,7 @@ def tune(
     config = with_recipe(config, search.model, dataset)
     space = space_of(search.model, config, fixed=search.fixed)
     if not space:
-        raise UsageError(f"{search.model} has no setting left to search", fix="leave a --set out")
+        raise UsageError(f"{search.model} has no setting left to search", fix="leave a named setting out")
     study = _open_study(optuna, dataset, search, out, config, space)
     say = progress or logging.getLogger(__name__).info
     _Tuner(optuna, study, dataset, search, config, space, say, out=out).run()
@@ -143,7 +143,7 @@ def _open_study(
         differing = [name for name, value in asked.items() if stored.get(name) != value]
         raise MismatchError(
             f"{journal} holds another search: {', '.join(differing)} differ",
-            fix="choose another --out, or delete that file",
+            fix="choose another folder, or delete that file",
         )
     return study
 
