@@ -389,6 +389,7 @@ class World:
     epoch: int = 0
     item_now: bytes = b""
     item_known: bool = True
+    puts: int = 0
     under_way: int = 0
 
     def __post_init__(self) -> None:
@@ -517,15 +518,16 @@ class World:
         if not self.item_known:
             return
         self.item_known, value = False, self.chance.choice([b"", b"%d" % number])
+        self.puts += 1
         well, _ = yield self.some_reader().ask("put", value)
         if well:
             self.item_known, self.item_now = True, value
 
     def item(self, _: int) -> Operation:
         """Read the item, where none of its changes is under way or in doubt meanwhile."""
-        must, reader, known = self.item_now, self.some_reader(), self.item_known
+        must, reader, known, puts = self.item_now, self.some_reader(), self.item_known, self.puts
         well, found = yield reader.run(reader.reader.read([ITEM], ITEMS))
-        if well and known and self.item_known and must == self.item_now and (found[0] or b"") != must:
+        if well and known and puts == self.puts and (found[0] or b"") != must:
             raise BrokenError(f"the item is {must!r}, and {found[0]!r} is read")
 
     def switch(self, _: int) -> Operation:
