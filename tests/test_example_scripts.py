@@ -26,6 +26,7 @@ PRINTED = {
     "online_learning": "events  751 to 1000: AUC 0.",
     "memory_in_lightgbm": "LightGBM on the memory's columns: AUC 0.",
     "service_behind_an_app": "after:  {'i",
+    "spark_events": "events of Ada: 2",
 }
 BASE = {"lifelong", "numpy", "pydantic", "typer", "rich"}
 """What is there without an extra."""
@@ -62,7 +63,10 @@ def test_a_script_names_what_uv_has_to_install_for_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Spark leaves sockets for Python.
 def test_a_script_runs(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if name == "spark_events":
+        pytest.importorskip("pyspark", reason="pyspark is of the spark extra, and needs Java")
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     assert PRINTED[name] in capsys.readouterr().out
 

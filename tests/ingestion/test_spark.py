@@ -1,6 +1,7 @@
 """A store that Spark fills, also where processes of its tasks are killed."""
 
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ pytest.importorskip("pyspark", reason="pyspark is of the spark extra, and needs 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext, cloudpickle
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 
-from lifelong import backfill, ingest, open_store
+from lifelong import Updater, backfill, ingest, open_store
 from lifelong.cli import main
 from lifelong.errors import UsageError
 from lifelong.online.ingestion import spark
@@ -122,6 +124,32 @@ def test_the_command_names_columns_as_every_other(session, artifact, log, table,
     options = ["--store", url, "--engine", "spark", "--column", "user=uid"]
     assert main(["backfill", str(artifact.path), str(tmp_path / "named"), *options]) == 0
     assert records_of(url) == wanted
+
+
+def test_a_batch_that_comes_again_after_a_kill_counts_nothing_twice(session, artifact, table, wanted, tmp_path):
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "spark_events.py"))
+    untyped = table.drop_columns(["event_type"])
+    for at in range(3):
+        path = tmp_path / f"{at}.parquet"
+        pq.write_table(untyped.slice(at * 300, 300), path)
+        # Spark reads files in the order of their times.
+        os.utime(path, (1_700_000_000 + at,) * 2)
+    store, alone = open_store("memory://"), open_store("memory://")
+    fold, killed = example["folding"](Updater(artifact, store)), []
+
+    def dying(batch: DataFrame, number: int) -> None:
+        fold(batch, number)
+        # Applied, and Spark has not noted it: what a kill between the two leaves behind.
+        if number == 1 and not killed:
+            killed.append(number)
+            raise RuntimeError
+
+    with pytest.raises(StreamingQueryException):
+        example["follow"](session, tmp_path, dying, tmp_path / "checkpoint")
+    example["follow"](session, tmp_path, dying, tmp_path / "checkpoint")
+    assert killed == [1]
+    ingest(artifact, alone, untyped.sort_by([(name, "ascending") for name in ("time", "user", "item")]))
+    assert dict(store.scan()) == dict(alone.scan())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from lifelong.errors import StoreConflictError, StoreUnavailableError
-from lifelong.online.store.protocol import Connection, Reader
+from lifelong.online.store.protocol import Connection, Number, Reader
 from lifelong.online.store.remote import Calls, Channel, answer_calls
 
 
@@ -17,7 +17,7 @@ class Noting(Reader):
     """Notes the changes that it receives."""
 
     def __init__(self, notices: list) -> None:
-        super().__init__(0)
+        super().__init__(0, Number())
         self._notices = notices
 
     def _changed(self, *change) -> None:
