@@ -2,6 +2,9 @@
 
 import ast
 import importlib
+import json
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +46,15 @@ def test_the_settings_of_the_comparison_are_settings_of_its_models() -> None:
     configs = model_configs(names, [FOLDER / "completejourney.toml"], [])
     # HPMN is trained on whole histories; those of its rows with counts are in windows.
     assert configs["hpmn"].train.max_history > configs["hpmn_counts"].train.max_history
+
+
+def test_the_capacity_of_the_page_is_what_its_script_prints(tmp_path: Path, capsys, monkeypatch) -> None:
+    rows = {"cells": {"events/s": 200_000}, "memories and log, 2 shards, ready": {"events/s": 90_146}}
+    (tmp_path / "measured.txt").write_text("a table\n" + json.dumps({"uniform": {"tally": rows}}))
+    monkeypatch.setattr(sys, "argv", ["capacity.py", "--measured", str(tmp_path / "measured.txt"), "--requests", "1e4"])
+    runpy.run_path(str(FOLDER / "capacity.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["nodes"], found["partitions of the topic"], found["scoring processes"]) == (23, 92, 50)
+    assert found["memories, TB"] == pytest.approx(1.383)
+    page = (FOLDER.parent / "docs" / "capacity.md").read_text()
+    assert "about 23 nodes of two cores, 1.4\nTB of memories" in page and "a topic of 92 partitions" in page
