@@ -8,6 +8,9 @@ Numbers of one field:
     1         unknown (and missing values)
     2 ..      hash buckets, for values that the training period did not hold or held too rarely
     2 + buckets ..   the known values
+
+A value also has a key, by which a memory counts it: some bits of the hash of its id (`key_of`),
+whether it is known or not. Two values that share a number have two keys.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +35,8 @@ from lifelong.errors import DatasetError
 PADDING = 0
 UNKNOWN = 1
 FIRST_BUCKET = 2
+NO_KEY = -1
+"""Key of a missing value, which is never counted."""
 SEARCHED = 16 * 2**20
 """Bytes of ids that a search looks at."""
 
@@ -41,6 +47,15 @@ _TYPES = {"text": np.uint8, "offset": np.int64, "hash": np.uint64, "order": np.i
 def id_hash(value: str) -> int:
     """64-bit hash of an id, equal on every machine and in every release (BLAKE2b, little-endian)."""
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
+
+
+def key_of(hashed: Any) -> Any:
+    """The key of a value, its first 16 bits, by its `id_hash`; of an array of hashes, too.
+
+    >>> key_of(id_hash("tea")), key_of(np.array([2**48, 2**64 - 1], np.uint64)).tolist()
+    (37060, [1, 65535])
+    """
+    return hashed >> 48
 
 
 def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
@@ -190,6 +205,12 @@ class IdIndex(TextColumn):
         # The order says which id each place of the sorted hashes is of, so this undoes the sorting.
         hashes[self._order] = self._hash
         return hashes
+
+    def with_key(self, key: int) -> IntArray:
+        """Indices of the ids with a key."""
+        # A key is the first bits of a hash, and hashes are sorted: those of one key are neighbours.
+        first, end = (bisect_left(self._hash, bound, key=key_of) for bound in (key, key + 1))
+        return self._order[first:end]
 
     @classmethod
     def open(cls, folder: Path) -> IdIndex:
@@ -361,6 +382,17 @@ class Vocabulary:
             count=len(values),
         )
 
+    def keys(self, values: Sequence[str | None]) -> IntArray:
+        """Key of each value, known or not; none for a missing one."""
+        return np.array([NO_KEY if value is None else key_of(id_hash(value)) for value in values], np.int64)
+
+    def keys_of(self, number: npt.NDArray[np.integer]) -> IntArray:
+        """Keys of the values behind numbers; none where a number is not of one value."""
+        table = np.full(self.size, NO_KEY, np.int64)
+        table[self.first_known :] = key_of(self.index.hashes())
+        keys: IntArray = table[number]
+        return keys
+
     def value_of(self, number: int) -> str | None:
         """The value behind a number, None for padding, unknown and buckets."""
         return self.index.id_at(number - self.first_known) if number >= self.first_known else None
@@ -415,6 +447,10 @@ class NumberVocabulary(Vocabulary):
         """Level of each value; what is not a number of at least 0 is `UNKNOWN`."""
         value_N = quantities(values)
         return NUMBER.numbers(value_N, value_N >= 0)
+
+    def keys(self, values: Sequence[str | None]) -> IntArray:
+        """Key of each value's level: two prices of one level are one value."""
+        return self.keys_of(self.numbers(values))
 
     def bounds_of(self, number: int) -> tuple[float, float | None] | None:
         """The least value of a level and of the one after it, None after the last; None for what is no level.

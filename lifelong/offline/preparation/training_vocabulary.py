@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
-from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, quantities
+from lifelong.dataset.vocabulary import NO_KEY, UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, key_of, quantities
 from lifelong.dtypes import IntArray
 
 
@@ -164,6 +164,8 @@ def build_catalogue(
     number_VF = np.zeros((FIRST_ROW + len(ids), 1 + len(fields)), np.int32)
     number_VF[UNKNOWN] = UNKNOWN
     number_VF[FIRST_ROW:, 0] = number
+    key_VF = np.full_like(number_VF, NO_KEY)
+    key_VF[FIRST_ROW:, 0] = key_of(ids.hashes())
     own_values = []
     for column, field in enumerate(fields, 1):
         codes, values = field_codes(items, field)
@@ -183,8 +185,9 @@ def build_catalogue(
             )
         # A missing value has code -1, which picks the last entry, the unknown.
         number_VF[FIRST_ROW:, column] = np.append(of_value, UNKNOWN)[codes]
+        key_VF[FIRST_ROW:, column] = np.append(vocabularies[field].keys(values), NO_KEY)[codes]
     if not own_values:
-        return Catalogue(ids, number_VF, vocabularies)
+        return Catalogue(ids, number_VF, vocabularies, key_VF=key_VF)
     value_VN = np.full((len(number_VF), len(own_values)), np.nan)
     value_VN[FIRST_ROW:] = np.column_stack(own_values)
-    return Catalogue(ids, number_VF, vocabularies, value_VN)
+    return Catalogue(ids, number_VF, vocabularies, value_VN, key_VF=key_VF)
