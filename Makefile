@@ -2,6 +2,7 @@
 # make test   installs what is needed and runs all tests, also those of an environment without torch
 # make check  lint, types, architecture, docs
 # make soak   the long tests
+# make test-spark   a store filled by Spark
 # make test-feast   the tests of `lifelong.feast`, in an environment of its own
 # make test-lowest  tests of training, export and service with the oldest releases that pyproject.toml allows
 # make docs-version   adds the docs of this version to the local branch gh-pages; pushes nothing
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve test-feast test-lowest soak check lint types architecture docs docs-version pictures page page-check clean
+.PHONY: demo test test-full test-serve test-feast test-spark test-lowest soak check lint types architecture docs docs-version pictures page page-check clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +54,11 @@ test-full: $(VENV)/.lifelong-dev
 # One more than the cores of a small machine: these tests wait for servers and killed processes most of the time.
 test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
 	$(SERVE)/bin/python -m pytest -m "not torch and not full and not soak" $(SERVED) tests/test_import.py --numprocesses 3 --dist loadfile
+
+# Not of `test`: Spark is 430 MB, and needs Java.
+test-spark: $(VENV)/.lifelong-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[spark]'
+	$(BIN)/python -m pytest tests/ingestion/test_spark.py
 
 # Not of `test`: Feast and what it needs are 700 MB, and an older pandas than that of the other tests.
 test-feast: $(VENV)/bin/python

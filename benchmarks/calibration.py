@@ -1,6 +1,6 @@
 """How well the scores of two models are calibrated, as trained and as served, on the runs of `lifelong compare`.
 
-    lifelong compare data --models tally,gbdt --config benchmarks/completejourney.toml --sweep none --out report
+    lifelong compare data --models tally,gbdt --config benchmarks/completejourney.toml --out report
     python benchmarks/calibration.py --data data --first report/runs/tally-seed* --second report/runs/gbdt-seed*
 
 Each run's calibrator is fitted on all validation examples and judged on the test examples. Means over the runs of a

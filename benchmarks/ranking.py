@@ -3,7 +3,7 @@
     python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 220
     python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 100000 --popular 1000 --seeds TALLY_1 TALLY_2
 
-Users are those of `lifelong evaluate --ranking-users 100`, and then others. Models that learn from drawn negatives are
+Users are those of `lifelong evaluate --max-users 100`, and then others. Models that learn from drawn negatives are
 ranked as `evaluate` does, and with `--plain` by logit plus log popularity alone. With `--popular N` only the N most
 popular items and those that the user had before are ranked, for every model; on 92,000 items this takes Tally a
 twentieth of the time. `--seeds` are further trainings of the first model: intervals are then over users and seeds.

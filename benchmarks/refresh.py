@@ -1,8 +1,8 @@
 """What a refresh is worth: yesterday's weights on today's log, a short training from them, the same training from none.
 
 The log is The Complete Journey: everything before a day is the old log, everything before a later day the new one,
-which is prepared with `--from` the old artifact. Each number is measured on the validation examples of the new dataset,
-which lie after its training period.
+which is prepared with `--start`, the old artifact. Each number is measured on the validation examples of the new
+dataset, which lie after its training period.
 
     python benchmarks/refresh.py --model sim --old-days 180 --new-days 208 --examples 60000
 

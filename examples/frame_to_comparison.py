@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,report]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """From a DataFrame to a comparison of models, with a report.
 
-python examples/frame_to_comparison.py
+uv run examples/frame_to_comparison.py
 """
 
 import numpy as np

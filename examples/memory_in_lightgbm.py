@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,serve,gbdt,report]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """What the memory says, as features of somebody's LightGBM: exported for training, asked for when serving.
 
-python examples/memory_in_lightgbm.py
+uv run examples/memory_in_lightgbm.py
 """
 
 import lightgbm

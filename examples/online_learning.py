@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,serve]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """The memory learns from every event: score first, fold in then, and measure as time goes on (prequential evaluation).
 
-python examples/online_learning.py
+uv run examples/online_learning.py
 """
 
 import numpy as np

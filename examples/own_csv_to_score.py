@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,serve]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """From a csv file of your own to a score.
 
-python examples/own_csv_to_score.py
+uv run examples/own_csv_to_score.py
 """
 
 import csv

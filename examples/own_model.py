@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,serve,report]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """A model of your own, registered, trained, compared and served. `lifelong new model NAME` creates a whole package.
 
-python examples/own_model.py
+uv run examples/own_model.py
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,serve]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """A store of your own: memories in one SQLite file, registered for URLs such as sqlite:///data/memories.db.
 
-python examples/own_store.py
+uv run examples/own_store.py
 """
 
 import fcntl

@@ -1,6 +1,13 @@
+# /// script
+# requires-python = ">=3.11,<3.14"
+# dependencies = ["lifelong[train,serve,client]"]
+#
+# [tool.uv.sources]
+# lifelong = { path = ".." }
+# ///
 """A shop's page behind which the service runs: events go in as they happen, and every page is ranked by them.
 
-python examples/service_behind_an_app.py
+uv run examples/service_behind_an_app.py
 """
 
 import threading

@@ -132,8 +132,8 @@ def evaluate(
         DatasetError: the dataset has no vault.
         UsageError: an argument is something else than it should be, or a delay on data without clock times.
     """
+    from lifelong.dataset.times import parse_duration
     from lifelong.offline.evaluation import evaluate as evaluation
-    from lifelong.offline.evaluation.results import parse_duration
 
     if stored:
         return _stored(open_artifact(artifact), as_dataset(dataset), split)
@@ -200,7 +200,6 @@ def compare(
     reference: str | None = None,
     config: AnyConfig = None,
     max_minutes: float | None = None,
-    sweep: Sequence[int | None] = (),
     jobs: int = 1,
     threads: int | None = None,
     progress: Progress = True,
@@ -217,7 +216,6 @@ def compare(
         reference: the model that the others are compared with; the first by default.
         config: settings of all models; their own ones and named ones win.
         max_minutes: limit of one training.
-        sweep: numbers of recent events that each model sees, None for all of them; () leaves the sweep out.
         jobs: trainings at the same time, in processes. A program that starts several must be a module with
             `if __name__ == "__main__"`.
         threads: of all of them together.
@@ -248,15 +246,12 @@ def compare(
         seeds=chosen,
         reference=reference,
         max_minutes=max_minutes,
-        sweep=sweep,
         workers=_whole("jobs", jobs, least=1),
         threads=threads,
         notes=notes,
         callbacks=as_callbacks(callbacks),
     )
     folder = _out(out, opened.folder, "comparison")
-    if not isinstance(sweep, list | tuple) or not all(step is None or isinstance(step, int) for step in sweep):
-        raise UsageError(f"sweep = {sweep!r}", expected="numbers of events, None for all", fix="sweep=(20, 100, None)")
     check_drawing()
     outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
     write_comparison(folder, outcome.comparison, lifelong=subject(configs), dataset=opened, runs=folder / "runs")
@@ -332,6 +327,7 @@ def backfill(
     event_log: bool = False,
     codec: str | None = None,
     mapping: Path | str | Mapping[str, Any] | None = None,
+    engine: str = "local",
     **named: str,
 ) -> BackfillReport:
     """Write the memory of every user of a dataset or of a log, from her first event on.
@@ -346,6 +342,8 @@ def backfill(
         event_log: also write the events into the store's log, for explanations.
         codec: of a new store, see `lifelong.online.memory.codec`; None for the store's own.
         mapping: of a log, see `lifelong.fold`.
+        engine: "local", or "spark" for a log of Parquet or a DataFrame of Spark, in any order, into the URL of a store;
+            see `lifelong.online.ingestion.spark`.
         named: columns of a log with other names, by ours: `user="customer"`.
 
     Raises:
@@ -363,6 +361,13 @@ def backfill(
 
     model = open_artifact(artifact)
     common: dict[str, Any] = {"progress": counter(progress), "event_log": event_log, "codec": codec}
+    if engine == "spark" and isinstance(store, str):
+        from lifelong.online.ingestion import spark
+
+        options = {"until": _until(until), "event_log": event_log, "codec": codec}
+        return spark.backfill(model, data, store, mapping=mapping, columns=named, **options)
+    if engine != "local":
+        raise UsageError(f"engine = {engine!r}", expected='"local", or "spark" with the URL of a store', fix="give one")
     prepared = isinstance(data, Dataset) or (isinstance(data, str | Path) and Path(data).is_dir())
     with opened_store(store) as opened:
         if not prepared:

@@ -53,7 +53,8 @@ class _Method(Generic[P, T]):
     """A method that `Client` runs and `AsyncClient` gives to await."""
 
     def __init__(self, work: Callable[Concatenate[Any, P], _Work[T]]) -> None:
-        self._work, self.__doc__ = work, work.__doc__
+        self._work: Callable[..., Any] = work
+        self.__doc__ = work.__doc__
 
     @overload
     def __get__(self, client: Client, owner: object = None) -> Callable[P, T]: ...
@@ -83,6 +84,10 @@ class _Calls:
         UsageError: the address is not a URL, or a number is not above 0.
     """
 
+    address: str
+    timeout: float
+    patience: float
+    batch: int
     _kind: Callable[..., Any]
 
     def __init__(

@@ -101,21 +101,17 @@ def _of_hugging_face(value: object) -> bool:
     return all(hasattr(value, name) for name in ("with_format", "features", "iter"))
 
 
-def naming_delimiter(header: str, option: str) -> str:
+def naming_delimiter(header: str) -> str:
     r"""How to say what separates columns, for a header without commas; "" where nothing seems to separate it.
 
-    Args:
-        header: the line.
-        option: of the command that takes settings.
-
-    >>> naming_delimiter("user;item;time", "--option")
-    'say what separates columns: --option "delimiter=;", in Python delimiter=\';\''
+    >>> naming_delimiter("user;item;time")
+    'say what separates columns: --column "delimiter=;", in Python delimiter=\';\''
     """
     separator = max(";\t|", key=header.count)
     if separator not in header:
         return ""
     word = f'"delimiter={separator}"' if separator != "\t" else r"$'delimiter=\t'"
-    return f"say what separates columns: {option} {word}, in Python delimiter={separator!r}"
+    return f"say what separates columns: --column {word}, in Python delimiter={separator!r}"
 
 
 def expand(paths: Sequence[str | Path]) -> list[Path]:

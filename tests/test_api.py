@@ -131,7 +131,6 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("history", (None, "ann"), {}, "a scorer of type NoneType"),
     ("ingest", ("data-tally", "memory://", "new.csv"), {"progress": True}, r"progress = True.*\(done, total\)"),
     ("export_features", ("data-tally", "data", None), {}, "out of type NoneType"),
-    ("compare", ("data", "popularity"), {"sweep": "20"}, "sweep = '20'"),
     ("Dataset", (3,), {}, "a dataset's folder of type int"),
     ("verify", ("data-tally", 3, "memory://"), {}, "a dataset of type int"),
     ("open_artifact", (3,), {}, "an artifact of type int"),

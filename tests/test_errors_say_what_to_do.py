@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,15 @@ def test_it_is_part_of_the_message(tmp_path, call, kind, words):
     }
     with pytest.raises(kind, match=words):
         calls[call]()
+
+
+OPTION = re.compile(r"(?<!\w)--[a-z-]+")
+PLACES = ("offline/preparation/settings.py", "offline/preparation/vault.py", "offline/preparation/ratings.py")
+PLACES += ("offline/training/checkpoint.py", "offline/training/trainer.py", "offline/training/tuning.py")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_error_that_a_python_call_raises_names_no_option_of_a_command(place):
+    calls = [node for node in ast.walk(ast.parse((PACKAGE / place).read_text())) if isinstance(node, ast.Call)]
+    fixes = [ast.unparse(word.value) for call in calls for word in call.keywords if word.arg == "fix"]
+    assert fixes and not [fix for fix in fixes if OPTION.search(fix)]

@@ -1,7 +1,10 @@
 """The scripts and notebooks in `examples` run as they stand."""
 
 import json
+import re
 import runpy
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ pytest.importorskip("lightgbm")
 pytest.importorskip("ibis")
 
 from lifelong import plugins
+from lifelong.cli.extras import EXTRAS
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -23,6 +27,8 @@ PRINTED = {
     "memory_in_lightgbm": "LightGBM on the memory's columns: AUC 0.",
     "service_behind_an_app": "after:  {'i",
 }
+BASE = {"lifelong", "numpy", "pydantic", "typer", "rich"}
+"""What is there without an extra."""
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
@@ -35,6 +41,24 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_example_is_run() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PRINTED)
     assert len(NOTEBOOKS) == 3
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_a_script_names_what_uv_has_to_install_for_it(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text()
+    head = re.match(r"# /// script\n((?:#.*\n)+?)# ///\n", text)
+    assert head is not None and f"uv run examples/{name}.py" in text
+    metadata = tomllib.loads(re.sub(r"^# ?", "", head[1], flags=re.MULTILINE))
+    project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]
+    assert metadata["requires-python"] == project["requires-python"]
+    # No index has the package: uv takes it from the checkout.
+    assert (EXAMPLES / metadata["tool"]["uv"]["sources"]["lifelong"]["path"]).resolve() == EXAMPLES.parent
+    (named,) = metadata["dependencies"]
+    extras = set(named.removeprefix("lifelong[").removesuffix("]").split(","))
+    assert extras <= set(EXTRAS)
+    brought = {module for extra in extras for module in EXTRAS[extra]} | BASE
+    imported = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE)) - set(sys.stdlib_module_names)
+    assert imported <= brought
 
 
 @pytest.mark.parametrize("name", PRINTED)

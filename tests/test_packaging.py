@@ -1,5 +1,7 @@
 """The wheel: where it installs, what its description links, and that Windows is refused at once."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +55,32 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.returncode == 0, done.stderr
     (found,) = folder.glob("*.whl")
     return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uvx") is None, reason="uv is not installed: pip install uv")
+def test_one_line_of_uvx_runs_the_first_command_from_a_wheel(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path / "dist")
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "dist").glob("*.whl")
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    ran = subprocess.run(
+        ["uvx", "--from", f"{path}[serve]", "lifelong", "try", "--exit"],
+        cwd=tmp_path,
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "cola: score" in ran.stdout
+
+
+def test_the_container_of_developers_installs_what_the_tests_need() -> None:
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    version = container["image"].rpartition(":")[2]
+    assert ".[dev]" in container["postCreateCommand"]
+    assert f"Programming Language :: Python :: {version}" in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_wheel_is_one_of_linux_and_macos_and_not_of_windows(wheel: Path) -> None:

@@ -124,7 +124,7 @@ def test_an_imported_model_source_store_and_metric_are_trained_compared_and_serv
     ours = ("lifelong", "--import", "fading", "--import", "parts")
     run(*ours, "prepare", "own_noise", "--out", "data", cwd=fading)
     quick = ("--set", "train.max_examples=300", "--set", "train.threads=1")
-    words = ("compare", "data", "--models", "fading,popularity", "--out", "report", "--sweep", "none")
+    words = ("compare", "data", "--models", "fading,popularity", "--out", "report")
     compared = json.loads(run(*ours, *words, "--seeds", "1", "--jobs", "2", *quick, "--json", cwd=fading))
     rows = {row["model"]: row["metrics"] for row in compared["rows"]}
     assert rows["fading"]["brier"]["low"] < rows["fading"]["brier"]["value"] < rows["fading"]["brier"]["high"]

@@ -56,7 +56,6 @@ class Calibrator(BaseModel):
         raw = np.asarray(logit, np.float64)
         calibrated: FloatArray = self.a * raw + self.b
         if self.above is not None:
-            # log p = logit + log(1 - p), and -log(1 - p) = log(1 + e^logit).
             # -log(1 - p) is log(1 + exp(logit)), and log p is the logit less that. In this form nothing overflows.
             calibrated += (self.above - self.a) * np.logaddexp(0, raw)
         return calibrated

@@ -36,10 +36,16 @@ def _lines(config: ArtifactConfig, metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"* Trained on {_days(periods.train)}, validated on {_days(periods.validation)}"
     yield f"* Predicts {', '.join(schema.tasks)} from {', '.join(schema.history_fields)} of each event\n"
     yield "## Metrics\n"
-    found = metrics.get("validation", {})
+    validation = metrics.get("validation", {})
     names = {"auc": "AUC", "log_loss": "log loss", "calibration_error_calibrated": "calibration error"}
-    measured = [f"{words} {found[name]:.4f}" for name, words in names.items() if isinstance(found.get(name), float)]
-    on = f" on {found['examples']:,} validation examples, which chose the weights" if "examples" in found else ""
+    measured = [
+        f"{words} {validation[name]:.4f}" for name, words in names.items() if isinstance(validation.get(name), float)
+    ]
+    on = (
+        f" on {validation['examples']:,} validation examples, which chose the weights"
+        if "examples" in validation
+        else ""
+    )
     yield f"* {', '.join(measured) or 'Nothing was measured in training'}{on if measured else ''}"
     yield "* Without intervals: `lifelong evaluate` measures on test, with them\n"
     yield f"## Calibration\n\n* {_calibration(config)}\n"

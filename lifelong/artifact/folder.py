@@ -196,6 +196,7 @@ def _contradiction(config: ArtifactConfig) -> str:
     chosen = config.settings.get("context")
     if chosen is not None and not (isinstance(chosen, list | tuple) and all(isinstance(name, str) for name in chosen)):
         return f"settings.context is {chosen!r}, which is no list of names"
+    # Before `input_spec`, which reads it and would fail without saying why.
     if "context" not in inputs:
         return "there is no inputs.context"
     if missing := set(config.input_spec.context_fields) - set(inputs["context"]):
@@ -288,9 +289,14 @@ class Artifact:
         )
         sizes = [vocabulary.size for vocabulary in self.vocabularies.values()]
         number_VF, key_VF = self.catalogue.number_VF, self.catalogue.key_VF
-        outside = (number_VF < 0).any() or (number_VF >= sizes).any() or ((key_VF < NO_KEY) | (key_VF >= KEYS)).any()
+        outside = (
+            (number_VF < 0).any()
+            or (number_VF >= sizes).any()
+            or ((key_VF < NO_KEY) | (key_VF >= self.catalogue.keys_F)).any()
+        )
         if not whole or outside:
             raise ArtifactError(f"the vocabularies or the catalogue of {self.path} contradict themselves", fix=AGAIN)
+        # They check themselves where they are first read.
         _ = self.drawn, self.metrics
         if self.config.memory is not None:
             _ = self.tables
@@ -487,6 +493,7 @@ def check_fits(artifact: Artifact, dataset: Dataset) -> None:
     if artifact.event_types is not None and dataset.event_types is not None:
         pairs.append(("event_type", artifact.event_types, dataset.event_types))
     for name, trained, own in pairs:
+        # Sizes first: a user can make something of them, while a hash only says that there is a difference.
         if (trained.size, trained.buckets) != (own.size, own.buckets):
             raise MismatchError(
                 f"the field {name!r} has {own.size} numbers ({own.buckets} of them buckets) in this dataset",

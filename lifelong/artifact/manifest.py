@@ -74,6 +74,7 @@ def read_manifest(folder: Path) -> ArtifactManifest:
             fix="give the folder that `lifelong train --out` wrote",
         )
     try:
+        # Format and version are looked at before the fields: another version may have other fields.
         document = json.loads(path.read_text())
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ArtifactError(f"{path} is not of an artifact", expected=f'"format": "{FORMAT}"', fix="check the path")

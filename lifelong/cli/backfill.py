@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,6 +48,10 @@ EventLog = Annotated[
 Part = Annotated[
     str | None, typer.Option("--part", metavar="K/N", help="Only the users of shard K of a new store of N.")
 ]
+Engine = Annotated[
+    Literal["local", "spark"],
+    typer.Option("--engine", help="What reads and orders DATA: spark takes Parquet in any order, and fills all parts."),
+]
 Join = Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")]
 
 
@@ -65,15 +69,18 @@ def backfill(
     codec: NewCodec = None,
     part: Part = None,
     join: Join = False,
+    engine: Engine = "local",
 ) -> Reply:
     """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
     if is_service(store):
         return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
     if join:
         return _join(store)
+    options: dict[str, Any] = {"until": until, "event_log": event_log, "codec": codec, "mapping": mapping}
     if part is not None:
-        options = {"until": until, "event_log": event_log, "codec": codec, "mapping": mapping}
         return _part(artifact, data, store, part, columns=pairs(column, option="--column"), **options)
+    if engine == "spark":
+        return _spark(artifact, data, store, columns=pairs(column, option="--column"), **options)
 
     with open_pair(artifact, lasting(store), read_only=False) as (opened, memories):
         artifact_list = memories.artifact_list()
@@ -131,6 +138,19 @@ def _part(artifact: Path, data: str | None, store: str, part: str, **options: An
         return Reply({"part": part, "users": 0}, [f"part {part} is there already"])
     join = f"lifelong backfill {quote(str(artifact))} --join --store {quote(f'rocksdb://{folder}?shards={whole}')}"
     return _reply(asdict(report), [f"When all parts are there: {join}"])
+
+
+def _spark(artifact: Path, data: str | None, store: str, **options: Any) -> Reply:
+    """Fill a new store by Spark."""
+    from lifelong.artifact.folder import Artifact
+    from lifelong.online.ingestion import spark
+
+    if data is None:
+        raise UsageError("found no DATA", expected="events", fix="give a file or glob of Parquet, as Spark takes them")
+    return _reply(
+        asdict(spark.backfill(Artifact.open(artifact), data, store, **options)),
+        [f"Next: lifelong serve {quote(str(artifact))} --store {quote(store)}"],
+    )
 
 
 def _join(store: str) -> Reply:

@@ -14,17 +14,17 @@ from lifelong.cli.terminal import Reply, Terminal
 
 def backup(
     terminal: Terminal,
-    source: Annotated[str, typer.Argument(metavar="STORE", help="URL of the store, as in rocksdb:///data/memories.")],
-    dest: Annotated[
-        str, typer.Argument(metavar="BACKUP", help="New folder; on the same disk, tables are hard-linked.")
+    backup: Annotated[
+        Path, typer.Argument(metavar="BACKUP", help="New folder; on the same disk, tables are hard-linked.")
     ],
     *,
+    store: Annotated[str, typer.Option(metavar="URL", help="The store, as in rocksdb:///data/memories.")],
     restore: Annotated[
-        bool, typer.Option("--restore", help="The other way: --restore BACKUP STORE creates a store from a backup.")
+        bool, typer.Option("--restore", help="The other way: create the store from the backup.")
     ] = False,
 ) -> Reply:
     """Copy a rocksdb:// store with all acknowledged events, also while a service owns it; or restore such a copy."""
-    return _restored(Path(source), dest) if restore else _copied(source, Path(dest))
+    return _restored(backup, store) if restore else _copied(store, backup)
 
 
 def _copied(store: str, dest: Path) -> Reply:
@@ -34,7 +34,9 @@ def _copied(store: str, dest: Path) -> Reply:
     made = make(local_folder(store), dest)
     document = {"backup": str(dest), "store": made.store, "artifact": made.artifact, "bytes": made.bytes}
     size = f"{len(made.files):,} files, {made.bytes / 2**20:,.1f} MiB"
-    again = f"To make a store of it, in a new folder: lifelong backup --restore {quote(str(dest))} rocksdb://NEW"
+    again = (
+        f"To make a store of it, in a new folder: lifelong backup {quote(str(dest))} --restore --store rocksdb://NEW"
+    )
     return Reply(document, [f"{dest} is a backup of {made.store}: {size}.", again])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.model_settings import model_configs, without_unmet
-from lifelong.cli.options import DataPath, Settings, names
+from lifelong.cli.options import DataPath, MaxTime, Settings, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 from lifelong.plugins import imported
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.training.study import Outcome, Study
 
-_SWEEP = "20,50,100,300,1000,all"
 _OPTIONS = {"changes": "set"}
 """Arguments with another name on the command line."""
 
@@ -35,12 +34,6 @@ Configs = Annotated[
     list[Path],
     typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
 ]
-MaxHours = Annotated[float, typer.Option(help="Time limit of one training.")]
-Equal = Annotated[
-    int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
-]
-Sweep = Annotated[str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")]
-SweepExamples = Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")]
 
 
@@ -54,10 +47,7 @@ def compare(
     reference: Reference = None,
     config: Configs = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    max_hours: MaxHours = 3.0,
-    examples: Equal = None,
-    sweep: Sweep = _SWEEP,
-    sweep_examples: SweepExamples = 20_000,
+    max_time: MaxTime = "3h",  # type: ignore[assignment]
     jobs: Jobs = 1,
 ) -> Reply:
     """Train and score several models on the same examples; continues where an earlier call stopped."""
@@ -65,29 +55,20 @@ def compare(
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.reports.verdict import subject
     from lifelong.offline.training.study import Study
-    from lifelong.offline.training.sweep import parse_steps
 
+    if not max_time:
+        raise UsageError("--max-time 0s", expected="more than 0s", fix="give a limit such as 2h, or leave it out")
     dataset = Dataset(data)
     configs, notes = _configs(dataset, models, config, changes)
     study = Study(
         configs=configs,
         seeds=range(seeds),
         reference=reference or subject(configs),
-        max_minutes=60 * _positive(max_hours),
-        examples=examples,
-        sweep=() if sweep == "none" else parse_steps(sweep),
-        sweep_examples=sweep_examples,
+        max_minutes=max_time / 60,
         workers=jobs,
         notes=notes,
     )
     return _run(terminal, dataset, study, out, command)
-
-
-def _positive(hours: float) -> float:
-    if hours > 0:
-        return hours
-    fix = "give a limit such as --max-hours 2, or leave it out"
-    raise UsageError(f"--max-hours {hours:g}", expected="a number above 0", fix=fix)
 
 
 def _configs(
@@ -130,6 +111,8 @@ def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence
     >>> command_line("tune", {"data": "data", "trials": 3, "changes": ["train.seed=1"], "config": None})
     'lifelong tune data --trials 3 --set train.seed=1'
     """
+    from lifelong.offline.evaluation.results import format_duration
+
     values = [arguments[name] for name in places]
     modules = [word for name in imported() for word in ("--import", name)]
     words = ["lifelong", *modules, command, *(str(word) for value in values for word in _listed(value))]
@@ -141,7 +124,7 @@ def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence
             words.append(option)
         else:
             for entry in _listed(value):
-                words += [option, f"{entry:g}" if isinstance(entry, float) else str(entry)]
+                words += [option, format_duration(int(entry)) if isinstance(entry, float) else str(entry)]
     return shlex.join(words)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.opening import open_pair, open_scorer
-from lifelong.cli.options import Settings
+from lifelong.cli.options import MaxTime, Settings
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import DatasetError
 
@@ -94,13 +94,11 @@ def demo(
     terminal: Terminal,
     *,
     out: Annotated[Path, typer.Option(help="Folder of everything that the demo writes.")] = Path("demo-output"),
-    minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Time limit for training each of two models; by default none.")
-    ] = None,
+    max_time: MaxTime = None,
     changes: Settings = [],  # noqa: B006
 ) -> Reply:
     """Run every step on a real purchase log: prepare, train, evaluate, serve from memory, explain, report."""
-    return run_steps(terminal, out, minutes=minutes, changes=changes)
+    return run_steps(terminal, out, minutes=None if max_time is None else max_time / 60, changes=changes)
 
 
 def run_steps(

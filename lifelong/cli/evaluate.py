@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from lifelong.offline.evaluation.results import Result
 
 Split = Literal["train", "validation", "test", "vault"]
-RankingUsers = Annotated[
+MaxUsers = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Rank the baskets of this many users, drawn at random (100)."),
+    typer.Option(min=1, metavar="N", help="With --ranking: baskets of this many users, drawn at random (100)."),
 ]
-RankingPopular = Annotated[
+MaxItems = Annotated[
     int | None,
     typer.Option(
         min=1,
         metavar="N",
-        help="Rank only the N most popular items and those that the user had before, which takes a fraction of the "
-        "time; other items count as not found.",
+        help="With --ranking: only the N most popular items and those that the user had before, which takes a fraction"
+        " of the time; other items count as not found.",
     ),
 ]
 
@@ -55,19 +55,19 @@ def evaluate(
         str,
         typer.Option(metavar="PLACES", help="Also rank all items for each basket, with these cut-offs, as in 10,20."),
     ] = "",
-    ranking_users: RankingUsers = None,
-    ranking_popular: RankingPopular = None,
+    max_users: MaxUsers = None,
+    max_items: MaxItems = None,
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
     from lifelong.artifact.folder import Artifact
     from lifelong.dataset.examples import VAULT
     from lifelong.dataset.folder import Dataset
+    from lifelong.dataset.times import parse_duration
     from lifelong.offline.evaluation import evaluate as evaluation
-    from lifelong.offline.evaluation.results import parse_duration
     from lifelong.offline.evaluation.vault import stored_result
 
     delays = [parse_duration(text) for text in names(delay)]
-    asked = _ranking(ranking, ranking_users, ranking_popular)
+    asked = _ranking(ranking, max_users, max_items)
     opened, dataset = Artifact.open(artifact), Dataset(data)
     if stored:
         if split != VAULT:
@@ -112,7 +112,7 @@ def _ranking(text: str, users: int | None, popular: int | None) -> Ranking | Non
     from lifelong.offline.evaluation.ranking import USERS, Ranking
 
     places = _places(text)
-    for option, value in (("--ranking-users", users), ("--ranking-popular", popular)):
+    for option, value in (("--max-users", users), ("--max-items", popular)):
         if value is not None and not places:
             raise UsageError(
                 f"{option} without --ranking",

@@ -31,6 +31,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "redis": ("redis",),
     "impressions": ("pyarrow",),
     "kafka": ("confluent_kafka",),
+    "spark": ("pyspark", "pyarrow"),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
     "report": ("matplotlib", "pandas", "jinja2", "tabulate", "adjustText"),
@@ -64,6 +65,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 """Command, from raw log to service -> extras that it needs. The function `<name>` is in `lifelong.cli.<name>`."""
 
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Start": ("try", "demo", "new", "doctor"),
+    "Data and models": ("prepare", "train", "tune", "evaluate", "compare", "paper", "models"),
+    "Serve": ("backfill", "ingest", "score", "serve", "switch"),
+    "Operate": ("verify", "forget", "export", "backup"),
+}
+"""Heading on the front page of the help -> its commands."""
+
 EXAMPLES: dict[str, str] = {
     "try": "lifelong try --exit",
     "new": "lifelong new project shop && cd shop",
@@ -75,15 +84,15 @@ EXAMPLES: dict[str, str] = {
     "paper": "lifelong paper amazon reviews_Electronics_5.json.gz --out report",
     "backfill": "lifelong backfill artifact data --store rocksdb://store --event-log",
     "switch": "lifelong switch --store rocksdb://store",
-    "ingest": "lifelong ingest artifact --store rocksdb://store --from new.csv",
+    "ingest": "lifelong ingest artifact --store rocksdb://store new.csv",
     "score": "lifelong score artifact --store rocksdb://store --user ada --items coffee,soap --explain",
     "verify": "lifelong verify artifact --store rocksdb://store",
     "serve": "lifelong serve artifact --store rocksdb://store --port 8000",
     "forget": "lifelong forget ada --store rocksdb://store",
     "export": "lifelong export --store rocksdb://store --user ada",
-    "backup": "lifelong backup rocksdb://store monday",
+    "backup": "lifelong backup monday --store rocksdb://store",
     "models": "lifelong models",
     "doctor": "lifelong doctor --store rocksdb://store",
-    "demo": "lifelong demo --minutes 2 --out demo",
+    "demo": "lifelong demo --max-time 2m --out demo",
 }
 """Command -> a command line; those of a project that `lifelong new` made follow one another."""

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import typer
 
-from lifelong.cli.options import KeyFile, StoreOrService, is_service
+from lifelong.cli.options import KeyFile, StoreOrService, duration_option, is_service
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
@@ -33,7 +33,7 @@ def forget(
         typer.Option("--dead-letter", metavar="FILE", help="Also delete them from this file of dead letters."),
     ] = None,
     inactive: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Forget all users without an event for this many days.")
+        float | None, duration_option("--inactive", "Forget users without an event for so long, as in 365d.")
     ] = None,
 ) -> Reply:
     """Erase users from the store, and from impressions and dead letters if given; then rewrite the store's files."""
@@ -42,8 +42,8 @@ def forget(
     if bool(users) == (inactive is not None):
         raise UsageError(
             "found neither users nor --inactive" if not users else "found users and --inactive",
-            expected="USER..., or --inactive DAYS",
-            fix="name the users to erase, or erase all who were inactive for so many days",
+            expected="USER..., or --inactive DURATION",
+            fix="name the users to erase, or erase all who were inactive for so long",
         )
     for user in users:
         check_user(user)
@@ -55,13 +55,13 @@ def forget(
                 fix="leave it out: the service takes them out of its own impressions and dead letters",
             )
         if inactive is not None:
-            raise UsageError("--inactive with a service", fix="start the service with --set forget_after=DAYS")
+            raise UsageError("--inactive with a service", fix="start the service with --set forget_after=365d")
         return _reply(_asked(store, key_file, users))
     from lifelong.online.store.opening import open_store
 
     outside = _Outside(impressions_log, dead_letter)
     with contextlib.closing(open_store(store)) as opened:
-        document = _named(opened, users, outside) if inactive is None else _inactive(opened, inactive, outside)
+        document = _named(opened, users, outside) if inactive is None else _inactive(opened, inactive / 86_400, outside)
     return _reply(document, _left_copies(store))
 
 

@@ -17,11 +17,12 @@ from lifelong.cli.options import (
     Late,
     MappingFile,
     MaxAhead,
+    MaxWait,
     NewCodec,
     OnBad,
     OnGap,
-    Patience,
     StoreUrl,
+    duration_option,
     pairs,
 )
 from lifelong.cli.terminal import Reply, Terminal
@@ -33,16 +34,11 @@ if TYPE_CHECKING:
     from lifelong.online.memory.updater import Applied
 
 
-MoreFiles = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="FILE...", help="More files, for shells that expand --from logs/*.csv."),
-]
 Places = Annotated[
     list[str],
-    typer.Option(
-        "--from",
-        metavar="FILE|URL",
-        help="Events: files or globs of csv or jsonl (also .gz) or parquet, repeatable; or"
+    typer.Argument(
+        metavar="FILE...|URL",
+        help="Events: files or globs of csv or jsonl (also .gz) or parquet; or"
         " kafka://host:port,host:port/topic?group=NAME.",
     ),
 ]
@@ -54,6 +50,10 @@ LateEvents = Annotated[Late, typer.Option(help="What to do with an event older t
 Backfilled = Annotated[
     Literal["skip", "apply"],
     typer.Option(help="What to do with an event from before the end of a backfill."),
+]
+EventLog = Annotated[
+    bool,
+    typer.Option("--event-log/--no-event-log", help="Whether the store keeps the events, for explanations."),
 ]
 LastLine = Annotated[
     Literal["leave", "complete"],
@@ -68,7 +68,7 @@ Workers = Annotated[
         help="Processes, for a store with shards; by default one per shard, at most one per core.",
     ),
 ]
-Idle = Annotated[float | None, typer.Option(min=0, help="End when a topic has had no message for this many seconds.")]
+MaxIdle = Annotated[float | None, duration_option("--max-idle", "End when a topic has had no message for so long.")]
 MetricsPort = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
 ]
@@ -77,24 +77,24 @@ MetricsPort = Annotated[
 def ingest(
     terminal: Terminal,
     artifact: ArtifactPath,
-    more: MoreFiles = None,
+    places: Places,
     *,
     store: StoreUrl,
-    places: Places,
     mapping: MappingFile = None,
     column: Column = [],  # noqa: B006
     source: Source = None,
     late: LateEvents = "apply",
     backfilled: Backfilled = "skip",
     codec: NewCodec = None,
+    event_log: EventLog = True,
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
     last_line: LastLine = "leave",
-    max_ahead: MaxAhead = 1.0,
-    patience: Patience = 60,
+    max_ahead: MaxAhead = "1d",  # type: ignore[assignment]
+    max_wait: MaxWait = "1m",  # type: ignore[assignment]
     workers: Workers = None,
-    idle: Idle = None,
+    max_idle: MaxIdle = None,
     metrics_port: MetricsPort = None,
 ) -> Reply:
     """Fold events of files or a topic into the memories, each exactly once, also after a restart.
@@ -108,22 +108,22 @@ def ingest(
     from lifelong.online.ingestion import files
 
     collect_rarely()
-    places, columns = [*places, *(more or [])], pairs(column, option="--column")
-    topic = _topic(places, last_line=last_line, workers=workers, idle=idle, metrics_port=metrics_port)
+    columns = pairs(column, option="--column")
+    topic = _topic(places, last_line=last_line, workers=workers, idle=max_idle, metrics_port=metrics_port)
     with (
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
-        folding: dict[str, Any] = {"late": late, "codec": codec, "backfilled": backfilled}
+        folding: dict[str, Any] = {"late": late, "codec": codec, "backfilled": backfilled, "event_log": event_log}
         reading: dict[str, Any] = {"source": source, "columns": columns, "on_bad": on_bad}
-        reading |= {"patience": patience, "max_ahead": max_ahead}
+        reading |= {"patience": max_wait, "max_ahead": max_ahead / 86_400}
         if topic is not None:
             from lifelong.online.ingestion.kafka import FILLING, Stream, StreamSettings
             from lifelong.online.memory.updater import Updater
 
             apply = Updater(opened, memories, **folding).apply_table
             known = None if mapping is None else mapping_from(mapping)
-            settings = StreamSettings(on_gap=on_gap, idle=idle, mapping=known, batch=FILLING, **reading)
+            settings = StreamSettings(on_gap=on_gap, idle=max_idle, mapping=known, batch=FILLING, **reading)
             stream = Stream(topic, memories, apply, opened.config.dataset_schema, settings=settings, letters=letters)
             return _of_topic(terminal, stream, metrics_port)
         of_files: dict[str, Any] = {"last_line": last_line, "mapping": mapping, "workers": workers}
@@ -146,11 +146,11 @@ def _topic(
 
     topics = [url for url in places if is_kafka(url)]
     if not topics:
-        for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
+        for option, value in (("--max-idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
                 raise UsageError(
                     f"{option} with a file",
-                    expected=f"{option} with --from kafka://...",
+                    expected=f"{option} with kafka://...",
                     fix=f"leave out {option}: a file has no partitions to follow",
                 )
         return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import json
 import keyword
 import re
 from importlib.resources import files
@@ -52,6 +54,14 @@ def new(
     return Reply({"folder": str(folder), "files": written}, [f"Made {folder} with {', '.join(written)}", *follow])
 
 
+def _origin() -> str:
+    """Where this package was installed from, as a dependency names it; nothing where that is an index."""
+    origin = json.loads(importlib.metadata.distribution("lifelong").read_text("direct_url.json") or "{}")
+    if vcs := origin.get("vcs_info"):
+        return f" @ {vcs['vcs']}+{origin['url']}@{vcs['commit_id']}"
+    return f" @ {origin['url']}" if origin else ""
+
+
 def _meanings(name: str) -> dict[str, str]:
     """What stands in a new model's files for each placeholder.
 
@@ -71,4 +81,10 @@ def _meanings(name: str) -> dict[str, str]:
         )
     words = [word.capitalize() for word in name.split("_")]
     title = "".join(words)
-    return {"DASHED": name.replace("_", "-"), "CLASS": title, "TITLE": " ".join(words), "NAME": name}
+    return {
+        "ORIGIN": _origin(),
+        "DASHED": name.replace("_", "-"),
+        "CLASS": title,
+        "TITLE": " ".join(words),
+        "NAME": name,
+    }

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Artifact, MemoryStore]]:
-    """An artifact and a store, closed at the end of the context."""
+    """An artifact and a store, closed at the end of the context; until then no training replaces the artifact."""
     from lifelong.artifact.folder import Artifact
+    from lifelong.atomic import guarded
     from lifelong.online.store.descriptors import raise_descriptor_limit
     from lifelong.online.store.opening import open_store
 
     # Before the store is opened: each of its tables takes a descriptor.
     raise_descriptor_limit()
     opened = Artifact.open(artifact)
-    with contextlib.closing(open_store(url, read_only=read_only)) as store:
+    with guarded(opened.path), contextlib.closing(open_store(url, read_only=read_only)) as store:
         yield opened, store
 
 

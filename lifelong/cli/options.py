@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,6 +52,28 @@ def moment_of(text: str) -> int:
     return seconds
 
 
+def duration_of(text: str) -> float:
+    """A duration of the command line in seconds; `inf` is endless.
+
+    Raises:
+        typer.BadParameter: it is none.
+
+    >>> duration_of("30m"), duration_of("inf")
+    (1800.0, inf)
+    """
+    from lifelong.dataset.times import parse_duration
+
+    try:
+        return math.inf if text == "inf" else float(parse_duration(text))
+    except UsageError as error:
+        raise typer.BadParameter(f"{error.found}: give {error.expected}") from None
+
+
+def duration_option(name: str, said: str) -> Any:
+    """An option whose value is a duration."""
+    return typer.Option(name, parser=duration_of, metavar="DURATION", help=said)
+
+
 _TIME = "UTC seconds, or ISO 8601 as in 2025-12-01T18:00 (UTC without a zone)"
 Until = Annotated[
     int | None,
@@ -77,7 +100,7 @@ Column = Annotated[
     typer.Option(
         "--column",
         metavar="OURS=THEIRS",
-        help="Name of a column, as in user=visitor or event_id=ID; also a setting of a mapping, as in time_unit=ms.",
+        help="Name of a column, as in user=visitor; also another setting of the mapping, as in time_unit=ms.",
     ),
 ]
 MappingFile = Annotated[
@@ -104,14 +127,11 @@ OnGap = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-gap", help="What to do if Kafka deleted messages before they were applied."),
 ]
-Patience = Annotated[
-    float, typer.Option("--patience", min=0, help="Seconds to wait for a server that does not answer.")
-]
-
+MaxWait = Annotated[float, duration_option("--max-wait", "How long to wait for a server that does not answer.")]
 MaxAhead = Annotated[
-    float,
-    typer.Option("--max-ahead", metavar="DAYS", min=0, help="How far ahead of the clock an event may be, or inf."),
+    float, duration_option("--max-ahead", "How far ahead of the clock an event may be, as in 1d or 30m, or inf.")
 ]
+MaxTime = Annotated[float | None, duration_option("--max-time", "Time limit of one training, as in 30m or 2h.")]
 
 
 def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
@@ -132,6 +152,16 @@ def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
             raise UsageError(f"{option} gives {key!r} twice", expected="each key once", fix="leave one of them out")
         value_of[key.strip()] = value
     return value_of
+
+
+def source_options(changes: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """`--set` words without those of a source's options, and these.
+
+    >>> source_options(["seed=1", "options.brand=drop"])
+    (['seed=1'], {'brand': 'drop'})
+    """
+    own = [word.removeprefix("options.") for word in changes if word.startswith("options.")]
+    return [word for word in changes if not word.startswith("options.")], pairs(own, option="--set options.")
 
 
 def base_rate_of(text: str | None) -> float | dict[str, float] | None:

@@ -17,7 +17,7 @@ import typer
 
 from lifelong.cli.compare import command_line, outcome_reply
 from lifelong.cli.model_settings import model_configs
-from lifelong.cli.options import Settings, names, pairs
+from lifelong.cli.options import Settings, names, source_options
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import MismatchError
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 FLAGSHIP = "hpmn"
 """The model of the paper: the reference, and the one that the page is about."""
 Log = Literal["amazon", "taobao", "xlong"]
-SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong": "50,100,300,500,1000,all"}
-"""Numbers of most recent events that the models of a data set are given, up to the paper's."""
 MODELS = "dnn,svdpp,gru4rec,caser,dien,rum_item,lstm,shan,hpmn,hpmn_authors"
 _MINUTES = 180.0
 """Limit of one training; `--set train.max_minutes=5` sets a shorter one."""
@@ -48,11 +46,6 @@ def paper(
     seeds: Annotated[
         int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...; fewer than 3 carry no claim.")
     ] = 3,
-    sweep: Annotated[
-        str | None,
-        typer.Option(help="Numbers of most recent events given to each model; none skips the sweep. Default: by LOG."),
-    ] = None,
-    option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source, as in `prepare`.")] = [],  # noqa: B006
     config: Annotated[
         list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
     ] = [],  # noqa: B006
@@ -64,21 +57,19 @@ def paper(
     from lifelong.offline.reports.comparison import check_drawing
     from lifelong.offline.reports.paper import verdict
     from lifelong.offline.training.study import Study, plan
-    from lifelong.offline.training.sweep import parse_steps
 
-    steps = sweep or SWEEPS[log]
+    changes, options = source_options(changes)
     configs = authors_configs(log, names(models), config, changes)
     study = Study(
         configs=configs,
         seeds=range(seeds),
         reference=FLAGSHIP if FLAGSHIP in configs else None,
         max_minutes=_MINUTES,
-        sweep=() if steps == "none" else parse_steps(steps),
         workers=jobs,
     )
     plan(study, out)
     check_drawing()
-    dataset = prepared(terminal, log, paths, out, pairs(option, option="--option"))
+    dataset = prepared(terminal, log, paths, out, options)
     said = verdict(log, dataset)
     terminal.say(said)
     reply = _repeated(terminal, log, study, dataset, out, command)

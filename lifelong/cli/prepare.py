@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import literal, pairs
+from lifelong.cli.options import Column, literal, pairs, source_options
 from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import ConfigError, UsageError
 
@@ -22,7 +22,11 @@ Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "windowed", "following"]
 OtherSettings = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Another setting: cuts, min_count, ratio, seed, threads ..."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Another setting: cuts, min_count, ratio, seed ...; or one of the source, as in options.brand=drop.",
+    ),
 ]
 
 
@@ -46,20 +50,14 @@ def prepare(
     start: Annotated[
         Path | None,
         typer.Option(
-            "--from",
             metavar="DATA|ARTIFACT",
             help="Reuse this dataset's or artifact's numbering of ids; append new ids.",
         ),
     ] = None,
-    option: Annotated[
-        list[str],
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Option of the source, as in skip_invalid=true of `table`: skip and count bad rows.",
-        ),
-    ] = [],  # noqa: B006
+    column: Column = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print all that was counted.")] = False,
 ) -> Reply:
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
     from lifelong.offline.preparation import prepare as preparing
@@ -72,12 +70,13 @@ def prepare(
         raise UsageError("--out is not given", expected="--out DATA", fix=fix)
     named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "tasks": tasks}
     named |= {"mapping": mapping, "start": start}
+    changes, options = source_options(changes)
     chosen: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     chosen |= {key: value for key, value in named.items() if value is not None}
-    chosen |= {"options": pairs(option, option="--option"), "overwrite": overwrite}
+    chosen |= {"options": pairs(column, option="--column") | options, "overwrite": overwrite}
     settings = _settings(chosen)
     dataset = preparing.prepare(source, paths or [], out, settings=settings, progress=terminal.say)
-    return Reply(_document(dataset), _summary(dataset))
+    return Reply(_document(dataset), _summary(dataset, verbose=verbose))
 
 
 def _mapping_of(source: str) -> str:
@@ -115,20 +114,31 @@ def _document(dataset: Dataset) -> dict[str, Any]:
     return {"dataset": str(dataset.folder), **dataset.manifest.model_dump(mode="json")}
 
 
-def _summary(dataset: Dataset) -> list[Any]:
+def _summary(dataset: Dataset, *, verbose: bool) -> list[Any]:
     manifest = dataset.manifest
-    rows = [(name.replace("_", " "), f"{number:,}") for name, number in manifest.counts.items()]
+    counts = manifest.counts if verbose else {name: manifest.counts[name] for name in _MAIN}
+    rows = [(name.replace("_", " "), f"{number:,}") for name, number in counts.items()]
     if (aside := manifest.vault) is not None:
         rows += [("vault examples", f"{aside.examples:,}"), ("vault positives", f"{aside.positives:,}")]
-    # The record has the settings too, but the user has just given them.
+    record = _record(manifest)
+    # What a user allowed to be skipped is never left out.
+    rows += _flat(record if verbose else {"skipped": record["read"].get("skipped", {})})
+    table = columns("counted", "number", rows=rows)
+    return [f"{manifest.name}, prepared into {dataset.folder}", table, *dataset.notes, *_next(manifest, dataset.folder)]
+
+
+def _record(manifest: Manifest) -> dict[str, Any]:
+    """What was counted on the way, without the settings, which the user has just given."""
     left_out = ("settings", "mapping", "too_small", "not_numbers")
     record = {key: value for key, value in manifest.record.items() if key not in left_out}
     record["read"] = {key: value for key, value in record.get("read", {}).items() if key != "columns_not_read"}
     if manifest.dataset_schema.time_unit == "seconds":
         record |= {key: _date(record[key]) for key in ("time_first", "time_last") if record.get(key) is not None}
-    rows += _flat(record)
-    table = columns("counted", "number", rows=rows)
-    return [f"{manifest.name}, prepared into {dataset.folder}", table, *dataset.notes, *_next(manifest, dataset.folder)]
+    return record
+
+
+_MAIN = ("events", "users", "items", "train_examples", "test_examples")
+"""What a user looks at first; `--verbose` prints the rest."""
 
 
 def _date(seconds: int) -> str:

@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from lifelong.cli.extras import COMMANDS, EXAMPLES
+from lifelong.cli.extras import COMMANDS, EXAMPLES, GROUPS
 from lifelong.cli.terminal import Reply, Terminal, report, run_command
 from lifelong.errors import StoreLockedError, UsageError
 from lifelong.launch import INTERRUPTED, launch
@@ -63,6 +64,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+class _Grouped(TyperGroup):
+    """All commands on the front page of the help, by what they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write them."""
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(90)) for name in names])
+
+
 def _asked(words: Sequence[str]) -> Iterable[str]:
     """The command of a command line, whose module alone is loaded; all where it names none."""
     at = 0
@@ -75,6 +86,7 @@ def build(commands: Iterable[str] = COMMANDS) -> Any:
     """The tree of some commands (a Click group)."""
     app = typer.Typer(
         name="lifelong",
+        cls=_Grouped,
         help="Predict how users respond to items, from whole histories: one small memory per user, updated per event.",
         add_completion=True,
         pretty_exceptions_enable=False,

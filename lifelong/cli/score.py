@@ -39,7 +39,7 @@ def score(
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
     time: Time = None,
-    source: Annotated[Path | None, typer.Option("--from", help="Requests: csv or parquet.")] = None,
+    source: Annotated[Path | None, typer.Option("--requests", metavar="FILE", help="Requests: csv or parquet.")] = None,
     mapping: MappingFile = None,
     out: Annotated[Path | None, typer.Option(help="Scores: csv or parquet.")] = None,
     profile: ProfileOption = None,
@@ -56,7 +56,7 @@ def score(
     _check(user=user, items=items, source=source, out=out)
     if (explain and source is not None) or (data is not None and not explain):
         raise UsageError(
-            "--data without --explain" if not explain else "--explain with --from",
+            "--data without --explain" if not explain else "--explain with --requests",
             expected="--explain with --user U --items I1,I2",
             fix="ask for the explanation of one user's candidates",
         )
@@ -79,12 +79,12 @@ def _check(*, user: str | None, items: str | None, source: Path | None, out: Pat
         return
     options = [
         name
-        for name, is_given in zip(("--user", "--items", "--from", "--out"), (*request, *table), strict=True)
+        for name, is_given in zip(("--user", "--items", "--requests", "--out"), (*request, *table), strict=True)
         if is_given
     ]
     raise UsageError(
         f"found {' and '.join(options) or 'no request'}",
-        expected="--user U --items I1,I2, or --from FILE --out FILE",
+        expected="--user U --items I1,I2, or --requests FILE --out FILE",
         fix="give all options of one of the two forms",
     )
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from lifelong.online.ingestion.kafka_client import KafkaAddress
     from lifelong.online.serving.keys import KeyFile
     from lifelong.online.serving.logs import LogFormat
-    from lifelong.online.serving.owner import WriterTask
+    from lifelong.online.serving.owner import OwnerProcess
     from lifelong.online.serving.service import Service
-    from lifelong.online.serving.settings import ServiceConfig, ServiceSettings
+    from lifelong.online.serving.settings import ServiceConfig
     from lifelong.online.serving.writer import Writer
     from lifelong.online.store.contract import MemoryStore
 
@@ -64,7 +64,7 @@ def serve(
     place: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
+            "--topic", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
         ),
     ] = None,
     log: Annotated[
@@ -99,13 +99,13 @@ def serve(
     settings = load_record(ServiceConfig, config, changes, fix=fix)
     hosts = allowed_hosts(host, settings.allowed_hosts, keys=keys is not None)
     following = None if place is None else _following(place, settings)
-    plan = _Plan(artifact, store, settings, keys, hosts, following, log)
+    plan = _Plan(artifact, store, settings, keys, hosts, following, log, workers)
     with _failures_in(log, terminal):
-        _serve(terminal, plan, workers, host, port)
+        _serve(terminal, plan, host, port)
     return Reply(None, [] if log == "json" else ["Stopped; every accepted event is in the store."])
 
 
-def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) -> None:
+def _serve(terminal: Terminal, plan: _Plan, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT, in this process or in several."""
     from lifelong.online.serving.run import run, run_workers
     from lifelong.online.store.redis_address import without_password
@@ -116,22 +116,23 @@ def _serve(terminal: Terminal, plan: _Plan, workers: int, host: str, port: int) 
         _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, example, plan.log)
 
     with contextlib.ExitStack() as around:
-        if workers > 1 and plan.store.startswith("rocksdb://"):
-            # One process owns the store; all workers find it in this folder.
-            folder = around.enter_context(_writer_for_workers(plan.artifact, plan.store, plan.settings, plan.log))
-            plan = replace(plan, folder=folder)
-        with _open_app(plan) as app:
+        owner = None
+        if plan.store.startswith("rocksdb://"):
+            # It opens the store while this process loads its own part.
+            owner = around.enter_context(_owner(plan))
+            plan = replace(plan, folder=owner.task.folder)
+        with _open_app(plan, owner) as app:
             # With several workers, this process only finds out what is wrong with the artifact or the store.
             served = app.state.service.artifact
             if served.path.resolve() != plan.artifact.resolve():
                 _say(terminal, f"The store was switched to {served.path}: that artifact is served.", plan.log)
             announce = partial(ready, served.id, _example(app.state.service))
-            if workers == 1:
+            if plan.workers == 1:
                 run(app, host=host, port=port, ready=announce)
-        if workers > 1:
+        if plan.workers > 1:
             # Workers are new processes, to which a closure could not be sent.
             make_app = partial(_open_app, plan)
-            run_workers(make_app, workers=workers, host=host, port=port, ready=announce)
+            run_workers(make_app, workers=plan.workers, host=host, port=port, ready=announce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def _following(place: str, config: ServiceConfig) -> _Following:
     from lifelong.online.ingestion.kafka_client import EXPECTED, is_kafka, parse
 
     if not is_kafka(place):
-        raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
+        raise UsageError(f"--topic {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
     mapping = None if config.mapping is None else mapping_from(config.mapping)
     settings = StreamSettings(
         None, config.columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead, mapping=mapping
@@ -160,7 +161,7 @@ def _following(place: str, config: ServiceConfig) -> _Following:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What each process of a service opens; `folder` names the writer of several."""
+    """What each process of a service opens; in `folder` it finds the owner of a store on disk."""
 
     artifact: Path
     store: str
@@ -169,24 +170,23 @@ class _Plan:
     hosts: list[str] | None
     following: _Following | None
     log: LogFormat
+    workers: int
     folder: Path | None = None
 
 
 @contextlib.contextmanager
-def _open_app(plan: _Plan) -> Iterator[FastAPI]:
-    """The app of one process, with the store open as long as the context."""
+def _open_app(plan: _Plan, owner: OwnerProcess | None = None) -> Iterator[FastAPI]:
+    """The app of one process, with the store open as long as the context; `owner` is for the parent of all."""
     from lifelong.dataset.folder import Dataset
     from lifelong.online.serving.logs import log_as
 
     log_as(plan.log)
     settings, following = plan.settings, plan.following
     dataset = None if settings.data is None else Dataset(settings.data)
-    if plan.folder is not None:
-        pair = _opened_for_all(plan.artifact, plan.folder)
-    elif not plan.store.startswith("rocksdb://"):
+    if plan.folder is None:
         pair = _opened_here(plan.artifact, plan.store)
     else:
-        pair = _opened_by_a_writer(plan.artifact, plan.store, settings, plan.log)
+        pair = _opened_by_owner(plan, plan.folder, owner)
     with (
         pair as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
@@ -218,15 +218,17 @@ def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
 
 
 @contextlib.contextmanager
-def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Opened]:
-    """The artifact, and a store that a process of its own opens meanwhile and writes to."""
+def _opened_by_owner(plan: _Plan, folder: Path, owner: OwnerProcess | None) -> Iterator[Opened]:
+    """The artifact, and a store that a process of its own owns."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.online.serving.owner import OwnerProcess
+    from lifelong.online.serving.run import held
     from lifelong.online.serving.writer import Writer
 
-    with contextlib.closing(Writer(OwnerProcess(_task(artifact, url, settings, log)))) as writer:
-        opened = Artifact.open(artifact)
-        _get_ready(opened)
+    with held(folder), contextlib.closing(Writer(folder, shared=plan.workers > 1)) as writer:
+        opened = Artifact.open(plan.artifact)
+        if owner is not None:
+            _get_ready(opened)
+            owner.wait()
         yield opened, writer.open(), writer
 
 
@@ -242,39 +244,27 @@ def _get_ready(artifact: Artifact) -> None:
 
 
 @contextlib.contextmanager
-def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
-    """The process that owns the store, for several workers; gives the folder in which they find it."""
-    from lifelong.online.serving.owner import OwnerProcess
+def _owner(plan: _Plan) -> Iterator[OwnerProcess]:
+    """The process that owns a store on disk, for all processes of a service."""
+    from lifelong.online.serving.owner import OwnerProcess, WriterTask
     from lifelong.online.serving.run import shared_folder
-
-    with (
-        shared_folder() as folder,
-        contextlib.closing(OwnerProcess(_task(artifact, url, settings, log), folder)) as owner,
-    ):
-        owner.keep()
-        yield folder
-
-
-@contextlib.contextmanager
-def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
-    """The artifact, and a store that the writer of all workers owns."""
-    from lifelong.artifact.folder import Artifact
-    from lifelong.online.serving.owner import JoinedOwner
-    from lifelong.online.serving.run import held
-    from lifelong.online.serving.writer import Writer
-
-    with held(folder), contextlib.closing(Writer(JoinedOwner(folder))) as writer:
-        opened = Artifact.open(artifact)
-        yield opened, writer.open(), writer
-
-
-def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> WriterTask:
-    from lifelong.online.serving.owner import WriterTask
     from lifelong.online.store.descriptors import raise_descriptor_limit
 
-    # The writer has the same limit.
+    # The owner has the same limit.
     raise_descriptor_limit()
-    return WriterTask(url, artifact.resolve(), settings.late, settings.event_log, settings.max_ahead, log)
+    settings = plan.settings
+    with shared_folder() as folder:
+        task = WriterTask(
+            folder,
+            plan.store,
+            plan.artifact.resolve(),
+            settings.late,
+            settings.event_log,
+            settings.max_ahead,
+            plan.log,
+        )
+        with contextlib.closing(OwnerProcess(task)) as owner:
+            yield owner
 
 
 _Example = tuple[str | None, list[str]]

@@ -22,12 +22,12 @@ def train(
     data: DataPath,
     *,
     model: Annotated[
-        str | None, typer.Option(help="Name of the model, see `lifelong models`; not needed with --from.")
+        str | None, typer.Option(help="Name of the model, see `lifelong models`; not needed with --start.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="ARTIFACT", help="Folder of the artifact.")],
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="ARTIFACT", help="Start from its model and weights, matched by id."),
+        typer.Option(metavar="ARTIFACT", help="Start from its model and weights, matched by id."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
@@ -44,12 +44,12 @@ def train(
 
     if model is None and start is None:
         raise UsageError(
-            "neither --model nor --from is given",
+            "neither --model nor --start is given",
             expected="a model, or an artifact to start from",
             fix="add --model tally; `lifelong models` lists all",
         )
 
-    # With --from the trainer compares the settings with the artifact's.
+    # With --start the trainer compares the settings with the artifact's.
     check = functools.partial(check_config, model) if model is not None and start is None else None
     settings = load_config(config, changes, check_model=check)
     try:

@@ -26,7 +26,9 @@ def tune(
     out: Annotated[
         Path, typer.Option(metavar="TUNED.toml", help="File of settings, for --config of train and compare.")
     ],
-    examples: Annotated[int, typer.Option(min=2, help="Maximum number of labelled examples per trial.")] = 1_000_000,
+    max_examples: Annotated[
+        int, typer.Option(min=2, help="Largest number of labelled examples per trial.")
+    ] = 1_000_000,
     config: Annotated[Path | None, typer.Option(help="Fixed settings in TOML; they are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
 ) -> Reply:
@@ -42,7 +44,7 @@ def tune(
     task = Search(
         model=model,
         trials=trials,
-        examples=examples,
+        examples=max_examples,
         fixed=named_settings(config, changes),
         command=command,
     )

@@ -29,7 +29,7 @@ def verify(
     *,
     store: StoreUrl,
     until: Until = None,
-    users: Annotated[
+    max_users: Annotated[
         int | None, typer.Option(min=1, help="Number of users to check, drawn at random; by default all.")
     ] = None,
 ) -> Reply:
@@ -43,7 +43,7 @@ def verify(
             None if data is None else Dataset(data),
             memories,
             until=until,
-            users=users,
+            users=max_users,
             progress=advance,
         )
     document = {**asdict(report), "equal": report.equal}

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.dataset.arrays import AGAIN, open_arrays
-from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, TextColumn, Vocabulary, key_of
+from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, TextColumn, Vocabulary
 from lifelong.dtypes import FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError, RequestError
+from lifelong.tally.spec import NO_KEY, key_count
 
 FIRST_ROW = 2
 VALUES = "value.npy"
@@ -45,11 +46,13 @@ class Catalogue:
         value_VN: float64, the items' own values of the N fields of numbers, such as a price of 2.95, NaN where not
             known; for people, since models read levels alone. None without such a field.
         titles: name of each item, for people; empty where there is none. None where the log has no names.
+        keys_F: how many keys each field has.
         key_VF: int32, the keys of the values behind `number_VF`; None for those of the ids and of the known values.
     """
 
     ids: IdIndex
     number_VF: Int32Array
+    keys_F: list[int]
     key_VF: Int32Array
     vocabularies: dict[str, Vocabulary]
     value_VN: FloatArray | None
@@ -66,6 +69,8 @@ class Catalogue:
     ) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
         self.value_VN, self.titles = value_VN, titles
+        sizes = [vocabulary.size for vocabulary in self.vocabularies.values()]
+        self.keys_F = [key_count(size, first=not field) for field, size in enumerate(sizes)]
         self.key_VF = self._known_keys() if key_VF is None else key_VF
         self._recent = _Recent(self._looked_up, 2 * len(self.vocabularies))
 
@@ -133,10 +138,10 @@ class Catalogue:
 
     def search(self, text: str, most: int) -> list[str]:
         """Ids of items with a text in their id or their title, see `TextColumn.places`."""
-        found = self.ids.places(text, most)
+        matches = self.ids.places(text, most)
         if text and self.titles is not None:
-            found = list(dict.fromkeys([*self.titles.places(text, most), *found]))[:most]
-        return [self.ids.at(at) for at in found]
+            matches = list(dict.fromkeys([*self.titles.places(text, most), *matches]))[:most]
+        return [self.ids.at(at) for at in matches]
 
     def only_known(self, fields: Mapping[str, str | None]) -> dict[str, str | None]:
         """The fields of an item that this catalogue knows."""
@@ -181,8 +186,8 @@ class Catalogue:
         for field, (places, values) in _by_field(given).items() if given else ():
             self.check_fields([field])
             column, vocabulary = self.fields.index(field), self.vocabularies[field]
-            number_BF[places, column] = vocabulary.numbers(values)
-            number_BF[places, len(self.fields) + column] = vocabulary.keys(values)
+            number_BF[places, column] = number_N = vocabulary.numbers(values)
+            number_BF[places, len(self.fields) + column] = vocabulary.keys(values, number_N, self.keys_F[column])
         return number_BF
 
     def texts(
@@ -236,15 +241,17 @@ class Catalogue:
     def _looked_up(self, items: Sequence[str]) -> IntArray:
         number_BF, item = self.of_rows(self.rows(items)), self.vocabularies["item"]
         # By id: an item that the catalogue lacks has no row of its own, but a hash bucket and a key.
-        number_BF[:, 0], number_BF[:, len(self.fields)] = item.numbers(items), item.keys(items)
+        number_BF[:, 0] = number_B = item.numbers(items)
+        number_BF[:, len(self.fields)] = item.keys(items, number_B, self.keys_F[0])
         return number_BF
 
     def _known_keys(self) -> Int32Array:
-        columns = [
-            vocabulary.keys_of(self.number_VF[:, at]) for at, vocabulary in enumerate(self.vocabularies.values())
-        ]
-        key_VF = np.stack(columns, axis=1).astype(np.int32)
-        key_VF[FIRST_ROW:, 0] = key_of(self.ids.hashes())
+        key_VF = np.full(self.number_VF.shape, NO_KEY, np.int32)
+        for at, (vocabulary, keys) in enumerate(zip(self.vocabularies.values(), self.keys_F, strict=True)):
+            unknown = np.full(vocabulary.first_known, NO_KEY)
+            key_VF[:, at] = np.append(unknown, vocabulary.known_keys(keys))[self.number_VF[:, at]]
+        item, number_N = self.vocabularies["item"], self.number_VF[FIRST_ROW:, 0]
+        key_VF[FIRST_ROW:, 0] = item.keys_by_hash(self.ids.hashes(), number_N, self.keys_F[0])
         return key_VF
 
 

@@ -36,7 +36,7 @@ from lifelong.dataset.mapping import TableMapping
 from lifelong.dataset.notes import notes_of
 from lifelong.dataset.scales import SCALES
 from lifelong.dataset.vocabulary import IdIndex, Vocabulary
-from lifelong.dtypes import Int32Array, IntArray
+from lifelong.dtypes import Int32Array
 from lifelong.errors import DatasetError, UsageError
 from lifelong.tables import html_table
 
@@ -125,9 +125,6 @@ class Dataset:
     ...     dataset.schema.item_fields, dataset.histories.num_users, len(dataset.catalogue)
     (('item', 'category'), 3, 62)
     """
-
-    window_users: IntArray | None = None
-    """Where histories are windows of users' histories (`recent_parts`): the user of each."""
 
     def __init__(self, folder: Path | str) -> None:
         if not isinstance(folder, str | os.PathLike):

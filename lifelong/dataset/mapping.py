@@ -74,6 +74,7 @@ class Text(Record):
     @field_validator("delimiter", mode="after")
     @classmethod
     def _tab(cls, value: str) -> str:
+        # A shell passes \t as two characters.
         value = {"\\t": "\t", "tab": "\t"}.get(value, value)
         if not value or set(value) & set('"\r\n'):
             raise ValueError(f'{value!r} cannot separate values; give a character such as ";"')
@@ -308,7 +309,7 @@ def load_mapping(options: Mapping[str, Any]) -> tuple[TableMapping, Path]:
     given: dict[str, Any] = {}
     if path is not None:
         given, folder = read_mapping(Path(path)), Path(path).parent
-    words = "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
+    words = "by --column NAME=VALUE, such as --column user=COLUMN, or in a --mapping file; from Python by their names"
     return _checked({**given, **values}, f"in {path}" if path else words), folder
 
 
@@ -339,6 +340,7 @@ def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fie
     """
     settings = {} if base is None else base.model_dump(exclude_defaults=True)
     if "time_unit" in columns:
+        # A unit that is named for these events rules out the format of the log's own times.
         settings.pop("time_format", None)
     settings["fields"] = dict(settings.get("fields", {}))
     for name, value in columns.items():
@@ -347,10 +349,10 @@ def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fie
         elif name in TableMapping.model_fields:
             settings[name] = value
         else:
-            known = (*_ROLES, *fields)
+            mappable = (*_ROLES, *fields)
             raise UsageError(
-                f"there is no column {name!r} to map{suggestion(name, [*known, *TableMapping.model_fields])}",
-                expected=f"one of: {', '.join(known)}; or a setting of a mapping, such as time_unit",
+                f"there is no column {name!r} to map{suggestion(name, [*mappable, *TableMapping.model_fields])}",
+                expected=f"one of: {', '.join(mappable)}; or a setting of a mapping, such as time_unit",
                 fix="check the names in --column or in the --mapping file",
             )
     return _checked(settings, "by --column NAME=VALUE, or in a --mapping file")
@@ -361,11 +363,11 @@ def _checked(values: Mapping[str, Any], where: str) -> TableMapping:
     try:
         return TableMapping.model_validate(values)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc'])) or 'mapping'}: {_words(one)}" for one in error.errors()]
+        problems = [f"{'.'.join(map(str, detail['loc'])) or 'mapping'}: {_words(detail)}" for detail in error.errors()]
         fix = f"give the settings {where}"
-        if any(one["type"] == "extra_forbidden" for one in error.errors()):
+        if any(detail["type"] == "extra_forbidden" for detail in error.errors()):
             fix += f"; there are {', '.join(TableMapping.model_fields)}"
-        elif any(one["loc"] == ("time_unit",) for one in error.errors()):
+        elif any(detail["loc"] == ("time_unit",) for detail in error.errors()):
             fix = 'for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"'
         raise ConfigError(problems, fix=fix) from None
 

@@ -43,7 +43,7 @@ def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
         if re.fullmatch(r"[\d.]*\d,\d+", value):
             text = f"replace({field}, '.', '')" if "." in value else field
             made = f"SELECT * REPLACE (replace({text}, ',', '.') AS {field}) FROM log"
-            fix = f'a query reads decimal commas: --option "query={made}"'
+            fix = f'a query reads decimal commas: --column "query={made}"'
         lines.append(f"{line}. To do: {fix}")
     return lines
 
@@ -52,7 +52,7 @@ def _not_read(record: Mapping[str, Any]) -> list[str]:
     """Which columns no model will see."""
     names = record.get("read", {}).get("columns_not_read", [])
     listed = f"Not read, as nothing names them: {', '.join(names)}. To do, where they describe the item: "
-    return [f"{listed}name them in fields, as by --option fields=COLUMN,COLUMN"] if names else []
+    return [f"{listed}name them in fields, as by --column fields=COLUMN,COLUMN"] if names else []
 
 
 def _ordinal(record: Mapping[str, Any]) -> list[str]:

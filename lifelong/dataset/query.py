@@ -36,9 +36,9 @@ def running(query: str, *, setting: str = "query", tables: Collection[str], fix:
             raise ConfigError([f"{setting} is not a single SELECT"], fix="write one SELECT over the tables")
         yield query.rstrip().rstrip(";")
     except duckdb.Error as error:
-        found = str(error).partition("\n")[0]
+        message = str(error).partition("\n")[0]
         raise ConfigError(
-            [f"{setting}: {found}"],
+            [f"{setting}: {message}"],
             fix=f"correct the query: it is SQL of DuckDB over the tables {', '.join(tables)};"
             f" values of text files are texts: TRY_CAST(price AS DOUBLE){fix}",
         ) from error

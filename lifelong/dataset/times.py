@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from numbers import Integral
@@ -9,6 +10,9 @@ from typing import Any
 
 from lifelong.errors import UsageError
 from lifelong.tables import PER_SECOND
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Unit of a duration -> seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +96,22 @@ def whole_seconds(moment: datetime) -> int:
     """UTC seconds of a moment, fractions rounded down; one without a zone is taken as UTC."""
     zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return int(zoned.timestamp() // 1)
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a duration such as 30s, 15m, 2h or 7d.
+
+    Raises:
+        UsageError: it is something else.
+
+    >>> parse_duration("2h")
+    7200
+    """
+    match = re.fullmatch(r"(\d+)([smhd])", text.strip())
+    if not match:
+        raise UsageError(
+            f"{text!r} is not a duration",
+            expected="a whole number with s, m, h or d, such as 30s, 15m, 2h or 7d",
+            fix="write the number and the unit without a space",
+        )
+    return int(match[1]) * UNITS[match[2]]

@@ -9,8 +9,8 @@ Numbers of one field:
     2 ..      hash buckets, for values that the training period did not hold or held too rarely
     2 + buckets ..   the known values
 
-A value also has a key, by which a memory counts it: some bits of the hash of its id (`key_of`),
-whether it is known or not. Two values that share a number have two keys.
+A value also has a key, by which a memory counts it. Known values have keys of their own; the others are hashed into the
+keys that are left, so that two values that share a number hardly ever share a key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,12 +30,11 @@ from lifelong.dataset.arrays import AGAIN, check_lengths, open_arrays, ranges, s
 from lifelong.dataset.scales import NUMBER
 from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError
+from lifelong.tally.spec import NO_KEY, own_keys
 
 PADDING = 0
 UNKNOWN = 1
 FIRST_BUCKET = 2
-NO_KEY = -1
-"""Key of a missing value, which is never counted."""
 SEARCHED = 16 * 2**20
 """Bytes of ids that a search looks at."""
 
@@ -47,15 +45,6 @@ _TYPES = {"text": np.uint8, "offset": np.int64, "hash": np.uint64, "order": np.i
 def id_hash(value: str) -> int:
     """64-bit hash of an id, equal on every machine and in every release (BLAKE2b, little-endian)."""
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
-
-
-def key_of(hashed: Any) -> Any:
-    """The key of a value, its first 16 bits, by its `id_hash`; of an array of hashes, too.
-
-    >>> key_of(id_hash("tea")), key_of(np.array([2**48, 2**64 - 1], np.uint64)).tolist()
-    (37060, [1, 65535])
-    """
-    return hashed >> 48
 
 
 def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
@@ -205,12 +194,6 @@ class IdIndex(TextColumn):
         # The order says which id each place of the sorted hashes is of, so this undoes the sorting.
         hashes[self._order] = self._hash
         return hashes
-
-    def with_key(self, key: int) -> IntArray:
-        """Indices of the ids with a key."""
-        # A key is the first bits of a hash, and hashes are sorted: those of one key are neighbours.
-        first, end = (bisect_left(self._hash, bound, key=key_of) for bound in (key, key + 1))
-        return self._order[first:end]
 
     @classmethod
     def open(cls, folder: Path) -> IdIndex:
@@ -382,16 +365,35 @@ class Vocabulary:
             count=len(values),
         )
 
-    def keys(self, values: Sequence[str | None]) -> IntArray:
-        """Key of each value, known or not; none for a missing one."""
-        return np.array([NO_KEY if value is None else key_of(id_hash(value)) for value in values], np.int64)
+    def keys(self, values: Sequence[str | None], number_B: IntArray, keys: int) -> IntArray:
+        """Key of each value; `NO_KEY` of a missing one.
 
-    def keys_of(self, number: npt.NDArray[np.integer]) -> IntArray:
-        """Keys of the values behind numbers; none where a number is not of one value."""
-        table = np.full(self.size, NO_KEY, np.int64)
-        table[self.first_known :] = key_of(self.index.hashes())
-        keys: IntArray = table[number]
-        return keys
+        Args:
+            values: known or not.
+            number_B: their numbers.
+            keys: how many the field has, see `spec.key_count`.
+
+        >>> vocabulary, values = Vocabulary.build(["tea", "milk"]), ["milk", "coffee", "soap", None]
+        >>> vocabulary.keys(values, vocabulary.numbers(values), keys=1024).tolist()
+        [1, 571, 127, -1]
+        """
+        first_own = self.first_known if own_keys(len(self.index), keys) else self.size
+        hashes = [
+            0 if value is None or number >= first_own else id_hash(value)
+            for value, number in zip(values, number_B.tolist(), strict=True)
+        ]
+        key_B = self.keys_by_hash(np.array(hashes, np.uint64), number_B, keys)
+        return np.where([value is None for value in values], NO_KEY, key_B)
+
+    def keys_by_hash(self, hash_N: npt.NDArray[np.uint64], number_N: npt.NDArray[np.integer], keys: int) -> IntArray:
+        """`keys` of values that are not missing, by the `id_hash` of those without keys of their own."""
+        own = own_keys(len(self.index), keys)
+        key_N = own + (hash_N % np.uint64(keys - own)).astype(np.int64)
+        return np.where(number_N >= self.first_known, number_N - self.first_known, key_N) if own else key_N
+
+    def known_keys(self, keys: int) -> IntArray:
+        """Keys of the known values, in the order of their numbers."""
+        return self.keys_by_hash(self.index.hashes(), np.arange(self.first_known, self.size), keys)
 
     def value_of(self, number: int) -> str | None:
         """The value behind a number, None for padding, unknown and buckets."""
@@ -448,9 +450,9 @@ class NumberVocabulary(Vocabulary):
         value_N = quantities(values)
         return NUMBER.numbers(value_N, value_N >= 0)
 
-    def keys(self, values: Sequence[str | None]) -> IntArray:
+    def keys(self, values: Sequence[str | None], number_B: IntArray, keys: int) -> IntArray:
         """Key of each value's level: two prices of one level are one value."""
-        return self.keys_of(self.numbers(values))
+        return np.where(number_B >= self.first_known, number_B - self.first_known, NO_KEY)
 
     def bounds_of(self, number: int) -> tuple[float, float | None] | None:
         """The least value of a level and of the one after it, None after the last; None for what is no level.

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lifelong.dtypes import IntArray
-from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, NO_KEY
+from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, NO_KEY, key_count
 
 LEVEL_BITS, STEP_BITS = 4, 5
 """Bits of a cell's count and of its age."""
@@ -168,7 +168,7 @@ class Plan:
     @property
     def packing(self) -> CellPacking:
         """How the cells are stored."""
-        return packing_of(self.cells_F)
+        return CellPacking(self.cells_F, key_counts(self.sizes_F))
 
 
 def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -> Plan:
@@ -193,7 +193,8 @@ def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -
 
 def _cells(left: int, sizes: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
     """The largest numbers of cells of each field that fit into some bytes."""
-    least = packing_of((1,) * len(sizes)).size
+    keys = key_counts(sizes)
+    least = CellPacking((1,) * len(sizes), keys).size
     if left < least:
         raise ValueError(
             f"{left} bytes are left for counting {len(sizes)} item fields; expected at least {least}: "
@@ -204,7 +205,7 @@ def _cells(left: int, sizes: Sequence[int], weights: Sequence[float]) -> tuple[i
     values = tuple(min(KEYS, max(FEWEST, size - FIRST)) for size in sizes)
 
     def size(cells: int) -> int:
-        return packing_of(share_out(cells, values, weights)).size
+        return CellPacking(share_out(cells, values, weights), keys).size
 
     # Each field has one at least, and a cell takes more bits than its count and its age, which bounds the search.
     most = bisect_right(range(len(sizes), 8 * left // CELL_BITS), left, key=size)
@@ -223,9 +224,9 @@ def shares(fields: int, state: int) -> tuple[float, ...]:
     return tuple(1 / (rank + 1) ** power for rank in range(fields))
 
 
-def packing_of(cells_F: tuple[int, ...]) -> CellPacking:
-    """How the cells of fields are stored."""
-    return CellPacking(cells_F, (KEYS,) * len(cells_F))
+def key_counts(sizes: Sequence[int]) -> tuple[int, ...]:
+    """How many keys each item field has, from how many numbers it has."""
+    return tuple(key_count(size, first=not field) for field, size in enumerate(sizes))
 
 
 def factor_widths(state: int, *, fields: int) -> tuple[int, ...]:

@@ -31,12 +31,23 @@ import numpy.typing as npt
 
 from lifelong.dtypes import FloatArray
 
-# A value has a key, by which it is counted: 16 bits of the hash of its id (`dataset.vocabulary.key_of`). It also has a
-# number, by which it is embedded. Numbers are of the training period, by falling frequency: 0 is padding, 1 an unknown
-# value, and rare values share numbers.
+# A value has a key, by which it is counted, and a number, by which it is embedded. Numbers are of the training period,
+# by falling frequency: 0 is padding, 1 an unknown value, and rare values share numbers. The first keys of a field are
+# of one known value each; all other values share the rest, by the hash of their ids (`dataset.vocabulary`).
 FIRST = 2  # the first number that stands for a value
-KEYS = 2**16  # keys of a field
+KEYS = 2**16  # keys of the first field, the item; no field has more
+FEWEST_KEYS = 2**10  # keys of a field that has few values: new ones may be many
 NO_KEY = -1  # of padding and missing values, which are never counted: two of them need not be equal
+
+
+def key_count(size: int, *, first: bool) -> int:
+    """How many keys a field of so many numbers has: half of them are for values that training did not know."""
+    return KEYS if first else min(KEYS, max(FEWEST_KEYS, 2 * (size - FIRST)))
+
+
+def own_keys(known: int, keys: int) -> int:
+    """How many keys belong to one known value each: none where these would leave less than a quarter to the others."""
+    return known if 4 * known < 3 * keys else 0
 
 
 # A cell has 4 bits for its count, a level, and 5 for its age, a step. Counts are exact up to 8. Above it levels lie 2

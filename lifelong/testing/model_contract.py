@@ -94,6 +94,7 @@ DESCRIPTION_CHECKS = checks_in(globals())
 
 def check_one_user_equals_batch(case: ModelCase) -> None:
     """A user's logits do not depend on who else is in the batch, nor on how far it is padded."""
+    # Padded further than any history, where a mask that goes by the shape gives itself away.
     model, batch = case.build(), random_batch(LENGTHS, targets=5, size=80)
     whole = model(batch).logit_BCT
     for user, length in enumerate(LENGTHS):
@@ -125,6 +126,7 @@ def check_padding_numbers_change_nothing(case: ModelCase) -> None:
     dirty = replace(
         batch,
         history_BLF=torch.where(real_BL.unsqueeze(-1), batch.history_BLF, garbage.history_BLF),
+        # So long ago that a gap or an age from there would be seen in every logit.
         time_BL=torch.where(real_BL, batch.time_BL, -(2**40)),
         target_BCF=torch.where(batch.mask_BC.unsqueeze(-1), batch.target_BCF, garbage.target_BCF),
         position_BC=torch.where(batch.mask_BC, batch.position_BC, 0),
@@ -412,6 +414,7 @@ def check_encode_equals_folded_writes(case: ModelCase) -> None:
     for left, right in zip(*gradients, strict=True):
         assert (left is None) == (right is None)
         if left is not None:
+            # Both ways add up 70 steps, but not in the same order.
             _assert_near(left, right, "gradient", tolerance=1e-8)
 
 
@@ -489,6 +492,7 @@ def check_users_do_not_mix(case: ModelCase) -> None:
     history = History(batch.history_BLF, batch.time_BL, batch.length_B)
     encoded = model.encode(history, torch.tensor([[3], [31]]))
     memory = type(encoded)(*(value[:, 0] for value in encoded))
+    # The fourth and the 32nd event: slots with a period of 8 are due for one of the users alone.
     event = Event(batch.history_BLF[[0, 1], [3, 31]], batch.time_BL[[0, 1], [3, 31]])
     both = model.write(memory, event)
     for user in range(2):
@@ -549,6 +553,7 @@ def _train_on_world(case: ModelCase, *, noise: bool, steps: int) -> float:
         optimizer.zero_grad()
         torch.autograd.backward(_whole_loss(output, batch.label_BCT, batch.mask_BC))
         optimizer.step()
+        # Now and then alone: most models know the world long before the last step.
         if step % 30 == 0:
             with torch.no_grad():
                 logit = model.eval()(fresh).logit_BCT

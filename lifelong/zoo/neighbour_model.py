@@ -111,7 +111,6 @@ class NeighbourModel(ScoredModel):
         """False where the user that lends is the one that asks; in another dataset users have other places."""
         if dataset.manifest.data_hash.encode() != self.learned["data_hash"].tobytes():
             return np.ones((len(user_M), len(self.learned["user"])), bool)
-        user_M = user_M if dataset.window_users is None else dataset.window_users[user_M]
         other_MU: BoolArray = user_M[:, None] != self.learned["user"]
         return other_MU
 

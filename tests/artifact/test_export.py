@@ -176,10 +176,20 @@ def test_an_artifact_that_is_served_is_not_replaced(hpmn, dataset, tmp_path, cap
         train = ["train", str(dataset.folder), "--model", "hpmn", "--out", str(folder), "--overwrite"]
         assert run(train) == 2
         said = capsys.readouterr().err
-        assert "is the artifact of a service that runs" in said and "lifelong switch" in said
+        assert "is the artifact of a service or command that runs" in said and "lifelong switch" in said
         assert Artifact.open(folder).id == hpmn.id
         app.state.service.close()
     check_replaceable(folder, overwrite=True)
+
+
+def test_an_artifact_whose_memories_a_command_writes_is_not_replaced(hpmn, dataset, tmp_path):
+    from lifelong.cli.opening import open_pair
+
+    folder = shutil.copytree(hpmn.path, tmp_path / "artifact")
+    used = open_pair(folder, f"rocksdb://{tmp_path}/store", read_only=False)
+    with used, pytest.raises(UsageError, match="that runs"):
+        lifelong.train(dataset, "popularity", folder, overwrite=True, progress=False)
+    assert Artifact.open(folder).id == hpmn.id
 
 
 def test_an_artifact_is_only_replaced_if_the_user_says_so(hpmn, dataset, tmp_path, capsys):

@@ -84,5 +84,5 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def filled(run: Run, artifact: Path, url: str, events: Path) -> str:
     """A store with those events."""
-    assert run("ingest", artifact, "--store", url, "--from", events).code == 0
+    assert run("ingest", artifact, "--store", url, events).code == 0
     return url

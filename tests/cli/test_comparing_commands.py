@@ -1,4 +1,4 @@
-"""`compare` and `tune`: budgets, sweep, jobs, settings files, costs of serving."""
+"""`compare` and `tune`: budgets, jobs, settings files, costs of serving."""
 
 import inspect
 import json
@@ -42,19 +42,14 @@ def test_what_is_compared_by_default_is_trained_often_enough_for_a_claim():
 
 @pytest.mark.slow
 def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
-    words = ["--models", "counts,dnn", "--examples", "150", "--sweep", "5,all", "--sweep-examples", "50"]
+    words = ["--models", "counts,dnn"]
     words += ["--seeds", "1", *QUICK]
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0
     document = outcome.document
-    assert [row["model"] for row in document["equal_rows"]] == ["counts", "dnn"]
-    assert [(point["events"], point["examples"]) for point in document["sweep"]] == [(5, 50), (None, 50)] * 2
     assert set(document["costs"]["dnn"]["latency_ms"]) == {"100", "1000", "10000"}
     assert document["costs"]["counts"]["latency_ms"] is None
     assert document["command"].startswith(f"lifelong compare {dataset.folder} --models counts,dnn")
-    assert "--examples 150" in document["command"]
-    folder = tmp_path / "report" / "runs" / "dnn-seed0-equal"
-    assert json.loads((folder / "artifact" / "metrics.json").read_text())["examples_seen"] == 150
 
 
 def test_no_page_recommends_fewer_seeds():
@@ -76,12 +71,11 @@ def test_without_matplotlib_nothing_is_trained(run, dataset, tmp_path, monkeypat
 
 
 def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(run, dataset, tmp_path):
-    words = ("--models", "popularity,dnn", "--set", "dnn.train.device=cuda", "--sweep", "none", "--seeds", "1")
+    words = ("--models", "popularity,dnn", "--set", "dnn.train.device=cuda", "--seeds", "1")
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 1
     assert list(outcome.document["failures"]) == ["dnn-seed0"]
     assert [row["model"] for row in outcome.document["rows"]] == ["popularity"]
-    assert outcome.document["sweep"] == []
 
 
 def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, dataset, tmp_path, monkeypatch):
@@ -92,7 +86,7 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
     monkeypatch.setattr(registry, "MODELS", few)
     monkeypatch.setattr(registry, "PRESETS", {})
     monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
-    words = ("compare", dataset.folder, "--sweep", "none", "--seeds", "1", "--json")
+    words = ("compare", dataset.folder, "--seeds", "1", "--json")
     document = run(*words, "--out", tmp_path / "all").document
     assert [row["model"] for row in document["rows"]] == ["popularity"]
     (left_out,) = document["notes"]
@@ -108,8 +102,7 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
         (["--models", "hpmn,nonsense"], "nonsense"),
         (["--set", "hpmn.width=3"], "hpmn.width"),
         (["--set", "popularity.nonsense=3"], "nonsense"),
-        (["--sweep", "few"], "--sweep 'few'"),
-        (["--max-hours", "0"], "--max-hours 0"),
+        (["--max-time", "0s"], "--max-time 0s"),
         (["--jobs", "0"], "jobs"),
         (["--reference", "hpmn"], "'hpmn' is not compared"),
     ],
@@ -136,7 +129,7 @@ def test_a_file_in_the_place_of_the_report_is_bad_usage(run, dataset, tmp_path):
 def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_again(dataset, tmp_path):
     out = tmp_path / "report"
     words = ["compare", str(dataset.folder), "--models", "popularity,gru4rec", "--seeds", "1"]
-    words += ["--out", str(out), "--sweep", "none"]
+    words += ["--out", str(out)]
     sets = ("train.validate_every=200", "train.batch_targets=64", "train.patience=1000000", "train.max_examples=15000")
     words += ["--jobs", "2", *(word for each in (*sets, "gru4rec.width=4") for word in ("--set", each))]
     command = [sys.executable, "-m", "lifelong", *words]
@@ -159,7 +152,7 @@ def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_
 
 @pytest.mark.slow
 def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path):
-    words = ("--models", "sim,sim_soft", "--seeds", "1", "--sweep", "none", "--set", "sim.embedding=3", *QUICK)
+    words = ("--models", "sim,sim_soft", "--seeds", "1", "--set", "sim.embedding=3", *QUICK)
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     rows = [(row["model"], row["title"]) for row in outcome.document["rows"]]
     assert rows == [("sim", "SIM (hard)"), ("sim_soft", "SIM (soft)")]
@@ -167,7 +160,7 @@ def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path
 
 
 def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, dataset, tmp_path):
-    words = ("--models", "dnn,dnn_counts", "--seeds", "1", "--sweep", "5,all", "--set", "dnn.embedding=3", *QUICK)
+    words = ("--models", "dnn,dnn_counts", "--seeds", "1", "--set", "dnn.embedding=3", *QUICK)
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
     assert outcome.code == 0, outcome.stdout
     document = outcome.document
@@ -176,13 +169,11 @@ def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, data
     assert document["rows"][1]["differences"]["auc"]["low"] is not None
     assert [result["config"]["model"]["embedding"] for result in document["results"]] == [3, 3]
     assert document["costs"]["dnn"]["state_bytes"] and document["costs"]["dnn_counts"]["state_bytes"] is None
-    points = [(point["model"], point["events"]) for point in document["sweep"]]
-    assert points[2:] == [("dnn_counts", 5), ("dnn_counts", None)]
 
 
 def test_a_command_can_be_typed_again(tmp_path):
-    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "open": True, "jobs": None, "max_hours": 3.0}
-    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --open --max-hours 3"
+    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "open": True, "jobs": None, "max_time": 10_800.0}
+    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --open --max-time 3h"
     assert command_line("compare", {"terminal": object(), "data": Path("data"), **given}) == expected
 
 
@@ -273,7 +264,7 @@ def test_a_model_that_cannot_be_served_has_no_cost_of_serving(dataset, tmp_path)
 @pytest.mark.slow
 def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path):
     out = tmp_path / "dnn.toml"
-    words = ("--model", "dnn", "--trials", "2", "--examples", "100", "--set", "model.dropout=0.25", *QUICK[-2:])
+    words = ("--model", "dnn", "--trials", "2", "--max-examples", "100", "--set", "model.dropout=0.25", *QUICK[-2:])
     outcome = run("tune", dataset.folder, *words, "--out", out, "--json")
     assert outcome.code == 0
     assert len(outcome.document["trials"]) == 2
@@ -285,7 +276,7 @@ def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path
     trained = json.loads((artifact / "metrics.json").read_text())["config"]
     assert trained["train"]["learning_rate"] == tables["train"]["learning_rate"]
     assert trained["model"] == tables["model"]
-    words = ("--models", "popularity,dnn", "--config", out, "--sweep", "none", "--seeds", "1", *QUICK)
+    words = ("--models", "popularity,dnn", "--config", out, "--seeds", "1", *QUICK)
     assert run("compare", dataset.folder, *words, "--out", tmp_path / "report").code == 0
     compared = json.loads((tmp_path / "report/runs/dnn-seed0/artifact/metrics.json").read_text())["config"]
     assert compared["model"] == tables["model"]

@@ -53,7 +53,7 @@ def test_report_says_what_one_training_shows_and_ends_with_a_command_that_compar
     program, *words = shlex.split(commands[-1])
     assert (program, words[0]) == ("lifelong", "compare")
     quick = ("train.threads=1", "tally.train.max_examples=400", "gbdt.rounds=2")
-    outcome = run(*words, "--sweep", "none", *(word for one in quick for word in ("--set", one)), "--json")
+    outcome = run(*words, *(word for one in quick for word in ("--set", one)), "--json")
     assert outcome.code == 0
     assert {row["seeds"] for row in outcome.document["rows"]} == {3}
 

@@ -12,9 +12,9 @@ pytestmark = pytest.mark.torch
 LONGER = {"try", "serve", "demo", "paper"}
 """Run by tests of their own: they read a large log, need its files, or do not end by themselves."""
 SMALLER = {
-    "tune": ("tally --trials 20", "lr --trials 1 --examples 200"),
+    "tune": ("tally --trials 20", "lr --trials 1 --max-examples 200"),
     "train": ("tally", "lr --set train.max_epochs=1"),
-    "compare": ("tally,counts,popularity --seeds 3", "counts,popularity --seeds 1 --sweep none"),
+    "compare": ("tally,counts,popularity --seeds 3", "counts,popularity --seeds 1"),
 }
 """Changes that make an example quick; `tests/cli/test_new.py` trains Tally."""
 
@@ -44,4 +44,4 @@ def test_the_help_of_each_command_ends_with_its_example(run, command):
 
 
 def test_the_list_of_commands_is_not_cut_off(run):
-    assert "..." not in run("--help").stdout.split("Commands:")[1]
+    assert "..." not in run("--help").stdout.split("Start:")[1]

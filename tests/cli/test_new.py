@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,25 @@ def test_commands_name_the_program_where_it_is_not_on_the_path(program, tmp_path
     printed = sh("'my env/bin/lifelong' new model my_shop_model", tmp_path)
     assert f"'{program}' --import my_shop_model train DATA" in printed
     assert f"{sys.executable} -m pytest test_my_shop_model.py" in printed
+
+
+@pytest.mark.parametrize(
+    ("origin", "dependency"),
+    [
+        ('{"url": "file:///src/lifelong", "dir_info": {}}', "lifelong[train] @ file:///src/lifelong"),
+        (
+            '{"url": "https://host/lifelong", "vcs_info": {"vcs": "git", "commit_id": "a1b2"}}',
+            "lifelong[train] @ git+https://host/lifelong@a1b2",
+        ),
+        (None, "lifelong[train]"),
+    ],
+)
+def test_a_new_model_depends_on_this_package_from_where_it_was_installed(
+    run, tmp_path, monkeypatch, origin, dependency
+):
+    from importlib.metadata import PathDistribution
+
+    monkeypatch.setattr(PathDistribution, "read_text", lambda self, name: origin)
+    assert run("new", "model", tmp_path / "fading_words").code == 0
+    project = tomllib.loads((tmp_path / "fading_words" / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == [dependency]

@@ -13,8 +13,8 @@ from rich.console import Console
 from support.commands import reference
 
 from lifelong.cli import main, terminal
-from lifelong.cli.extras import COMMANDS
-from lifelong.cli.program import with_common_options
+from lifelong.cli.extras import COMMANDS, GROUPS
+from lifelong.cli.program import build, with_common_options
 from lifelong.cli.terminal import Reply, Terminal, run_command
 from lifelong.errors import ConfigError, DataError, UsageError
 
@@ -33,6 +33,54 @@ def test_the_help_names_every_command(run):
     outcome = run("--help")
     assert outcome.code == 0
     assert all(command in outcome.stdout for command in COMMANDS)
+
+
+def test_the_help_groups_all_commands_by_what_they_are_for(run):
+    page = run("--help").stdout
+    places = [page.index(f"{title}:\n") for title in ("Start", "Data and models", "Serve", "Operate")]
+    assert places == sorted(places)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
+
+
+OPTIONS = [
+    (name, parameter)
+    for name, command in build().commands.items()
+    for parameter in command.params
+    if parameter.param_type_name == "option" and parameter.opts[0] != "--help"
+]
+
+
+def test_a_word_means_one_thing_in_all_commands():
+    words = {option.opts[0] for _, option in OPTIONS}
+    assert not words & {"--from", "--option", "--minutes", "--max-hours", "--patience", "--idle", "--users"}
+    assert {name for name, option in OPTIONS if option.opts[0] == "--column"} == {"prepare", "backfill", "ingest"}
+    with_store = {name for name, option in OPTIONS if option.opts[0] == "--store"}
+    assert with_store >= {"backup", "doctor", "forget", "export", "switch", *GROUPS["Serve"]}
+    for word in ("--mapping", "--column", "--max-time", "--key-file", "--codec"):
+        assert len({option.metavar for _, option in OPTIONS if option.opts[0] == word} - {None}) <= 1, word
+
+
+def test_there_are_no_more_options_than_can_be_kept_in_mind():
+    assert len(COMMANDS) <= 20
+    assert sum(option.name not in ("as_json", "debug") for _, option in OPTIONS) <= 124
+
+
+@pytest.mark.parametrize("text", ["1", "1.5h", "soon", "-3d", "3 d"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["forget", "--store", "memory://", "--inactive"],
+        ["ingest", ".", "new.csv", "--store", "memory://", "--max-ahead"],
+        ["ingest", ".", "new.csv", "--store", "memory://", "--max-idle"],
+        ["compare", ".", "--out", "report", "--max-time"],
+        ["demo", "--max-time"],
+    ],
+    ids=lambda words: " ".join(words[::99] + words[-1:]),
+)
+def test_a_duration_has_one_form_everywhere(run, words, text):
+    outcome = run(*words, text, "--json")
+    assert outcome.code == 2
+    assert words[-1] in outcome.error["found"] and "30s, 15m, 2h or 7d" in outcome.error["found"]
 
 
 def test_no_command_is_a_question_for_help(run):
@@ -68,7 +116,7 @@ def test_an_unknown_option_is_bad_usage_also_for_machines(run):
         (["evaluate", "artifact"], "DATA"),
         (["compare", "data"], "--out"),
         (["backfill", "artifact", "data"], "--store"),
-        (["ingest", "artifact", "--store", "memory://"], "--from"),
+        (["ingest", "artifact", "--store", "memory://"], "FILE...|URL"),
         (["score", "artifact"], "--store"),
         (["verify", "artifact", "data"], "--store"),
         (["serve", "artifact"], "--store"),

@@ -13,13 +13,13 @@ def test_each_command_says_what_is_wrong_and_what_to_do(run, artifact, events, s
     store = small_disk / "store"
     url = f"rocksdb://{store}"
     if before == "filled":
-        assert run("ingest", artifact, "--store", url, "--from", events).code == 0
+        assert run("ingest", artifact, "--store", url, events).code == 0
     elif before == "empty":
         store.mkdir()
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     rest = {
         "serve": ["--port", "0"],
-        "ingest": ["--from", events],
+        "ingest": [events],
         "backfill": [tmp_path],
         "score": ["--user", "u1", "--items", "i1"],
     }

@@ -26,7 +26,7 @@ def score(run, artifact, url, *more):
 
 def test_a_second_ingest_of_the_same_file_changes_nothing(run, artifact, filled, events):
     before = score(run, artifact, filled, "--json").document
-    outcome = run("ingest", artifact, "--store", filled, "--from", events)
+    outcome = run("ingest", artifact, "--store", filled, events)
     assert "applied 0, duplicates 4" in outcome.stdout
     assert score(run, artifact, filled, "--json").document == before
 
@@ -34,9 +34,7 @@ def test_a_second_ingest_of_the_same_file_changes_nothing(run, artifact, filled,
 def test_ingest_fills_the_shards_of_a_store_by_workers_and_other_commands_take_it(run, artifact, url, filled, events):
     sharded = f"{url}-sharded"
     for workers in ([], ["--workers", "2"], ["--workers", "1"]):
-        document = run(
-            "ingest", artifact, "--store", f"{sharded}?shards=2", "--from", events, *workers, "--json"
-        ).document
+        document = run("ingest", artifact, "--store", f"{sharded}?shards=2", events, *workers, "--json").document
         assert (document["applied"], document["duplicates"]) == ((0, 4) if workers else (4, 0))
     assert score(run, artifact, sharded, "--json").document == score(run, artifact, filled, "--json").document
     assert run("verify", artifact, "--store", sharded).code == 0
@@ -48,7 +46,7 @@ def test_ingest_fills_the_shards_of_a_store_by_workers_and_other_commands_take_i
 
 def test_the_error_of_a_worker_is_the_command_s(run, artifact, url, events):
     events.write_text(events.read_text() + "u9,i1,soon,view\n")
-    outcome = run("ingest", artifact, "--store", f"{url}?shards=2", "--from", events, "--workers", "2", "--json")
+    outcome = run("ingest", artifact, "--store", f"{url}?shards=2", events, "--workers", "2", "--json")
     assert outcome.code == 1
     assert outcome.error["type"] == "SourceError" and "line 6, column time" in f"{outcome.document}"
 
@@ -56,14 +54,14 @@ def test_the_error_of_a_worker_is_the_command_s(run, artifact, url, events):
 def test_ingest_takes_columns_by_other_names(run, artifact, url, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("visitor,item,time\nu1,i1,1700000000\n")
-    outcome = run("ingest", artifact, "--store", url, "--from", path, "--column", "user=visitor", "--json")
+    outcome = run("ingest", artifact, "--store", url, path, "--column", "user=visitor", "--json")
     assert outcome.document["applied"] == 1
 
 
 def test_a_store_keeps_the_codec_it_was_made_with(run, artifact, url, events):
-    assert run("ingest", artifact, "--store", url, "--from", events, "--codec", "int8").code == 0
+    assert run("ingest", artifact, "--store", url, events, "--codec", "int8").code == 0
     assert score(run, artifact, url, "--json").document["known_user"]
-    outcome = run("ingest", artifact, "--store", url, "--from", events, "--codec", "fp16", "--json")
+    outcome = run("ingest", artifact, "--store", url, events, "--codec", "fp16", "--json")
     assert outcome.code == 1
     assert "codec int8" in outcome.error["found"] and outcome.error["expected"] == "codec fp16"
 
@@ -130,7 +128,7 @@ def test_a_store_that_is_not_there_is_named(run, artifact, tmp_path):
     assert "ingest" in outcome.error["fix"]
 
 
-# score --from
+# score --requests
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -140,7 +138,7 @@ def test_a_file_of_requests_gives_a_file_of_scores(run, artifact, filled, tmp_pa
     rows = [("u1", "i1", int(TIME)), ("u1", "i2", int(TIME)), ("nobody", "i1", int(TIME)), ("u1", "new", int(TIME))]
     source, out = tmp_path / f"requests.{ending}", tmp_path / f"scores.{ending}"
     write_rows(source, ending, rows)
-    outcome = run("score", artifact, "--store", filled, "--from", source, "--out", out, "--json")
+    outcome = run("score", artifact, "--store", filled, "--requests", source, "--out", out, "--json")
     assert outcome.document == {"rows": 4, "out": str(out)}
     got = read_rows(out, ending)
     assert [(row["user"], row["item"]) for row in got] == [(user, item) for user, item, _ in rows]
@@ -173,7 +171,7 @@ def read_rows(path, ending):
 def test_item_fields_in_the_file_are_used(run, artifact, filled, tmp_path):
     source, out = tmp_path / "requests.csv", tmp_path / "scores.csv"
     source.write_text(f"user,item,time,category\nu1,new,{TIME},\nu1,new,{TIME},c1\nu1,new,{TIME},c2\n")
-    assert run("score", artifact, "--store", filled, "--from", source, "--out", out).code == 0
+    assert run("score", artifact, "--store", filled, "--requests", source, "--out", out).code == 0
     assert len({row["score"] for row in read_rows(out, "csv")}) == 3
 
 
@@ -190,14 +188,14 @@ def test_item_fields_in_the_file_are_used(run, artifact, filled, tmp_path):
 def test_a_bad_row_is_named_and_leaves_no_output(run, artifact, filled, tmp_path, text, found):
     source, out = tmp_path / "requests.csv", tmp_path / "scores.csv"
     source.write_text(text)
-    outcome = run("score", artifact, "--store", filled, "--from", source, "--out", out, "--json")
+    outcome = run("score", artifact, "--store", filled, "--requests", source, "--out", out, "--json")
     assert outcome.code == 1
     assert found in outcome.error["found"]
     assert [path.name for path in tmp_path.iterdir() if "scores" in path.name] == []
 
 
 def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
-    outcome = run("score", artifact, "--store", filled, "--from", tmp_path / "no.csv", "--out", tmp_path / "o.csv")
+    outcome = run("score", artifact, "--store", filled, "--requests", tmp_path / "no.csv", "--out", tmp_path / "o.csv")
     assert outcome.code == 1
     assert "no.csv" in outcome.stderr
 
@@ -226,7 +224,7 @@ def test_explain_names_the_events_that_a_history_model_attends_to(run, dataset, 
     from support.artifacts import tiny_artifact
 
     folder = tiny_artifact(tmp_path / "sim", dataset, model="sim").path
-    assert run("ingest", folder, "--store", url, "--from", events).code == 0
+    assert run("ingest", folder, "--store", url, events).code == 0
     outcome = run("score", folder, "--explain", "--store", url, "--user", "u1", "--items", "i1,i5", "--time", TIME)
     assert "The weights of her last 3 events, which sum to 1" in outcome.stdout
     attended, nothing = outcome.stdout.split("i5: score")
@@ -245,7 +243,7 @@ def test_explain_takes_events_of_a_dataset(run, artifact, filled, dataset):
 def test_verify_says_yes_when_the_store_holds_what_the_log_gives(run, artifact, url, dataset, tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("user,item,time,event_type\n" + "".join(rows_of(dataset)))
-    assert run("ingest", artifact, "--store", url, "--from", log).code == 0
+    assert run("ingest", artifact, "--store", url, log).code == 0
     outcome = run("verify", artifact, dataset.folder, "--store", url, "--json")
     assert outcome.code == 0
     assert outcome.document["equal"] is True
@@ -262,7 +260,7 @@ def rows_of(dataset):
 
 
 def test_verify_says_no_with_exit_code_one(run, artifact, filled, dataset):
-    outcome = run("verify", artifact, dataset.folder, "--store", filled, "--users", "5")
+    outcome = run("verify", artifact, dataset.folder, "--store", filled, "--max-users", "5")
     assert outcome.code == 1
     assert "differs from the log" in outcome.stdout
 
@@ -400,14 +398,14 @@ def test_forget_takes_users_out_of_the_store_and_its_files(run, artifact, filled
     document = run("forget", "u1", "nobody", "--store", filled, "--json").document
     assert document == {"users": 2, "erased": 1, "impressions": 0, "dead_letters": 0, "purged": True}
     assert not score(run, artifact, filled, "--json").document["known_user"]
-    assert run("forget", "--inactive", "365", "--store", filled, "--json").document["erased"] == 1
+    assert run("forget", "--inactive", "365d", "--store", filled, "--json").document["erased"] == 1
 
 
 def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path):
     assert len(run("export", "--user", "u1", "--store", filled, "--json").document["events"]) == 3
     out, again = tmp_path / "events.csv", f"rocksdb://{tmp_path}/again"
     assert run("export", "--events", out, "--store", filled, "--json").document == {"events": 4, "out": str(out)}
-    assert run("ingest", artifact, "--store", again, "--from", out).code == 0
+    assert run("ingest", artifact, "--store", again, out).code == 0
     wanted = score(run, artifact, filled, "--json").document
     assert score(run, artifact, again, "--json").document == wanted
     below = run("export", "--events", out / "more.csv", "--store", filled, "--json")
@@ -450,7 +448,7 @@ def test_the_printed_request_is_of_a_user_and_items_that_exist(run, artifact, fi
     ("words", "fix"),
     [
         (
-            ("ingest", "ARTIFACT", "--from", "EVENTS", "--store", "STORE"),
+            ("ingest", "ARTIFACT", "EVENTS", "--store", "STORE"),
             "stop that process; or, if it is a service, send it the events: POST /v1/events",
         ),
         (
@@ -483,7 +481,7 @@ def test_these_commands_run_without_torch(artifact, events, tmp_path):
         "for name in ('torch', 'ibis', 'pyarrow', 'pandas', 'scipy'): sys.modules[name] = None",
         "from lifelong.cli import main",
         f"pair = [{str(artifact)!r}, '--store', 'rocksdb://{tmp_path}/store']",
-        f"assert main(['ingest', *pair, '--from', {str(events)!r}]) == 0",
+        f"assert main(['ingest', *pair, {str(events)!r}]) == 0",
         "assert main(['score', *pair, '--user', 'u1', '--items', 'i1']) == 0",
         "assert main(['score', '--explain', *pair, '--user', 'u1', '--items', 'i1']) == 0",
         "assert main(['train', 'x', '--model', 'hpmn', '--out', 'y', '--json']) == 1",
@@ -496,9 +494,7 @@ def test_these_commands_run_without_torch(artifact, events, tmp_path):
 def test_bad_lines_are_left_out_where_that_is_wanted(run, artifact, url, events):
     events.write_text(events.read_text() + "u9,i1,soon,view\n")
     letters = events.parent / "bad.jsonl"
-    outcome = run(
-        "ingest", artifact, "--store", url, "--from", events, "--on-bad", "skip", "--dead-letter", letters, "--json"
-    )
+    outcome = run("ingest", artifact, "--store", url, events, "--on-bad", "skip", "--dead-letter", letters, "--json")
     assert (outcome.document["applied"], outcome.document["bad"]) == (4, 1)
     assert json.loads(letters.read_text())["offset"] == 6
 
@@ -518,11 +514,11 @@ def test_ingest_takes_several_files_and_what_a_shell_makes_of_a_pattern(run, art
     for path, line in zip(paths, lines, strict=True):
         path.write_text(head + line)
     first, second, *others = paths
-    outcome = run("ingest", artifact, "--store", url, "--from", first, "--from", second, "--json")
+    outcome = run("ingest", artifact, "--store", url, first, second, "--json")
     assert outcome.document["applied"] == 2
-    outcome = run("ingest", artifact, "--store", url, "--from", first, second, *others, "--json")
+    outcome = run("ingest", artifact, "--store", url, first, second, *others, "--json")
     assert (outcome.document["applied"], outcome.document["duplicates"]) == (2, 2)
-    outcome = run("ingest", artifact, "--store", url, "--from", events.parent / "part-*.csv", "--json")
+    outcome = run("ingest", artifact, "--store", url, events.parent / "part-*.csv", "--json")
     assert outcome.document["duplicates"] == 4
 
 
@@ -539,34 +535,34 @@ MILLISECONDS = "--time 1700000000000"
 @pytest.mark.parametrize(
     ("line", "part", "said"),
     [
-        ("ingest ARTIFACT --store NEW?shards=2 --from EVENTS --workers 3", "found", "3 workers on a store of 2 shards"),
-        ("ingest ARTIFACT --store NEW --from EVENTS --workers 2", "found", "2 workers on a store of 1 shard"),
-        ("ingest ARTIFACT --store NEW?shards=x --from EVENTS --workers 1", "found", "shards=x"),
-        ("ingest ARTIFACT --store NEW --from EVENTS --idle 1", "expected", "--from kafka://"),
-        ("ingest ARTIFACT --store NEW --from kafka://h:1", "found", "no topic"),
-        ("ingest ARTIFACT --store NEW --from kafka://h:1/t --workers 2", "found", "--workers"),
-        ("ingest ARTIFACT --store NEW --from EVENTS --from kafka://h:1/t", "expected", "one topic alone"),
-        ("ingest ARTIFACT --store NEW --from EVENTS FOLDER/no.csv --source shop", "found", "one name for 2 files"),
+        ("ingest ARTIFACT --store NEW?shards=2 EVENTS --workers 3", "found", "3 workers on a store of 2 shards"),
+        ("ingest ARTIFACT --store NEW EVENTS --workers 2", "found", "2 workers on a store of 1 shard"),
+        ("ingest ARTIFACT --store NEW?shards=x EVENTS --workers 1", "found", "shards=x"),
+        ("ingest ARTIFACT --store NEW EVENTS --max-idle 1s", "expected", "kafka://"),
+        ("ingest ARTIFACT --store NEW kafka://h:1", "found", "no topic"),
+        ("ingest ARTIFACT --store NEW kafka://h:1/t --workers 2", "found", "--workers"),
+        ("ingest ARTIFACT --store NEW EVENTS kafka://h:1/t", "expected", "one topic alone"),
+        ("ingest ARTIFACT --store NEW EVENTS FOLDER/no.csv --source shop", "found", "one name for 2 files"),
         *((f"{SCORE} --user '' {I1} --time {TIME}{more}", "found", "^user is ''$") for more in ("", " --explain")),
         *((f"{SCORE} {U1} {I1} {MILLISECONDS}{more}", "found", f"^{MILLISECONDS}$") for more in ("", " --explain")),
-        *((f"{HALF} {words}", *FIX) for words in ("", U1, I1, "--from x.csv", f"{U1} {I1} --out y.csv")),
-        *((f"{HALF} {words}", *FIX) for words in (f"{U1} --items ,", "--from x.csv --out y.csv --explain")),
+        *((f"{HALF} {words}", *FIX) for words in ("", U1, I1, "--requests x.csv", f"{U1} {I1} --out y.csv")),
+        *((f"{HALF} {words}", *FIX) for words in (f"{U1} --items ,", "--requests x.csv --out y.csv --explain")),
         (f"{HALF} {U1} {I1} --data data", *FIX),
-        (f"{SCORE} --from x.xls --out FOLDER/o.csv", "expected", "csv, parquet"),
+        (f"{SCORE} --requests x.xls --out FOLDER/o.csv", "expected", "csv, parquet"),
         ("switch", *FIX),
         ("switch --store memory:// --back --drop x", *FIX),
         ("switch --store nonsense", *FIX),
         ("forget --store STORE", *FIX),
-        ("forget u1 --inactive 3 --store STORE", *FIX),
-        ("forget --inactive 0 --store STORE", *FIX),
+        ("forget u1 --inactive 3d --store STORE", *FIX),
+        ("forget --inactive 0s --store STORE", *FIX),
         ("export --events FOLDER/x.xls --store STORE", *FIX),
         ("export --store STORE", *FIX),
         ("export --user '' --store STORE", "found", "^--user is empty$"),
-        ("serve ARTIFACT --store NEW --workers 2 --from kafka://127.0.0.1:1/t", "found", "followed by one process"),
-        ("serve ARTIFACT --store NEW --workers 2 --from kafka://127.0.0.1:1/t", "fix", "redis://"),
+        ("serve ARTIFACT --store NEW --workers 2 --topic kafka://127.0.0.1:1/t", "found", "followed by one process"),
+        ("serve ARTIFACT --store NEW --workers 2 --topic kafka://127.0.0.1:1/t", "fix", "redis://"),
         ("serve ARTIFACT --store memory:// --workers 2", "found", "seen by its own process alone"),
         ("serve ARTIFACT --store memory:// --api-key-file FOLDER/none", *FIX),
-        ("serve ARTIFACT --store NEW --from EVENTS", "expected", "kafka://"),
+        ("serve ARTIFACT --store NEW --topic EVENTS", "expected", "kafka://"),
     ],
 )
 def test_a_line_that_nobody_can_mean_is_bad_usage(run, request, artifact, url, events, tmp_path, line, part, said):

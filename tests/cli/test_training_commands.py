@@ -1,6 +1,7 @@
 """`prepare`, `train`, `evaluate`, `compare`, `backfill`, `models`: the commands of the train extra."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -107,9 +108,9 @@ def test_training_goes_on_from_an_artifact_and_says_what_changed(run, log, tmp_p
     assert run("prepare", "taobao", log, "--out", tmp_path / "old", *settings).code == 0
     assert run("train", tmp_path / "old", "--model", "dnn", "--out", tmp_path / "monday", *small).code == 0
     log.write_text(TAOBAO + "".join(f"{user},77,100,pv,{1511605000 + 100 * user}\n" for user in range(1, 40)))
-    words = ("--from", tmp_path / "monday", "--set", "min_count=1", "--set", "cuts=[0.6,0.8]")
+    words = ("--start", tmp_path / "monday", "--set", "min_count=1", "--set", "cuts=[0.6,0.8]")
     assert run("prepare", "taobao", log, "--out", tmp_path / "new", *words).code == 0
-    outcome = run("train", tmp_path / "new", "--from", tmp_path / "monday", "--out", tmp_path / "tuesday", *small)
+    outcome = run("train", tmp_path / "new", "--start", tmp_path / "monday", "--out", tmp_path / "tuesday", *small)
     assert outcome.code == 0, outcome.stderr
     assert "ids kept" in outcome.stdout and "before," in outcome.stdout and "log loss" in outcome.stdout
     found = json.loads((tmp_path / "tuesday" / "metrics.json").read_text())["start"]["fields"]["item"]
@@ -117,7 +118,7 @@ def test_training_goes_on_from_an_artifact_and_says_what_changed(run, log, tmp_p
 
 
 def test_a_start_of_another_model_is_bad_usage(run, trained, dataset, tmp_path):
-    words = ("--from", trained, "--model", "dnn", "--out", tmp_path / "artifact", "--json")
+    words = ("--start", trained, "--model", "dnn", "--out", tmp_path / "artifact", "--json")
     outcome = run("train", dataset.folder, *words)
     assert outcome.code == 2
     assert outcome.error["problems"] == ["the model is 'dnn', the artifact's is 'popularity'"]
@@ -126,7 +127,7 @@ def test_a_start_of_another_model_is_bad_usage(run, trained, dataset, tmp_path):
 def test_a_training_needs_a_model_or_a_start(run, dataset, tmp_path):
     outcome = run("train", dataset.folder, "--out", tmp_path / "artifact", "--json")
     assert outcome.code == 2
-    assert "neither --model nor --from" in outcome.error["found"]
+    assert "neither --model nor --start" in outcome.error["found"]
 
 
 def test_evaluate_prints_tables(run, trained, dataset):
@@ -136,14 +137,14 @@ def test_evaluate_prints_tables(run, trained, dataset):
 
 
 def test_evaluate_ranks_all_items_for_the_baskets_of_some_users(run, trained, dataset):
-    words = ["--ranking", "5,10", "--ranking-users", "3", "--bootstrap", "5"]
+    words = ["--ranking", "5,10", "--max-users", "3", "--bootstrap", "5"]
     document = run("evaluate", trained, dataset.folder, *words, "--json").document
     ranking = document["ranking"]
     assert (ranking["users"], ranking["items"], ranking["popular"]) == (3, len(dataset.catalogue) - 2, None)
     assert [part["name"] for part in ranking["parts"]] == ["all", "repeat", "explore"]
     assert set(ranking["parts"][0]["metrics"]) == {f"{name}@{k}" for name in ("recall", "ndcg", "mrr") for k in (5, 10)}
     assert "Recall@5" in run("evaluate", trained, dataset.folder, *words).stdout
-    few = run("evaluate", trained, dataset.folder, *words, "--ranking-popular", "4", "--json").document["ranking"]
+    few = run("evaluate", trained, dataset.folder, *words, "--max-items", "4", "--json").document["ranking"]
     assert few["popular"] == 4 and few["parts"] != ranking["parts"]
     assert run("evaluate", trained, dataset.folder, "--ranking", "ten").code == 2
 
@@ -163,7 +164,7 @@ def test_evaluate_says_that_there_is_no_vault_and_that_only_a_vault_keeps_result
 
 
 def test_evaluate_prints_who_opened_a_vault_and_what_it_kept(run, tmp_path):
-    words = ("--option", "users=60", "--set", "threads=1", "--vault", "0.05")
+    words = ("--set", "options.users=60", "--set", "threads=1", "--vault", "0.05")
     assert run("prepare", "synthetic", "--out", tmp_path / "data", *words).code == 0
     assert run("train", tmp_path / "data", "--model", "popularity", "--out", tmp_path / "artifact").code == 0
     vault = ("evaluate", tmp_path / "artifact", tmp_path / "data", "--split", "vault", "--bootstrap", "2")
@@ -192,7 +193,7 @@ def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is
     [
         *(("prepare", ("--set", word), found) for word, found in (("nonsense=1", "nonsense"), ("seed", "--set seed"))),
         ("prepare", ("--set", "cuts=[0.9,0.8]"), "cuts"),
-        ("prepare", ("--option", "x"), "--option x"),
+        ("prepare", ("--column", "x"), "--column x"),
         ("prepare", ("--protocol", "magic"), "magic"),
         ("train", ("--model", "hpnm"), "hpnm"),
         ("train", ("--model", "hpmn", "--set", "train.nonsense=1"), "train.nonsense"),
@@ -201,8 +202,8 @@ def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is
         ("train", ("--model", "hpmn", "--config", "/no/such.toml"), "such.toml"),
         ("evaluate", ("--delay", "soon"), "'soon' is not a duration"),
         ("evaluate", ("--split", "all"), "'--split': 'all' is not one of"),
-        ("evaluate", ("--ranking-users", "5"), "--ranking-users without --ranking"),
-        ("evaluate", ("--ranking-popular", "5"), "--ranking-popular without --ranking"),
+        ("evaluate", ("--max-users", "5"), "--max-users without --ranking"),
+        ("evaluate", ("--max-items", "5"), "--max-items without --ranking"),
     ],
 )
 def test_a_wrong_setting_is_bad_usage_and_named(run, log, dataset, trained, tmp_path, command, words, found):
@@ -232,7 +233,7 @@ def test_backfill_of_a_model_without_memory_says_why_not(run, trained, dataset, 
 
 
 def test_commands_that_fill_a_store_refuse_one_that_ends_with_them(run, trained, dataset):
-    for words in (["backfill", trained, dataset.folder], ["ingest", trained, "--from", "events.csv"]):
+    for words in (["backfill", trained, dataset.folder], ["ingest", trained, "events.csv"]):
         outcome = run(*words, "--store", "memory://", "--json")
         assert (outcome.code, outcome.error["expected"]) == (2, "a store that outlives it")
 
@@ -278,14 +279,14 @@ def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, tex
     """By the command, on a log of two items, one of which has a number for its price."""
     rows = [f"u{n % 9};i{n % 2};{text if n % 2 else '5'};{1_700_000_000 + 3600 * n}" for n in range(300)]
     (tmp_path / "log.csv").write_text("\n".join(["user;item;price;time", *rows]))
-    words = ["prepare", "table", tmp_path / "log.csv", "--option", "delimiter=;", "--option", "fields=price"]
-    words += ["--option", "numbers=price", "--out", tmp_path / "data", "--overwrite"]
+    words = ["prepare", "table", tmp_path / "log.csv", "--column", "delimiter=;", "--column", "fields=price"]
+    words += ["--column", "numbers=price", "--out", tmp_path / "data", "--overwrite"]
     printed = run(*words).stdout
     assert f"price is unknown for 1 of 2 items: '{text}' is not a number of at least 0. To do: " in printed
     if text == "free":
         assert "To do: leave it out of numbers if it is none\n" in printed
         return
-    query = shlex.split(printed[printed.index("--option ") :].splitlines()[0])
+    query = shlex.split(printed[printed.index("--column ") :].splitlines()[0])
     assert "price is unknown" not in run(*words, *query).stdout
     level = Dataset(tmp_path / "data").catalogue.numbers(["i1"])[0, 1]
     assert level == NumberVocabulary().numbers([text.replace(".", "").replace(",", ".")])[0]
@@ -297,9 +298,13 @@ def test_columns_that_nothing_names_are_said_and_can_be_read(run, tmp_path):
     words = ["prepare", tmp_path / "log.csv", "--out", tmp_path / "data", "--overwrite"]
     printed = run(*words).stdout
     assert "Not read, as nothing names them: category, brand. To do, where they describe the item: " in printed
-    option = shlex.split(printed[printed.index("--option ") :].splitlines()[0])[:2]
-    assert option == ["--option", "fields=COLUMN,COLUMN"]
+    option = shlex.split(printed[printed.index("--column ") :].splitlines()[0])[:2]
+    assert option == ["--column", "fields=COLUMN,COLUMN"]
     assert "columns_not_read" not in printed
-    printed = run(*words, "--option", "fields=category,brand").stdout
+    five = ["events", "users", "items", "train examples", "test examples"]
+    assert re.findall(r"^│ ([a-z ]+?) +│ +[\d,]+ +│$", printed, re.MULTILINE) == five
+    everything = run(*words, "--verbose").stdout
+    assert all(name in everything for name in (*five, "validation examples", "time_first", "read / rows"))
+    printed = run(*words, "--column", "fields=category,brand").stdout
     assert "Not read" not in printed
     assert "item fields item, category, brand" in printed

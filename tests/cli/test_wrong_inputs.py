@@ -5,7 +5,7 @@ import pytest
 DAYS = range(1, 29)
 LOG = "at,who,what\n" + "".join(f"2026-01-{day:02}T10:00:00Z,u{day % 3},i{day % 5}\n" for day in DAYS)
 MS = "at,who,what\n" + "".join(f"{1_767_261_600_000 + 86_400_000 * day},u{day % 3},i{day % 5}\n" for day in DAYS)
-COLUMNS = ("--option", "user=who", "--option", "item=what", "--option", "time=at")
+COLUMNS = ("--column", "user=who", "--column", "item=what", "--column", "time=at")
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def prepare(*words):
         (("prepare", "tabel", "log.csv", "--out", "data"), "(did you mean 'table'?)", "the source `table`"),
         (prepare("nowhere.csv", *COLUMNS), "there is no such file", "check the path"),
         (prepare(".", *COLUMNS), "this is a folder", "name its files: ./*"),
-        (prepare("log.csv"), "no such column (it has at, who, what)", "--option user=COLUMN"),
-        (prepare("log.csv", *COLUMNS), "is not a time", "--option time_unit=iso"),
-        (prepare("ms.csv", *COLUMNS), "is not a time", "--option time_unit=ms"),
-        (prepare("german.csv", *COLUMNS), "no such column (it has at;who;what)", '--option "delimiter=;"'),
-        (prepare("log.csv", "--option", "foo"), "--option foo", "write --option key=value"),
+        (prepare("log.csv"), "no such column (it has at, who, what)", "--column user=COLUMN"),
+        (prepare("log.csv", *COLUMNS), "is not a time", "--column time_unit=iso"),
+        (prepare("ms.csv", *COLUMNS), "is not a time", "--column time_unit=ms"),
+        (prepare("german.csv", *COLUMNS), "no such column (it has at;who;what)", '--column "delimiter=;"'),
+        (prepare("log.csv", "--column", "foo"), "--column foo", "write --column key=value"),
         (prepare("log.csv", "--mapping", "bad.toml"), "not TOML", "JSON"),
         (prepare("log.csv", "--mapping", "typo.toml"), "feilds: there is no such setting", "fields, numbers"),
         (prepare("log.csv", *COLUMNS, "--set", "cuts=2"), "cuts: must be a list", "settings of prepare: protocol"),
@@ -48,7 +48,7 @@ def prepare(*words):
             "--help",
         ),
         (("export", "--user", "u", "--store", "rocksdb:/st"), "is not the URL of a store", "write rocksdb:///st"),
-        (("backup", "--restore", "nowhere", "rocksdb://st"), "nowhere is not a backup", ""),
+        (("backup", "nowhere", "--restore", "--store", "rocksdb://st"), "nowhere is not a backup", ""),
         (("nonsense",), "No such command 'nonsense'", "lifelong --help"),
         (("train", "--foo"), "No such option: --foo", "lifelong train --help"),
     ],
@@ -66,6 +66,6 @@ def test_an_error_says_what_was_found_and_what_to_do(run, here, words, found, fi
 @pytest.mark.torch
 @pytest.mark.parametrize(("file", "unit"), [("log.csv", "iso"), ("ms.csv", "ms")])
 def test_the_fix_for_times_is_right(run, here, file, unit):
-    outcome = run(*prepare(file, *COLUMNS, "--option", f"time_unit={unit}"), "--json")
+    outcome = run(*prepare(file, *COLUMNS, "--column", f"time_unit={unit}"), "--json")
     assert outcome.code == 0, outcome.stdout
     assert outcome.document["record"]["time_first"] // 86_400 == {"iso": 20_454, "ms": 20_455}[unit]

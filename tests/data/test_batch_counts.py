@@ -14,7 +14,6 @@ from lifelong.dataset.folder import Dataset
 from lifelong.offline.data.batch import Batch
 from lifelong.offline.data.batches import TrainingBatches, evaluation_batches, training_batches
 from lifelong.offline.data.counts import NEVER, count_input_names
-from lifelong.offline.data.recent import recent_parts
 from lifelong.testing.datasets import tiny_dataset
 
 
@@ -95,19 +94,6 @@ def test_nothing_of_the_targets_own_moment_or_later_is_counted(dataset: Dataset)
     assert events.stop > cut
     assert counts(slice(cut, events.stop)) == unchanged
     assert counts(slice(cut - 1, cut)) != unchanged
-
-
-def test_where_the_last_events_alone_are_seen_they_alone_are_counted(dataset: Dataset) -> None:
-    examples = dataset.examples("test").take(slice(0, 60))
-    found = np.zeros((60, len(count_input_names(dataset.schema.item_fields, timed=True))))
-    for batch in evaluation_batches(dataset, examples, recent=4, counts=True):
-        chosen_BC = batch.mask_BC
-        found[batch.example_BC[chosen_BC].numpy()] = batch.count_BCK[chosen_BC].numpy()
-    for chosen_N, part, seen in recent_parts(dataset, examples, 4):
-        for at, example in enumerate(chosen_N.tolist()):
-            one = [int(value[at]) for value in (seen.user_N, seen.row_N, seen.time_N, seen.position_N)]
-            np.testing.assert_allclose(found[example], naive_inputs(part, *one), rtol=1e-4, atol=1e-5)
-    assert found[:, 0].max() == pytest.approx(np.log1p(4))
 
 
 def test_batches_have_no_counts_that_nobody_asked_for(dataset: Dataset) -> None:

@@ -17,7 +17,7 @@ from lifelong.dataset.folder import Dataset, NegativeRule
 from lifelong.errors import ConfigError
 from lifelong.offline.data.batch import TENSORS, Batch
 from lifelong.offline.data.batches import TrainingBatches, _overlap, evaluation_batches, prefetched, training_batches
-from lifelong.offline.data.passes import pack, plan_passes, recent_passes
+from lifelong.offline.data.passes import pack, plan_passes
 from lifelong.testing.datasets import tiny_dataset
 
 PLAIN = TrainSettings(hide_items=0, hide_fields=0)
@@ -80,13 +80,6 @@ def test_pass_holds_at_most_so_many_targets_and_ends_at_its_last() -> None:
     passes = plan_passes(targets_at([1, 2, 3, 4, 5]), max_targets=2)
     assert passes.first_P.tolist() == [0, 2, 4, 5]
     assert passes.length_P.tolist() == [2, 4, 5]
-
-
-def test_a_recent_window_begins_with_the_first_event_until_there_are_more() -> None:
-    user_N, row_N, time_N, label_N1 = np.zeros(3, np.int32), np.zeros(3, np.int32), np.arange(3), np.ones((3, 1))
-    examples = Examples(user_N, row_N, time_N, np.array([1, 3, 9], np.int32), label_N1)
-    passes = recent_passes(examples, 4, max_targets=10)
-    assert (passes.start_P.tolist(), passes.length_P.tolist()) == ([0, 0, 5], [1, 3, 4])
 
 
 def test_no_targets_make_no_passes() -> None:

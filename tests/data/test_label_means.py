@@ -15,7 +15,6 @@ from lifelong.dataset.folder import Dataset
 from lifelong.dataset.histories import Histories
 from lifelong.dataset.vocabulary import UNKNOWN, IdIndex
 from lifelong.dtypes import IntArray
-from lifelong.offline.data.recent import recent_parts
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.zoo.inputs.label_means import STRENGTH, label_means, label_names
 
@@ -25,11 +24,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return tiny_dataset(tmp_path_factory.mktemp("tiny") / "data", num_users=15)
 
 
-def plain(dataset: Dataset, example: Examples, recent: int | None = None) -> dict[str, float]:
+def plain(dataset: Dataset, example: Examples) -> dict[str, float]:
     """The features of one example of one task, by loops over all answers."""
     user, row, now, position = (int(column[0]) for column in example.columns()[:4])
     times = dataset.histories.time_N[dataset.histories.of(user)][:position]
-    first = -1 if recent is None or not len(times) else int(times[max(0, len(times) - recent)])
     number_VF = dataset.catalogue.number_VF
     train = answers(dataset, "train")
     prior = (sum(answer[3] for answer in train) + 1) / (len(train) + 2)
@@ -37,7 +35,7 @@ def plain(dataset: Dataset, example: Examples, recent: int | None = None) -> dic
         answer
         for split in SPLITS
         for answer in answers(dataset, split)
-        if answer[0] == user and len(times) and first <= answer[2] <= int(times[-1])
+        if answer[0] == user and len(times) and answer[2] <= int(times[-1])
     ]
     mine.sort(key=lambda answer: answer[2])
 
@@ -134,20 +132,16 @@ def test_a_target_without_a_value_has_the_average_of_all(dataset: Dataset) -> No
     assert found_NK[~without_N, names.index(answers)].any()
 
 
-@pytest.mark.parametrize("recent", [None, 5])
-def test_means_are_what_loops_find(dataset: Dataset, recent: int | None) -> None:
+def test_means_are_what_loops_find(dataset: Dataset) -> None:
     examples = dataset.examples("test")
     examples = examples.take(np.arange(0, len(examples), max(1, len(examples) // 40)))
     hidden = np.array(examples.position_N)
     hidden[::3] = np.maximum(hidden[::3] - 4, 0)
     examples = replace(examples, position_N=hidden)
     names = label_names(dataset.schema)
-    found_NK = np.zeros((len(examples), len(names)))
-    parts = [(slice(None), dataset, examples)] if recent is None else recent_parts(dataset, examples, recent)
-    for chosen_N, part, seen in parts:
-        found_NK[chosen_N] = label_means(part, seen, SPLITS)
+    found_NK = label_means(dataset, examples, SPLITS)
     for at in range(len(examples)):
-        expected = plain(dataset, examples.take(slice(at, at + 1)), recent)
+        expected = plain(dataset, examples.take(slice(at, at + 1)))
         np.testing.assert_allclose(found_NK[at], [expected[name] for name in names], rtol=1e-5, err_msg=str(names))
 
 

@@ -3,19 +3,20 @@ import math
 import numpy as np
 import pytest
 
+from lifelong.dataset.times import parse_duration
 from lifelong.errors import DataError, UsageError
 from lifelong.offline.evaluation import results
 from lifelong.offline.evaluation.metrics import METRICS, Sample
-from lifelong.offline.evaluation.results import Estimate, Result, format_duration, parse_duration
+from lifelong.offline.evaluation.results import Estimate, Result, format_duration
 from lifelong.offline.evaluation.significance import bootstrap
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0s", 0), ("90", 90), ("1m", 60), (" 2h ", 7200), ("1d", 86400)])
+@pytest.mark.parametrize(("text", "seconds"), [("0s", 0), ("1m", 60), (" 2h ", 7200), ("1d", 86400)])
 def test_durations_are_read_in_seconds(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "1w", "-1s", "1.5h", "h"])
+@pytest.mark.parametrize("text", ["", "90", "1w", "-1s", "1.5h", "h"])
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(UsageError, match="not a duration"):
         parse_duration(text)

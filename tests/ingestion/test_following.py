@@ -33,7 +33,7 @@ def serve(artifact, tmp_path):
     with contextlib.ExitStack() as running:
 
         def start(url, place, *options):
-            started = Service.started(artifact, url, ["--from", place, *options], errors=tmp_path / "stderr")
+            started = Service.started(artifact, url, ["--topic", place, *options], errors=tmp_path / "stderr")
             return running.enter_context(started)
 
         yield start

@@ -306,7 +306,7 @@ def test_a_worker_that_was_killed_is_said_and_a_second_run_ends_the_work(artifac
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)])
 def test_a_signal_ends_all_processes_and_the_next_run_goes_on(artifact, url, log, tmp_path, number, code):
     path = write_csv(tmp_path / "log.csv", rows_of(log) * 40)
-    command = [sys.executable, "-m", "lifelong", "ingest", str(artifact.path), "--store", url, "--from", str(path)]
+    command = [sys.executable, "-m", "lifelong", "ingest", str(artifact.path), "--store", url, str(path)]
     process = subprocess.Popen(
         [*command, "--source", "log", "--workers", "3"],
         stderr=subprocess.PIPE,

@@ -31,7 +31,7 @@ class Ingest:
     """A running `lifelong ingest`."""
 
     def __init__(self, artifact, url, place, *options, folder):
-        command = [sys.executable, "-m", "lifelong", "ingest", str(artifact.path), "--store", url, "--from", place]
+        command = [sys.executable, "-m", "lifelong", "ingest", str(artifact.path), "--store", url, place]
         self.errors = folder / f"stderr-{time.monotonic_ns()}"
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
@@ -189,7 +189,7 @@ def test_a_store_that_stays_away_ends_it_with_a_clear_error_and_nothing_is_lost(
     with server(tmp_path / "valkey", "--appendonly", "yes", "--appendfsync", "always") as valkey:
         url = f"redis://127.0.0.1:{valkey.port}?timeout=1"
         store = open_store(url)
-        process = ingest(url, kafka.url(topic, group=topic), "--patience", "1")
+        process = ingest(url, kafka.url(topic, group=topic), "--max-wait", "1s")
         kafka.send(topic, rows[:50])
         wait_until(lambda: applied(store, topic) == 50, process)
         valkey.kill()

@@ -25,7 +25,7 @@ def test_one_cut_for_all_users_is_said(tmp_path: Path, capsys: pytest.CaptureFix
         "prepare",
         "table",
         str(tmp_path / "log.csv"),
-        *(word for each in columns for word in ("--option", each)),
+        *(word for each in columns for word in ("--column", each)),
     ]
     assert main([*command, "--out", str(tmp_path / "data")]) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -303,6 +303,6 @@ def test_negatives_by_days_need_a_clock_and_the_temporal_protocol(make: Any, kin
     rule = make(log, settings={"negatives": kind}).manifest.negatives
     assert (rule.rule, rule.window) == (kind, days)
     for name, unit, protocol in (("paper", "seconds", "paper"), ("ordinal", "ordinal", "temporal")):
-        with pytest.raises(UsageError, match=rf"{kind} negatives, from days.*--negatives popularity"):
+        with pytest.raises(UsageError, match=rf"{kind} negatives, from days.*negatives=popularity"):
             chosen = {"negatives": kind, "protocol": protocol}
             make(log, out=name, time_unit=unit, protocol="temporal", settings=chosen)

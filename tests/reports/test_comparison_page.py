@@ -35,9 +35,7 @@ def test_the_page_has_all_parts_in_order(page):
     assert headings(page) == [
         "Notes",
         "All models",
-        "The same number of examples for all",
         "By length of the history",
-        "By number of most recent events",
         "Training",
         "Quality against cost",
         "Case studies",
@@ -61,7 +59,7 @@ def test_ids_on_the_page_are_unique(page):
 
 def test_every_table_lies_beside_the_page_in_three_formats(page):
     folder = page.parent / "tables"
-    for name in ("main", "equal-examples", "history-length", "sweep", "sweep-differences", "dataset"):
+    for name in ("main", "history-length", "dataset"):
         assert {path.suffix for path in folder.glob(f"{name}.*")} == {".md", ".csv", ".tex"}
 
 

@@ -66,18 +66,3 @@ def test_without_any_latency_there_are_no_such_columns():
     table = made.main_table(STUDY.model_copy(update={"costs": costs}))
     assert not [name for name in table.columns if "latency" in name]
     assert "Latency" not in table.caption
-
-
-def test_equal_budgets_are_a_table_of_their_own():
-    table = made.equal_table(STUDY)
-    assert row_of(table, "HPMN")["AUC"].startswith("0.6800")
-    assert "1,000,000 labelled examples" in table.caption
-
-
-def test_the_sweep_has_a_column_per_number_of_events_and_all_comes_last():
-    values, gaps = made.sweep_tables(STUDY)
-    assert list(values.columns) == ["model", "last 20", "last 50", "last 100", "last 300", "last 1,000", "all"]
-    assert [cell.value for cell in values.rows[0][1:]][-1] == 0.70
-    assert "20,000 targets, with at least 1,000 events before each" in values.caption
-    assert list(gaps.columns)[-1] == "last 1,000"
-    assert row_of(gaps, "HPMN")["last 1,000"] == "−0.0300 [−0.0340, −0.0260], p = 0.002"

@@ -61,11 +61,6 @@ def test_learning_curves_of_many_models_keep_the_lifelong_one_in_sight(tmp_path)
     assert "m13" not in words
 
 
-def test_the_sweep_names_its_steps_and_tells_its_values(tmp_path):
-    figure = figures.sweep(STUDY, tmp_path, always=["DNN"])
-    assert {"20", "50", "100", "300", "1,000", "all", "DNN", "21 other models"} <= set(words_in(figure))
-
-
 def test_quality_against_cost_labels_every_point(tmp_path):
     points = {"cheap": (2.0, 0.6), "good": (40.0, 0.7), "bad": (90.0, 0.65)}
     words = words_in(figures.quality_against(points, tmp_path, name="trade", cost="state, bytes"))

@@ -190,7 +190,7 @@ def test_the_commands_show_and_write_every_task(
     assert "probability, any" in shown and "probability, buy" in shown and "No probability" not in shown
     requests, scores = tmp_path / "requests.csv", tmp_path / "scores.csv"
     requests.write_text("user,item,time\nu1,i1,1700000000\nu2,i2,1700000000\n")
-    assert main(["score", artifact, "--store", url, "--from", str(requests), "--out", str(scores)]) == 0
+    assert main(["score", artifact, "--store", url, "--requests", str(requests), "--out", str(scores)]) == 0
     with scores.open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 and all(float(row["score_any"]) == float(row["score"]) and row["score_buy"] for row in rows)

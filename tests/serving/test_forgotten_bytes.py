@@ -131,7 +131,7 @@ def test_by_inactivity(ground):
 
 
 @pytest.mark.parametrize("old", [True, False])
-@pytest.mark.parametrize("words", [[SECRET], ["--inactive", "30"]])
+@pytest.mark.parametrize("words", [[SECRET], ["--inactive", "30d"]])
 def test_by_the_command(artifact, newer, tmp_path, capsys, words, old):
     ground = Ground(artifact, tmp_path, 1)
     ground.live(newer, old=old)
@@ -166,7 +166,7 @@ def test_copies_that_a_killed_backup_has_left_are_named_until_its_next_run_remov
     said = capsys.readouterr().out
     assert left.name in said and "Old files" not in said
     assert {path.relative_to(tmp_path).parts[0] for path in holding(tmp_path)} == {left.name}
-    assert main(["backup", url, str(tmp_path / "tuesday")]) == 0
+    assert main(["backup", str(tmp_path / "tuesday"), "--store", url]) == 0
     assert holding(tmp_path) == [] and not left.exists()
     assert main(["forget", SECRET, "--store", url, "--json"]) == 0
     assert '"purged": true' in capsys.readouterr().out

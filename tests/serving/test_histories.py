@@ -368,7 +368,7 @@ class Field:
         """Options of services."""
         found = ["--set", f"impressions_log={folder / 'impressions'}"] if features.impressions else []
         found += ["--workers", "2"] if features.workers else []
-        return found + (["--from", topic] if topic else [])
+        return found + (["--topic", topic] if topic else [])
 
 
 def told_by(

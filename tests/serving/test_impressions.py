@@ -241,7 +241,7 @@ def test_served_impressions_train_the_next_model(logged, tmp_path, capsys):
     client.app.state.impressions.close()
     events, data, artifact = tmp_path / "events.csv", tmp_path / "data", tmp_path / "artifact"
     write_log(client.app.state.service.store, events)
-    words = ["--protocol", "impressions", "--set", "min_count=1", "--option", "window=3600"]
+    words = ["--protocol", "impressions", "--set", "min_count=1", "--set", "options.window=1h"]
     assert main(["prepare", "served", str(folder), str(events), "--out", str(data), *words]) == 0
     dataset = Dataset(data)
     assert dataset.manifest.base_rate == pytest.approx(0.25, abs=0.01)

@@ -232,7 +232,7 @@ def served(artifact, folder: Path, clock: FastClock):
     folder.mkdir()
     paths = os.pathsep.join(str(Path(__file__).parents[up]) for up in (1, 2))
     words = ["serve", str(artifact.path), "--store", f"rocksdb://{folder}/store", "--port", str(port)]
-    words += ["--set", f"forget_after={KEPT}", "--set", f"keep_events={KEPT}"]
+    words += ["--set", f"forget_after={KEPT}d", "--set", f"keep_events={KEPT}d"]
     given = [str(clock.speed), repr(clock.begin), repr(clock.zero)]
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(

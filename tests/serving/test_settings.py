@@ -33,10 +33,12 @@ def test_every_setting_says_what_it_means():
 
 def test_a_file_and_set_give_the_settings_of_a_service(tmp_path):
     path = tmp_path / "service.toml"
-    path.write_text('timeout = 5\nbase_rate = {any = 0.2, buy = 0.004}\ncolumns = {item = "product"}\n')
-    config = load_record(ServiceConfig, path, ["timeout=7", "late=refuse", "max_ahead=inf"], fix="")
+    path.write_text('timeout = "5s"\nbase_rate = {any = 0.2, buy = 0.004}\ncolumns = {item = "product"}\n')
+    config = load_record(
+        ServiceConfig, path, ["timeout=2m", "late=refuse", "max_ahead=inf", "forget_after=12h"], fix=""
+    )
     assert isinstance(config, ServiceSettings)
-    assert (config.timeout, config.late, config.max_ahead) == (7.0, "refuse", float("inf"))
+    assert (config.timeout, config.late, config.max_ahead, config.forget_after) == (120.0, "refuse", float("inf"), 0.5)
     assert (config.base_rate, config.columns) == ({"any": 0.2, "buy": 0.004}, {"item": "product"})
 
 
@@ -45,6 +47,7 @@ def test_a_file_and_set_give_the_settings_of_a_service(tmp_path):
     [
         ("timeuot=3", "timeuot: there is no such setting (did you mean 'timeout'?)"),
         ("timeout=0", "timeout: must be above 0 (found 0)"),
+        ("forget_after=1y", "forget_after: '1y' is not a duration, but a whole number with s, m, h or d"),
         ("late=drop", "late: must be 'apply' or 'refuse' (found 'drop')"),
         ("base_rate=2", "base_rate: a base rate is a share above 0 and below 1 (found 2)"),
         ("timeout", "'timeout' is not of the form key=value"),

@@ -25,6 +25,7 @@ from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, Sto
 from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.updater import Updater, UserEvent
 from lifelong.online.serving import owner as owning
+from lifelong.online.serving import writer as writing
 from lifelong.online.serving.app import create_app
 from lifelong.online.serving.bodies import LARGE
 from lifelong.online.serving.owner import OwnerProcess, WriterTask
@@ -35,7 +36,7 @@ from lifelong.online.store import folder
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.folder import OWNER, named_owner
 from lifelong.online.store.opening import open_store
-from lifelong.online.store.protocol import Connection, Reader
+from lifelong.online.store.protocol import Connection, Number, Reader
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.remote import Calls, Channel
 
@@ -341,8 +342,14 @@ def post_until_acknowledged(service, numbers, acknowledged):
             post_all(service, [number], acknowledged)
 
 
+@contextlib.contextmanager
 def writer_of(artifact, folder):
-    return Writer(OwnerProcess(WriterTask(f"rocksdb://{folder}", artifact.path, "apply", True, 1.0, "text")))
+    """The only reader of a store whose owner has opened it, as in a service of one process."""
+    with shared_folder() as meeting:
+        task = WriterTask(meeting, f"rocksdb://{folder}", artifact.path, "apply", True, 1.0, "text")
+        with closing(OwnerProcess(task)) as owner, closing(Writer(meeting)) as writer:
+            owner.wait()
+            yield writer
 
 
 def test_what_a_writer_cannot_open_is_said_as_the_store_says_it(artifact, tmp_path):
@@ -350,14 +357,14 @@ def test_what_a_writer_cannot_open_is_said_as_the_store_says_it(artifact, tmp_pa
         from lifelong.testing.store_contract import IDENTITY
 
         store.bind(IDENTITY)
-    with closing(writer_of(artifact, tmp_path / "store")) as writer, pytest.raises(StoreForeignError):
-        writer.open()
+    with pytest.raises(StoreForeignError), writer_of(artifact, tmp_path / "store"):
+        pytest.fail("it was opened")
 
 
-def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_are_refused(artifact, tmp_path):
+def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_are_refused(artifact, tmp_path, caplog):
     text = json.dumps(request(0)).encode()
     ended, others = threading.Event(), children(os.getpid())
-    with closing(writer_of(artifact, tmp_path / "store")) as writer:
+    with writer_of(artifact, tmp_path / "store") as writer:
         store = writer.open()
         writer.on_end = lambda error: ended.set()
         left, waiting, folded = (writer.parse(text) for _ in range(3))
@@ -370,9 +377,10 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
         with contextlib.suppress(StoreUnavailableError):
             store.clock()
         until(ended.is_set)
-        with pytest.raises(StoreUnavailableError, match="has ended with exit code -9"):
+        with pytest.raises(StoreUnavailableError, match="has ended"):
             store.commit(Commit())
         store.check_writes()
+        assert "has ended with exit code -9; it is started again" in caplog.text
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             writer.fold([waiting])
         assert writer.fold([writer.parse(text)])[0].duplicates == EVENTS
@@ -380,9 +388,10 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
 
 
 def test_a_writer_that_does_not_answer_keeps_no_service_from_stopping(artifact, tmp_path, monkeypatch):
-    monkeypatch.setattr(owning, "CLOSE_SECONDS", 0.2)
+    for module in (owning, writing):
+        monkeypatch.setattr(module, "CLOSE_SECONDS", 0.2)
     others = children(os.getpid())
-    with closing(writer_of(artifact, tmp_path / "store")) as writer:
+    with writer_of(artifact, tmp_path / "store") as writer:
         app = create_app(artifact, writer.open(), writer=writer)
 
         async def stop_in_the_middle():
@@ -427,7 +436,7 @@ def test_a_writer_that_hangs_after_its_service_was_killed_is_named_and_the_advic
 
 def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):
     others = children(os.getpid())
-    with closing(writer_of(artifact, tmp_path / "store")) as writer:
+    with writer_of(artifact, tmp_path / "store") as writer:
         store = writer.open()
         (process,) = children(os.getpid()) - others
         writer.end_soon()
@@ -435,7 +444,7 @@ def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):
         until(lambda: store.calls.over)
         with pytest.raises(StoreError, match="the store is closed"):
             store.check_writes()
-        assert not children(os.getpid()) - others
+    assert not children(os.getpid()) - others
 
 
 def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):
@@ -461,14 +470,14 @@ def test_a_worker_that_comes_while_no_descriptor_is_free_joins_when_one_is(artif
             return self.whole.accept()
 
     store = InMemoryStore()
-    answering = _Writing(store, Updater(artifact, store), Notices())
+    answering = _Writing(store, Updater(artifact, store), Notices(Number()))
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "writer"))
         listening.listen()
         threading.Thread(target=answering.accept, args=[Full(listening, 2)], daemon=True).start()
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(str(tmp_path / "writer"))
-        calls = Calls(Channel(connected), Reader(0), ended=lambda: EOFError())
+        calls = Calls(Channel(connected), Reader(0, Number()), ended=lambda: EOFError())
         assert calls("watermark", "nothing", 0) == -1
         calls.close()
     assert [line.getMessage().count("Too many open files") for line in caplog.records] == [1, 1]
@@ -478,6 +487,8 @@ def test_a_folder_for_temporary_files_with_a_long_path_is_refused_with_the_way_o
     long = tmp_path / ("x" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    task = WriterTask(f"rocksdb://{tmp_path}/store", artifact.path, "apply", True, 1.0, "text")
-    with shared_folder() as folder, pytest.raises(UsageError, match=r"a socket at .* bytes\).*TMPDIR=/tmp"):
-        OwnerProcess(task, folder)
+    with (
+        pytest.raises(UsageError, match=r"a socket at .* bytes\).*TMPDIR=/tmp"),
+        writer_of(artifact, tmp_path / "store"),
+    ):
+        pytest.fail("it was started")

@@ -258,12 +258,12 @@ def test_a_damaged_store_is_named_and_no_backup_is_made_of_it(tmp_path):
 def test_the_commands(tmp_path, capsys):
     with contextlib.closing(RocksDbStore(tmp_path / "store")) as store:
         store.commit(Commit(records={0: {"u": b"1"}}))
-        assert run(["backup", f"rocksdb://{tmp_path}/store", f"{tmp_path}/backup", "--json"]) == 0
+        assert run(["backup", f"{tmp_path}/backup", "--store", f"rocksdb://{tmp_path}/store", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["bytes"] == read_backup(tmp_path / "backup").bytes
-    assert run(["backup", "--restore", f"{tmp_path}/backup", f"rocksdb://{tmp_path}/again"]) == 0
+    assert run(["backup", f"{tmp_path}/backup", "--restore", "--store", f"rocksdb://{tmp_path}/again"]) == 0
     assert "lifelong verify" in capsys.readouterr().out and (tmp_path / "backup" / FACTS).exists()
-    assert run(["backup", "--restore", f"{tmp_path}/backup", f"rocksdb://{tmp_path}/again"]) == 2
-    assert run(["backup", "redis://localhost", f"{tmp_path}/other"]) == 2
+    assert run(["backup", f"{tmp_path}/backup", "--restore", "--store", f"rocksdb://{tmp_path}/again"]) == 2
+    assert run(["backup", f"{tmp_path}/other", "--store", "redis://localhost"]) == 2
     assert "docs/backup.md" in capsys.readouterr().err
     with contextlib.closing(RocksDbStore(tmp_path / "again")) as again:
         assert again.read_many(["u"]) == [b"1"]
@@ -274,10 +274,10 @@ def test_what_the_commands_print_can_be_typed(artifact, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     with contextlib.closing(open_store("rocksdb://my store")) as store:
         Updater(artifact, store).apply([UserEvent("u1", "i1", START)])
-    assert run(["backup", "rocksdb://my store", "my backup"]) == 0
+    assert run(["backup", "my backup", "--store", "rocksdb://my store"]) == 0
     printed = capsys.readouterr().out
-    words = shlex.split(printed[printed.index("lifelong backup --restore") :])
-    assert words == ["lifelong", "backup", "--restore", "my backup", "rocksdb://NEW"]
+    words = shlex.split(printed[printed.index("lifelong backup ") :])
+    assert words == ["lifelong", "backup", "my backup", "--restore", "--store", "rocksdb://NEW"]
     assert run([word.replace("NEW", "my new store") for word in words[1:]]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"as it was at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", printed)

@@ -226,7 +226,7 @@ def test_the_stated_way_back_brings_all_events_back(artifact, tmp_path, capsys, 
     source, folder = tmp_path / "events.csv", tmp_path / "my store"
     lines = [f"u{number % 9},i{number % 5},{1_700_000_000 + number}" for number in range(60)]
     source.write_text("\n".join(["user,item,time", *lines[:30], ""]))
-    ingest = ["ingest", str(artifact.path), "--store", f"rocksdb://{folder}?shards={shards}", "--from", str(source)]
+    ingest = ["ingest", str(artifact.path), "--store", f"rocksdb://{folder}?shards={shards}", str(source)]
     assert run([*ingest, "--workers", "1"]) == 0
     backup(folder, tmp_path / "my backup")
     source.write_text("\n".join(["user,item,time", *lines, ""]))
@@ -239,7 +239,7 @@ def test_the_stated_way_back_brings_all_events_back(artifact, tmp_path, capsys, 
     with pytest.raises(StoreCorruptError) as raised:
         open_store(f"rocksdb://{folder}")
     move, restore, again = commands_of(raised.value)[:3]
-    assert (move[0], restore[:3], again[:2]) == ("mv", ["lifelong", "backup", "--restore"], ["lifelong", "ingest"])
+    assert (move[0], restore[:2], again[:2]) == ("mv", ["lifelong", "backup"], ["lifelong", "ingest"])
     shutil.move(*move[1:])
     names = {"BACKUP": str(tmp_path / "my backup"), "ARTIFACT": str(artifact.path), "SOURCE": str(source)}
     if with_backup:

@@ -21,7 +21,7 @@ from lifelong.errors import StoreUnavailableError
 from lifelong.online.serving.writer import Notices, functions_of
 from lifelong.online.store import record_cache
 from lifelong.online.store.contract import ITEMS
-from lifelong.online.store.protocol import Ask, Connection, Owner, Reader
+from lifelong.online.store.protocol import Ask, Connection, Number, Owner, Reader
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.record_cache import PackedRecords, RecordCache
 from lifelong.online.store.remote import Channel, RemoteStore
@@ -201,7 +201,7 @@ def test_a_mistake_is_found_within_the_seeds_of_an_ordinary_run(name):
 @pytest.fixture
 def reader():
     """A reader that has joined."""
-    one = Reader(2**20)
+    one = Reader(2**20, Number())
     one.connected()
     answer(one, one.call("ticket", "join", ()), (0, True))
     return one
@@ -261,7 +261,7 @@ def test_a_store_that_answers_nothing_before_its_writes_are_checked_lets_a_reade
             raise StoreUnavailableError("the last write is in doubt")
 
     with ThreadPoolExecutor(1) as threads:
-        join, _ = functions_of(InDoubt(), None, Connection(), threads, Notices())["join"]
+        join, _ = functions_of(InDoubt(), None, Connection(), threads, Notices(Number()))["join"]
         assert join() == (0, False)
 
 
@@ -285,6 +285,6 @@ def test_an_owner_whose_first_answer_is_an_error_is_left_so_that_another_one_may
         return mine, thread.join
 
     with pytest.raises(StoreUnavailableError, match="no"):
-        RemoteStore(connect)
+        RemoteStore(connect, Number())
     assert left == [True]
     here[0].close()

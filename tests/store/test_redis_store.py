@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from binascii import crc_hqx
+from itertools import pairwise
 
 import pytest
 from support.valkey import cluster, free_port, server
@@ -17,7 +19,7 @@ from lifelong.online.store import redis_client
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore
-from lifelong.online.store.redis import _COMMIT
+from lifelong.online.store.redis import _COMMIT, tags_of
 
 pytestmark = pytest.mark.usefixtures("needs_valkey")
 
@@ -372,3 +374,11 @@ def store_answers(call):
         return call()
     except StoreUnavailableError:
         return None
+
+
+@pytest.mark.parametrize(("primaries", "most"), [(3, 86), (40, 7), (64, 4), (100, 3)])
+def test_primaries_of_a_cluster_have_about_equally_many_groups(primaries, most):
+    bounds = [16_384 * place // primaries for place in range(primaries + 1)]
+    slots = [crc_hqx(b"%d" % tag, 0) % 16_384 for tag in tags_of(256)]
+    groups = [sum(first <= slot < end for slot in slots) for first, end in pairwise(bounds)]
+    assert sum(groups) == 256 and max(groups) == most and min(groups) >= 2

@@ -15,6 +15,7 @@ from lifelong.errors import StoreUnavailableError
 from lifelong.online.serving.writer import Notices
 from lifelong.online.store import remote as remotely
 from lifelong.online.store.contract import ITEMS, Commit
+from lifelong.online.store.protocol import Number
 from lifelong.online.store.record_cache import PIECE
 from lifelong.online.store.remote import Calls, ChangeCount, Channel, RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
@@ -35,7 +36,7 @@ def owner(tmp_path):
 
 @pytest.fixture
 def remote(owner):
-    with closing(RemoteStore(owner)) as store:
+    with closing(RemoteStore(owner, Number())) as store:
         yield store
 
 
@@ -97,7 +98,7 @@ def one_of_several(tmp_path):
     count, through = ChangeCount(tmp_path / "count"), threading.Event()
     owner = Owner(f"rocksdb://{tmp_path / 'store'}", count)
     through.set()
-    with closing(RemoteStore(owner, count=ChangeCount(tmp_path / "count"))) as store:
+    with closing(RemoteStore(owner, ChangeCount(tmp_path / "count"), shared=True)) as store:
         kept = store._reader.copies.kept
 
         def kept_later(written):

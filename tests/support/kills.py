@@ -493,7 +493,7 @@ class FollowingWriterVictims(WriterVictims, TopicVictims):
 
     def options(self) -> list[str]:
         """See `WriterVictims`."""
-        return ["--from", self.kafka.url(self.topic)]
+        return ["--topic", self.kafka.url(self.topic)]
 
     def work_of(self, service: Service) -> tuple[str, int, int]:
         """Events are sent some at a time."""

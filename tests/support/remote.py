@@ -11,9 +11,9 @@ from lifelong.errors import StoreUnavailableError
 from lifelong.online.serving.writer import Notices, functions_of
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.opening import open_store
-from lifelong.online.store.protocol import Connection
+from lifelong.online.store.protocol import Connection, Count, Number
 from lifelong.online.store.record_cache import Listenable
-from lifelong.online.store.remote import ChangeCount, Channel, RemoteStore, answer_calls
+from lifelong.online.store.remote import Channel, RemoteStore, answer_calls
 
 
 class Owner:
@@ -21,13 +21,13 @@ class Owner:
 
     Args:
         url: of the store.
-        count: of its changes, where there are several readers.
+        count: of its changes.
     """
 
     store: MemoryStore
 
-    def __init__(self, url: str, count: ChangeCount | None = None) -> None:
-        self._url, self._count = url, count
+    def __init__(self, url: str, count: Count | None = None) -> None:
+        self._url, self._count = url, count or Number()
 
     def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
         """See `lifelong.online.store.remote.Connected`."""
@@ -62,4 +62,4 @@ class Owner:
 
 def open_remote(url: str) -> RemoteStore:
     """The store of a URL, owned by a thread."""
-    return RemoteStore(Owner(url))
+    return RemoteStore(Owner(url), Number())

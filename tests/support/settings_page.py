@@ -47,7 +47,9 @@ def _table(kind: type[Record]) -> list[str]:
     """One row for each setting."""
     lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, setting in kind.model_fields.items():
-        lines.append(f"| `{name}` | `{json.dumps(setting.default)}` | {setting.description} |")
+        # A duration is written with its unit, as in the example.
+        default = setting.examples[0] if setting.examples and setting.default is not None else setting.default
+        lines.append(f"| `{name}` | `{json.dumps(default)}` | {setting.description} |")
     return lines
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList
 from lifelong.online.store.contract import ITEMS, Commit
-from lifelong.online.store.protocol import Ask, Connection, Hold, Owner, Reader
+from lifelong.online.store.protocol import Ask, Connection, Hold, Number, Owner, Reader
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.record_cache import ABSENT, OVERHEAD
 from support.simulation import BrokenError, Clock, Disk, Link
@@ -33,13 +33,6 @@ Operation = Generator[Wish, Any, None]
 def gone() -> StoreUnavailableError:
     """The error where nothing was kept, as far as anybody knows."""
     return StoreUnavailableError("the owner is gone", fix="again")
-
-
-@dataclass
-class Number:
-    """See `lifelong.online.store.protocol.Count`."""
-
-    value: int = 0
 
 
 class OwnerProcess:
@@ -229,7 +222,7 @@ class ReaderProcess:
         nobody: Any = (lambda *_: None), (lambda *_: None)
         self.world, self.link = world, Link(world.clock, world.chance, nobody, nobody)
         self.waiting = list[tuple[int, Callable[[], object]]]()
-        self.reader: Reader[Done] = world.parts.reader(world.cache, world.count)
+        self.reader: Reader[Done] = world.parts.reader(world.cache, world.count if world.several else Number())
         self.alive, self.healing = True, False
         self.heal()
 
@@ -401,11 +394,10 @@ class World:
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self.disk = Disk(self.chance)
-        several = self.chance.random() < 0.7
-        self.count = Number() if several else None
+        self.several, self.count = self.chance.random() < 0.7, Number()
         self.cache = self.chance.choice([0, 3_000, 2**20])
         self.owner = self.parts.process(self)
-        self.readers = [ReaderProcess(self) for _ in range(self.chance.randint(2, 3) if several else 1)]
+        self.readers = [ReaderProcess(self) for _ in range(self.chance.randint(2, 3) if self.several else 1)]
 
     def soon(self, what: Callable[[], object]) -> None:
         """Do something within a moment."""

@@ -86,7 +86,7 @@ def prepare(base: Path, env: dict[str, str]) -> None:
         f"u{u},i{(u * 7 + k * k) % 17},{1_700_000_000 + 86_400 * k + u},c{k % 3}" for u in range(8) for k in range(14)
     ]
     (base / "log.csv").write_text("\n".join(["user,item,time,category", *events, ""]))
-    columns = [f"--option={name}" for name in ("user=user", "item=item", "time=time", "time_unit=s", "fields=category")]
+    columns = [f"--column={name}" for name in ("user=user", "item=item", "time=time", "time_unit=s", "fields=category")]
     command = ["prepare", "table", str(base / "log.csv"), "--out", str(base / "data"), *columns]
     subprocess.run([sys.executable, "-m", "lifelong", *command], env=env, check=True, capture_output=True)
 

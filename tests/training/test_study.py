@@ -9,9 +9,9 @@ from lifelong.errors import UsageError
 from lifelong.offline.evaluation.compare import Comparison, Runs, compare
 from lifelong.offline.evaluation.costs import Serving, hit_limit
 from lifelong.offline.training import trainer
-from lifelong.offline.training.runs import gather
+from lifelong.offline.training.runs import Run, gather
 from lifelong.offline.training.settings import with_recipe
-from lifelong.offline.training.study import RunsFailedError, Study, equal_budget, plan, run_study
+from lifelong.offline.training.study import RunsFailedError, Study, plan, run_study
 
 TRAIN = TrainSettings(threads=1, max_examples=200, validate_every=100, batch_targets=64)
 
@@ -23,42 +23,25 @@ def configs(*models):
     return {model: RunConfig(train=TRAIN, model={"embedding": 4} if model == "dnn" else {}) for model in models}
 
 
-def names(planned):
-    return [run.name for run in planned.runs]
-
-
 # the plan
 
 
-def test_first_seeds_of_all_models_come_before_second_ones(tmp_path):
-    planned = plan(Study(configs("popularity", "dnn"), seeds=range(2)), tmp_path)
-    assert names(planned) == ["popularity-seed0", "dnn-seed0", "popularity-seed1", "dnn-seed1"]
-
-
-def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_path):
-    planned = plan(Study(configs("popularity", "counts", "dnn"), examples=50), tmp_path)
-    main = ["popularity-seed0", "counts-seed0", "dnn-seed0"]
-    assert names(planned) == [*main, "counts-seed0-equal", "dnn-seed0-equal"]
-    assert planned.equal["popularity"][0] == planned.main["popularity"][0]
-    assert planned.equal["counts"][0].config.model == {"max_examples": 50}
-
-
-def test_an_equal_budget_ends_by_examples_alone():
-    config = RunConfig(train=TRAIN.model_copy(update={"max_minutes": 1.0, "patience": 1, "max_epochs": 1}))
-    train = equal_budget("dnn", config, 77).train
-    assert train.max_examples == 77
-    assert train.max_minutes is None
-    assert min(train.patience, train.max_epochs) > 10**6
+def test_first_seeds_of_all_models_come_before_second_ones(tmp_path, dataset, monkeypatch):
+    begun = []
+    monkeypatch.setattr(Run, "do", lambda run, dataset, progress: begun.append(run.name))
+    with pytest.raises(RunsFailedError):
+        run_study(dataset, tmp_path, Study(configs("popularity", "dnn"), seeds=range(2)))
+    assert begun == ["popularity-seed0", "dnn-seed0", "popularity-seed1", "dnn-seed1"]
 
 
 def test_a_limit_of_time_lowers_a_models_own_and_never_raises_it(tmp_path, dataset):
     own = {"dnn": RunConfig(train=TrainSettings(max_minutes=5))}
-    assert plan(Study(own, max_minutes=180), tmp_path).main["dnn"][0].settings(dataset).train.max_minutes == 5
-    assert plan(Study(own, max_minutes=1), tmp_path).main["dnn"][0].settings(dataset).train.max_minutes == 1
+    assert plan(Study(own, max_minutes=180), tmp_path)["dnn"][0].settings(dataset).train.max_minutes == 5
+    assert plan(Study(own, max_minutes=1), tmp_path)["dnn"][0].settings(dataset).train.max_minutes == 1
 
 
 def test_a_model_is_compared_after_as_many_epochs_as_it_is_trained_for_alone(tmp_path, dataset):
-    (run,) = plan(Study({"tally": RunConfig()}, max_minutes=180), tmp_path).main["tally"]
+    (run,) = plan(Study({"tally": RunConfig()}, max_minutes=180), tmp_path)["tally"]
     alone, compared = with_recipe(RunConfig(), "tally", dataset).train, run.settings(dataset).train
     assert alone.max_epochs < TrainSettings().max_epochs
     assert compared == alone.model_copy(update={"max_minutes": 180.0})
@@ -86,8 +69,6 @@ def outcome(dataset, tmp_path_factory):
     study = Study(
         configs("popularity", "counts", "dnn"),
         seeds=range(2),
-        examples=130,
-        sweep=(5, None),
         resamples=20,
         notes=("n",),
     )
@@ -101,21 +82,9 @@ def test_every_part_of_the_comparison_is_there_and_kept(outcome):
     comparison = made.comparison
     assert made.failures == {}
     assert Comparison.load(out / "comparison.json") == comparison
-    assert [row.model for row in comparison.rows] == [row.model for row in comparison.equal_rows]
+    assert [row.model for row in comparison.rows] == ["popularity", "counts", "dnn"]
     assert [row.seeds for row in comparison.rows] == [2, 2, 2]
-    assert (comparison.equal_examples, comparison.command, comparison.notes[0]) == (130, "lifelong compare", "n")
-    assert [(point.model, point.events) for point in comparison.sweep][:3] == [
-        ("popularity", 5),
-        ("popularity", None),
-        ("counts", 5),
-    ]
-
-
-def test_an_equal_run_sees_exactly_the_examples_of_the_budget(outcome, dataset):
-    _, out, study = outcome
-    run = plan(study, out).equal["dnn"][0]
-    assert run.artifact.metrics["examples_seen"] == 130
-    assert run.artifact.metrics["stopped_by"] == "examples"
+    assert (comparison.command, comparison.notes[0]) == ("lifelong compare", "n")
 
 
 def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
@@ -131,10 +100,9 @@ def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
 def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monkeypatch):
     made, out, study = outcome
     monkeypatch.setattr(trainer, "train", None)
-    monkeypatch.setattr("lifelong.offline.training.sweep.evaluate.predict", None)
+    monkeypatch.setattr("lifelong.offline.training.runs.evaluate.predict", None)
     again = run_study(dataset, out, study, command="lifelong compare").comparison
     assert again.rows == made.comparison.rows
-    assert again.sweep == made.comparison.sweep
 
 
 def test_a_model_that_fails_is_noted_and_another_takes_its_place_as_reference(dataset, tmp_path, failing):
@@ -170,7 +138,7 @@ def test_seeds_of_gbdt_have_other_examples_and_trees_and_count_in_its_interval(d
     config = RunConfig(train=TrainSettings(threads=1), model=small)
     study = Study({"gbdt": config}, seeds=range(3), resamples=200)
     (row,) = run_study(dataset, tmp_path, study).comparison.rows
-    runs = plan(study, tmp_path).main["gbdt"]
+    runs = plan(study, tmp_path)["gbdt"]
     assert len({run.logits.tobytes() for run in runs}) == 3
     drawn = {labelled_training_examples(dataset, seed=run.config.train.seed, limit=100).row_N.tobytes() for run in runs}
     assert len(drawn) == 3

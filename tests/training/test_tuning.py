@@ -18,7 +18,7 @@ from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.models import MODELS, build, check_config
 from lifelong.offline.training import tuning
 from lifelong.offline.training.loop import Loop
-from lifelong.offline.training.space import apply, defaults, space_of
+from lifelong.offline.training.space import apply, defaults, space_of, with_budget
 from lifelong.offline.training.trainer import train
 from lifelong.offline.training.tuning import Search, tune
 
@@ -224,3 +224,13 @@ def test_trials_of_gbdt_share_the_inputs_of_its_examples_and_score_as_fits_of_th
         validation = dataset.examples("validation")
         expected = metrics.auc(validation.label_NT[:, 0], predict(model, dataset, validation, threads=1)[:, 0])
         assert trial.auc == expected
+
+
+def test_a_trial_ends_by_examples_alone():
+    config = RunConfig(train=CONFIG.train.model_copy(update={"max_minutes": 1.0, "patience": 1, "max_epochs": 1}))
+    train = with_budget("dnn", config, 77).train
+    assert train.max_examples == 77
+    assert train.max_minutes is None
+    assert min(train.patience, train.max_epochs) > 10**6
+    assert with_budget("counts", config, 50).model == {"max_examples": 50}
+    assert with_budget("popularity", config, 50) == config

@@ -25,7 +25,7 @@ from lifelong.dtypes import IntArray
 from lifelong.errors import ConfigError
 from lifelong.offline.data.batch import Batch
 from lifelong.offline.data.gather import Gather, Hiding
-from lifelong.offline.data.passes import Cut, pack, plan_passes, recent_passes
+from lifelong.offline.data.passes import Cut, pack, plan_passes
 
 T = TypeVar("T")
 _END = object()
@@ -152,7 +152,6 @@ def evaluation_batches(
     dataset: Dataset,
     examples: Examples,
     *,
-    recent: int | None = None,
     max_events: int = EVALUATION_EVENTS,
     max_targets: int = EVALUATION_TARGETS,
     share: tuple[int, int] = (0, 1),
@@ -164,22 +163,17 @@ def evaluation_batches(
         dataset: where the histories are.
         examples: in any order; `example_BC` are places in it. Their positions say which events are visible, so events
             are delayed by giving earlier positions.
-        recent: each target sees only this many of the last events before it; an event keeps its gap to the one before.
-            None = all events.
         max_events: padded events of a batch; a longer history has a batch of its own.
         max_targets: padded targets of a batch.
         share: (place, count): only every `count`-th batch, from the one at `place` on. The shares of all places hold
             together the batches of a call without `share`.
-        counts: whether the model is given exact counts; with `recent` they are counts over those events.
+        counts: whether the model is given exact counts.
     """
     # A quarter of a batch's targets at most: a user with very many of them would otherwise fill batches alone, and
     # every other user of such a batch would be padded to her number.
     most = max(1, max_targets // 4)
-    if recent is None:
-        passes = plan_passes(examples, max_targets=most)
-    else:
-        passes = recent_passes(examples, recent, max_targets=most)
-    gather = Gather(dataset, examples, passes, counts=counts, recent=recent)
+    passes = plan_passes(examples, max_targets=most)
+    gather = Gather(dataset, examples, passes, counts=counts)
     # Stable, so that the plan does not depend on how a machine sorts equal lengths: the shares of several processes
     # must leave out no batch and repeat none.
     by_length = np.argsort(passes.length_P, kind="stable")

@@ -30,9 +30,8 @@ from lifelong.dataset.negatives import NegativeSampler, with_negatives
 from lifelong.dataset.vocabulary import PADDING, UNKNOWN
 from lifelong.dtypes import BoolArray, Float32Array, Int32Array, IntArray
 from lifelong.offline.data.batch import Batch
-from lifelong.offline.data.counts import count_input_names, count_inputs
+from lifelong.offline.data.counts import count_inputs
 from lifelong.offline.data.passes import Passes
-from lifelong.offline.data.recent import recent_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,6 @@ class Gather:
         examples: the targets.
         passes: over them.
         counts: whether batches have counts.
-        recent: count only this many events before each target; None = all.
     """
 
     schema: Schema
@@ -136,10 +134,9 @@ class Gather:
         passes: Passes,
         *,
         counts: bool = False,
-        recent: int | None = None,
     ) -> None:
         histories = dataset.histories
-        self._dataset, self._counts, self._recent = dataset, counts, recent
+        self._dataset, self._counts = dataset, counts
         self.schema, self.passes = dataset.schema, passes
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
         self._examples = Examples(*(np.asarray(column) for column in examples.columns()))
@@ -229,13 +226,7 @@ class Gather:
         """Count inputs of targets, from the whole history whatever the window: `[N, K]`."""
         if not self._counts:
             return np.zeros((len(examples), 0), np.float32)
-        if self._recent is None:
-            return count_inputs(self._dataset, examples).astype(np.float32)
-        names = count_input_names(self.schema.item_fields, timed=self.schema.time_unit == "seconds")
-        value_NK = np.zeros((len(examples), len(names)), np.float32)
-        for chosen_N, windows, seen in recent_parts(self._dataset, examples, self._recent):
-            value_NK[chosen_N] = count_inputs(windows, seen)
-        return value_NK
+        return count_inputs(self._dataset, examples).astype(np.float32)
 
 
 class _Padding:

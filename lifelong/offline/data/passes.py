@@ -101,38 +101,21 @@ def plan_passes(
     Raises:
         ConfigError: a window of `max_history` events has no room for a new target.
     """
-    order_N, user_N, position_N = _sorted(examples)
+    user_N, position_N = np.asarray(examples.user_N, np.int64), np.asarray(examples.position_N, np.int64)
+    # By user first, so that a window is read once for all of its targets.
+    order_N = np.lexsort((position_N, user_N))
+    user_N, position_N = user_N[order_N], position_N[order_N]
     step, behind = _window_step(max_history, phase, overlap)
     # Window k >= 1 starts at event k * step and serves positions k * step + behind + 1 and later.
     window_N = np.zeros(len(user_N), np.int64) if step is None else np.maximum(0, (position_N - behind - 1) // step)
     return _cut(order_N, user_N, position_N, window_N * (step or 0), max_targets)
 
 
-def recent_passes(examples: Examples, recent: int, *, max_targets: int) -> Passes:
-    """One pass per user and position; its window holds the last `recent` events before it and no others.
-
-    A memory that reads such a window starts empty at its first event.
-    """
-    order_N, user_N, position_N = _sorted(examples)
-    # The start alone would not do: all positions below `recent` share the start 0.
-    return _cut(order_N, user_N, position_N, np.maximum(0, position_N - recent), max_targets, position_N)
-
-
-def _sorted(examples: Examples) -> tuple[IntArray, IntArray, IntArray]:
-    """The order of the targets by (user, position), and both in that order."""
-    user_N, position_N = np.asarray(examples.user_N, np.int64), np.asarray(examples.position_N, np.int64)
-    # By user first, so that a window is read once for all of its targets.
-    order_N = np.lexsort((position_N, user_N))
-    return order_N, user_N[order_N], position_N[order_N]
-
-
-def _cut(
-    order_N: IntArray, user_N: IntArray, position_N: IntArray, start_N: IntArray, max_targets: int, *key_N: IntArray
-) -> Passes:
-    """Passes over sorted targets: a new one where user, start or key changes, and after `max_targets` targets."""
+def _cut(order_N: IntArray, user_N: IntArray, position_N: IntArray, start_N: IntArray, max_targets: int) -> Passes:
+    """Passes over sorted targets: a new one where user or start changes, and after `max_targets` targets."""
     # Ranks begin at 0 where a group begins, so that the remainder is 0 at its start and after every `max_targets`
     # targets.
-    first_P = np.flatnonzero(ranks(is_first(user_N, start_N, *key_N)) % max_targets == 0)
+    first_P = np.flatnonzero(ranks(is_first(user_N, start_N)) % max_targets == 0)
     bound_P = np.append(first_P, len(user_N)).astype(np.int64)
     # Positions ascend in a pass, so its last target says how far the window has to reach.
     length_P = position_N[bound_P[1:] - 1] - start_N[first_P]

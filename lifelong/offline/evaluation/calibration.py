@@ -75,5 +75,5 @@ def _minimise(sample: Sample, input_NK: FloatArray, start: FloatArray) -> tuple[
         gap = metrics.sigmoid(z) - soft
         return float((np.logaddexp(0, z) - soft * z).mean()), np.append(gap @ input_NK / len(gap), gap.mean())
 
-    found = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8})
-    return float(found.fun), tuple(found.x.tolist())
+    minimum = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+    return float(minimum.fun), tuple(minimum.x.tolist())

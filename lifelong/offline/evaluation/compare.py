@@ -110,18 +110,6 @@ class Cost(Record):
     """Length of the history in events -> median milliseconds of one request with 100 candidates."""
 
 
-class SweepPoint(Record):
-    """One model that sees only the most recent events before each target; `events` is None for all of them."""
-
-    model: str
-    title: str
-    events: int | None
-    examples: int
-    metrics: dict[str, Estimate]
-    difference: DifferenceEstimate | None = None
-    """AUC minus that with all events; None for all events."""
-
-
 class Comparison(RecordFile):
     """What `lifelong compare` found; JSON in and out."""
 
@@ -135,14 +123,8 @@ class Comparison(RecordFile):
     rows: list[ComparisonRow]
     results: list[Result]
     """One per model and seed."""
-    equal_rows: list[ComparisonRow] = Field(default_factory=list)
-    """The same models after equally many labelled examples, where that was asked for."""
-    equal_examples: int | None = None
     costs: dict[str, Cost] = Field(default_factory=dict)
     """Model -> cost of its first seed."""
-    sweep: list[SweepPoint] = Field(default_factory=list)
-    sweep_at_least: int | None = None
-    """Smallest number of events before an example of the sweep."""
     command: str | None = None
     """The command that made it."""
     notes: list[str] = Field(default_factory=list)
@@ -288,6 +270,7 @@ def _differences(drawn: Mapping[str, _Drawn], reference: str, seed: int) -> dict
             )
             for model in differences
         }
+        # A family for each metric: the correction is for the number of models that were tried.
         family = family_p_values(gaps)
         for model, (value, gap) in gaps.items():
             differences[model][name] = DifferenceEstimate.of(value, gap, defined(family[model]))
@@ -326,6 +309,7 @@ def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:
     whole = runs[reference].samples[0]
     for model, run in runs.items():
         for sample in run.samples:
+            # By users and labels: logits of other examples would be paired without an error.
             if not (np.array_equal(sample.user, whole.user) and np.array_equal(sample.label, whole.label)):
                 raise DataError(
                     f"{model!r} and {reference!r} scored different examples", fix="score one split of one dataset"

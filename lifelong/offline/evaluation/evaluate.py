@@ -25,7 +25,6 @@ from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.launch import launch
 from lifelong.offline.data.batches import evaluation_batches
-from lifelong.offline.data.recent import recent_parts
 from lifelong.offline.evaluation import metrics
 from lifelong.offline.evaluation.in_sample import InSample, check_in_sample
 from lifelong.offline.evaluation.list_order import counted_numbers
@@ -99,6 +98,7 @@ def delayed(dataset: Dataset, examples: Examples, delay: int) -> Examples:
         return examples
     if dataset.schema.time_unit != "seconds":
         raise UsageError("this dataset has no clock times, so events have no age", fix="evaluate with delay 0 only")
+    # Less one, as `positions` counts events before a time and an event of exactly `delay` seconds ago is known.
     time_N = np.asarray(examples.time_N, np.int64) - (delay - 1)
     position_N = dataset.histories.positions(examples.user_N, time_N)
     return replace(examples, position_N=position_N.astype(np.int32))
@@ -110,7 +110,6 @@ def predict(
     examples: Examples,
     *,
     delay: int = 0,
-    recent: int | None = None,
     threads: int | None = None,
     processes: Processes | None = None,
 ) -> FloatArray:
@@ -121,7 +120,6 @@ def predict(
         dataset: with the histories; they are read from each user's first event.
         examples: the targets.
         delay: seconds; younger events are hidden.
-        recent: number of events before each target that the model sees; None = all of them.
         threads: of torch, only during this call; None leaves them as they are.
         processes: that all make this call with equal arguments; each scores its share of the batches and gets all
             logits. A batch has the same logits whichever process scores it. Fitted models are scored by every process.
@@ -134,11 +132,9 @@ def predict(
     seen = delayed(dataset, examples, delay)
     with torch_threads(threads), model_named_in_errors(model, f"{len(seen)} examples were scored"):
         if isinstance(model, Model):
-            logit_NT = _run(model, dataset, seen, recent, processes or Processes())
+            logit_NT = _run(model, dataset, seen, processes or Processes())
         else:
-            logit_NT = (
-                model.predict(dataset, seen) if recent is None else _fitted_on_recent(model, dataset, seen, recent)
-            )
+            logit_NT = model.predict(dataset, seen)
     if not np.isfinite(logit_NT).all():
         bad = int((~np.isfinite(logit_NT)).sum())
         raise DataError(
@@ -147,23 +143,17 @@ def predict(
     return logit_NT
 
 
-def _fitted_on_recent(model: FittedModel, dataset: Dataset, examples: Examples, recent: int) -> FloatArray:
-    logit_NT = np.full((len(examples), len(dataset.schema.tasks)), np.nan)
-    for chosen_N, part, seen in recent_parts(dataset, examples, recent):
-        logit_NT[chosen_N] = model.predict(part, seen)
-    return logit_NT
-
-
-def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None, processes: Processes) -> FloatArray:
+def _run(model: Model, dataset: Dataset, examples: Examples, processes: Processes) -> FloatArray:
     # Zeros where other processes score: the sum of all is then exact.
     logit_NT = np.full((len(examples), len(dataset.schema.tasks)), 0.0 if processes.several else np.nan)
     device = next(model.parameters()).device
+    # Validation during training comes through here, and training goes on as it was.
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             share = (processes.rank, processes.count)
-            batches = evaluation_batches(dataset, examples, recent=recent, share=share, counts=model.exact is not None)
+            batches = evaluation_batches(dataset, examples, share=share, counts=model.exact is not None)
             for batch in batches:
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
@@ -313,8 +303,8 @@ def added_in_lists(
     if order is None or not isinstance(model, CountingModel):
         return popularity_N
     added_N = np.zeros(len(examples))
-    for place, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay)):
-        added_N[place] = order.added(popularity_N[place], number_NFX)
+    for place_N, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay)):
+        added_N[place_N] = order.added(popularity_N[place_N], number_NFX)
     return added_N
 
 
@@ -325,9 +315,9 @@ def learns_from_negatives(model: Model | FittedModel) -> bool:
 
 def _joined(artifact: Artifact, dataset: Dataset) -> Processes:
     """The processes that evaluate together: one, or those of torchrun."""
-    place = launch()
-    join(place)
-    processes = Processes(place)
+    process = launch()
+    join(process)
+    processes = Processes(process)
     processes.check_same(
         {"the artifact": artifact.id[:12], "the dataset's hash": dataset.manifest.data_hash[:12], **versions()}
     )

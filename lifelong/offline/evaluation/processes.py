@@ -169,7 +169,7 @@ class Processes:
             raise LostProcessError(
                 f"{self.place} was not answered by the others: {_reason(error)}",
                 expected=f"all processes alive, and an answer within {self._minutes:g} minutes",
-                fix="look for the process that ended first (torchrun names it), then continue with --resume",
+                fix="look for the process that ended first (torchrun names it), then continue with resume (--resume)",
             ) from error
 
 

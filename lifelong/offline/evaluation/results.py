@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
-import re
 import resource
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +19,9 @@ from lifelong.atomic import replace_text
 from lifelong.config import Record
 from lifelong.dataset.examples import Split
 from lifelong.dataset.folder import NegativeRule
+from lifelong.dataset.times import UNITS
 from lifelong.dtypes import FloatArray
-from lifelong.errors import DataError, UsageError
+from lifelong.errors import DataError
 from lifelong.offline.evaluation import metrics
 from lifelong.offline.evaluation.metrics import Sample
 from lifelong.offline.evaluation.significance import interval
@@ -30,7 +30,6 @@ from lifelong.tables import frame_of, html_table
 FORMAT_VERSION = 1
 Kind = Literal["score", "probability"]
 _PACKAGES = ("lifelong", "numpy", "scipy", "torch", "onnxruntime", "duckdb", "lightgbm")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class RecordFile(Record):
@@ -190,7 +189,7 @@ class Result(RecordFile):
 
     def _repr_html_(self) -> str:
         """Its metrics, as notebooks show them."""
-        rows = [[name, *shown(found)] for name, found in self.metrics.items()]
+        rows = [[name, *shown(measured)] for name, measured in self.metrics.items()]
         return html_table(["metric", "value", "95 % interval"], rows, caption=f"{self.title} on {self.split}")
 
     def to_frame(self) -> Any:
@@ -200,9 +199,9 @@ class Result(RecordFile):
         <duration>` and `task <name>`. A metric that is not defined has no value but a reason.
         """
         parts: dict[str, Mapping[str, Estimate]] = {"all": self.metrics, "calibrated": self.calibrated or {}}
-        parts |= {f"length {one.name}": one.metrics for one in self.slices}
-        parts |= {one.name: one.metrics for one in (*self.repeats, self.unseen)}
-        parts |= {f"delay {format_duration(one.delay)}": one.metrics for one in self.delays}
+        parts |= {f"length {measured.name}": measured.metrics for measured in self.slices}
+        parts |= {measured.name: measured.metrics for measured in (*self.repeats, self.unseen)}
+        parts |= {f"delay {format_duration(measured.delay)}": measured.metrics for measured in self.delays}
         parts |= {f"task {task}": found for task, found in self.other_tasks.items()}
         rows = (
             {"part": part, "metric": metric, **estimate.model_dump()}
@@ -218,10 +217,10 @@ def in_short(metrics: Mapping[str, Estimate]) -> str:
     >>> in_short({"auc": Estimate(value=0.75, low=0.7, high=0.8)})
     'auc 0.7500 (0.7000 to 0.8000)'
     """
-    found = {name: metrics[name] for name in ("auc", "log_loss") if name in metrics}
+    reported = {name: metrics[name] for name in ("auc", "log_loss") if name in metrics}
     return ", ".join(
         f"{name} {value} ({interval})"
-        for name, (value, interval) in zip(found, map(shown, found.values()), strict=True)
+        for name, (value, interval) in zip(reported, map(shown, reported.values()), strict=True)
     )
 
 
@@ -254,25 +253,6 @@ def best_first(measured: Iterable[M], metric: str = "auc") -> list[M]:
     return sorted(measured, key=lambda of: -value if (value := value_of(of, metric)) is not None else math.inf)
 
 
-def parse_duration(text: str) -> int:
-    """Seconds of "0s", "1m", "1h", "1d" or a plain number.
-
-    Raises:
-        UsageError: it is something else.
-
-    >>> parse_duration("1h")
-    3600
-    """
-    match = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
-    if not match:
-        raise UsageError(
-            f"{text!r} is not a duration",
-            expected="a number with s, m, h or d, such as 0s, 1m, 1h or 1d",
-            fix="write the number and the unit without a space",
-        )
-    return int(match[1]) * _UNITS[match[2] or "s"]
-
-
 def readable_duration(seconds: float) -> str:
     """Seconds, minutes or hours as people read them.
 
@@ -291,8 +271,8 @@ def format_duration(seconds: int) -> str:
     >>> format_duration(7200)
     '2h'
     """
-    unit = next((name for name in "dhm" if seconds and seconds % _UNITS[name] == 0), "s")
-    return f"{seconds // _UNITS[unit]}{unit}"
+    unit = next((name for name in "dhm" if seconds and seconds % UNITS[name] == 0), "s")
+    return f"{seconds // UNITS[unit]}{unit}"
 
 
 def estimate(name: str, value: float, drawn: FloatArray, sample: Sample) -> Estimate:
@@ -331,11 +311,12 @@ def peak_memory() -> int:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
+    version_of = {"python": platform.python_version()}
     for package in _PACKAGES:
+        # Packages of extras may be missing, and then no number depends on them.
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            version_of[package] = importlib.metadata.version(package)
+    return version_of
 
 
 def defined(value: float) -> float | None:

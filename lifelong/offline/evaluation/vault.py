@@ -51,8 +51,8 @@ def openings(dataset: Dataset) -> list[Opening]:
         DatasetError: the dataset has no vault.
         DataError: a record is damaged.
     """
-    found = [Opening.load(path) for path in sorted((dataset.vault.folder / OPENED).glob("*.json"))]
-    return sorted(found, key=lambda one: (one.opened, one.family))
+    openings = [Opening.load(path) for path in sorted((dataset.vault.folder / OPENED).glob("*.json"))]
+    return sorted(openings, key=lambda one: (one.opened, one.family))
 
 
 def opening_of(dataset: Dataset, artifact: Artifact) -> Opening | None:
@@ -72,14 +72,14 @@ def stored_result(dataset: Dataset, artifact: Artifact) -> Result:
     Raises:
         UsageError: it has not read it, or was interrupted.
     """
-    found = opening_of(dataset, artifact)
-    if found is None or found.result is None:
+    opening = opening_of(dataset, artifact)
+    if opening is None or opening.result is None:
         raise UsageError(
             f"the vault of {dataset.folder} holds no result of this artifact's family",
             expected="an artifact of a family that has been measured on it",
             fix="measure it without --stored, once",
         )
-    return found.result
+    return opening.result
 
 
 def check_closed(dataset: Dataset, artifact: Artifact) -> None:
@@ -89,12 +89,12 @@ def check_closed(dataset: Dataset, artifact: Artifact) -> None:
         MismatchError: the family has read the vault; says which artifact, and when.
         DatasetError: the dataset has no vault.
     """
-    found = opening_of(dataset, artifact)
-    if found is None or (found.result is None and found.artifact_id == artifact.id):
+    opening = opening_of(dataset, artifact)
+    if opening is None or (opening.result is None and opening.artifact_id == artifact.id):
         return
-    family = "" if found.artifact_id == artifact.id else ", of the same family (one was continued from the other)"
+    family = "" if opening.artifact_id == artifact.id else ", of the same family (one was continued from the other)"
     raise MismatchError(
-        f"the vault of {dataset.folder} has been opened: {found.in_words()}{family}",
+        f"the vault of {dataset.folder} has been opened: {opening.in_words()}{family}",
         expected="one measurement for an artifact and all that are continued from it",
         fix="--stored shows what was measured; a new measurement needs data that nobody has seen",
     )

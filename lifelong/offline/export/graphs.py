@@ -440,9 +440,9 @@ def _strip(path: Path) -> None:
 def _drop_unused_inputs(graph: Any) -> None:
     """Remove inputs that no node uses, so that they need not be given."""
     used = {name for node in graph.node for name in node.input} | {part.name for part in graph.output}
-    kept = [part for part in graph.input if part.name in used]
+    inputs = [part for part in graph.input if part.name in used]
     del graph.input[:]
-    graph.input.extend(kept)
+    graph.input.extend(inputs)
 
 
 def _check(function: _Function, path: Path) -> None:
@@ -458,8 +458,8 @@ def _check(function: _Function, path: Path) -> None:
         inputs = function.draw(users, candidates)
         # The session refuses inputs that the graph has dropped.
         feed = {name: value.numpy() for name, value in zip(function.inputs, inputs, strict=True) if name in taken}
-        found, wanted = session.run(list(function.outputs), feed), function.module(*inputs)
-        for name, graph_value, value in zip(function.outputs, found, wanted, strict=True):
+        answered, wanted = session.run(list(function.outputs), feed), function.module(*inputs)
+        for name, graph_value, value in zip(function.outputs, answered, wanted, strict=True):
             # A memory is kept and written again, so each of its numbers has to be right by itself.
             kept = path.stem == "write"
             unit = 1.0 if kept or not value.numel() else max(1.0, float(value.abs().max()))

@@ -79,11 +79,13 @@ def write_artifact(
             _write_weights(model.eval(), folder)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
         earlier = () if start is None else start.config.seen
+        # What an earlier training saw stays seen: the weights were made of it.
         seen = tuple(dict.fromkeys((*config.seen, *earlier)))
         config = config.model_copy(update={"seen": seen, "list_order": list_order})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / CARD).write_text(model_card(config, _plain(metrics)))
+        # Last, as it has the checksums of all others.
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
         put_in_place(folder, out)
     return Artifact.open(out, verify="sizes")
@@ -131,6 +133,7 @@ def _settings(model: Model | FittedModel, given: Mapping[str, Any]) -> dict[str,
         UsageError: the given settings are other ones.
     """
     name = model_name(model)
+    # All of them, defaults included: a later release may have other defaults, and the weights fit these.
     settings = asdict(model.config) | dict(model.shared_settings)
     if check_config(name, given) != settings:
         raise UsageError(
@@ -188,6 +191,7 @@ def _version(package: str) -> str:
 def _write_weights(model: Model, folder: Path) -> None:
     """Write the weights and, for a model that is served, embedding tables and graphs."""
     safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
+    # In memory order and on the CPU: safetensors refuses tensors that are views of others.
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.save_file(weights, folder / "weights.safetensors")
     # safetensors makes a file that only its owner may read, but a service may run under another account.
@@ -200,6 +204,7 @@ def _write_weights(model: Model, folder: Path) -> None:
 def _write_tables(model: Model, folder: Path) -> None:
     folder.mkdir()
     for field in model.embed.fields:
+        # As the model reads them, factors and all: a service only looks rows up.
         vectors = model.embed.vectors(field).detach().cpu().numpy().astype(np.float32)
         np.save(folder / f"{field}.npy", vectors)
 
@@ -227,33 +232,35 @@ def _as_json(value: Any) -> Any:
 
 
 def check_replaceable(out: Path, *, overwrite: bool) -> None:
-    """Refuse to write over anything but an artifact that nobody serves, and over that only if the user says so.
+    """Refuse to write over anything but an artifact that nobody uses, and over that only if the user says so.
 
     Raises:
-        UsageError: something else is there, or a file in the place of a folder above it; or a service uses it.
+        UsageError: something else is there, or a file in the place of a folder above it; or a process uses it.
     """
     check_folder(out.parent)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        found = json.loads((out / "manifest.json").read_text())
-        known = found["format"] == FORMAT
+        manifest = json.loads((out / "manifest.json").read_text())
+        is_artifact = manifest["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        known = False
-    if not known:
+        is_artifact = False
+    if not is_artifact:
         raise UsageError(
             f"{out} exists and is not an artifact",
             expected="a new folder, or an artifact to replace",
-            fix="choose another --out",
+            fix="choose another folder",
         )
     with unlocked(out) as free:
         if not free:
             raise UsageError(
-                f"{out} is the artifact of a service that runs, and its store holds memories of it",
-                expected="a new folder, or an artifact that is not served",
-                fix="choose another --out, and let the service change over to it: `lifelong switch`",
+                f"{out} is the artifact of a service or command that runs, and its store holds memories of it",
+                expected="a new folder, or an artifact that is not used",
+                fix="choose another folder, and let the store change over to it: `lifelong switch`",
             )
     if not overwrite:
         raise UsageError(
-            f"{out} already holds an artifact", expected="a new folder", fix="choose another --out, or --overwrite"
+            f"{out} already holds an artifact",
+            expected="a new folder",
+            fix="choose another, or replace it with --overwrite (overwrite=True)",
         )

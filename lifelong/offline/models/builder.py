@@ -46,13 +46,14 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(chosen: Chosen) -> _Checked:
     entry, given = chosen.entry, chosen.config
-    known, shared = [field.name for field in fields(entry.Config)], shared_names(entry)
+    # Before pydantic sees them: unknown and wrong settings are all told at once.
+    own_names, shared = [field.name for field in fields(entry.Config)], shared_names(entry)
     problems = [
-        f"model.{key}: {chosen.model} has no such setting (it has: {', '.join(known)})"
+        f"model.{key}: {chosen.model} has no such setting (it has: {', '.join(own_names)})"
         for key in given
-        if key not in known and key not in shared
+        if key not in own_names and key not in shared
     ]
-    own, wrong = _validated(entry.Config, {key: given[key] for key in known if key in given})
+    own, wrong = _validated(entry.Config, {key: given[key] for key in own_names if key in given})
     common, wrong_common = _validated(SharedSettings, {key: given[key] for key in shared if key in given})
     problems += wrong + wrong_common
     if common is not None and issubclass(entry, Model):
@@ -84,6 +85,7 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     entry, own, shared = _checked(choose(name, config))
     maker: Any = entry
     if shared.context is not None:
+        # Before the model is made: the head's width depends on the context.
         inputs = _choose_context(inputs, shared.context)
     with named_in_errors("models", plain_name(name), "it was made", expected=MODEL):
         model: Model | FittedModel = maker(inputs, own)
@@ -130,8 +132,9 @@ def _put_head(model: Model, head: type[TaskHead], *, name: str, dropout: float) 
     if tasks < 2:
         raise ConfigError(
             [f"model.head: {name!r} is for several tasks, and this data has one"],
-            fix="leave it out, or prepare --tasks",
+            fix="leave it out, or prepare with tasks",
         )
+    # A subclass is a head of the model's own, too, which this one would take away.
     if type(model.head) is not Head:
         raise ConfigError([f"model.head: {model.title} has a head of its own"], fix="leave it out")
     width = model.head.layers[0].in_features

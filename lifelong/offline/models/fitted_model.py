@@ -58,8 +58,8 @@ class FittedModel(ABC):
             return make()
         if key not in self.shared:
             self.shared[key] = make()
-        found: T = self.shared[key]
-        return found
+        value: T = self.shared[key]
+        return value
 
     @abstractmethod
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:

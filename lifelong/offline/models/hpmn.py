@@ -71,8 +71,8 @@ class Hpmn(MemoryModel[Slots]):
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Slots:
         """Run each layer over whole histories, and pick its states."""
-        found: Slots = self.memory(event_BLE, length_B, position_BC)
-        return found
+        slots: Slots = self.memory(event_BLE, length_B, position_BC)
+        return slots
 
     def read_vector(self, memory: Slots, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """Attention over the slots; the attention returned is the first hop's."""

@@ -35,7 +35,9 @@ class ModelList(dict[str, ModelInfo]):
     """Name -> model; notebooks show it as a table."""
 
     def _repr_html_(self) -> str:
-        rows = [[one.name, one.title, one.source, one.state, "yes" if one.served else "no"] for one in self.values()]
+        rows = [
+            [info.name, info.title, info.source, info.state, "yes" if info.served else "no"] for info in self.values()
+        ]
         return html_table(["model", "title", "source", "state of a user", "served"], rows, caption="Models")
 
 

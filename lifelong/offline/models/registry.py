@@ -71,13 +71,13 @@ ENDINGS: dict[str, Mapping[str, Any]] = {
 def _check_model(name: str, part: Any) -> None:
     """Raise if what another package registers as a model is none."""
     if not (isinstance(part, type) and issubclass(part, Model | FittedModel)):
-        found = f"a class {part.__name__}" if isinstance(part, type) else f"an object of type {type(part).__name__}"
+        kind = f"a class {part.__name__}" if isinstance(part, type) else f"an object of type {type(part).__name__}"
         raise UsageError(
-            f"the model {name!r} is {found}",
+            f"the model {name!r} is {kind}",
             expected="a subclass of MemoryModel, HistoryModel or FittedModel of lifelong.offline.models.base",
             fix="`lifelong new model NAME` writes one",
         )
-    missing = [one for one in ("Config", "title", "source", "state") if not hasattr(part, one)]
+    missing = [attribute for attribute in ("Config", "title", "source", "state") if not hasattr(part, attribute)]
     if missing:
         raise UsageError(
             f"the class of the model {name!r}, {part.__name__}, lacks {', '.join(missing)}",
@@ -161,10 +161,11 @@ def choose(name: str, config: Mapping[str, Any]) -> Chosen:
         raise ConfigError(
             [f"there is no model {name!r}{suggestion(name, all_names())}"], fix="lifelong models lists all"
         )
+    # A name that says one thing and a setting that says another would train one under the name of the other.
     other = [key for key in fixed if key in config and config[key] != fixed[key]]
     if other:
-        found = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]
-        raise ConfigError(found, fix=f"leave that out, or train {model}")
+        problems = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]
+        raise ConfigError(problems, fix=f"leave that out, or train {model}")
     return _selected(model, {**config, **fixed})
 
 
@@ -174,6 +175,7 @@ def _selected(model: str, config: dict[str, Any]) -> Chosen:
     for preset in selecting:
         if preset.chosen_by(model, config):
             return Chosen(model, preset.entry, config)
+    # Only the class that such a flag selects has it as a setting: the model's own would refuse it, switched off or not.
     off = {key for preset in selecting for key in preset.settings if config.get(key) is False}
     return Chosen(model, MODELS[model], {key: value for key, value in config.items() if key not in off})
 
@@ -222,6 +224,6 @@ def registered_name(model: Model | FittedModel) -> str | None:
     entry = type(model)
     owners = {
         **{preset.entry: preset.model for preset in PRESETS.values()},
-        **{one: name for name, one in MODELS.items()},
+        **{model_entry: name for name, model_entry in MODELS.items()},
     }
     return owners.get(entry)

@@ -46,7 +46,7 @@ class EarlierDataset:
             raise UsageError(
                 f"{folder} is neither a dataset nor an artifact",
                 expected="a folder that `lifelong prepare` or `lifelong train` wrote",
-                fix="check the path after --from",
+                fix="check the path of start",
             )
         names = (*schema.item_fields, *["event_type"] * schema.event_types, *map(user_context, schema.user_fields))
         vocabularies = {name: Vocabulary.open(folder / "vocabulary" / name) for name in names}
@@ -65,5 +65,5 @@ class EarlierDataset:
             raise UsageError(
                 f"{self.folder} has the fields {', '.join(sorted(own))}, this log has {', '.join(sorted(now))}",
                 expected="equal fields, so that training can continue from an artifact",
-                fix="map equal fields, or prepare without --from",
+                fix="map equal fields, or prepare without a start",
             )

@@ -39,12 +39,16 @@ def count_quirks(histories: Histories, type_code: Path | None) -> dict[str, Any]
         start_N = moment_starts(user_N, np.asarray(histories.time_N[events]))
         tied_N = start_N != np.arange(len(start_N))
         ties += int(tied_N.sum())
+        # Only events that share their moment can be duplicates: few rows are sorted in place of all.
         shared = np.flatnonzero(tied_N | np.append(tied_N[1:], False))
         keys: list[npt.NDArray[Any]] = [np.asarray(histories.row_N[events])[shared], start_N[shared]]
         if type_code is not None:
             keys.insert(0, read_slice(type_code, events)[shared])
+        # Equal events become neighbours, each run of them with one first.
         order = np.lexsort(keys)
         sequence_N = np.asarray(histories.sequence_N[events])
+        # The histories are sorted by time: where the place in the source falls nevertheless, the source had them the
+        # other way.
         unsorted += int(((sequence_N[1:] < sequence_N[:-1]) & (user_N[1:] == user_N[:-1])).sum())
         duplicates += int((~is_first(*(key[order] for key in keys))).sum())
     share = ties / max(histories.num_events, 1)
@@ -79,11 +83,11 @@ def count_split(examples: Examples, trained_V: BoolArray, numbered_V: BoolArray)
 
 def count_events(histories: Histories, plan: Plan) -> dict[str, int]:
     """Events in the period of each split."""
-    found = np.zeros(len(SPLITS), np.int64)
+    count_S = np.zeros(len(SPLITS), np.int64)
     for user_N, events in event_chunks(np.asarray(histories.offset_U)):
         split_N = plan.split_of(user_N, np.asarray(histories.time_N[events]))
-        found += np.bincount(split_N[split_N >= 0], minlength=len(SPLITS))
-    return {f"{split}_events": int(count) for split, count in zip(SPLITS, found, strict=True)}
+        count_S += np.bincount(split_N[split_N >= 0], minlength=len(SPLITS))
+    return {f"{split}_events": int(count) for split, count in zip(SPLITS, count_S, strict=True)}
 
 
 def ordinal_cuts(time_unit: str, histories: Histories, plan: Plan) -> dict[str, Any]:
@@ -91,6 +95,7 @@ def ordinal_cuts(time_unit: str, histories: Histories, plan: Plan) -> dict[str, 
     if time_unit != "ordinal" or len(plan.cut_times) != len(SPLITS) - 1:
         return {}
     offset_U = np.asarray(histories.offset_U)
+    # Users may have impressions alone; the last event of an empty history would be another user's.
     filled_U = np.flatnonzero(np.diff(offset_U))
     last_U = np.asarray(histories.time_N)[offset_U[filled_U + 1] - 1]
     alone = int((plan.split_of(filled_U, last_U) == 0).sum())
@@ -108,7 +113,7 @@ def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
     >>> too_small({"test": many, "validation": {**many, "users": 12}})
     {'validation': '40,000 examples (20,000 positives) of 12 users: too few users to compare models'}
     """
-    found = dict[str, str]()
+    reasons = dict[str, str]()
     for split, counted in splits.items():
         positives, negatives = counted["positives"], counted["examples"] - counted["positives"]
         width = _half_width(positives, negatives)
@@ -116,16 +121,17 @@ def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
         if split == "train":
             continue
         if width > WIDEST:
-            found[split] = f"{size}: an AUC of {_AUC:g} would have an interval of at least ±{width:.2g}"
+            reasons[split] = f"{size}: an AUC of {_AUC:g} would have an interval of at least ±{width:.2g}"
         elif counted["users"] < LEAST_USERS:
-            found[split] = f"{size}: too few users to compare models"
-    return found
+            reasons[split] = f"{size}: too few users to compare models"
+    return reasons
 
 
 def _half_width(positives: int, negatives: int) -> float:
     """Of the 95 % interval of an AUC from this many independent examples; .5 where there is none."""
     if not positives or not negatives:
         return 0.5
+    # Q1 and Q2 of Hanley and McNeil, less AUC squared, for scores of exponential distributions.
     above, below = _AUC / (2 - _AUC) - _AUC**2, 2 * _AUC**2 / (1 + _AUC) - _AUC**2
     variance = _AUC * (1 - _AUC) + (positives - 1) * above + (negatives - 1) * below
     return min(0.5, 1.96 * math.sqrt(variance / (positives * negatives)))

@@ -56,13 +56,13 @@ def check_log(log: RawLog) -> dict[str, int]:
             continue
         columns = ("user", "item", "time", "sequence")
         lacks = {f"no_{name}": table[name].isnull().sum() for name in columns}
-        found = scalars(table.aggregate(rows=table.count(), **lacks))
-        if not found["rows"]:
+        sums = scalars(table.aggregate(rows=table.count(), **lacks))
+        if not sums["rows"]:
             raise DataError(f"{log.name} holds no {what}s", expected=f"at least one {what}", fix="check the files")
         for name in columns:
-            if found[f"no_{name}"]:
+            if sums[f"no_{name}"]:
                 raise DataError(
-                    f"{found[f'no_{name}']} of {found['rows']} {what}s have no {name}",
+                    f"{sums[f'no_{name}']} of {sums['rows']} {what}s have no {name}",
                     expected=f"a {name} in every row",
                     fix="drop or fix those rows",
                 )
@@ -91,8 +91,10 @@ def number_ids(job: Job) -> Numbered:
         # Computed once: the source may have to work through the whole log for it.
         given = materialise(connection, "lifelong_given", log.items.select("item", *log.item_columns))
     users = distinct("user", [log.events, log.impressions])
+    # In the order of the ids: numbers then depend neither on the order of the rows nor on the threads of the engine.
     users = users.mutate(user_index=ibis.row_number().over(order_by="user").cast("int32"))
     items = distinct("item", [log.events, log.impressions, given])
+    # The first rows of the catalogue are padding and the unknown item.
     items = items.mutate(row=(ibis.row_number().over(order_by="item") + FIRST_ROW).cast("int32"))
     items = materialise(connection, "lifelong_items", items)
     if given is not None:
@@ -119,6 +121,7 @@ def id_index(connection: Any, table: Any, column: str, order: str) -> IdIndex:
     texts, lengths = [], []
     for batch in batches(connection, table.order_by(order).select(column)):
         strings = batch.column(0).cast(pa.large_string())
+        # A batch may be a slice of a larger one: its offsets begin at `strings.offset`, and its texts not at 0.
         offset = np.frombuffer(strings.buffers()[1], np.int64)[strings.offset : strings.offset + len(strings) + 1]
         text = np.frombuffer(strings.buffers()[2] or b"", np.uint8)
         texts.append(text[offset[0] : offset[-1]].copy())
@@ -139,12 +142,14 @@ def write_histories(job: Job, numbered: Numbered) -> None:
     paths = {name: folder / f"{name}.npy" for name in ("row", "time", "sequence")}
     if numbered.types:
         paths["event_type"] = job.work / "type_code.npy"
+    # Below every key, so that the first row of all has a smaller one before it.
     before = np.full(3, np.iinfo(np.int64).min)
 
     def checked() -> Iterator[Columns]:
         nonlocal before
         order = ("user_index", "time", "sequence")
         for column in _sorted(job, numbered, order, "writing histories"):
+            # The last key of a batch is compared with the first of the next: neighbours may be in two batches.
             before = _check_order(np.stack([column[name] for name in order]), before)
             yield column
 
@@ -269,6 +274,7 @@ def _check_order(key_3N: IntArray, before: IntArray) -> IntArray:
 
 def _tell(job: Job, stage: str, done: int, step: int, total: int) -> None:
     """Report progress at every twentieth of the total."""
+    # Only where a batch passes a twentieth: a log of billions has thousands of batches.
     if done * 20 // total > (done - step) * 20 // total:
         job.progress(f"{stage}: {100 * done // total} %")
 

@@ -90,9 +90,9 @@ def prepare(
         raise UsageError(
             "no folder for the dataset was named", expected="a new folder as out", fix='prepare(log, out="data")'
         )
-    with _files_of(log, paths) as (source, found):
+    with _files_of(log, paths) as (source, named_files):
         chosen, columns = _settings_of(source, settings, named)
-        dataset = _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
+        dataset = _prepare(source, expand(named_files), Path(out), chosen, columns, progress or (lambda _: None))
     if progress is None:
         for note in dataset.notes:
             logger.warning(note)
@@ -117,9 +117,11 @@ def _prepare(
 
         earlier = EarlierDataset.open(settings.start)
     started = time.monotonic()
+    # Only after `_check_out` has seen that nobody is writing there.
     for remains in remove_remains(out):
         tell(f"removed {remains}, which a killed run had left; starting over")
     with clear_errors(out.parent), building(out) as folder:
+        # Inside the hidden folder: what a kill leaves is found and removed with it.
         (folder / "work").mkdir()
         with open_engine(
             folder / "work",
@@ -149,6 +151,7 @@ def _prepare(
         update = {"source": source, "record": record, "data_hash": array_hash(folder), "mapping": mapping}
         manifest = manifest.model_copy(update=update)
         write_manifest(folder, manifest)
+        # Before the old dataset is replaced: its vault must stay opened for those who have read it.
         _keep_openings(out, folder)
         put_in_place(folder, out)
     tell(f"done: {out}")
@@ -213,15 +216,17 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise UsageError(
             f"another process is writing {out} now (in {busy.name})",
             expected="one process for a folder",
-            fix="wait until it has ended, or choose another --out",
+            fix="wait until it has ended, or choose another folder",
         )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "dataset.json").exists():
-        raise UsageError(f"{out} exists and is not a dataset", expected="a new folder", fix="choose another --out")
+        raise UsageError(f"{out} exists and is not a dataset", expected="a new folder", fix="choose another folder")
     if not overwrite:
         raise UsageError(
-            f"{out} already holds a dataset", expected="a new folder", fix="choose another --out, or --overwrite"
+            f"{out} already holds a dataset",
+            expected="a new folder",
+            fix="choose another, or replace it with --overwrite (overwrite=True)",
         )
 
 
@@ -301,10 +306,10 @@ def _check_names(columns: Mapping[str, Any]) -> None:
 
     unknown = [name for name in columns if name not in TableMapping.model_fields]
     if unknown:
-        known = ", ".join([*TableMapping.model_fields, *PrepareSettings.model_fields])
+        names = ", ".join([*TableMapping.model_fields, *PrepareSettings.model_fields])
         raise UsageError(
             f"`prepare` has no setting {', '.join(map(repr, unknown))}",
-            expected=f"one of {known}",
+            expected=f"one of {names}",
             fix='columns are named by what they are: user="customer_id", fields=["brand"]',
         )
 

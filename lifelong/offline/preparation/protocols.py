@@ -162,6 +162,7 @@ def paper(moments: Moments, num_users: int) -> Plan:
         raise DataError(f"{len(last)} users have a target", expected="many users", fix="check files and event types")
     cut = int(np.sort(last.time_N)[int(TEST_CUT * len(last))])
     before = np.flatnonzero(last.time_N <= cut)
+    # Stable on users in the order of their ids: of equal times the larger id is the later one.
     before = before[np.argsort(last.time_N[before], kind="stable")]
     split_N = np.full(len(last), SPLITS.index("test"))
     split_N[before] = SPLITS.index("train")
@@ -172,6 +173,7 @@ def paper(moments: Moments, num_users: int) -> Plan:
             expected="last events at different times, of at least three users",
             fix="choose the temporal protocol",
         )
+    # -1 for users without a target: their events are in no period.
     split_U = np.full(num_users, -1)
     split_U[last.user_N] = split_N
 
@@ -197,6 +199,7 @@ def impressions(histories: Histories, work: Path, cut_times: tuple[int, ...]) ->
 
 
 def _check_cuts(cut_times: tuple[int, ...], what: str) -> None:
+    # With many events at one time, two shares of the log can end at the same second.
     equal = [place for place in range(1, len(cut_times)) if cut_times[place - 1] == cut_times[place]]
     if equal:
         raise DataError(
@@ -207,6 +210,7 @@ def _check_cuts(cut_times: tuple[int, ...], what: str) -> None:
 
 
 def _split_by_time(cut_times: tuple[int, ...]) -> Callable[[npt.NDArray[np.integer], IntArray], IntArray]:
+    # From the right: an event at a cut time belongs to the later split.
     return lambda user_N, time_N: np.searchsorted(np.array(cut_times), time_N, side="right")
 
 
@@ -232,6 +236,7 @@ def given(histories: Histories, work: Path, hash_U: npt.NDArray[np.uint64]) -> P
     if not held_SU[code_of["validation"]].any():
         training = np.flatnonzero(held_SU[code_of["train"]])
         number = max(int(VALIDATION_SHARE * len(training)), 1)
+        # By hash and not by draw: whether a user is chosen hardly depends on which others a file holds.
         moved_U[training[np.argsort(hash_U[training], kind="stable")[:number]]] = True
     if not (held_SU[code_of["train"]] & ~moved_U).any() or not held_SU[code_of["test"]].any():
         raise DataError(
@@ -246,8 +251,10 @@ def given(histories: Histories, work: Path, hash_U: npt.NDArray[np.uint64]) -> P
             split_N = np.where(moved, code_of["validation"], code_N)
             yield {split: examples.take(np.flatnonzero(split_N == code_of[split])) for split in SPLITS}
 
+    # A user without a training target has no training period: no event of hers comes before this time.
     last_U = np.full(histories.num_users, NEVER)
     for chunk in targets():
+        # A user occurs once per target; plain indexing would keep only one of the times.
         np.maximum.at(last_U, chunk["train"].user_N, chunk["train"].time_N)
 
     def split_of(user_N: IntArray, time_N: IntArray) -> IntArray:

@@ -37,15 +37,17 @@ def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
     assert settings.tasks is not None
     _check_log(log, settings, [task for task in settings.tasks if task not in wanted])
     ratings: Any = log.ratings
-    found = _seen(ratings, settings).group_by("rating").aggregate(rows=lambda table: table.count())
-    found = found.to_pyarrow().to_pylist()
-    number_of = {float(row["rating"]): int(row["rows"]) for row in found if row["rating"] is not None}
+    # Thresholds are checked against what is not put aside, or an error would tell of the vault's ratings.
+    by_rating = _seen(ratings, settings).group_by("rating").aggregate(rows=lambda table: table.count())
+    by_rating = by_rating.to_pyarrow().to_pylist()
+    number_of = {float(row["rating"]): int(row["rows"]) for row in by_rating if row["rating"] is not None}
     least_of = _thresholds(wanted, sorted(number_of))
     columns = {name: (ratings["rating"] >= least).cast("float64") for name, least in least_of.items()}
     log.impressions = ratings.select("user", "item", "time", "sequence", **columns)
     log.tasks, log.protocol = tuple(least_of), "impressions"
     log.record["ratings"] = {f"{value:g}": number_of[value] for value in sorted(number_of)}
     log.record["rating_tasks"] = {name: f"rating>={least:g}" for name, least in least_of.items()}
+    # They are labels of the log from here on; left in the settings, they would be read as event types.
     return settings.model_copy(update={"tasks": None})
 
 
@@ -81,7 +83,7 @@ def _check_log(log: RawLog, settings: PrepareSettings, others: Sequence[str]) ->
         raise UsageError(
             f"tasks of ratings with the protocol {settings.protocol!r}, which samples its labels",
             expected="impressions",
-            fix="leave out --protocol",
+            fix="leave out protocol",
         )
 
 
@@ -92,12 +94,13 @@ def _thresholds(wanted: Sequence[str], values: Sequence[float]) -> Mapping[str, 
         match = _LEAST.fullmatch(task)
         if match is None or math.isnan(least := _number(match[2])):
             problems.append(f"tasks: {task!r} is not of the form NAME=rating>=NUMBER")
+        # The name becomes a column of the engine, which ignores upper and lower case.
         elif match[1].lower() in _TAKEN | {name.lower() for name in least_of}:
             problems.append(f"tasks: the name {match[1]!r} is taken")
         else:
             least_of[match[1]] = least
     if problems:
-        raise ConfigError(problems, fix="such as --tasks liked=rating>=4")
+        raise ConfigError(problems, fix="such as tasks=liked=rating>=4")
     for name, least in least_of.items():
         if not values or not values[0] < least <= values[-1]:
             raise UsageError(

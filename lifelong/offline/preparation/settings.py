@@ -75,7 +75,7 @@ class PrepareSettings(Record):
     options: dict[str, str] = Field(default_factory=dict, description="options of the source")
     mapping: Path | None = Field(None, description="mapping file of the source `table`")
     start: Path | None = Field(
-        None, description="earlier dataset or artifact (--from); its known values and hash buckets keep their numbers"
+        None, description="earlier dataset or artifact; its known values and hash buckets keep their numbers"
     )
     overwrite: bool = Field(False, description="replace a dataset that is already there")
 
@@ -149,33 +149,33 @@ def choose_protocol(log: RawLog, settings: PrepareSettings) -> Protocol:
         raise UsageError(
             f"{log.name} holds no logged labels, which the protocol {protocol!r} needs",
             expected="temporal or paper",
-            fix="--protocol temporal samples negatives instead"
-            + ("; --tasks liked=rating>=4 makes labels of the ratings" if log.ratings is not None else ""),
+            fix="protocol=temporal samples negatives instead"
+            + ("; tasks=liked=rating>=4 makes labels of the ratings" if log.ratings is not None else ""),
         )
     if protocol == "given" and "split" not in log.impressions.columns:  # type: ignore[union-attr]
         raise UsageError(
             f"{log.name} does not say which impressions are for testing",
             expected="impressions, temporal or paper",
-            fix="--protocol impressions cuts by time",
+            fix="protocol=impressions cuts by time",
         )
     if settings.tasks and (protocol in ("impressions", "given") or not log.event_types):
         why = "which takes logged labels" if log.event_types else "and the events have no types"
         raise UsageError(
             f"tasks {', '.join(settings.tasks)} with the protocol {protocol!r}, {why}",
             expected="a log with event types, and the protocol temporal or paper",
-            fix="leave out --tasks; logged labels are tasks already",
+            fix="leave out tasks; logged labels are tasks already",
         )
     if protocol in ("temporal", "paper") and log.time_unit == "ordinal" and log.protocol != protocol:
         raise UsageError(
             f"{log.name} has no times, only an order within each user, so the protocol {protocol!r} cannot cut it",
             expected=log.protocol,
-            fix=f"--protocol {log.protocol}",
+            fix=f"protocol={log.protocol}",
         )
     if settings.ties == "seen" and protocol != "paper":
         raise UsageError(
             f"events of a target's own time are to be seen (ties=seen) with the protocol {protocol!r}",
             expected="the protocol paper, which has one target a user: others would see each other",
-            fix="leave out ties, or choose --protocol paper",
+            fix="leave out ties, or choose protocol=paper",
         )
     return protocol
 
@@ -191,7 +191,7 @@ def choose_rule(log: RawLog, protocol: str, settings: PrepareSettings) -> Negati
             raise UsageError(
                 f"negatives {settings.negatives!r} with the protocol {protocol!r}, which takes logged labels",
                 expected="no rule",
-                fix="leave out --negatives, or choose --protocol temporal",
+                fix="leave out negatives, or choose protocol=temporal",
             )
         return NegativeRule(rule="none", ratio=0, seed=settings.seed)
     rule = settings.negatives or (None if protocol == "paper" else log.negatives)
@@ -200,13 +200,13 @@ def choose_rule(log: RawLog, protocol: str, settings: PrepareSettings) -> Negati
         raise UsageError(
             f"ratio {settings.ratio} with the protocol 'paper', which has one example a user",
             expected="ratio 1",
-            fix="choose --protocol temporal",
+            fix="choose protocol=temporal",
         )
     if rule in WINDOWS and (protocol == "paper" or log.time_unit != "seconds"):
         raise UsageError(
             f"{rule} negatives, from days by the target, with the protocol {protocol!r} on {log.name}",
             expected="the protocol temporal, and times in seconds",
-            fix="choose --negatives popularity",
+            fix="choose negatives=popularity",
         )
     return NegativeRule(
         rule=rule,

@@ -88,7 +88,7 @@ def put_aside(connection: Any, log: RawLog, settings: PrepareSettings) -> tuple[
             raise UsageError(
                 f"test begins at {settings.cuts[1]:g} of the times, and the vault at {1 - settings.vault:g}",
                 expected="a vault after test",
-                fix="choose a smaller --vault or an earlier second cut",
+                fix="choose a smaller vault or an earlier second cut",
             )
         cuts = cuts_of(log.events if protocol == "temporal" else log.impressions, settings)
         if cuts[1] >= cuts[2]:
@@ -126,19 +126,21 @@ def _latest(log: RawLog, settings: PrepareSettings) -> list[str]:
     """The users with the latest last target."""
     targets = log.events
     if log.target_types is not None:
+        # Tasks may name types that are no targets otherwise; ANY stands for all of them and names none.
         wanted = {*log.target_types, *(task for task in settings.tasks or () if task != ANY)}
         targets = targets.filter(targets["event_type"].isin(sorted(wanted)))
-    found = targets.group_by("user").aggregate(last=targets["time"].max()).to_pyarrow()
-    last_U = found.column("last").to_numpy()
+    last_of_users = targets.group_by("user").aggregate(last=targets["time"].max()).to_pyarrow()
+    last_U = last_of_users.column("last").to_numpy()
     cut = np.sort(last_U)[int((1 - settings.vault) * len(last_U))] if len(last_U) else 0
+    # At the cut, too: users of one time are not told apart by chance.
     chosen_U = last_U >= cut
     if (~chosen_U).sum() < len(SPLITS):
         raise DataError(
             f"{int(chosen_U.sum())} of {len(last_U)} users have their last target at {cut} or later",
             expected="more users, with earlier ones",
-            fix="choose another share for --vault, or --protocol temporal",
+            fix="choose another share for the vault, or protocol=temporal",
         )
-    users: list[str] = found.column("user").filter(chosen_U.tolist()).to_pylist()
+    users: list[str] = last_of_users.column("user").filter(chosen_U.tolist()).to_pylist()
     return sorted(users)
 
 
@@ -148,12 +150,13 @@ def _given(log: RawLog, settings: PrepareSettings) -> list[str]:
     assert shown is not None
     every = shown.group_by("user").aggregate(tested=(shown["split"] == "test").any()).to_pyarrow()
     tested = IdIndex.build(sorted(every.filter(every.column("tested")).column("user").to_pylist()))
+    # A share of all users, as under the paper's protocol, and not of those that are given for testing.
     number = max(int(settings.vault * len(every)), 1)
     if number >= len(tested):
         raise DataError(
             f"{settings.vault:g} of all users would be {number}, and {len(tested)} users are given for testing",
             expected="fewer than those",
-            fix="choose a smaller --vault",
+            fix="choose a smaller vault",
         )
     order_U = np.argsort(tested.hashes(), kind="stable")[:number]
     return sorted(np.array(tested.ids(), object)[order_U].tolist())
@@ -200,8 +203,8 @@ def _plan(job: Job, main: Dataset, aside: Aside, histories: Histories, numbered:
 def _small(counts: Mapping[str, int], examples: Examples) -> dict[str, Any]:
     """The caution for the record if nothing can be concluded from the vault."""
     sizes = {"examples": counts["vault_examples"], "positives": counts["vault_positives"]}
-    found = too_small({VAULT: {**sizes, "users": len(np.unique(examples.user_N))}})
-    return {"too_small": found} if found else {}
+    cautions = too_small({VAULT: {**sizes, "users": len(np.unique(examples.user_N))}})
+    return {"too_small": cautions} if cautions else {}
 
 
 def _write_examples(
@@ -216,7 +219,7 @@ def _write_examples(
         raise DataError(
             "the vault has no target",
             expected="targets in all splits",
-            fix="choose another share for --vault, other cuts, or check times and event types",
+            fix="choose another share for the vault, other cuts, or check times and event types",
         )
     counts = {
         "users": histories.num_users,
@@ -233,6 +236,7 @@ def _write_examples(
         positives=counts["vault_positives"],
         data_hash="",
     )
+    # Before the hash: intermediate files are no part of the data.
     shutil.rmtree(job.work)
     entry = entry.model_copy(update={"data_hash": array_hash(job.folder)})
     manifest: Manifest = main.manifest.model_copy(

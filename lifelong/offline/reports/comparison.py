@@ -75,7 +75,7 @@ def write_comparison(
     name = next((row.title for row in comparison.rows if row.model == lifelong), lifelong)
     folder, results, costs = out / "figures", first_seeds(comparison.results), comparison.costs
     read, notes = _attention(comparison, dataset, runs, folder, lifelong=lifelong, title=name)
-    equal, calibration = comparison.equal_rows, calibration_table(results)
+    calibration = calibration_table(results)
     several = any(row.seeds > 1 for row in comparison.rows)
     first = ["These figures are of each model's first seed, not means over seeds."] if several else []
     curves = {} if runs is None else recorded_curves(comparison, runs)
@@ -83,14 +83,8 @@ def write_comparison(
     if given := [*comparison.notes, *notes]:
         parts.append(Section("Notes", [f"{note.rstrip('.')}." for note in given]))
     parts.append(_main(comparison, results[0], folder))
-    if equal:
-        parts.append(Section("The same number of examples for all", tables=[comparison_tables.equal_table(comparison)]))
     drawn = [figures.metric_by_history(results, folder, always=[name])]
     parts.append(Section("By length of the history", first, [comparison_tables.slices_by_model(results)], drawn))
-    if tables := comparison_tables.sweep_tables(comparison):
-        note = "The trained models stay as they are, and are given only the most recent events before each target."
-        drawn = [figures.sweep(comparison, folder, always=[name])]
-        parts.append(Section("By number of most recent events", [note, *first], tables, drawn))
     if curves:
         parts.append(Section("Training", first, figures=[figures.learning_curves(curves, folder, always=[name])]))
     at = comparison_tables.usual_length(costs.values())
@@ -121,16 +115,17 @@ def pair_difference(
     mine, other = rivals(comparison, lifelong)
     if mine is None or other is None:
         return None
+    # The record has differences from the reference alone: it may be either of the two.
     if comparison.reference == other.model and mine.differences is not None:
         return mine.differences["auc"]
     if comparison.reference == mine.model and other.differences is not None:
         return _reversed(other.differences["auc"])
     if dataset is None or runs is None:
         return None
-    found = {model: _finished(runs, model) for model in (mine.model, other.model)}
-    if not all(found.values()):
+    finished = {model: _finished(runs, model) for model in (mine.model, other.model)}
+    if not all(finished.values()):
         return None
-    gathered = {model: gather(of, dataset) for model, of in found.items()}
+    gathered = {model: gather(of, dataset) for model, of in finished.items()}
     row = compare(gathered, reference=other.model, resamples=comparison.resamples)[0]
     return None if row.differences is None else row.differences["auc"]
 
@@ -190,8 +185,8 @@ def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
         f"{counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
         "with targets that are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
     )
-    known = any(value_of(row) is not None for row in comparison.rows)
-    drawn = [figures.metric_by_model(comparison.rows, folder)] if known else []
+    is_measured = any(value_of(row) is not None for row in comparison.rows)
+    drawn = [figures.metric_by_model(comparison.rows, folder)] if is_measured else []
     return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
 
 
@@ -233,7 +228,7 @@ def _finished(runs: Path, model: str) -> list[Run]:
 
 
 def _runs(runs: Path, model: str) -> list[Run]:
-    """The runs of one model, by seed, without those of an equal budget."""
+    """The runs of one model, by seed."""
     pattern = re.compile(rf"{re.escape(model)}-seed(\d+)")
     matches = [match for path in runs.iterdir() if (match := pattern.fullmatch(path.name))]
     return [Run(runs / of[0], model) for of in sorted(matches, key=lambda of: int(of[1]))]
@@ -243,4 +238,5 @@ def _reversed(of: DifferenceEstimate) -> DifferenceEstimate:
     def minus(value: float | None) -> float | None:
         return None if value is None else -value
 
+    # The ends of the interval change places with their signs.
     return of.model_copy(update={"value": minus(of.value), "low": minus(of.high), "high": minus(of.low)})

@@ -1,10 +1,10 @@
-"""The tables of a comparison: quality, cost, sweep."""
+"""The tables of a comparison: quality, cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, Cost, SweepPoint
+from lifelong.offline.evaluation.compare import Comparison, ComparisonRow, Cost
 from lifelong.offline.evaluation.results import Result, best_first, readable_duration
 from lifelong.offline.reports.tables import (
     BY_HISTORY,
@@ -34,17 +34,14 @@ _PAPER = (
 )
 
 
-def comparison_table(
-    comparison: Comparison, rows: Sequence[ComparisonRow] = (), metrics: Sequence[str] = TESTED
-) -> Table:
+def comparison_table(comparison: Comparison, metrics: Sequence[str] = TESTED) -> Table:
     """Models, best first, with metrics, also those of other packages, and differences from the reference.
 
     Args:
         comparison: the record.
-        rows: of the models; by default the main ones.
         metrics: names.
     """
-    given = best_first(rows or comparison.rows)
+    given = best_first(comparison.rows)
     reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
     own = own_metrics(row.metrics for row in given)
     columns, cells = ["model", "seeds"], [list[Cell]([row.title, row.seeds]) for row in given]
@@ -59,6 +56,7 @@ def comparison_table(
 def main_table(comparison: Comparison) -> Table:
     """One row per model, best first: quality with intervals, differences to the reference, the paper's tests, cost."""
     quality, costs = comparison_table(comparison, metrics=_QUALITY), comparison.costs
+    # The usual lengths have columns even where one was not measured: a gap is seen, a missing column is not.
     lengths = sorted({*LATENCIES, *_measured(costs.values())}) if _measured(costs.values()) else []
     columns = [*quality.columns, "SD of AUC over seeds", "Mann-Whitney p", "t test p", "parameters", "training time"]
     columns += ["examples / s", "state, bytes a user", *(f"latency, {length:,} events" for length in lengths)]
@@ -74,46 +72,6 @@ def main_table(comparison: Comparison) -> Table:
     return Table(columns, rows, caption, name="main")
 
 
-def equal_table(comparison: Comparison) -> Table:
-    """The same models after equally many labelled examples."""
-    quality = comparison_table(comparison, comparison.equal_rows, _QUALITY)
-    budget = "" if comparison.equal_examples is None else f" {comparison.equal_examples:,}"
-    caption = f"Each model after the same{budget} labelled examples. {quality.caption}"
-    return Table(quality.columns, quality.rows, caption, name="equal-examples")
-
-
-def sweep_tables(comparison: Comparison) -> list[Table]:
-    """AUC, and its difference from all events: one row per model, one column per number of most recent events."""
-    if not comparison.sweep:
-        return []
-    by_model: dict[str, dict[int | None, SweepPoint]] = {}
-    for point in comparison.sweep:
-        by_model.setdefault(point.title, {})[point.events] = point
-    ticks, least = sweep_ticks(comparison), comparison.sweep_at_least
-    among = f", with at least {least:,} events before each" if least else ""
-    names = [f"last {events_name(tick)}" if tick is not None else "all" for tick in ticks]
-    auc: list[list[Cell]] = [
-        [title, *(of[tick].metrics.get("auc") if tick in of else None for tick in ticks)]
-        for title, of in by_model.items()
-    ]
-    gaps: list[list[Cell]] = [
-        [title, *(of[tick].difference if tick in of else None for tick in ticks if tick is not None)]
-        for title, of in by_model.items()
-    ]
-    caption = f"AUC on the same {comparison.sweep[0].examples:,} targets{among}."
-    below = "AUC minus AUC with all events; below 0 says that all events are better. Paired over users."
-    tables = [Table(["model", *names], auc, caption, "sweep", folded=True)]
-    if any(point.difference is not None for point in comparison.sweep):
-        shorter = [name for name in names if name != "all"]
-        tables.append(Table(["model", *shorter], gaps, below, "sweep-differences", folded=True))
-    return tables
-
-
-def sweep_ticks(comparison: Comparison) -> list[int | None]:
-    """The numbers of events of a sweep, ascending; None, all of them, last."""
-    return sorted({point.events for point in comparison.sweep}, key=lambda events: (events is None, events or 0))
-
-
 def slices_by_model(results: Sequence[Result]) -> Table:
     """One row per model, one column per slice of history length, and of items: for many models."""
     named = {part.name: f"{part.name} events" for part in results[0].slices if part.examples} | ITEMS
@@ -127,19 +85,10 @@ def slices_by_model(results: Sequence[Result]) -> Table:
     return Table(["model", *named.values()], rows, BY_HISTORY, name="history-length", folded=True, fixed=1)
 
 
-def events_name(events: int | None) -> str:
-    """A number of most recent events in words; None is all of them.
-
-    >>> events_name(1000), events_name(None)
-    ('1,000', 'all')
-    """
-    return "all" if events is None else f"{events:,}"
-
-
 def usual_length(costs: Iterable[Cost]) -> int:
     """The history length at which latencies are compared: the middle one of those measured."""
-    found = sorted(_measured(costs)) or list(LATENCIES)
-    return found[len(found) // 2]
+    lengths = sorted(_measured(costs)) or list(LATENCIES)
+    return lengths[len(lengths) // 2]
 
 
 def _measured(costs: Iterable[Cost]) -> set[int]:

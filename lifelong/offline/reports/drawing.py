@@ -119,9 +119,11 @@ def drawn(path: Path, size: tuple[float, float]) -> Iterator[Canvas]:
         yield canvas
         canvas.savefig(path.with_suffix(".png"), dpi=160, facecolor=LIGHT.paper)
         canvas.savefig(path, transparent=True, metadata={"Date": None, "Creator": "lifelong"})
+    # matplotlib writes literal colours; as variables they can follow the page.
     svg = path.read_text()
     for role, colour in LIGHT.roles.items():
         svg = svg.replace(colour, f"var(--{role}, {colour})")
+    # Names of fonts of the drawing machine mean nothing on another one.
     svg = re.sub(r"(font: [^;\"]*?px) [^;\"]+", rf"\1 {FONTS}", svg)
     path.write_text(svg.replace("<defs>", f"<style>{css_variables('svg')}</style>\n <defs>", 1))
 

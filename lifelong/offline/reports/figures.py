@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lifelong.offline.evaluation.compare import Comparison, ComparisonRow
+from lifelong.offline.evaluation.compare import ComparisonRow
 from lifelong.offline.evaluation.results import Estimate, Result
 from lifelong.offline.reports import drawing
-from lifelong.offline.reports.comparison_tables import events_name, sweep_ticks
 from lifelong.offline.reports.drawing import LIGHT, Figure
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         folder: where to write.
         always: titles of models that are coloured however good they are.
     """
+    # All results are of the same examples, so that the slices of the first one are those of all.
     places = [place for place, part in enumerate(results[0].slices) if part.examples]
     lines = {
         result.title: [(x, result.slices[place].metrics["auc"]) for x, place in enumerate(places)] for result in results
@@ -65,29 +65,6 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         drawing.finish(axes, grid="y", x="events of the user before the target", y="AUC")
     caption = "Where long memory pays, a model rises above the others to the right. Bars are 95 % intervals over users."
     return Figure(path, "AUC by length of the history", caption)
-
-
-def sweep(comparison: Comparison, folder: Path, *, always: Collection[str] = ()) -> Figure:
-    """AUC against the number of most recent events that a model sees, with 95 % intervals.
-
-    Args:
-        comparison: with a sweep.
-        folder: where to write.
-        always: titles of models that are coloured however good they are.
-    """
-    ticks, lines = sweep_ticks(comparison), dict[str, list[_Point]]()
-    for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
-        lines.setdefault(point.title, []).append((ticks.index(point.events), point.metrics["auc"]))
-    # Models are ranked by their last points, which are those of all events.
-    chosen = standing_out({title: of[-1][1].value for title, of in lines.items()}, always)
-    path = folder / "auc-by-events.svg"
-    with drawing.drawn(path, (9.1, 4.6)) as canvas:
-        axes = canvas.subplots()
-        _series(axes, lines, chosen, apart=0.06)
-        _classes(axes, [events_name(events) for events in ticks])
-        drawing.finish(axes, grid="y", x="most recent events given to the model", y="AUC")
-    caption = "Bars are 95 % intervals over users; steps are not to scale."
-    return Figure(path, "AUC against the number of most recent events", caption)
 
 
 def learning_curves(
@@ -175,8 +152,8 @@ def standing_out(values: Mapping[str, float | None], always: Collection[str] = (
     """Names of the series that are coloured: all of a few, else the best and those in `always`."""
     if len(values) <= CROWD:
         return set(values)
-    known = [(-value, name) for name, value in values.items() if value is not None]
-    return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
+    scored = [(-value, name) for name, value in values.items() if value is not None]
+    return {name for _, name in sorted(scored)[:BEST]} | (set(values) & set(always))
 
 
 def slot_name(period: int) -> str:
@@ -217,16 +194,18 @@ def _series(
     size: float = 7,
 ) -> None:
     """A line with marks for each chosen series, so far apart that marks do not cover each other; the rest in grey."""
-    known = {name: [(x, point) for x, point in of if point.value is not None] for name, of in lines.items()}
-    rest, grey = [name for name in known if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
+    defined = {name: [(x, point) for x, point in of if point.value is not None] for name, of in lines.items()}
+    rest, grey = [name for name in defined if name not in chosen], {"color": _GREY, "alpha": 0.4, "linewidth": 1}
     for name in rest:
-        _line(axes, known[name], **grey)
-    for series, name in enumerate(name for name in known if name in chosen):
+        _line(axes, defined[name], **grey)
+    for series, name in enumerate(name for name in defined if name in chosen):
+        # Seven places side by side, the fourth in the middle; an eighth series begins again at the left.
         look, shift = drawing.look(series), apart * (series % 7 - 3)
-        moved = [(x + shift, of) for x, of in known[name]]
+        moved = [(x + shift, of) for x, of in defined[name]]
         _line(axes, moved, color=look["color"], linewidth=1.4, alpha=0.6)
         for at in moved:
             _mark(axes, at, size=size, **look)
+        # An empty series for the legend: marks are drawn one by one, and each would have an entry.
         axes.plot([], [], label=name, linestyle="none", **look)
     if rest:
         _line(axes, [], label=f"{len(rest)} other model{'s' if len(rest) > 1 else ''}", **grey)

@@ -69,6 +69,7 @@ def write_page(
     (out / "tables").mkdir(parents=True, exist_ok=True)
     for part in parts:
         for place, table in enumerate(part.tables, 1):
+            # Titles may hold anything, names of files should not.
             stem = re.sub(r"[^a-z0-9]+", "-", part.title.lower()).strip("-") or "table"
             write_table(table, out / "tables" / (table.name or (f"{stem}-{place}" if len(part.tables) > 1 else stem)))
     records = [result.model_dump(mode="json") for result in results]
@@ -178,6 +179,7 @@ def _inline(figure: Figure) -> Markup:
     assert box is not None, f"{figure.path} has no viewBox"
     drawn = svg[svg.index(">", box.start()) + 1 :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
+    # Ids of several figures on one page must differ: a reference would find the first figure's.
     drawn = re.sub(r'((?: id=")|(?:href="#)|(?:url\(#))', rf"\g<1>{name}-", drawn.replace("xlink:href", "href"))
     # Points to CSS pixels: a figure never grows beyond its natural width.
     head = Markup('<svg viewBox="{}" role="img" aria-label="{}" style="max-width:{}px">')

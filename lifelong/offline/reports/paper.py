@@ -85,7 +85,7 @@ LOGS: dict[str, PaperLog] = {
             _TIES_SEEN,
             ("behaviours", "any behaviour may be the target; its kind is a field of every event", "the same, but "
              "hpmn_authors is given no kinds"),
-            ("rows outside the published days", "not said", "left out (--option window=all keeps them)"),
+            ("rows outside the published days", "not said", "left out (`--set options.window=all` keeps them)"),
         ),
     ),
     "xlong": PaperLog(
@@ -154,11 +154,11 @@ def _held(name: str, comparison: Comparison, dataset: Dataset) -> Section:
     whole = log.is_whole(dataset)
     rows: list[list[Cell]] = []
     for row in best_first(comparison.rows):
-        known = row.model in FORMS
+        is_hpmn = row.model in FORMS
         gap = (row.metrics["auc"].value or 0.0) - log.auc
-        theirs: Cell = Quantity(log.auc, f"{log.auc:.4f}, not verified") if known else "not at hand"
-        against: Cell = Quantity(gap, f"{gap:+.4f}".replace("-", "−")) if known and whole else None
-        among = "yes" if row.model in COMPARED else "yes, the released code" if known else "no"
+        theirs: Cell = Quantity(log.auc, f"{log.auc:.4f}, not verified") if is_hpmn else "not at hand"
+        against: Cell = Quantity(gap, f"{gap:+.4f}".replace("-", "−")) if is_hpmn and whole else None
+        among = "yes" if row.model in COMPARED else "yes, the released code" if is_hpmn else "no"
         rows.append([row.title, among, row.metrics["auc"], row.metrics["log_loss"], theirs, against])
     columns = ["model", "in the paper", "AUC here", "log loss here", "AUC in the paper", "here minus paper"]
     caption = (

@@ -120,6 +120,7 @@ def milliseconds(value: float, digits: int = 3) -> str:
 
 def first_seeds(results: Sequence[Result]) -> list[Result]:
     """One result per model: of several seeds, the first."""
+    # Read backwards, the last one that stays is the first seed's; turned round, the order is that of the results.
     return list({result.model: result for result in reversed(results)}.values())[::-1]
 
 

@@ -90,6 +90,7 @@ def _alone(comparison: Comparison, only: ComparisonRow | None) -> list[str]:
 def _claim(mine: ComparisonRow, other: ComparisonRow, pair: DifferenceEstimate | None, comparison: Comparison) -> str:
     first, second = best_first([mine, other])
     values = f"AUC {brief(first.metrics['auc'])} against {brief(second.metrics['auc'])}"
+    # The corrected one where there is one: the best other model was chosen among several.
     p = None if pair is None else pair.p_value if pair.family_p is None else pair.family_p
     if why := learned_nothing(mine, comparison):
         return (
@@ -120,10 +121,10 @@ def _signed(pair: DifferenceEstimate) -> str:
 
 def _trees(comparison: Comparison, shown: Sequence[ComparisonRow]) -> list[str]:
     """The AUC of LightGBM where the claim does not name it, or that it is missing."""
-    found = next((row for row in comparison.rows if row.model == TREES), None)
-    if found is None:
+    trees = next((row for row in comparison.rows if row.model == TREES), None)
+    if trees is None:
         return ["LightGBM, the usual baseline, was not compared (--models ...,gbdt)."]
-    return [] if found in shown[:2] else [f"{found.title} has AUC {brief(found.metrics['auc'])}."]
+    return [] if trees in shown[:2] else [f"{trees.title} has AUC {brief(trees.metrics['auc'])}."]
 
 
 def _cost(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
@@ -144,22 +145,23 @@ def _not_for(comparison: Comparison, mine: ComparisonRow) -> list[str]:
     results = first_seeds(comparison.results)
     own = next((result for result in results if result.model == mine.model), None)
     worse = [] if own is None else [_better_at(own, results, place) for place in range(len(own.slices))]
-    found = [name for name in worse if name]
-    if found:
-        return [f"Do not use {mine.title} for users with {'; '.join(found)} (first seed)."]
+    lengths = [name for name in worse if name]
+    if lengths:
+        return [f"Do not use {mine.title} for users with {'; '.join(lengths)} (first seed)."]
     return [f"At no length of history is another model clearly better than {mine.title} (first seed)."] if own else []
 
 
 def _better_at(own: Result, results: Sequence[Result], place: int) -> str:
-    part = own.slices[place]
-    high = part.metrics["auc"].high if "auc" in part.metrics else None
+    own_slice = own.slices[place]
+    high = own_slice.metrics["auc"].high if "auc" in own_slice.metrics else None
     rest = [result for result in results if result is not own and "auc" in result.slices[place].metrics]
+    # Intervals apart, which is stricter than a test of the difference: advice against a model should be sure.
     better = [result for result in rest if high is not None and _low(result.slices[place]) > high]
     if not better:
         return ""
     best = max(better, key=lambda result: result.slices[place].metrics["auc"].value or 0.0)
-    values = f"{brief(best.slices[place].metrics['auc'])} against {brief(part.metrics['auc'])}"
-    return f"{part.name} events, where {best.title} is better ({values})"
+    values = f"{brief(best.slices[place].metrics['auc'])} against {brief(own_slice.metrics['auc'])}"
+    return f"{own_slice.name} events, where {best.title} is better ({values})"
 
 
 def _low(part: Result | SliceResult) -> float:
@@ -169,9 +171,9 @@ def _low(part: Result | SliceResult) -> float:
 
 def _without_learning(comparison: Comparison, *, said_of: ComparisonRow | None = None) -> list[str]:
     """One sentence for all models that learned nothing; the first sentence of the page has said it of one."""
-    found = [(row, why) for row in comparison.rows if (why := learned_nothing(row, comparison))]
-    named = [f"{row.title} (AUC {brief(row.metrics['auc'])} is {why})" for row, why in found if row is not said_of]
+    unlearned = [(row, why) for row in comparison.rows if (why := learned_nothing(row, comparison))]
+    named = [f"{row.title} (AUC {brief(row.metrics['auc'])} is {why})" for row, why in unlearned if row is not said_of]
     listed = ", ".join(named[:-1]) + " and " * (len(named) > 1) + "".join(named[-1:])
     said = [f"Learned nothing from histories here: {listed}."] if named else []
     more = "More examples or other settings may change that: such figures say nothing about the models themselves."
-    return [*said, more] if found else []
+    return [*said, more] if unlearned else []

@@ -195,7 +195,7 @@ class Checkpoint:
             raise UsageError(
                 f"there is no checkpoint in {self.folder}",
                 expected="the state that an interrupted run leaves there",
-                fix="train without --resume",
+                fix="train without resume",
             )
         safetensors = require("safetensors", extra="train", purpose="a checkpoint")
         try:
@@ -205,12 +205,12 @@ class Checkpoint:
                 progress = Progress.model_validate_json(header.get("progress", ""))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
         except (safetensors.SafetensorError, ValidationError, OSError) as error:
-            raise DataError(f"{self.path} is damaged: {error}", fix="train without --resume") from error
+            raise DataError(f"{self.path} is damaged: {error}", fix="train without resume") from error
         differences = saved.differences(self._fingerprint)
         if differences:
             raise ConfigError(
                 differences,
-                fix="resume with the settings and the data of the interrupted run, or train without --resume",
+                fix="resume with the settings and the data of the interrupted run, or train without resume",
             )
         return _state(progress, tensors)
 

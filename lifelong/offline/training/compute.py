@@ -54,14 +54,14 @@ def open_compute(settings: TrainSettings) -> Compute:
         LostProcessError: not all processes have come.
     """
     kind, _, number = settings.device.partition(":")
-    there, place = torch.cuda.device_count() if torch.cuda.is_available() else 0, launch()
-    if kind == "cuda" and not there:
+    gpus, process = torch.cuda.device_count() if torch.cuda.is_available() else 0, launch()
+    if kind == "cuda" and not gpus:
         raise UsageError(f"train.device = {settings.device!r}, but torch finds no GPU", fix="set train.device=auto")
-    if number and (int(number) >= there or place.several):
-        why = "torchrun gives each process its own" if place.several else f"the GPUs are cuda:0 to cuda:{there - 1}"
+    if number and (int(number) >= gpus or process.several):
+        why = "torchrun gives each process its own" if process.several else f"the GPUs are cuda:0 to cuda:{gpus - 1}"
         raise UsageError(f"train.device = {settings.device!r}, but {why}", fix="set train.device=cuda")
     if kind == "auto":
-        kind = "cuda" if there else "cpu"
-    join(place, "cuda" if kind == "cuda" else "cpu", minutes=settings.answer_minutes)
+        kind = "cuda" if gpus else "cpu"
+    join(process, "cuda" if kind == "cuda" else "cpu", minutes=settings.answer_minutes)
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and kind == "cuda")
-    return Compute(torch.device("cuda", int(number or place.local_rank)) if kind == "cuda" else _CPU, bf16)
+    return Compute(torch.device("cuda", int(number or process.local_rank)) if kind == "cuda" else _CPU, bf16)

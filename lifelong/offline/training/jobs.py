@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -25,40 +25,16 @@ from lifelong.dataset.folder import Dataset
 from lifelong.errors import LifelongError
 from lifelong.launch import cores, end_with_parent
 from lifelong.offline.evaluation.results import readable_duration
+from lifelong.offline.training.runs import Run
 
 logger: logging.Logger = logging.getLogger(__name__)
 _End: TypeAlias = tuple[str, float, str]
 """Name of a job, seconds that it took, and why it failed; empty if it did not."""
 
 
-class Task(Protocol):
-    """Something that is done once, in this process or in another, and kept in a folder."""
-
-    @property
-    def name(self) -> str:
-        """Its name in messages."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is done."""
-
-    @property
-    def threads(self) -> int | None:
-        """Threads of its computation; None leaves the number to torch."""
-
-    def with_threads(self, threads: int) -> Task:
-        """This task on another number of threads."""
-
-    def claim(self, dataset: Dataset) -> None:
-        """Refuse a folder that holds something else."""
-
-    def do(self, dataset: Dataset, *, progress: bool) -> None:
-        """Do what is not done yet."""
-
-
 def run_jobs(
     dataset: Dataset,
-    jobs: Sequence[Task],
+    jobs: Sequence[Run],
     *,
     workers: int = 1,
     threads: int | None = None,
@@ -104,7 +80,7 @@ def run_jobs(
     return failures
 
 
-def _here(dataset: Dataset, jobs: Sequence[Task], say: Callable[[str], None], progress: bool) -> Generator[_End]:
+def _here(dataset: Dataset, jobs: Sequence[Run], say: Callable[[str], None], progress: bool) -> Generator[_End]:
     for job in jobs:
         say(f"{job.name}: begins")
         started = time.monotonic()
@@ -113,12 +89,12 @@ def _here(dataset: Dataset, jobs: Sequence[Task], say: Callable[[str], None], pr
 
 
 def _apart(
-    dataset: Dataset, jobs: Sequence[Task], workers: int, threads: int | None, say: Callable[[str], None]
+    dataset: Dataset, jobs: Sequence[Run], workers: int, threads: int | None, say: Callable[[str], None]
 ) -> Generator[_End]:
     """Each job in a process of its own, which a thread waits for: what kills one leaves the others alone."""
     share, folder = max(1, (threads or cores()) // workers), dataset.folder.resolve()
 
-    def do(job: Task) -> _End:
+    def do(job: Run) -> _End:
         say(f"{job.name}: begins")
         started, context = time.monotonic(), multiprocessing.get_context("spawn")
         # Spawned and not forked: a fork copies locks of torch's threads, which nobody in the child will ever release.
@@ -151,7 +127,7 @@ def _leave_terminal() -> None:
     end_with_parent()
 
 
-def _attempt(dataset: Dataset | Path, job: Task, *, progress: bool = False) -> str:
+def _attempt(dataset: Dataset | Path, job: Run, *, progress: bool = False) -> str:
     """Do a job; why it failed, or nothing."""
     try:
         if isinstance(dataset, Path):

@@ -118,7 +118,7 @@ class Loop:
     @property
     def parameters(self) -> int:
         """Number of trained weights."""
-        return sum(part.numel() for part in self._model.parameters())
+        return sum(parameter.numel() for parameter in self._model.parameters())
 
     def restore(self) -> None:
         """Continue from the checkpoint.
@@ -144,6 +144,7 @@ class Loop:
         """
         try:
             with _interruptible() as interrupted:
+                # The weights to start from are the first candidate: nothing worse may replace them.
                 if self._started and not self.progress.curve:
                     self._validate()
                     self._save()
@@ -200,6 +201,7 @@ class Loop:
         progress.spend("backward", passes.backward - before.backward)
         asked, self._late = step.answers
         start = time.perf_counter()
+        # After the sum over processes: each would otherwise clip another part of the gradient.
         if settings.clip:
             clip_gradients(self._model.parameters(), settings.clip)
         self._optimiser.step()
@@ -218,6 +220,7 @@ class Loop:
             )
         progress.examples += examples
         progress.steps += 1
+        # By examples, since the last batch before a limit may be smaller than the others.
         progress.loss_sum += float(loss.cross_entropy.detach()) * examples
         progress.loss_examples += examples
         seconds = progress.seconds.get("train", 0.0)
@@ -285,8 +288,10 @@ class Loop:
 
     def _finished(self) -> bool:
         """Whether the run is over, and why; it never ends with steps that were not validated."""
+        # Steps since the last validation: the run would end with weights that nobody has measured.
         if self.progress.loss_examples:
             return False
+        # All processes get the first one's clock, or one would stop and the others wait for it.
         self._late = self.processes.share(self._late or self._overdue())
         if self._at_limit():
             reached = self.progress.examples >= self.total
@@ -371,7 +376,7 @@ def log_loss_of_shares(examples: Examples, tasks: Sequence[str], task: str | Non
 def selected(measured: Mapping[str, Mapping[str, float]], task: str | None) -> tuple[float, float]:
     """AUC and log loss of a task, of the first (None), or their mean over all tasks (`mean`)."""
     chosen = list(measured.values()) if task == MEAN else [measured[task or next(iter(measured))]]
-    auc, log_loss = (sum(found[name] for found in chosen) / len(chosen) for name in ("auc", "log_loss"))
+    auc, log_loss = (sum(of_task[name] for of_task in chosen) / len(chosen) for name in ("auc", "log_loss"))
     return auc, log_loss
 
 

@@ -39,41 +39,41 @@ class Optimiser:
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The parameter groups of all parts."""
-        return [group for part in self._parts for group in part.param_groups]
+        return [group for optimiser in self._parts for group in optimiser.param_groups]
 
     def step(self) -> None:
         """Update the weights by their gradients."""
-        for part in self._parts:
-            part.step()
+        for optimiser in self._parts:
+            optimiser.step()
 
     def zero_grad(self) -> None:
         """Reset the gradients."""
-        for part in self._parts:
-            part.zero_grad()
+        for optimiser in self._parts:
+            optimiser.zero_grad()
 
     def tensors(self) -> dict[tuple[int, str], Tensor]:
         """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts."""
         tensors, first = {}, 0
-        for part in self._parts:
-            for place, entry in part.state_dict()["state"].items():
+        for optimiser in self._parts:
+            for place, entry in optimiser.state_dict()["state"].items():
                 for name, value in entry.items():
                     # SparseAdam counts its steps in an int, Adam in a float32 tensor.
                     tensors[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
-            first += _parameters(part)
+            first += _parameters(optimiser)
         return tensors
 
     def restore(self, tensors: Mapping[tuple[int, str], Tensor]) -> None:
         """Restore what `tensors` returned."""
         first = 0
-        for part in self._parts:
-            last = first + _parameters(part)
+        for optimiser in self._parts:
+            last = first + _parameters(optimiser)
             state: dict[int, dict[str, Any]] = {}
             for (place, name), value in tensors.items():
                 if first <= place < last:
                     # The step count of SparseAdam has to be an int again, or it refuses the state.
                     counted = not value.is_floating_point()
                     state.setdefault(place - first, {})[name] = int(value) if counted else value
-            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
             first = last
 
 
@@ -95,13 +95,16 @@ def build_optimiser(model: nn.Module, settings: TrainSettings) -> Optimiser:
     touch. The fused form steps all tensors in one call, on CPU too: on tables of 50,000 rows it is several times
     faster.
     """
-    tables = {id(part.weight): part for part in model.modules() if isinstance(part, nn.Embedding)}
+    tables = {id(module.weight): module for module in model.modules() if isinstance(module, nn.Embedding)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    sparse = [part for part in trained if id(part) in tables and tables[id(part)].sparse]
-    parameters = [part for part in trained if not any(part is table for table in sparse)]
+    sparse = [parameter for parameter in trained if id(parameter) in tables and tables[id(parameter)].sparse]
+    parameters = [parameter for parameter in trained if not any(parameter is table for table in sparse)]
     groups = [
-        {"params": [part for part in parameters if id(part) in tables], "weight_decay": 0.0},
-        {"params": [part for part in parameters if id(part) not in tables], "weight_decay": settings.weight_decay},
+        {"params": [parameter for parameter in parameters if id(parameter) in tables], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if id(parameter) not in tables],
+            "weight_decay": settings.weight_decay,
+        },
     ]
     parts: list[torch.optim.Optimizer] = []
     if parameters:

@@ -85,6 +85,7 @@ class Run:
         Raises:
             ArtifactError: it is not trained yet.
         """
+        # Sizes alone: every part of a report opens it again, and a checksum would read all weights each time.
         return Artifact.open(self.folder / "artifact", verify="sizes")
 
     @property
@@ -136,11 +137,12 @@ class Run:
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_text(path, text + "\n")
+        # Compared as JSON gives them back: tuples of settings are lists there.
         elif json.loads(path.read_text()) != json.loads(text):
             raise MismatchError(
                 f"{self.folder} holds a run on other data or with other settings",
                 expected="runs of this comparison alone",
-                fix="choose another --out, or delete that folder",
+                fix="choose another folder, or delete that one",
             )
 
     def do(self, dataset: Dataset, *, progress: bool) -> None:
@@ -151,6 +153,7 @@ class Run:
             artifact = self.artifact
         else:
             out = self.folder / "artifact"
+            # A run that was killed before its first validation has nothing to resume from.
             resume = (self.folder / "artifact.checkpoint" / "state.safetensors").exists()
             artifact = trainer.train(
                 dataset,
@@ -171,6 +174,7 @@ class Run:
         logit_NT = evaluate.predict(model, dataset, examples)
         seconds = time.perf_counter() - start
         scored = evaluate.scored_by(artifact, dataset, {0: logit_NT}, split="test", seconds=seconds)
+        # Before the result, with which the run counts as finished.
         np.save(self._logit_path, logit_NT)
         evaluate.record(replace(scored, model=self.model), resamples=self.resamples).save(self._result_path)
 

@@ -73,6 +73,7 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
         return config
     named, rule, recipe = config.train.model_fields_set, dataset.manifest.negatives, dict(entry.recipe)
     if not rule.drawn_in_training:
+        # The recipe says how many negatives to draw, and logged labels come with theirs.
         recipe.pop("negatives", None)
     if "patience" in named:
         # Who says how long to wait waits as long after a fall.
@@ -81,6 +82,7 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
     if entry.few_epochs:
         ratio = recipe.get("negatives", config.train.negatives) or rule.ratio
         epoch = len(dataset.examples("train")) * (1 + ratio if rule.drawn_in_training else 1)
+        # Who names any end of a run has decided how long it takes: no epochs are added.
         if not named & _ENDS:
             recipe["max_epochs"] = min(EPOCHS, max(math.ceil(ENOUGH / max(1, epoch)), 2 if epoch <= TWICE else 1))
         if not named & _BATCHES:
@@ -97,6 +99,7 @@ def _batches(train: TrainSettings, epoch: int) -> dict[str, int]:
     """
     examples = min(epoch * train.max_epochs, train.max_examples or math.inf)
     targets = min(train.batch_targets, max(SMALLEST, int(examples / STEPS)))
+    # In proportion, so that the same limit ends a batch as before.
     return {"batch_targets": targets, "batch_events": train.batch_events * targets // train.batch_targets}
 
 

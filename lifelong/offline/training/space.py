@@ -11,6 +11,8 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.offline.models import check_config, model_class
 from lifelong.offline.models.base import Model
 
+_NEVER = 10**9
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -31,6 +33,7 @@ class Range:
     def draw(self, trial: Any, name: str) -> Any:
         """A value, drawn by an Optuna trial."""
         if self.choices:
+            # As text: Optuna takes no lists as choices.
             return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.choices]))
         suggest = trial.suggest_int if self._whole else trial.suggest_float
         return suggest(name, self.low, self.high, log=self.log)
@@ -141,6 +144,7 @@ def space_of(model: str, config: RunConfig, *, fixed: Collection[str] = ()) -> d
         # Its embeddings are always initialised at random.
         del ranges["train.initial_vectors"]
     ranges |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
+    # The present value always lies in its range, so that the first trial can be the settings as they are.
     present = {"train": config.train.model_dump(), "model": own}
     return {name: of.including(_value(present, name)) for name, of in ranges.items() if name not in fixed}
 
@@ -153,8 +157,8 @@ def _value(settings: Mapping[str, Mapping[str, Any]], name: str) -> Any:
 def defaults(model: str, config: RunConfig, space: Mapping[str, Range]) -> dict[str, Any]:
     """The present settings that lie in the space, as Optuna keeps them."""
     present = {"train": config.train.model_dump(), "model": check_config(model, config.model)}
-    found = {name: of.parameter(_value(present, name)) for name, of in space.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    parameters = {name: of.parameter(_value(present, name)) for name, of in space.items()}
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
 def apply(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
@@ -168,3 +172,15 @@ def apply(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
         section, _, key = name.partition(".")
         (train if section == "train" else model)[key] = value
     return RunConfig(train=TrainSettings.model_validate(train), model=model)
+
+
+def with_budget(model: str, config: RunConfig, examples: int) -> RunConfig:
+    """The settings that make a training see exactly this many labelled examples.
+
+    A model that is fitted takes at most as many, and all where it has no such setting.
+    """
+    if issubclass(model_class(model, config.model), Model):
+        return config.with_train(max_examples=examples, max_epochs=_NEVER, max_minutes=None, patience=_NEVER)
+    if "max_examples" not in check_config(model, config.model):
+        return config
+    return config.model_copy(update={"model": {**config.model, "max_examples": examples}})

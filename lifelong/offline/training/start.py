@@ -57,6 +57,7 @@ class Start:
             ArtifactError: the artifact is absent, damaged or foreign.
             ConfigError: the model, settings or fields of the dataset differ; names every difference.
         """
+        # All checksums, although it takes a while: damage would go on into every later artifact.
         opened = Artifact.open(artifact.path if isinstance(artifact, Artifact) else artifact)
         start = cls(opened, dataset)
         problems = [*start._other_model(model, settings or {}), *start._other_fields()]
@@ -87,6 +88,7 @@ class Start:
     def fields(self) -> dict[str, Renumbering]:
         """Field -> how its numbers have changed; fields with the same numbers in every dataset are left out."""
         now, earlier = self.dataset, self.artifact
+        # Context fields such as the hour have the same numbers everywhere, and need no renumbering.
         changed = {
             field: Renumbering.of(earlier.vocabularies[field], now.vocabularies[field]) for field in now.inputs.item
         }
@@ -121,6 +123,7 @@ class Start:
             )
         for name, value in state.items():
             if name in tables:
+                # New values keep the rows that the new model was initialised with.
                 rows = self._numbers(tables[name], len(value)).carry(earlier[name].numpy(), value.numpy())
                 state[name] = torch.from_numpy(rows)
             else:
@@ -141,6 +144,7 @@ class Start:
         }
 
     def _numbers(self, field: str, size: int) -> Renumbering:
+        # Numbers of users are places in a dataset, and the ids behind them are not in the artifact.
         if field == USER_NUMBER and self.dataset.manifest.data_hash != self.artifact.config.data_hash:
             raise MismatchError(
                 f"{self.name} has an embedding per user, and an artifact does not hold the ids of its users",

@@ -90,16 +90,18 @@ def train(
         model, config = model or begin.name, config.model_copy(update={"model": begin.settings})
     if model is None:
         raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
+    # Before the run is claimed: the fingerprint of a checkpoint has the settings that were trained with.
     config = with_recipe(config, model, dataset)
     run = _Run(dataset, model, out, config, begin, progress=progress)
     listeners = Callbacks(callbacks if launch().first else ())
+    # A caller's own random numbers go on as if nothing had been trained.
     with torch_threads(config.train.threads), torch.random.fork_rng(), listeners:
         torch.manual_seed(config.train.seed)
         built = build_model(dataset, model, config.model)
         listeners.begun(run.info(name or out.name))
         if isinstance(built, FittedModel):
             if resume:
-                raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without --resume")
+                raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without resume")
             if begin is not None:
                 raise UsageError(
                     f"{model} is fitted at once: nothing of an earlier fit would be left", fix="train without a start"
@@ -175,7 +177,10 @@ class _Run:
         total = total_examples(settings, batches.examples_per_epoch)
         say_to(self.shown, f"training on {total:,} examples at most, {batches.examples_per_epoch:,} an epoch")
         with Display(total, enabled=self.shown, callback=callback) as display:
+            # The first process decides: on other machines there is no checkpoint, and all have to begin at the same
+            # step.
             left = self.processes.share(self.checkpoint.exists())
+            # torchrun starts all processes again after one was lost: they go on by themselves.
             resume = resume or (left and self.processes.place.restarts > 0)
             if left and not resume:
                 display.say(f"the state of an interrupted run in {self.checkpoint.folder} is not used (no --resume)")
@@ -197,6 +202,7 @@ class _Run:
                 best = loop.run()
         if best:
             model.load_state_dict(dict(best))
+        # Only the first process has kept the best weights; the others are at their last step.
         self.processes.spread(model.state_dict().values())
         self.seconds |= loop.progress.seconds
         self.record = _loop_record(loop, compute)
@@ -206,6 +212,7 @@ class _Run:
 
     def _check_same(self) -> None:
         """Refuse processes that do not all train the same model on the same data with the same settings."""
+        # Threads change no result beyond rounding, and machines may differ in their cores.
         dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads"})
         self.processes.check_same(
             {
@@ -235,6 +242,7 @@ class _Run:
         self.processes.on_first(lambda: written.append(self._write(model, logit_NT, order)))
         if written:
             return written[0]
+        # The other processes of the same machine, or of one that shares the folder, find it there.
         if not (self.out / "manifest.json").is_file():
             raise ElsewhereError(f"the artifact is in {self.out} on the machine of process 0, the only one that writes")
         return Artifact.open(self.out, verify="sizes")
@@ -288,6 +296,7 @@ class _Run:
                 list_order=order,
                 start=None if self.start is None else self.start.artifact,
             )
+        # Last: until the artifact is in its place, an interrupted call can still go on.
         self.checkpoint.delete()
         return artifact
 
@@ -314,8 +323,10 @@ class _Run:
     def _calibrate(self, logit_NT: FloatArray) -> tuple[dict[str, Calibrator | None], dict[str, Any]]:
         """A calibrator per task, and what was measured: of the selected task, and of each where there are several."""
         examples, tasks = self._validation, self.dataset.schema.tasks
+        # A dataset without validation can still train a model that is fitted.
         if not len(examples):
             return dict.fromkeys(tasks), {"examples": 0}
+        # What chose the weights is measured alone, as it was while training; the calibrator gets all.
         stopping_N = np.isin(examples.user_N, self._stopping.user_N)
         measured: dict[str, dict[str, Any]] = dict(measure_tasks(logit_NT[stopping_N], self._stopping, tasks))
         logged = self.dataset.manifest.base_rate is not None

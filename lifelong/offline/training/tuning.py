@@ -39,8 +39,7 @@ from lifelong.offline.training.display import Display
 from lifelong.offline.training.loop import Loop
 from lifelong.offline.training.runs import lasting
 from lifelong.offline.training.settings import build_model, initialised, with_recipe
-from lifelong.offline.training.space import Range, apply, defaults, space_of
-from lifelong.offline.training.study import equal_budget
+from lifelong.offline.training.space import Range, apply, defaults, space_of, with_budget
 from lifelong.offline.training.tuned import Trial, Tuned
 
 VALIDATIONS = 8
@@ -106,7 +105,7 @@ def tune(
     config = with_recipe(config, search.model, dataset)
     space = space_of(search.model, config, fixed=search.fixed)
     if not space:
-        raise UsageError(f"{search.model} has no setting left to search", fix="leave a --set out")
+        raise UsageError(f"{search.model} has no setting left to search", fix="leave a named setting out")
     study = _open_study(optuna, dataset, search, out, config, space)
     say = progress or logging.getLogger(__name__).info
     _Tuner(optuna, study, dataset, search, config, space, say, out=out).run()
@@ -144,7 +143,7 @@ def _open_study(
         differing = [name for name, value in asked.items() if stored.get(name) != value]
         raise MismatchError(
             f"{journal} holds another search: {', '.join(differing)} differ",
-            fix="choose another --out, or delete that file",
+            fix="choose another folder, or delete that file",
         )
     return study
 
@@ -225,11 +224,12 @@ class _Tuner:
 
     def _score(self, trial: Any, config: RunConfig, listeners: Callback) -> float:
         """The best validation AUC of a trial."""
-        limited = equal_budget(self._search.model, config, self._search.examples) or config
+        limited = with_budget(self._search.model, config, self._search.examples)
         with torch_threads(config.train.threads), torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
             model = build_model(self._dataset, self._search.model, limited.model)
             if isinstance(model, FittedModel):
+                # What is computed of the data alone is the same in all trials: it is computed once.
                 model.shared = self._shared
                 with model_named_in_errors(model, "it was fitted"):
                     model.fit(self._dataset, seed=config.train.seed)
@@ -247,6 +247,7 @@ class _Tuner:
             tempfile.TemporaryDirectory(prefix="lifelong-trial-") as folder,
             _Watch(self._search.examples, trial, self._optuna, listeners) as watch,
         ):
+            # The checkpoint is thrown away with the trial: there is nothing to tell it from.
             print_ = Fingerprint(data_hash="", model=self._search.model, settings={}, train={})
             loop = Loop(
                 model,
@@ -293,6 +294,7 @@ def _tuned(optuna: ModuleType, study: Any, dataset: Dataset, search: Search, con
             f"none of {len(ended)} trials succeeded: {next(filter(None, errors), 'unknown')}",
             fix="remove the cause, then run the same command again",
         )
+    # Of equals the earlier one: the first trial has the defaults.
     best = max(complete, key=lambda trial: (trial.value, -trial.number))
     trials = [
         Trial(

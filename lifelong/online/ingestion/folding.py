@@ -35,8 +35,8 @@ from lifelong.online.store.part import Share
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.tables import TABLES, expand, is_path, table_file
 
-EVENTS = 262_144
-"""Events of a batch, if nothing else is said: more are not faster."""
+EVENTS = 524_288
+"""Events of a batch, if nothing else is said: with fewer, the graphs are called for few users at once."""
 
 
 def fold_log(
@@ -65,8 +65,14 @@ def fill_log(
     mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
     share: Share | None = None,
+    noted: bool = True,
 ) -> BackfillReport:
-    """`lifelong.backfill` of a log instead of a dataset, for an opened artifact and store; of a share's users alone."""
+    """`lifelong.backfill` of a log instead of a dataset, for an opened artifact and store.
+
+    Args:
+        share: only the users of these parts; None for all.
+        noted: whether the store notes until when it is filled; not where other processes fill it, too.
+    """
     check_until(artifact.config.dataset_schema.time_unit, until)
     identity = identity_of(artifact, store, codec)
     folder = _Folder(MemoryWriter(artifact, identity.codec, store), until, share, event_log=event_log)
@@ -81,7 +87,8 @@ def fill_log(
     if folder.last == NO_TIME or artifact.config.dataset_schema.time_unit != "seconds":
         return report
     moment = folder.last + 1 if until is None else min(until, folder.last + 1)
-    note_filled(store, moment)
+    if noted:
+        note_filled(store, moment)
     return replace(report, until=moment)
 
 

@@ -270,7 +270,7 @@ def check_columns(
                 file=str(file),
                 line=line,
                 expected=expected,
-                fix=(naming_delimiter(names[0], "--column") if line is not None and len(names) == 1 else "")
+                fix=(naming_delimiter(names[0]) if line is not None and len(names) == 1 else "")
                 or f"name the column by --column {ours}=NAME, or in a --mapping file; in Python by {ours}='NAME'",
             )
 

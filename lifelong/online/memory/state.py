@@ -29,6 +29,8 @@ from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
 from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
+_EVENTS = 4_096
+"""Events that are counted at once."""
 _PARTS = ("cell", "clock", "repeats", "sums")
 """The fields that count, as `kernel.Memory` has them."""
 
@@ -264,12 +266,15 @@ class Counting:
             number_NF: numbers of `schema.history_fields`, followed by the items' keys.
             count_N: number of each event among its user's, from 1.
         """
-        fields, gap_N = len(self.plan.sizes_F), np.zeros(len(user_N), np.int64)
-        if self._gap is not None:
-            gap_N = self._seconds_G[number_NF[:, self._gap]]
-        memory, factor_ND = self._memory(states, slice(None)), self._of_factors(number_NF[:, :fields])
-        key_NF = np.ascontiguousarray(number_NF[:, -fields:])
-        self._kernel.write(memory, user_N, key_NF, gap_N, factor_ND, count_N, self._rules)
+        memory, size, fields = self._memory(states, slice(None)), len(user_N), len(self.plan.sizes_F)
+        # Factors are many bytes an event: of few events at a time they stay in the processor's cache.
+        for some in (slice(start, start + _EVENTS) for start in range(0, size, _EVENTS)):
+            chosen_NX = number_NF[some]
+            gap_N = np.zeros(len(chosen_NX), np.int64)
+            if self._gap is not None:
+                gap_N = self._seconds_G[chosen_NX[:, self._gap]]
+            factor_ND, key_NF = self._of_factors(chosen_NX[:, :fields]), np.ascontiguousarray(chosen_NX[:, -fields:])
+            self._kernel.write(memory, user_N[some], key_NF, gap_N, factor_ND, count_N[some], self._rules)
         return {name: states.fields[name] for name in self.names}
 
     def find(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Fields:

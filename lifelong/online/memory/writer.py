@@ -223,9 +223,13 @@ class MemoryWriter:
         Raises:
             RequestError: an event has a field that items do not have.
         """
-        catalogue, online = self.artifact.catalogue, self.put_online(events.item)
-        given = [online.get(item) for item in events.item] if online else None
-        number_NF = catalogue.coded(events.item, given)
+        catalogue, distinct = self.artifact.catalogue, list(dict.fromkeys(events.item))
+        online = self.put_online(distinct)
+        given = [online.get(item) for item in distinct] if online else None
+        # Items come again and again: each is looked up once.
+        row_of = dict(zip(distinct, range(len(distinct)), strict=True))
+        row_N = np.fromiter(map(row_of.__getitem__, events.item), np.int64, len(events))
+        number_NF = catalogue.coded(distinct, given)[row_N]
         some = self._with_fields(events)
         if some:
             rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]

@@ -63,7 +63,6 @@ class Scorer:
         online_items: items put online; read from the store if None.
         base_rate: share of positives in production, if it is known and the artifact does not hold it: of the
             first task, or task -> share.
-        complete: False for an artifact whose memories may be behind.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -83,15 +82,13 @@ class Scorer:
         *,
         online_items: OnlineItems | None = None,
         base_rate: float | Mapping[str, float] | None = None,
-        complete: bool = True,
     ) -> None:
         artifact = open_artifact(artifact)
         store, self._owns_store = as_store(store, read_only=True)
         self.artifact, self.store, self.base_rate = artifact, store, base_rates(artifact, base_rate)
         self.identity = identity = identity_of(artifact, store)
         self.runtime: Runtime = Runtime(artifact, codec=identity.codec)
-        behind = None if complete else store.artifact_list().find(artifact.id)
-        self.space, self._complete = store.bind(identity) if behind is None else behind.space, complete
+        self.space = store.bind(identity)
         self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
         self.schema: Schema = artifact.config.dataset_schema
         self.mapping: TableMapping | None = artifact.config.mapping
@@ -230,7 +227,7 @@ class Scorer:
         encoded = self.store.read_many(users, space=self.space)
         # A user without a memory may be unknown, or the artifact's memories have been dropped. They are taken off the
         # store's list first, so the list says which.
-        if self._complete and None in encoded and (artifact_list := self.store.artifact_list()).artifacts:
+        if None in encoded and (artifact_list := self.store.artifact_list()).artifacts:
             space_of("the store", artifact_list, self.identity)
         return self.runtime.decode(encoded, users), [value is not None for value in encoded]
 

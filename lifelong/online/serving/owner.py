@@ -1,9 +1,11 @@
-"""The process that owns the store of a service, from its start to its end; a service starts it, and again if it ends.
+"""The process that owns the store of a service, from its start to its end; it is started again whenever it ends.
 
-A service of several workers has one, too: their parent starts it, and each worker connects to a socket in a folder.
-What one worker has acknowledged, every worker knows (docs/decisions/0030-a-process-that-writes.md).
+    parent of the service --starts, watches, ends--> owner of the store
+    each process that scores --connects to a socket in a folder--'      (the parent itself, or its workers)
 
-It ends when the service does: at once where that was killed, as nothing is acknowledged any more.
+What one of them has acknowledged, each of them knows (docs/decisions/0030-a-process-that-writes.md).
+
+The owner ends when the parent does: at once where that was killed, as nothing is acknowledged any more.
 """
 
 from __future__ import annotations
@@ -16,27 +18,25 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lifelong.errors import StoreError, StoreUnavailableError, UsageError
+from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.online.background import Background
 from lifelong.online.serving.logs import LogFormat
-from lifelong.online.store.protocol import Reader
-from lifelong.online.store.remote import Calls, ChangeCount, Channel, Connected, closed
+from lifelong.online.store.remote import Channel
 
 logger: logging.Logger = logging.getLogger(__name__)
 BEFORE = ""
 """Statements that the process runs first; tests give it another clock."""
-CLOSE_SECONDS = 30.0
-"""Seconds in which the process closes its store when the service stops; later it is killed."""
+# The two waits follow each other, so that together they take 30 seconds at most.
+CLOSE_SECONDS = 15.0
+"""Seconds for the answers that are under way when a service stops, and then for the process to close its store."""
 _SOCKET, _BACKLOG = "writer", 128
-"""Name of the socket to which workers connect, and how many may wait there."""
-_LOOK_SECONDS = 0.5
-"""Seconds between two checks whether the process still runs."""
+"""Name of the socket to which readers connect, and how many may wait there."""
 CHANGES = "changes"
-"""Name of the file of the `ChangeCount` that workers share."""
+"""Name of the file of the `ChangeCount` that readers share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class WriterTask:
     """What a writer does.
 
     Args:
+        folder: of what its readers share with it; only this user may open it.
         url: of the store.
         artifact: folder of the artifact.
         late: see `Updater`.
@@ -51,55 +52,51 @@ class WriterTask:
         max_ahead: see `Updater`.
         log: format of its log.
         service: the process that it writes for; other processes see it as the owner.
-        workers: folder of what several workers share with it; None for a service of one process.
     """
 
+    folder: Path
     url: str
     artifact: Path
     late: Literal["apply", "refuse"]
     event_log: bool
     max_ahead: float
     log: LogFormat
-    service: int = 0
-    workers: Path | None = None
+    service: int = field(default_factory=os.getpid)
 
 
 class OwnerProcess:
-    """The process that owns a store, from its start to its end.
+    """The process that owns a store.
 
     Args:
         task: what it does; it begins at once.
-        folder: where workers find it; only this user may open it. None where it has no workers.
 
     Raises:
-        UsageError: workers cannot be given a socket in the folder.
+        UsageError: readers cannot be given a socket in the folder.
     """
 
-    count: ChangeCount | None = None
-    """None: this process is its only reader, or none."""
+    task: WriterTask
 
-    def __init__(self, task: WriterTask, folder: Path | None = None) -> None:
-        # The socket is made here and handed down: it outlives a process that ends, so workers that connect meanwhile
+    def __init__(self, task: WriterTask) -> None:
+        # The socket is made here and handed down: it outlives a process that ends, so readers that connect meanwhile
         # wait and are not refused.
-        self._listening = None if folder is None else _listening(folder / _SOCKET)
-        self._task, self._closing = replace(task, workers=folder), False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._deadline: threading.Timer | None = None
-        self._supervised: tuple[Calls, Background] | None = None
-        self._started: tuple[subprocess.Popen[bytes], Channel] | None = None
+        self.task, self._listening = task, _listening(task.folder / _SOCKET)
+        # Held while a process is started, and when no other one may be.
+        self._starting, self._closing = threading.Lock(), False
+        failure = "the process that writes the store cannot be started"
+        self._watcher = Background(self._watch, name="writer", failure=failure, needed=True)
         try:
-            self._started = self._start()
+            self._process, self._channel = self._start()
         except BaseException:
-            self.close()
+            self._listening.close()
             raise
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
+        self._open = False
         # A pair without a name: nobody else can connect, and each end notices when the other process ends.
         here, there = socket.socketpair()
         # Only these are passed on. A child with more would keep clients' connections and the store's files open.
-        handles = [end.fileno() for end in (there, self._listening) if end is not None]
-        arguments = ", ".join(map(str, handles))
-        code = f"{BEFORE}from lifelong.online.serving.writer_process import run_writer; run_writer({arguments})"
+        handles = there.fileno(), self._listening.fileno()
+        code = f"{BEFORE}from lifelong.online.serving.writer_process import run_writer; run_writer{handles}"
         # A signal to all processes must not reach this one before it is ready for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
@@ -117,139 +114,85 @@ class OwnerProcess:
             there.close()
         channel = Channel(here)
         with contextlib.suppress(OSError):
-            # A process that has ended already cannot be told; `connect` then reads the end of the stream, and says with
-            # which code.
-            channel.send(replace(self._task, service=os.getpid()))
-        self._process = process
+            # A process that has ended already cannot be told; `_wait` then reads the end of the stream.
+            channel.send(self.task)
         return process, channel
 
-    def connect(self) -> Connected:
-        """A channel to the process, which is started again if it has ended.
+    def wait(self) -> None:
+        """Wait until the process has opened the store; from then on it is started again whenever it ends.
 
         Raises:
             LifelongError: it could not open the store; as the store or the updater says it.
         """
-        if self._closing:
-            raise closed()
-        # The first process is started in the constructor, so that it opens the store while the service loads its own
-        # part.
-        process, channel = self._started or self._start()
-        self._started = None
+        self._wait()
+        self._watcher.start()
+
+    def _wait(self) -> None:
         try:
-            error = channel.receive()
+            error = self._channel.receive()
         except EOFError:
-            error = _lost(f"has ended with exit code {process.wait()}")
-        if error is not None:
-            channel.close()
-            process.wait()
+            error = lost(f"has ended with exit code {self._process.wait()}")
+        if error is not None and not self._closing:
             raise error
-        return channel, lambda: self._ended(process)
+        self._open = error is None
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
-        # The socket ends with the process, or just before it.
-        code = process.wait()
-        return closed() if code == 0 or self._closing else _lost(f"has ended with exit code {code}")
-
-    def keep(self) -> None:
-        """Wait until the process has opened the store, and start it again from then on whenever it ends: for workers.
-
-        Raises:
-            LifelongError: it could not open it.
-        """
-        failure = "the process that writes cannot be started"
-        self._supervised = self._called(), Background(self._look, name="writer", failure=failure)
-        # It looks again and again: nothing tells the parent that the process has ended but a call that fails.
-        self._supervised[1].start()
-
-    def _called(self) -> Calls:
-        channel, ended = self.connect()
-        return Calls(channel, Reader(0), ended=ended)
-
-    def _look(self) -> float:
-        assert self._supervised is not None
-        calls, background = self._supervised
-        if calls.over:
-            logger.warning("the process that writes the store has ended; it is started again")
-            calls.close()
-            self._supervised = self._called(), background
-        return _LOOK_SECONDS
-
-    def end_soon(self) -> None:
-        """Start it no more, and kill it if its store is not closed within `CLOSE_SECONDS`.
-
-        A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
-        for the disk.
-        """
-        # First of all: a process that ends from here on is not a failure, and must not be started again.
-        self._closing = True
-        if self._deadline is None:
-            # A timer, since whoever stops the service waits in `close` for the same process.
-            self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
-            self._deadline.daemon = True
-            self._deadline.start()
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
+    def _watch(self) -> float | None:
+        # Nothing comes any more until the process ends, and with it the stream.
+        with contextlib.suppress(EOFError):
+            self._channel.receive()
+        code = self._process.wait()
+        with self._starting:
+            if self._closing:
+                return None
+            logger.warning("the process that writes the store has ended with exit code %d; it is started again", code)
+            self._channel.close()
+            self._process, self._channel = self._start()
+        self._wait()
+        return 0.0
 
     def close(self) -> None:
-        """Wait until it has ended; it is killed if its store is not closed in time."""
-        self.end_soon()
-        if self._supervised is not None:
-            # First nothing may be started in its place.
-            self._supervised[1].close()
-            calls, _ = self._supervised
-            with contextlib.suppress(StoreError):
-                if not calls.over:
-                    calls("close")
-            calls.close()
-        if self._started is not None:
-            process, channel = self._started
-            # Nobody has connected to it, so nothing was acknowledged, and nothing is lost with it.
-            process.kill()
-            process.wait()
-            channel.close()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        if self._listening is not None:
-            self._listening.close()
+        """Wait until the process has closed its store and ended; it is killed if that takes `CLOSE_SECONDS`.
+
+        Nothing acknowledged is lost: each commit has waited for the disk.
+        """
+        # From here on an end of the process is not a failure.
+        with self._starting:
+            self._closing = True
+        with contextlib.suppress(OSError):
+            self._channel.send("close")
+        try:
+            # Before the store is open nothing was acknowledged, and nothing is lost with the process.
+            self._process.wait(CLOSE_SECONDS if self._open else 0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        # It has seen the end of the process by now.
+        self._watcher.close()
+        self._channel.close()
+        # Last: readers that still wait there are refused.
+        self._listening.close()
 
 
-class JoinedOwner:
-    """The process that owns the store of several workers, as one of them sees it; their parent starts and ends it.
+def connect(folder: Path) -> Channel:
+    """A channel to the owner, for a reader; if the owner is only starting, calls wait for it.
 
     Args:
-        folder: in which workers find it.
+        folder: in which readers find it.
+
+    Raises:
+        StoreUnavailableError: the service has ended.
     """
-
-    count: ChangeCount | None
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.count = folder, ChangeCount(folder / CHANGES)
-
-    def connect(self) -> Connected:
-        """A channel to it.
-
-        Raises:
-            StoreUnavailableError: it does not run.
-        """
-        connected = socket.socket(socket.AF_UNIX)
-        try:
-            connected.connect(str(self._folder / _SOCKET))
-        except OSError as error:
-            connected.close()
-            raise _gone() from error
-        return Channel(connected), _gone
-
-    def end_soon(self) -> None:
-        """Nothing: other workers may go on."""
-
-    def close(self) -> None:
-        """Nothing."""
+    connected = socket.socket(socket.AF_UNIX)
+    try:
+        connected.connect(str(folder / _SOCKET))
+    except OSError as error:
+        connected.close()
+        raise lost("has ended") from error
+    return Channel(connected)
 
 
 def _listening(path: Path) -> socket.socket:
-    """A socket to which workers connect.
+    """A socket to which readers connect.
 
     Raises:
         UsageError: the system has no room for so long an address.
@@ -262,18 +205,15 @@ def _listening(path: Path) -> socket.socket:
     except OSError as error:
         listening.close()
         raise UsageError(
-            f"workers cannot be given a socket at {path} ({len(os.fsencode(path))} bytes): {error}",
+            f"the process that writes cannot be given a socket at {path} ({len(os.fsencode(path))} bytes): {error}",
             expected="a folder for temporary files with a short path: a socket's address has about 100 bytes",
             fix="set TMPDIR to another folder, as in TMPDIR=/tmp",
         ) from error
     return listening
 
 
-def _gone() -> StoreUnavailableError:
-    return _lost("has ended, or did not wait for this one")
-
-
-def _lost(how: str) -> StoreUnavailableError:
+def lost(how: str) -> StoreUnavailableError:
+    """The error of a call whose process has ended."""
     return StoreUnavailableError(
         f"the process that writes the store {how}; what it was writing may or may not be kept",
         fix="a running service starts it again by itself; then send it again",

@@ -13,20 +13,40 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from lifelong.config import Record
+from lifelong.dataset.times import parse_duration
+from lifelong.errors import UsageError
 from lifelong.online.memory.event import MAX_AHEAD
 
-_Seconds = Annotated[float, Field(gt=0)]
+
+def _read_in(unit: int) -> BeforeValidator:
+    """Reads durations such as 30s or 7d in seconds or days; numbers are from Python, and have that unit already."""
+
+    def read(value: Any) -> Any:
+        try:
+            return parse_duration(value) / unit if isinstance(value, str) and value != "inf" else value
+        except UsageError as error:
+            raise ValueError(f"{error.found}, but {error.expected} is expected") from None
+
+    return BeforeValidator(read)
+
+
+_Seconds = Annotated[float, _read_in(1), Field(gt=0)]
+_Days = Annotated[float, _read_in(86_400), Field(ge=0)]
 _Number = Annotated[int, Field(ge=1)]
 
 
 class ServiceSettings(Record):
     """What the service allows and how it runs."""
 
-    timeout: _Seconds = Field(30.0, description="Seconds until a request must be answered, slow bodies included.")
-    max_wait: _Seconds = Field(2.0, description="Seconds that a request may wait for its turn before it is refused.")
+    timeout: _Seconds = Field(
+        30.0, examples=["30s"], description="Time until a request must be answered, slow bodies included."
+    )
+    max_wait: _Seconds = Field(
+        2.0, examples=["2s"], description="Time that a request may wait for its turn before it is refused."
+    )
     base_rate: float | dict[str, float] | None = Field(
         None,
         examples=[0.02],
@@ -35,15 +55,15 @@ class ServiceSettings(Record):
     late: Literal["apply", "refuse"] = Field(
         "apply", description='What to do with an event older than the user\'s last one: "apply" or "refuse".'
     )
-    max_ahead: float = Field(
-        MAX_AHEAD, ge=0, description="Days that an event may be ahead of the clock; inf for any number."
+    max_ahead: _Days = Field(
+        MAX_AHEAD, examples=["1d"], description="How far an event may be ahead of the clock; inf for any time."
     )
     event_log: bool = Field(True, description="Whether the store keeps the events, for explanations and new models.")
-    keep_events: float | None = Field(
-        None, examples=[90.0], description="Days after which events are deleted from the event log; by default never."
+    keep_events: _Days | None = Field(
+        None, examples=["90d"], description="Time after which events are deleted from the event log; by default never."
     )
-    forget_after: float | None = Field(
-        None, examples=[365.0], description="Forget users without an event for this many days; by default never."
+    forget_after: _Days | None = Field(
+        None, examples=["365d"], description="Forget users without an event for so long; by default never."
     )
     impressions_log: Path | None = Field(
         None, examples=["impressions"], description="Folder for every scored request, as parquet; by default none."
@@ -87,22 +107,22 @@ class ServiceConfig(ServiceSettings):
         None, examples=["report"], description="Report of `lifelong compare` to show at /report; by default none."
     )
     mapping: Path | None = Field(
-        None, examples=["mapping.toml"], description="Of --from: mapping file that says which column is what."
+        None, examples=["mapping.toml"], description="Of --topic: mapping file that says which column is what."
     )
     columns: dict[str, str] = Field(
-        {}, description='Of --from: our name and the message\'s name of a column, as in {item = "product"}.'
+        {}, description='Of --topic: our name and the message\'s name of a column, as in {item = "product"}.'
     )
     on_bad: Literal["stop", "skip"] = Field(
-        "stop", description='Of --from: what to do with a message that is not an event: "stop" or "skip".'
+        "stop", description='Of --topic: what to do with a message that is not an event: "stop" or "skip".'
     )
     dead_letter: str | None = Field(
         None,
         examples=["bad.jsonl"],
-        description="Of --from: where to keep skipped messages: a .jsonl file.",
+        description="Of --topic: where to keep skipped messages: a .jsonl file.",
     )
     on_gap: Literal["stop", "skip"] = Field(
         "stop",
-        description='Of --from: what to do if Kafka deleted messages not yet applied: "stop" or "skip".',
+        description='Of --topic: what to do if Kafka deleted messages not yet applied: "stop" or "skip".',
     )
 
 
@@ -110,7 +130,7 @@ def service_toml() -> str:
     """A `service.toml` with all settings at their defaults; those that have none are commented out, with an example."""
     lines = ["# Settings of `lifelong serve --config service.toml`, at their defaults.", ""]
     for name, field in ServiceConfig.model_fields.items():
-        example = field.examples[0] if field.default is None and field.examples else field.default
+        example = field.examples[0] if field.examples else field.default
         line = f"{name} = {_toml(example)}"
         lines += [f"# {field.description}", f"# {line}" if field.default is None else line, ""]
     return "\n".join(lines)

@@ -28,16 +28,16 @@ from lifelong.online.memory.event import EventTable
 from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.serving.event_bodies import table_of
-from lifelong.online.serving.owner import JoinedOwner, OwnerProcess
+from lifelong.online.serving.owner import CHANGES, CLOSE_SECONDS, connect, lost
 from lifelong.online.store.contract import ITEMS, MemoryStore
-from lifelong.online.store.protocol import Connection, Held, Hold, Owner
+from lifelong.online.store.protocol import Connection, Count, Held, Hold, Number, Owner
 from lifelong.online.store.record_cache import Notice, Written
 from lifelong.online.store.remote import ChangeCount, Channel, Connected, Functions, RemoteStore, closed, packed
 
 Rows = Sequence[Mapping[str, Any]]
 _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
-    "purge", "check_writes", "logs", "close",
+    "purge", "check_writes", "logs",
 )  # fmt: skip
 """Methods that are passed on to the owner's store unchanged."""
 
@@ -59,42 +59,47 @@ class ParsedEvents:
 
 
 class Writer:
-    """Folds events in, by way of the process that owns the store.
+    """Folds events in, by way of the process that owns the store; each process of a service that scores has one.
 
     Args:
-        owner: the process; closed here.
+        folder: in which it finds that process.
+        shared: whether other processes of the service write to the store, too.
     """
 
     on_end: Callable[[StoreUnavailableError], object]
-    """Called, in a thread of its own, if the process ends though nobody has stopped it."""
+    """Called, in a thread of its own, if the process ends though the service does not stop."""
     store: RemoteStore
     """The store, after `open`."""
 
-    def __init__(self, owner: OwnerProcess | JoinedOwner) -> None:
-        self._owner, self._closing = owner, False
+    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+        self._folder, self._shared, self._closing = folder, shared, False
+        self._deadline: threading.Timer | None = None
         self.on_end = lambda error: None
-
-    def _connect(self) -> Connected:
-        if self._closing:
-            raise closed()
-        channel, why = self._owner.connect()
-        return channel, lambda: self._ended(why())
-
-    def _ended(self, error: Exception) -> Exception:
-        if self._closing:
-            return closed()
-        if isinstance(error, StoreUnavailableError):
-            self.on_end(error)
-        return error
 
     def open(self) -> RemoteStore:
         """The store, when the process has opened it.
 
         Raises:
-            LifelongError: it could not; as the store or the updater says it.
+            StoreUnavailableError: the process does not run.
         """
-        self.store = RemoteStore(self._connect, count=self._owner.count)
+        count = ChangeCount(self._folder / CHANGES) if self._shared else Number()
+        self.store = RemoteStore(self._connect, count, shared=self._shared)
         return self.store
+
+    def _connect(self) -> Connected:
+        self._channel = connect(self._folder)
+        # Not before: `end_soon` says that it closes, and then hangs up the channel that it finds.
+        if self._closing:
+            self._channel.close()
+            raise closed()
+        return self._channel, self._ended
+
+    def _ended(self) -> StoreError:
+        if self._closing:
+            return closed()
+        error = lost("has ended, or did not wait for this one")
+        self.on_end(error)
+        return error
 
     def parse(self, text: bytes) -> ParsedEvents | None:
         """Parse and check a body of events; None if `EventsBody` has to check it.
@@ -125,18 +130,27 @@ class Writer:
         self.store.calls("give", artifact, codec)
 
     def end_soon(self) -> None:
-        """The service stops: the process is no longer needed."""
+        """The service stops: what the process has not answered after `CLOSE_SECONDS` fails.
+
+        A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
+        for the disk.
+        """
         # First of all, so that the end of the process is seen as wanted, and `on_end` is not called.
         self._closing = True
-        self._owner.end_soon()
+        # A timer, since whoever stops the service waits for the answers. A process that is only starting owes none.
+        seconds = 0.0 if self.store.calls.over else CLOSE_SECONDS
+        self._deadline = threading.Timer(seconds, lambda: self._channel.hang_up())
+        self._deadline.daemon = True
+        self._deadline.start()
 
     def close(self) -> None:
-        """Leave the store; the process that this one alone calls has ended then."""
-        self.end_soon()
-        # Opening may have failed, and the process has to be ended all the same.
+        """Leave the store."""
+        self._closing = True
+        # Opening may have failed.
         if hasattr(self, "store"):
             self.store.close()
-        self._owner.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
 
 class EventFolder:
@@ -197,7 +211,7 @@ class EventFolder:
 class Notices(Owner[Channel]):
     """Announces the changes of a store to its readers, in the order of the commits."""
 
-    def __init__(self, count: ChangeCount | None = None) -> None:
+    def __init__(self, count: Count) -> None:
         super().__init__(count)
         self._saying = threading.Lock()
 

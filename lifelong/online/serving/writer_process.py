@@ -1,8 +1,8 @@
-"""What runs in the process that owns the store of a service: it answers the service, and each of its workers.
+"""What runs in the process that owns the store of a service: it answers each process of the service that scores.
 
-    channel of the service, socket of the workers --calls--> readers: reads        one thread each for
-                                                             parser: bodies        bodies and writes, so that
-                                                             writer: commits       both keep their order
+    socket in a folder --calls--> readers: reads        one thread each for
+                                  parser: bodies        bodies and writes, so that
+                                  writer: commits       both keep their order
 
 It ends when the service does: at once where that was killed, as nothing is acknowledged any more.
 """
@@ -17,9 +17,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from lifelong.artifact.folder import Artifact
 from lifelong.launch import INTERRUPTED
@@ -48,32 +46,25 @@ _UNREAD_SECONDS = 2
 """Seconds after which a worker that reads nothing holds up the others no longer."""
 
 
-def run_writer(descriptor: int, listening: int | None = None) -> None:
-    """Work until the other end hangs up.
+def run_writer(descriptor: int, listening: int) -> None:
+    """Work until the service stops or ends.
 
     Args:
-        descriptor: of the socket that is shared with the service, which sends a `WriterTask` first and gets None, or
-            the error, when the store is open.
-        listening: of the socket to which workers connect.
+        descriptor: of the socket that is shared with the service, which sends a `WriterTask`, gets None, or the error,
+            when the store is open, and says "close" when it stops.
+        listening: of the socket to which readers connect.
     """
     # Ctrl-C and a service manager's SIGTERM reach all processes: the service stops this one when it has finished.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    channel, ended = Channel(socket.socket(fileno=descriptor)), list[bool]()
+    channel, code = Channel(socket.socket(fileno=descriptor)), INTERRUPTED
     try:
         task: WriterTask = channel.receive()
         log_as(task.log)
         act_for(task.service)
         os.nice(_NICE)
         try:
-            # The service has checked every byte of it, or does it now.
-            artifact = Artifact.open(task.artifact, verify="sizes")
-            store = open_store(task.url)
-            options: dict[str, Any] = {"late": task.late, "event_log": task.event_log, "max_ahead": task.max_ahead}
-            updater = Updater(artifact, store, **options)
-            notices = Notices(None if task.workers is None else ChangeCount(task.workers / CHANGES))
-            if isinstance(store, Listenable):
-                store.listen(notices.say)
+            writing = _opened(task)
         except Exception as error:
             # The error itself: the service raises it with its own text, as if it had opened the store.
             channel.send(error)
@@ -81,21 +72,32 @@ def run_writer(descriptor: int, listening: int | None = None) -> None:
         # What was loaded until now stays, and the collector must not look through it in the middle of commits.
         gc.collect()
         gc.freeze()
-        writing = _Writing(store, updater, notices)
-        if listening is not None:
-            threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
+        threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
         channel.send(None)
-        connection = Connection()
-        answer_calls(channel, connection, writing.functions(channel, connection, lambda: ended.append(True)))
+        # Nothing else is said here: the next message is "close", or the service has ended.
+        channel.receive()
+        writing.close()
+        code = 0
     except (EOFError, OSError):
         # The service has ended meanwhile.
         pass
     # What is not closed now is left as by a kill; other threads may be in the middle of something.
-    os._exit(0 if ended else INTERRUPTED)
+    os._exit(code)
+
+
+def _opened(task: WriterTask) -> _Writing:
+    # The service has checked every byte of it, or does it now.
+    artifact = Artifact.open(task.artifact, verify="sizes")
+    store = open_store(task.url)
+    updater = Updater(artifact, store, late=task.late, event_log=task.event_log, max_ahead=task.max_ahead)
+    notices = Notices(ChangeCount(task.folder / CHANGES))
+    if isinstance(store, Listenable):
+        store.listen(notices.say)
+    return _Writing(store, updater, notices)
 
 
 class _Writing:
-    """What the process answers: to the service, and to each of its workers.
+    """What the process answers to each of its readers.
 
     Args:
         store: open for writing.
@@ -108,32 +110,28 @@ class _Writing:
         # One thread writes and one parses: commits, and the bodies that they are made of, keep their order.
         self._readers, self._writers, self._parsers = (ThreadPoolExecutor(n) for n in (_READERS, 1, 1))
 
-    def functions(self, channel: Channel, connection: Connection, on_close: Callable[[], None] | None) -> Functions:
+    def functions(self, channel: Channel, connection: Connection) -> Functions:
         """The functions that one process can call.
 
         Args:
             channel: to it.
             connection: to it, too.
-            on_close: called when it has closed the store; None for a worker, which leaves it open for the others.
         """
-
-        def close() -> None:
-            if on_close is not None:
-                self._store.close()
-                on_close()
-
         folder = EventFolder(self._updater, connection)
         return {
             **functions_of(self._store, channel, connection, self._readers, self._notices),
-            "close": (close, self._writers),
             "parse": (folder.parse, self._parsers),
             "fold": (folder.fold, self._writers),
             "apply_table": (folder.apply_table, self._writers),
             "give": (folder.give, self._readers),
         }
 
+    def close(self) -> None:
+        """Close the store, after the writes that wait."""
+        self._writers.submit(self._store.close).result()
+
     def accept(self, listening: socket.socket) -> None:
-        """Answer all workers that connect, each in a thread."""
+        """Answer all readers that connect, each in a thread."""
         while True:
             try:
                 connected, _ = listening.accept()
@@ -152,7 +150,7 @@ class _Writing:
     def _answer(self, channel: Channel) -> None:
         connection = Connection()
         try:
-            answer_calls(channel, connection, self.functions(channel, connection, None))
+            answer_calls(channel, connection, self.functions(channel, connection))
         finally:
             self._notices.leave(channel)
             channel.close()

@@ -48,9 +48,9 @@ def way_back(path: Path) -> str:
     store = whole_store(path)
     folder, url = quote(str(store)), quote(f"rocksdb://{store}")
     return (
-        f"move it away and restore a backup: `mv {folder} {folder}.damaged`, `lifelong backup --restore BACKUP {url}`; "
-        "then apply what came since: "
-        f"`lifelong ingest ARTIFACT --store {url} --from SOURCE`, which counts nothing twice,"
+        f"move it away and restore a backup: `mv {folder} {folder}.damaged`, "
+        f"`lifelong backup BACKUP --restore --store {url}`; then apply what came since: "
+        f"`lifelong ingest ARTIFACT --store {url} SOURCE`, which counts nothing twice,"
         " and events over HTTP again. Without a backup, move it away and fill a new store by the same `lifelong ingest`"
     )
 

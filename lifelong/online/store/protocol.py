@@ -1,8 +1,8 @@
 """Reading beside the owner: what the process that owns a store and those that read it say to each other, and when.
 
-One process opens the store, and it alone writes. A service has one reader of it, a service of several workers one in
-each worker; a store that a process opens for itself has none. The binding of the database holds the interpreter while
-it writes, so that in one process all scores would wait for events.
+One process opens the store, and it alone writes. Each process of a service that answers requests has one reader of it;
+a store that a process opens for itself has none. The binding of the database holds the interpreter while it writes, so
+that in one process all scores would wait for events.
 
     reader                                                  owner
     apart     what is copied still answers                  (starting, or ended: it is started again)
@@ -56,6 +56,12 @@ class Count(Protocol):
     value: int
 
 
+class Number:
+    """A `Count` that nobody else sees. The only reader of an owner has one that stays 0, and so never waits."""
+
+    value: int = 0
+
+
 class Ask(NamedTuple):
     """A reader wants the result of a call."""
 
@@ -98,10 +104,11 @@ class Reader(Generic[T]):
 
     Args:
         cache: bytes of records of a space that are copied, about.
-        count: of the changes; None where the owner has no other reader.
+        count: of the changes.
 
     Example:
-        >>> reader, connection, owner = Reader[str](2**20), Connection(), Owner[str]()
+        >>> count = Number()
+        >>> reader, connection, owner = Reader[str](2**20, count), Connection(), Owner[str](count)
         >>> reader.connected()
         >>> number, name, arguments = connection.receive(reader.call("my ticket", "join", ()))
         >>> reader.receive(connection.answer(number, True, (owner.join("a reader"), True)))
@@ -115,7 +122,7 @@ class Reader(Generic[T]):
     state: Literal["apart", "joining", "joined"]
     copies: RecordCaches[PackedRecords]
 
-    def __init__(self, cache: int, count: Count | None = None) -> None:
+    def __init__(self, cache: int, count: Count) -> None:
         self.state, self.copies = "apart", RecordCaches(cache, RecordCopies)
         # Calls of an earlier connection must not be taken for those of this one: the numbers go on.
         self._numbers, self._open = itertools.count(), dict[int, tuple[T, str, int]]()
@@ -196,12 +203,12 @@ class Reader(Generic[T]):
     @property
     def current(self) -> bool:
         """Whether all changes that were announced until now are in the copies."""
-        return self._count is None or self._seen >= self._count.value
+        return self._seen >= self._count.value
 
     def read(self, names: Sequence[str], space: int) -> Steps[list[bytes | None]]:
         """The record of each name, None if there is none."""
         if not self.current:
-            yield self._latest()
+            yield Wait(self._count.value)
         steps = self.copies.steps(names, space)
         try:
             unknown = next(steps)
@@ -213,14 +220,11 @@ class Reader(Generic[T]):
     def artifact_list(self) -> Steps[ArtifactList]:
         """The list of artifacts; the owner is asked once until it changes."""
         if not self.current:
-            yield self._latest()
+            yield Wait(self._count.value)
         artifacts = self._list
         if artifacts is None:
             artifacts = yield Ask("artifact_list")
         return artifacts
-
-    def _latest(self) -> Wait:
-        return Wait(0 if self._count is None else self._count.value)
 
 
 class Hold(NamedTuple):
@@ -258,13 +262,13 @@ class Owner(Generic[T]):
     """The owner's side towards all its readers. Readers may join and leave at any moment of a change.
 
     Args:
-        count: of the changes, where there are several readers.
+        count: of the changes.
     """
 
     readers: dict[T, None]
     """Connections that have joined."""
 
-    def __init__(self, count: Count | None = None) -> None:
+    def __init__(self, count: Count) -> None:
         self.readers, self._count = {}, count
 
     def join(self, reader: T) -> int:
@@ -273,7 +277,7 @@ class Owner(Generic[T]):
         What it does not get of that one is durable, and is read for it later than this.
         """
         self.readers[reader] = None
-        return 0 if self._count is None else self._count.value
+        return self._count.value
 
     def leave(self, reader: T) -> None:
         """Tell one no more, whose connection is lost."""
@@ -281,10 +285,8 @@ class Owner(Generic[T]):
 
     def changed(self, what: Notice, written: Written) -> Iterator[Change]:
         """The messages that announce a durable change, each to be sent to all readers."""
-        number = 0
-        if self._count is not None:
-            # Before anything is sent: a reader that knows of it and has not got it waits.
-            number = self._count.value = self._count.value + 1
+        # Before anything is sent: a reader that knows of it and has not got it waits.
+        number = self._count.value = self._count.value + 1
         pieces = list(pieces_of(written)) or [{}]
         for piece in pieces[:-1]:
             yield what, piece, 0

@@ -56,9 +56,11 @@ import secrets
 import struct
 import time
 import zlib
+from binascii import crc_hqx
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -77,6 +79,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 GROUPS = 256
 """Groups of a new store in a cluster."""
+_SLOTS, _NEAR = 16_384, 4
+"""Hash slots of a cluster, and how far from its place a group's slot may be: exact ones would need longer tags."""
 _MARK = 8
 """Bytes of the hash of a memory, which is stored before it and compared in its place."""
 _MOST = 1_000
@@ -205,7 +209,10 @@ class RedisStore:
         try:
             if not read_only:
                 self._check_eviction(cluster=address.cluster)
+            self._tags: tuple[int, ...] = tags_of(1)
             self._groups = self._head(GROUPS if address.cluster else 1)
+            self._tags = tags_of(self._groups)
+            self._group_at = {tag: group for group, tag in enumerate(self._tags)}
             self._tokens = self._read_tokens()
             self._clock = SharedSeconds(self._exchange)
             touched = [self._key(group, "touch") for group in range(self._groups)]
@@ -593,7 +600,7 @@ class RedisStore:
             StoreUnavailableError: it does not.
         """
         sent = list(commands)
-        groups = list(dict.fromkeys(_group_of(command[1]) for command in sent))
+        groups = list(dict.fromkeys(self._group_at[_tag_of(command[1])] for command in sent))
         answers = self._ask([*sent, *(("GET", self._key(group, "token")) for group in groups)])
         for group, token in zip(groups, answers[len(sent) :], strict=True):
             if token != self._tokens[group]:
@@ -660,7 +667,7 @@ class RedisStore:
         return part_of(user, self._groups)
 
     def _key(self, group: int, name: str) -> bytes:
-        return b"%s:{%d}:%s" % (self._prefix, group, name.encode())
+        return b"%s:{%d}:%s" % (self._prefix, self._tags[group], name.encode())
 
     def _of(self, user: str, kind: str) -> bytes:
         return self._key(self._group(user), f"{kind}:{user}")
@@ -707,8 +714,30 @@ class _Part:
         return len(self.keys) + 1
 
 
-def _group_of(key: bytes) -> int:
-    """The group of a key."""
+@cache
+def tags_of(groups: int) -> tuple[int, ...]:
+    """What is in the hash tags of groups: numbers whose hash slots are evenly spaced.
+
+    Hashed group numbers would leave primaries with twice the mean, or without a group.
+
+    >>> tags = tags_of(256)
+    >>> tags[0], len({crc_hqx(b"%d" % tag, 0) % 16_384 // 64 for tag in tags})
+    (0, 256)
+    """
+    tag_of: dict[int, int] = {}
+    for number in range(100_000):
+        # Counted from the slot of 0: the tag of the first group, which tells how many there are, is always the same.
+        slot = crc_hqx(b"%d" % number, 0) - crc_hqx(b"0", 0) + _NEAR
+        group, off = divmod(slot % _SLOTS, _SLOTS // groups)
+        if off <= 2 * _NEAR:
+            tag_of.setdefault(group, number)
+        if len(tag_of) == groups:
+            break
+    return tuple(tag_of[group] for group in range(groups))
+
+
+def _tag_of(key: bytes) -> int:
+    """The number in the hash tag of a key."""
     return int(key[key.index(b"{") + 1 : key.index(b"}")])
 
 

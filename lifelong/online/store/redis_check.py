@@ -104,7 +104,7 @@ def _taken_apart(store: RedisStore, key: bytes) -> tuple[str, str]:
         kind, user = (
             ("", "") if not parsed or parsed["kind"] is None else (parsed["kind"].decode(), parsed["user"].decode())
         )
-        if parsed and (key == store._of(user, kind) if kind else int(parsed["group"]) < store._groups):
+        if parsed and (key == store._of(user, kind) if kind else int(parsed["group"]) in store._tags):
             return kind, user
     raise _corrupt(store, f"no store writes the key {key!r}")
 

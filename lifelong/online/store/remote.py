@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import Commit
-from lifelong.online.store.protocol import Ask, Call, Connection, Held, Reader, Steps
+from lifelong.online.store.protocol import Ask, Call, Connection, Count, Held, Reader, Steps
 
 V = TypeVar("V")
 Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
@@ -325,21 +325,22 @@ class RemoteStore:
     """A store that another process owns. Threads may share it.
 
     Args:
-        connect: starts the owner or joins it, here, and again in `check_writes` if it has ended.
+        connect: joins the owner, here, and again in `check_writes` if it has ended.
+        count: of the changes; `Number()` where this process is the owner's only reader.
         cache: bytes of records of a space that are kept in RAM, about.
-        count: of the changes, where the owner has several readers; None where this process is its only one.
+        shared: whether the owner has other readers.
 
     Raises:
-        StoreError: the owner could not open the store.
+        StoreError: the owner does not run.
     """
 
     shared: bool
     """Whether other processes write to it, too."""
 
     def __init__(
-        self, connect: Callable[[], Connected], *, cache: int = CACHE, count: ChangeCount | None = None
+        self, connect: Callable[[], Connected], count: Count, *, cache: int = CACHE, shared: bool = False
     ) -> None:
-        self._connect, self.shared = connect, count is not None
+        self._connect, self.shared = connect, shared
         self._reader = Reader[Future[Any]](cache, count)
         self.calls: Calls = self._connected()
 
@@ -417,7 +418,7 @@ class RemoteStore:
         return cast("bool", self.calls("purge"))
 
     def check_writes(self) -> None:
-        """See `MemoryStore`; if the owner has ended, another one is started, which opens the store again."""
+        """See `MemoryStore`; if the owner has ended, the next one is joined when it has opened the store again."""
         if self.calls.over:
             # Waits for the thread of the old connection: one at a time may change what the reader holds.
             self.calls.close()
@@ -435,10 +436,7 @@ class RemoteStore:
         return {}
 
     def close(self) -> None:
-        """Let the owner release everything, and hang up; a second call does nothing."""
-        with contextlib.suppress(StoreError):
-            if not self.calls.over:
-                self.calls("close")
+        """Leave the owner; a second call does nothing."""
         self.calls.close()
 
 

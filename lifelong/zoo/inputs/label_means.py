@@ -95,7 +95,6 @@ def _columns(
     train_M, own_M = (np.asarray(part.label_NT[:, task], np.float64) - prior for part in answers)
     of_user = _Sums.of(np.asarray(own.user_N, np.int64), np.asarray(own.time_N), own_M)
     user_N = np.asarray(examples.user_N, np.int64)
-    user_N = user_N if dataset.window_users is None else dataset.window_users[user_N]
     asked = of_user.between(user_N, visible_times)
     columns = [
         prior + asked.mean(),
@@ -126,9 +125,7 @@ def _known(dataset: Dataset, examples: Examples) -> tuple[IntArray, IntArray]:
         return none_N, none_N
     # One more than the time of the last visible event: answers of that moment are known, and the end is exclusive.
     until_N = np.where(has_past_N, time_N[np.maximum(first_N + position_N - 1, 0)] + 1, none_N)
-    if dataset.window_users is None:
-        return none_N, until_N
-    return np.where(has_past_N, time_N[np.minimum(first_N, len(time_N) - 1)], none_N), until_N
+    return none_N, until_N
 
 
 def _joined(parts: list[Examples]) -> Examples:

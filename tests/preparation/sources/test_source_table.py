@@ -284,8 +284,8 @@ def test_an_absent_mapping_or_items_file_is_named(tmp_path: Path, write: Write, 
 @pytest.mark.parametrize(
     ("content", "options", "fix"),
     [
-        (b"u,i,t\na,b,2024-01-01T10:00:00+01:00\n", {}, "--option time_unit=iso"),
-        (b"u,i,t\na,caf\xe9,1700000000\n", {}, "--option encoding=NAME"),
+        (b"u,i,t\na,b,2024-01-01T10:00:00+01:00\n", {}, "--column time_unit=iso"),
+        (b"u,i,t\na,caf\xe9,1700000000\n", {}, "--column encoding=NAME"),
         (b"u,i,t\na,b,1700000000\n", {"foo": "1"}, "there is no such setting"),
     ],
 )
@@ -304,5 +304,5 @@ def test_columns_called_user_item_and_time_need_no_mapping(write: Write, read: R
 
 
 def test_a_column_with_another_name_is_said_with_the_option_that_names_it(write: Write, read: Read) -> None:
-    with pytest.raises(SourceError, match=r"it has user, sku, time.*--option user=COLUMN"):
+    with pytest.raises(SourceError, match=r"it has user, sku, time.*--column user=COLUMN"):
         read("table", write("log.csv", "user,sku,time\nu1,i1,1700000000\n"))

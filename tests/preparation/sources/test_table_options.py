@@ -79,10 +79,10 @@ def test_the_command_says_what_was_skipped(tmp_path: Path, capsys: pytest.Captur
 
     good = "".join(f"u{at % 7},i{at % 5},{1_700_000_000 + at * 60}\n" for at in range(60))
     (tmp_path / "log.csv").write_text("u,i,t\n,i1,5\n" + good)
-    columns = [word for name, column in BASE.items() for word in ("--option", f"{name}={column}")]
+    columns = [word for name, column in BASE.items() for word in ("--column", f"{name}={column}")]
     command = ["prepare", "table", str(tmp_path / "log.csv"), "--out", str(tmp_path / "data"), *columns]
     assert main(command) != 0
-    assert main([*command, "--option", "skip_invalid=true"]) == 0
+    assert main([*command, "--column", "skip_invalid=true"]) == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("skipped / no_user / first", "log.csv, line 2"))
 
@@ -111,7 +111,7 @@ def test_a_query_keeps_rows_and_makes_columns_of_any_role(write: Write, mapped: 
 
 def test_rows_of_a_query_are_checked_as_ever_and_named_by_file_and_line(write: Write, mapped: Read) -> None:
     query = "FROM log WHERE ok = '1'"
-    with pytest.raises(SourceError, match=r"no value.*--option skip_invalid=true") as caught:
+    with pytest.raises(SourceError, match=r"no value.*--column skip_invalid=true") as caught:
         mapped(write("log.csv", "u,i,t,ok\nx,a,1,1\n,d,4,0\nx,,5,1\n"), query=query)
     assert (Path(str(caught.value.file)).name, caught.value.line, caught.value.column) == ("log.csv", 4, "i")
     with pytest.raises(SourceError, match="'noon' is not a time"):

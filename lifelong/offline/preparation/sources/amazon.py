@@ -116,8 +116,8 @@ def _rows(files: Sequence[Path], schema: pa.Schema, make: Callable[[Object], Obj
     before = line = 0
     needed = [(field.name, field.type, _PYTHON[field.type]) for field in schema if not field.nullable]
     for path in files:
-        for line, found in objects(path):
-            row = make(found)
+        for line, parsed in objects(path):
+            row = make(parsed)
             for name, kind, kinds in needed:
                 value = row.get(name)
                 if not isinstance(value, kinds) or isinstance(value, bool) or value == "":
@@ -145,7 +145,7 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not data.strip():
                 continue
             try:
-                found = _parsed(data.decode().strip())
+                parsed = _parsed(data.decode().strip())
             except UnicodeDecodeError as error:
                 raise SourceError(
                     f"byte {data[error.start]:#04x} is not utf-8",
@@ -163,19 +163,20 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     expected="one object on each line",
                     fix="correct the line",
                 ) from error
-            if not isinstance(found, dict):
+            if not isinstance(parsed, dict):
                 raise SourceError(
-                    f"a {type(found).__name__}",
+                    f"a {type(parsed).__name__}",
                     file=str(path),
                     line=line,
                     expected="one object on each line",
                     fix="write each event as one object on a line of its own (JSON Lines)",
                 )
-            yield line, found
+            yield line, parsed
 
 
 def _parsed(text: str) -> Any:
     """A JSON object or Python literal."""
+    # Reviews are JSON and meta lines Python literals; a literal may begin like JSON, and is then read as one after all.
     if text.startswith('{"'):
         try:
             return json.loads(text)

@@ -71,6 +71,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         time=staging.to_seconds(rows["transaction_timestamp"]),
         sequence=rows["sequence"],
     )
+    # Some products lack fields. A missing value is an unknown one, and no error.
     catalogue = scan(connection, products, PRODUCTS, optional=PRODUCTS)
     catalogue = catalogue.select(
         item=catalogue["product_id"].cast("string"),
@@ -96,11 +97,12 @@ def _profiles(connection: Any, files: Sequence[ParquetFile]) -> Any:
 
 def _installed(*, with_demographics: bool) -> list[Path]:
     """The files of the installed package that are needed, found without importing it."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or not found.submodule_search_locations:
+    # Looked up and not imported: only the folder of its files is needed.
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or not package.submodule_search_locations:
         raise MissingExtraError(
             f"the package {PACKAGE!r} is not installed, and no file was named", fix="pip install 'lifelong[demo]'"
         )
-    folder = Path(found.submodule_search_locations[0]) / "data"
+    folder = Path(package.submodule_search_locations[0]) / "data"
     names = ("transactions", "products", *(("demographics",) if with_demographics else ()))
     return [folder / f"{name}.parquet" for name in names]

@@ -71,7 +71,7 @@ class ParquetFile:
                     file=str(self.path),
                     column=name,
                     expected=f"the columns {', '.join(columns)}",
-                    fix="say which column is what: --option user=NAME, or a mapping file",
+                    fix="say which column is what: --column user=NAME, or a mapping file",
                 )
             if kind in TYPES:
                 check_types(self.schema, {name: cast(ColumnKind, kind)}, file=str(self.path))
@@ -116,11 +116,13 @@ def scan(
         table = engine.read_parquet(connection, file.path)
         chosen = {(names or {}).get(name, name): table[name] for name in columns}
         tables.append(table.select(**chosen, sequence=table["file_row_number"] + first))
+        # The engine numbers the rows of each file from 0; `sequence` goes on over all files.
         first += file.rows
     rows = ibis.union(*tables) if len(tables) > 1 else tables[0]
     for column in columns:
         if column not in optional:
             value = rows[(names or {}).get(column, column)]
+            # An empty text is no id either; a number cannot be compared with a text.
             none = (
                 value.isnull() | (value == "")
                 if columns[column] == "id" and value.type().is_string()
@@ -143,6 +145,7 @@ def refuse(rows: Any, files: Sequence[ParquetFile], column: str, found: str, *, 
     Raises:
         SourceError: there is one.
     """
+    # The smallest number is the first wrong row, in whatever order the engine reads.
     sequence = rows["sequence"].min().to_pyarrow().as_py()
     if sequence is not None:
         path, row = locate(files, sequence)

@@ -159,8 +159,8 @@ class Tables:
             ((_, only),) = self._opened.items()
             return Opened(table, names, only.locate, record, only.first)
         by = ", ".join(quoted(column) for column in ("sequence", *order) if column in names)
-        kept = ", ".join(quoted(column) for column in names if column != "sequence")
-        numbered = f"SELECT {kept}, row_number() OVER (ORDER BY {by}) - 1 AS sequence FROM {name}"
+        others = ", ".join(quoted(column) for column in names if column != "sequence")
+        numbered = f"SELECT {others}, row_number() OVER (ORDER BY {by}) - 1 AS sequence FROM {name}"
         connection.raw_sql(f"CREATE TABLE {name}_numbered AS {numbered}")
         names = {**names, "sequence": "sequence"}
         return Opened(

@@ -78,7 +78,7 @@ class Source(Protocol):
         Args:
             connection: an Ibis backend, in which a source creates tables.
             paths: files, in the user's order, globs already expanded; what roles they have is the source's business.
-            options: `--option key=value` of the command line.
+            options: `--set options.key=value` of the command line.
 
         Raises:
             SourceError: a file is not what it should be; names file, line and column.

@@ -4,7 +4,7 @@ The role of a file follows from its columns: impressions (`request_id`; parquet)
 optionally `event_type`; csv, as `lifelong export --events` writes them), optionally labels (`request_id`, `item`,
 `label`; csv).
 
-A candidate that was shown is a target. Its response is 1 if the user had an event with the item within `window` seconds
+A candidate that was shown is a target. Its response is 1 if the user had an event with the item within `window` (1h)
 after the request (of the types in `clicks`; of several requests, the last one before the event gets it), else 0. A
 candidate is left out if its window is not over at the last event: its response is not known yet. With labels, the label
 is the response, and a candidate without a label is left out.
@@ -22,6 +22,7 @@ from typing import Any
 import ibis
 
 from lifelong.dataset.mapping import words
+from lifelong.dataset.times import parse_duration
 from lifelong.errors import ConfigError
 from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources import staging
@@ -36,7 +37,7 @@ SHOWN: dict[str, Kind] = {
     "time": "integer",
     "place": "integer",
 }
-OPTIONS = {"window": "3600", "clicks": ""}
+OPTIONS = {"window": "1h", "clicks": ""}
 NEEDED = {
     "impressions": "give the folder that a service writes as impressions_log",
     "events": "write them with `lifelong export --store URL --events events.csv`",
@@ -48,14 +49,9 @@ _FIELD = "field_"
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open impressions and responses."""
-    try:
-        window = float(options["window"])
-    except ValueError:
-        window = 0.0
-    if window <= 0:
-        raise ConfigError(
-            [f"window = {options['window']!r}: expected seconds above 0"], fix="give seconds, such as window=1800"
-        )
+    window = parse_duration(options["window"])
+    if window == 0:
+        raise ConfigError([f"window = {options['window']!r}: expected more than 0s"], fix="give a time such as 30m")
     files = [file for path in paths for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     roles = staging.by_marker(
         ((path, _columns(path)) for path in staging.check_files(files, source="served")),
@@ -65,6 +61,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     )
     opened = [ParquetFile.open(path) for path in roles["impressions"]]
     fields = [name for name in opened[0].schema.names if name.startswith(_FIELD)]
+    # A field that was added while the log was written is missing in its older files: only what all have can be read.
     fields = [name for name in fields if all(name in file.schema.names for file in opened)]
     events, types = _events(connection, roles["events"])
     record: dict[str, Any] = {"event_rows": count(events), "impressions": sum(file.rows for file in opened)}
@@ -72,13 +69,15 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     if roles["labels"]:
         labelled = _by_labels(connection, shown, roles["labels"], record)
     else:
-        labelled = _by_clicks(shown, events, int(window), options["clicks"], types=types, record=record)
+        labelled = _by_clicks(shown, events, window, options["clicks"], types=types, record=record)
     names = [name.removeprefix(_FIELD) for name in fields]
     raw = RawLog("served impressions", events, event_types=types, protocol="impressions", record=record)
     if fields:
-        known = shown.select("user", "item", "time", "sequence", **{name: shown[_FIELD + name] for name in names})
-        record["items_without_fields"] = staging.without_meta(events, known)
-        staging.add_fields(raw, known, names)
+        shown_fields = shown.select(
+            "user", "item", "time", "sequence", **{name: shown[_FIELD + name] for name in names}
+        )
+        record["items_without_fields"] = staging.without_meta(events, shown_fields)
+        staging.add_fields(raw, shown_fields, names)
     raw.impressions = labelled.select("user", "item", "time", "sequence", "response")
     return raw
 
@@ -94,16 +93,18 @@ def _events(connection: Any, files: Sequence[Path]) -> tuple[Any, bool]:
     table, _ = staged(
         connection, files, replace(CSV, columns=(*columns, *(Column("event_type") for _ in range(types))))
     )
-    kept = table.mutate(event_type=table["event_type"].nullif("")) if types else table
-    if types and count(kept.filter(kept["event_type"].notnull())) == 0:
-        return kept.drop("event_type"), False
-    return kept, types
+    events = table.mutate(event_type=table["event_type"].nullif("")) if types else table
+    # A column without a single type says nothing of types; a model would get a field that is always missing.
+    if types and count(events.filter(events["event_type"].notnull())) == 0:
+        return events.drop("event_type"), False
+    return events, types
 
 
 def _shown(connection: Any, files: Sequence[ParquetFile], fields: Sequence[str], *, first: int) -> Any:
     """Candidates that clients were shown; in the order of all rows they come after the events."""
     wanted: dict[str, Kind] = {**SHOWN, **dict.fromkeys(fields, "any")}
     table = scan(connection, files, wanted, optional=fields)
+    # Numbered behind all events, so that one `sequence` orders both.
     return table.mutate(time=table["time"].cast("int64"), sequence=table["sequence"] + first)
 
 
@@ -118,8 +119,11 @@ def _by_clicks(shown: Any, events: Any, window: int, clicks: str, *, types: bool
     click = chosen.select(user="user", item="item", at="time", click="sequence")
     pairs = shown.select("user", "item", "time", "sequence").join(click, ["user", "item"])
     pairs = pairs.filter((pairs["at"] >= pairs["time"]) & (pairs["at"] < pairs["time"] + window))
+    # An event answers one request alone, or one click would make several positives. The sequence decides among requests
+    # of one second.
     latest = ibis.row_number().over(ibis.window(group_by="click", order_by=[ibis.desc("time"), ibis.desc("sequence")]))
     answered = pairs.mutate(rank=latest).filter(lambda row: row["rank"] == 0).select("sequence").distinct()
+    # The events end there: whether a window that reaches further will see a click, nobody knows yet.
     last = int(events["time"].max().to_pyarrow().as_py())
     closed = shown.filter(shown["time"] + window <= last)
     record |= {"impressions_still_open": count(shown) - count(closed), "clicks": count(click)}
@@ -130,11 +134,12 @@ def _by_labels(connection: Any, shown: Any, files: Sequence[Path], record: dict[
     """Responses from a file."""
     columns = (Column("request_id", "id"), Column("item", "id"), Column("label", "number"))
     table, _ = staged(connection, files, replace(CSV, columns=columns))
+    # Two labels of one candidate would make two targets of it: the larger one counts.
     labels = table.group_by(["request_id", "item"]).aggregate(response=table["label"].max().cast("float64"))
     joined = _with(shown, labels, ["request_id", "item"], absent=None)
-    found = joined.filter(joined["response"].notnull())
-    record["impressions_without_label"] = count(shown) - count(found)
-    return found
+    answered = joined.filter(joined["response"].notnull())
+    record["impressions_without_label"] = count(shown) - count(answered)
+    return answered
 
 
 def _with(shown: Any, answers: Any, keys: Sequence[str], *, absent: float | None) -> Any:

@@ -61,6 +61,7 @@ def by_marker(
     """
     roles: dict[str, list[T]] = {role: [] for role in markers}
     for file, names in files:
+        # The name of a file says nothing: people rename downloads. Its columns do not change.
         role = next((role for role, marker in markers.items() if marker in names), None)
         if role is None:
             found = f"its columns are {', '.join(names)}" if names else "it is empty"
@@ -119,6 +120,7 @@ def one_row_per_item(table: Any, fields: Sequence[str], *, key: str = "item") ->
         fields: names of the fields; a null never wins over a value.
         key: column of the ids, where the fields belong to users.
     """
+    # Per field and not per row: a later row that leaves a field empty does not take its earlier value away.
     last = [table[field].argmax(table["sequence"], where=table[field].notnull()).name(field) for field in fields]
     return table.group_by(key).aggregate(last)
 

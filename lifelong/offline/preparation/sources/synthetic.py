@@ -39,6 +39,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     events = stage(connection, _event_batches(settings), EVENTS)
     impressions = stage(connection, _impression_batches(settings), IMPRESSIONS)
     items = pa.table({"item": [f"i{number}" for number in range(settings.items)], "category": categories(settings)})
+    # The blocks are made a second time, from their seeds: a large world need not be held at once.
     probability_Q = np.concatenate([block.probability_Q for block in blocks(settings)])
     record: dict[str, Any] = {**asdict(settings), "impressions": len(probability_Q)}
     record |= {"known_by": KNOWN_BY[settings.world], "best_auc": best_auc(probability_Q)}
@@ -60,17 +61,17 @@ def world_settings(options: Mapping[str, str]) -> WorldSettings:
         ConfigError: one is unknown, not a number, or out of range; lists all of them.
     """
     defaults = WorldSettings()
-    known = {field.name: str(getattr(defaults, field.name)) for field in fields(defaults)}
+    default_texts = {field.name: str(getattr(defaults, field.name)) for field in fields(defaults)}
     values: dict[str, Any] = {}
     problems = []
-    for name, text in staging.check_options(options, known, source="synthetic").items():
+    for name, text in staging.check_options(options, default_texts, source="synthetic").items():
         try:
             values[name] = type(getattr(defaults, name))(text)
         except ValueError:
             problems.append(f"{name} = {text!r} is not a number")
     problems += WorldSettings(**values).problems()
     if problems:
-        raise ConfigError(problems, fix=f"settings and their defaults: {known}")
+        raise ConfigError(problems, fix=f"settings and their defaults: {default_texts}")
     return WorldSettings(**values)
 
 
@@ -78,6 +79,8 @@ def _event_batches(settings: WorldSettings) -> Iterator[pa.RecordBatch]:
     """Events, batch by batch of users."""
     for at, block in enumerate(blocks(settings)):
         users, events = block.item_UN.shape
+        # All users have equally many events, so that the place of a block's first event follows from the users before
+        # it.
         first = at * BLOCK
         user_N = np.repeat(np.arange(first, first + users), events)
         time_N = (START + STEP * (block.start_U[:, None] + np.arange(events))).ravel()
@@ -88,6 +91,7 @@ def _impression_batches(settings: WorldSettings) -> Iterator[pa.RecordBatch]:
     """Impressions, each half a step after the event before it."""
     done = 0
     for at, block in enumerate(blocks(settings)):
+        # Half a step later, so that no question shares its moment with an event, which would then be hidden from it.
         time_Q = START + STEP * (block.start_U[block.user_Q] + block.position_Q - 1) + STEP // 2
         sequence_Q = done + np.arange(len(time_Q))
         yield _batch(IMPRESSIONS, at * BLOCK + block.user_Q, block.item_Q, time_Q, sequence_Q, block.label_Q)

@@ -100,6 +100,7 @@ class _MappedLog:
             record=record,
         )
         for section in mapping.items:
+            # In the order of the mapping, which is the order of the fields: several files may each give some of them.
             raw = self._with_items(raw, section)
         return self._with_users(raw, mapping.users) if mapping.users else raw
 
@@ -140,15 +141,15 @@ class _MappedLog:
     def _files_of(self, section: ItemsMapping | UsersMapping) -> Sequence[Path]:
         if section.table is not None:
             return self.files[section.table]
-        found = [path for pattern in section.files for path in staging.expand(self.folder, pattern)]
-        return staging.check_files(found, source="table")
+        paths = [path for pattern in section.files for path in staging.expand(self.folder, pattern)]
+        return staging.check_files(paths, source="table")
 
     def _with_users(self, raw: RawLog, mapping: UsersMapping) -> RawLog:
         """Add the users' profiles."""
-        found = self._rows_of(mapping, {"user": mapping.user})
-        if found is None:
+        opened_rows = self._rows_of(mapping, {"user": mapping.user})
+        if opened_rows is None:
             return raw
-        opened, profiles = found
+        opened, profiles = opened_rows
         raw.record["user_files"] = opened.record
         raw.user_fields = tuple(mapping.fields)
         raw.users = staging.one_row_per_item(profiles, raw.user_fields, key="user")
@@ -156,13 +157,15 @@ class _MappedLog:
 
     def _with_items(self, raw: RawLog, mapping: ItemsMapping) -> RawLog:
         """Add the fields of the items' files."""
-        found = self._rows_of(mapping, {"item": mapping.item})
-        if found is None:
+        opened_rows = self._rows_of(mapping, {"item": mapping.item})
+        if opened_rows is None:
             return raw
-        opened, rows_of_items = found
+        opened, rows_of_items = opened_rows
         items = staging.one_row_per_item(rows_of_items, list(mapping.columns_read))
         raw.record["item_files"] = opened.record
         raw.record["items_without_meta"] = staging.without_meta(raw.events, items)
+        # Kept before `raw` changes: the function below is called later, when `raw.items_within` is already that
+        # function.
         of_log, within = raw.items, raw.items_within
         raw.item_fields, raw.titled = (*raw.item_fields, *mapping.fields), raw.titled or mapping.title is not None
         fields = raw.item_columns
@@ -186,12 +189,15 @@ def _check_columns(opened: Opened, wanted: Iterable[str], *, setting: str) -> No
 def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
     """The rows with a user, an item and a time, under our names, and counts."""
     time = times(opened, mapping)
-    kept, skipped = usable(opened, mapping, time)
+    is_usable, skipped = usable(opened, mapping, time)
     types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
     rated = [mapping.rating] if mapping.rating else []
-    read = {name: numbers(opened, name, _labelled(opened, name, kept, mapping)) for name in (*mapping.labels, *rated)}
+    # Labels and ratings are checked to be numbers before any row is used: the first wrong one is named with its line.
+    read = {
+        name: numbers(opened, name, _labelled(opened, name, is_usable, mapping)) for name in (*mapping.labels, *rated)
+    }
     splits = [opened.column(mapping.split).cast("string").name("split")] if mapping.split else []
-    log = opened.table.filter(kept).select(
+    log = opened.table.filter(is_usable).select(
         opened.column(mapping.user).cast("string").name("user"),
         opened.column(mapping.item).cast("string").name("item"),
         time.name("time"),
@@ -200,6 +206,7 @@ def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
         *splits,
         *(read[name].name(name) for name in mapping.labels),
         *_fields(opened, mapping),
+        # Under a name that no field has: a column may be a rating and a field at once.
         *(read[name].name(_RATING) for name in rated),
     )
     return log, {**opened.record, **skipped}
@@ -243,6 +250,7 @@ def _joined(of_log: Any, of_files: Any, fields: Sequence[str]) -> Any:
     """The fields of items that the log says, if it says any, and those of the items' files."""
     if of_log is None:
         return of_files.select("item", *fields)
+    # Outer: an item may be in the log alone, or in the files alone, and both are items of the catalogue.
     both = of_log.outer_join(of_files, "item")
     both = both.mutate(item=ibis.coalesce(both["item"], both["item_right"])).drop("item_right")
     return both.select("item", *fields)

@@ -54,12 +54,13 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
     return open_rows(connection, files, mapping.of_log, wanted_of(mapping))
 
 
-_NAMING = "say which column is what: --option user=COLUMN (item, time ...), or a --mapping file"
+_NAMING = "say which column is what: --column user=COLUMN (item, time ...), or a --mapping file"
 
 
 def wanted_of(mapping: TableMapping) -> dict[str, Kind]:
     """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
     wanted: dict[str, Kind] = dict.fromkeys(mapping.columns_read.values(), "value")
+    # Later assignments win: a column with two roles is checked as the stricter one.
     ids = (mapping.event_type, mapping.split, mapping.user, mapping.item)
     wanted |= dict.fromkeys((name for name in ids if name), "id")
     wanted |= dict.fromkeys((*mapping.labels, *([mapping.rating] if mapping.rating else ())), "number")
@@ -75,6 +76,7 @@ def open_rows(connection: Any, files: Sequence[Path], section: Text, wanted: Map
         section: of the mapping; says how text is written.
         wanted: column -> kind of its values; parquet has types, and any of its values may be missing.
     """
+    # The engine ignores upper and lower case in names, and a log may have both `User` and `user`.
     alias = {name: f"c{at}" for at, name in enumerate(wanted)}
     if not any(is_parquet(path) for path in files):
         return _open_text(connection, files, section, alias)
@@ -160,15 +162,17 @@ def usable(opened: Opened, mapping: TableMapping, time: Any) -> tuple[Any, dict[
     """
     needed = ("user", "item", "time", *(["event_type"] if mapping.event_type else []))
     text = {name: opened.column(getattr(mapping, name)).cast("string") for name in needed}
+    # In the order of `REASONS`: of several reasons the first one counts.
     whens = [(column.isnull() | (column == ""), f"no_{name}") for name, column in text.items()]
     reason = ibis.cases(*whens, (_is_wrong(time, mapping), "wrong_time"), else_="")
     rows = opened.table.select(sequence=opened.table["sequence"], text=text["time"], reason=reason)
-    found = rows.group_by("reason").aggregate(
+    # One pass over the rows finds all reasons, their numbers and their first places.
+    counted = rows.group_by("reason").aggregate(
         rows=rows.count(), sequence=rows["sequence"].min(), text=rows["text"].argmin(rows["sequence"])
     )
-    by_reason = {row.pop("reason"): row for row in found.to_pyarrow().to_pylist()}
-    kept = by_reason.pop("", None)
-    if by_reason and (kept is None or not mapping.skip_invalid):
+    by_reason = {row.pop("reason"): row for row in counted.to_pyarrow().to_pylist()}
+    without_reason = by_reason.pop("", None)
+    if by_reason and (without_reason is None or not mapping.skip_invalid):
         raise _unusable(opened, mapping, by_reason)
     if not mapping.skip_invalid:
         return ibis.literal(True), {}
@@ -207,12 +211,13 @@ def numbers(opened: Opened, name: str, rows: Any) -> Any:
     """
     column = opened.column(name)
     number = _number(column)
+    # NaN and infinity are numbers to the engine, but no label, and one of them would spoil a whole training.
     lacking = number.isnull() | number.isnan() | number.isinf()
-    sequence, found = _first(opened, rows & lacking, column.cast("string"))
+    sequence, text = _first(opened, rows & lacking, column.cast("string"))
     if sequence is not None:
         file, line = opened.locate(sequence)
         raise SourceError(
-            f"{found!r} is not a number",
+            f"{text!r} is not a number",
             file=file,
             line=line,
             column=name,
@@ -240,6 +245,7 @@ def _first(opened: Opened, wrong: Any, text: Any) -> tuple[int | None, str | Non
 
 def _unusable(opened: Opened, mapping: TableMapping, by_reason: Mapping[str, Mapping[str, Any]]) -> SourceError:
     """The first row that cannot be used."""
+    # The first wrong row of the log, whatever is wrong with it: a user corrects a file from its top.
     reason, row = min(by_reason.items(), key=lambda pair: pair[1]["sequence"])
     if reason == "wrong_time" and not mapping.skip_invalid:
         return _not_a_time(opened, mapping, row["sequence"], row["text"])
@@ -252,7 +258,7 @@ def _unusable(opened: Opened, mapping: TableMapping, by_reason: Mapping[str, Map
         line=line,
         column=getattr(mapping, role),
         expected="rows with a user, an item and a time" if mapping.skip_invalid else f"the {role} in every row",
-        fix="check the mapping" if mapping.skip_invalid else "--option skip_invalid=true counts and skips such rows",
+        fix="check the mapping" if mapping.skip_invalid else "--column skip_invalid=true counts and skips such rows",
     )
 
 
@@ -264,6 +270,6 @@ def _not_a_time(opened: Opened, mapping: TableMapping, sequence: int, text: str 
         line=line,
         column=mapping.time,
         expected=f"the format {mapping.time_format}" if mapping.time_format else f"time_unit = {mapping.time_unit!r}",
-        fix="for texts such as 2017-11-25T18:00:00Z --option time_unit=iso, for milliseconds --option time_unit=ms (or "
-        "us, ns, ordinal), for others such as --option 'time_format=%d.%m.%Y %H:%M:%S'; or the same in the mapping",
+        fix="for texts such as 2017-11-25T18:00:00Z --column time_unit=iso, for milliseconds --column time_unit=ms (or "
+        "us, ns, ordinal), for others such as --column 'time_format=%d.%m.%Y %H:%M:%S'; or the same in the mapping",
     )

@@ -162,6 +162,7 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         with path.open("rb") as file:
+            # By content: files are often gzip without saying so in their names, or say so and are plain.
             magic = file.read(4)
         if magic == b"PK\x03\x04" or magic == b"PAR1":
             kind = "a zip archive" if magic[:2] == b"PK" else "a parquet file"
@@ -193,6 +194,7 @@ def rows(files: Sequence[Path], layout: Layout, places: Places) -> Iterator[pa.T
         head = list(islice(_numbered(path, layout), 1 + layout.header))
         if layout.header and head:
             _check_header(path, layout, head[0][0], _names(head[0]))
+        # A file without rows is no error: logs that are cut by day have empty days.
         if len(head) <= layout.header:
             continue
         names = _names(head[0]) if layout.header else layout.names or tuple(each.named for each in layout.columns)
@@ -200,6 +202,7 @@ def rows(files: Sequence[Path], layout: Layout, places: Places) -> Iterator[pa.T
         skipped = head[0][2] if layout.header else 0
         several = len(layout.delimiter) > 1
         for table in _in_python(path, layout, names) if several else _by_arrow(path, layout, names, skipped):
+            # Numbered here and not by the engine, which reads batches in parallel.
             sequence = pa.array(np.arange(places.rows, places.rows + len(table)))
             places.rows += len(table)
             yield table.append_column("sequence", sequence)
@@ -234,7 +237,9 @@ def _numbered(path: Path, layout: Layout) -> Iterator[_Row]:
     Raises:
         SourceError: bytes are not in the layout's encoding, or a row does not end.
     """
+    # The reader refuses values above 128 KiB by default; a history of thousands of items in one cell is longer.
     csv.field_size_limit(sys.maxsize)
+    # The csv reader splits by one character alone: a longer delimiter becomes one that no text holds (unit separator).
     delimiter = layout.delimiter if len(layout.delimiter) == 1 else "\x1f"
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
     lines = (line.replace(layout.delimiter, delimiter) for line in _decoded(path, layout))
@@ -264,7 +269,7 @@ def _decoded(path: Path, layout: Layout) -> Iterator[str]:
                     line=number,
                     column=data.count(layout.delimiter.encode(), 0, error.start) + 1,
                     expected=f"text in {layout.encoding}",
-                    fix="convert the file to UTF-8; the source table reads others by --option encoding=NAME, such as "
+                    fix="convert the file to UTF-8; the source table reads others by --column encoding=NAME, such as "
                     "latin-1",
                 ) from error
 
@@ -279,8 +284,7 @@ def _check_header(path: Path, layout: Layout, line: int, names: Sequence[str]) -
                 line=line,
                 column=column.named,
                 expected=f"the columns {', '.join(each.named for each in layout.columns)}",
-                fix=(naming_delimiter(names[0], "--option") if layout.naming and len(names) == 1 else "")
-                or layout.naming,
+                fix=(naming_delimiter(names[0]) if layout.naming and len(names) == 1 else "") or layout.naming,
             )
 
 
@@ -337,9 +341,9 @@ def _checked(path: Path, layout: Layout, names: Sequence[str], *, start: int = 0
                 fix="correct the line; if all lines are like it, check the delimiter",
             )
         for at, column in columns:
-            if found := column.problem(values[at]):
+            if problem := column.problem(values[at]):
                 raise SourceError(
-                    found,
+                    problem,
                     file=str(path),
                     line=line,
                     column=f"{at + 1} ({column.named})",

@@ -85,21 +85,21 @@ class WorldSettings:
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings."""
-        found = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
+        problems = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
         value = {field.name: getattr(self, field.name) for field in fields(self)}
         for name in ("users", "events", "asked", "period", "lag", "spread", "burst"):
-            found += [f"{name} = {value[name]} is below 1"] * (value[name] < 1)
+            problems += [f"{name} = {value[name]} is below 1"] * (value[name] < 1)
         for name in ("strength", "predictability", "crossed"):
-            found += [f"{name} = {value[name]} is outside 0..1"] * (not 0 <= value[name] <= 1)
+            problems += [f"{name} = {value[name]} is outside 0..1"] * (not 0 <= value[name] <= 1)
         if self.groups < 2 or self.personal < 2 or self.items < 2 * max(self.groups, self.personal):
-            found.append("groups and personal must be at least 2, and items at least twice either")
+            problems.append("groups and personal must be at least 2, and items at least twice either")
         if self.world == "period" and (self.period % 2 or self.period < 4 or self.events < 2 * self.period):
-            found.append("period must be even and at least 4, and events at least twice the period")
+            problems.append("period must be even and at least 4, and events at least twice the period")
         if self.world == "period" and self.period < 4 * self.burst:
-            found.append("period must be at least four times the burst")
+            problems.append("period must be at least four times the burst")
         if self.world == "lag" and (self.events < self.lag + self.spread or self.spread < 2 * self.burst):
-            found.append("events must be at least lag + spread, and spread at least twice the burst")
-        return found
+            problems.append("events must be at least lag + spread, and spread at least twice the burst")
+        return problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""A store that Spark fills, also where processes of its tasks are killed."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyspark", reason="pyspark is of the spark extra, and needs Java")
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark import TaskContext, cloudpickle
+from pyspark.sql import DataFrame, SparkSession
+
+from lifelong import backfill, ingest, open_store
+from lifelong.cli import main
+from lifelong.errors import UsageError
+from lifelong.online.ingestion import spark
+
+# Spark leaves sockets to its processes for Python to close.
+pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
+# Processes of Spark cannot import this module.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[SparkSession]:
+    """Two tasks at a time, each of which may fail three times."""
+    builder = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
+    session = (
+        builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1").getOrCreate()
+    )
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="module")
+def table() -> pa.Table:
+    """Events of 60 users in the order of time, many at the same time."""
+    rng = np.random.default_rng(4)
+    return pa.table(
+        {
+            "user": [f"u{user:02}" for user in rng.integers(0, 60, 900)],
+            "item": [f"i{item}" for item in rng.integers(0, 60, 900)],
+            "time": np.arange(900) // 30 + 1_600_000_000,
+            "event_type": rng.choice(["view", "buy"], 900),
+        }
+    )
+
+
+@pytest.fixture
+def log(table: pa.Table, tmp_path: Path) -> str:
+    for at, place in enumerate(range(0, 900, 250)):
+        pq.write_table(table.slice(place, 250), tmp_path / f"{at}.parquet")
+    return str(tmp_path / "*.parquet")
+
+
+def records_of(url: str) -> dict[str, bytes]:
+    with closing(open_store(url)) as store:
+        return dict(store.scan())
+
+
+@pytest.fixture
+def wanted(artifact: Any, table: pa.Table) -> dict[str, bytes]:
+    store = open_store("memory://")
+    ingest(artifact, store, table)
+    return dict(store.scan())
+
+
+def test_spark_fills_the_store_that_ingest_fills(session, artifact, log, table, wanted, tmp_path):
+    url = f"rocksdb://{tmp_path / 'store'}?shards=4"
+    report = backfill(artifact, log, url, engine="spark")
+    assert (report.users, report.events, report.until) == (len(wanted), 900, 1_600_000_030)
+    assert records_of(url) == wanted
+    assert ingest(artifact, url, table).applied == 0
+
+
+def test_spark_fills_a_server(session, artifact, log, table, wanted, redis_url):
+    report = backfill(artifact, log, redis_url, engine="spark")
+    assert (report.users, report.events, report.until) == (len(wanted), 900, 1_600_000_030)
+    assert records_of(redis_url) == wanted
+    assert ingest(artifact, redis_url, table).applied == 0
+
+
+def test_parts_without_users_are_there_too(session, artifact, table, tmp_path):
+    url = f"rocksdb://{tmp_path / 'store'}?shards=8"
+    few = table.filter(pa.compute.is_in(table["user"], pa.array(["u01", "u02"])))
+    pq.write_table(few, tmp_path / "few.parquet")
+    assert backfill(artifact, tmp_path / "few.parquet", url, engine="spark").users == 2
+    assert set(records_of(url)) == {"u01", "u02"}
+
+
+class Dying(spark.FillTask):
+    """Is killed in its first attempt, after some parts."""
+
+    def __call__(self, batches: Any) -> Iterator[Any]:
+        reports = super().__call__(batches)
+        context = TaskContext.get()
+        if context is not None and context.attemptNumber() == 0:
+            yield from islice(reports, 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield from reports
+
+
+def test_tasks_that_are_killed_once_leave_the_same_store(session, artifact, log, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(spark, "FillTask", Dying)
+    session.sparkContext.setLogLevel("OFF")
+    url = f"rocksdb://{tmp_path / 'store'}?shards=4"
+    backfill(artifact, log, url, engine="spark")
+    assert records_of(url) == wanted
+
+
+def test_the_command_names_columns_as_every_other(session, artifact, log, table, wanted, tmp_path):
+    pq.write_table(table.rename_columns(["uid", "item", "time", "event_type"]), tmp_path / "named")
+    url = f"rocksdb://{tmp_path / 'store'}?shards=2"
+    options = ["--store", url, "--engine", "spark", "--column", "user=uid"]
+    assert main(["backfill", str(artifact.path), str(tmp_path / "named"), *options]) == 0
+    assert records_of(url) == wanted
+
+
+@pytest.fixture
+def frame(session: SparkSession, log: str) -> DataFrame:
+    return session.read.parquet(log)
+
+
+def test_times_that_are_text_are_refused(session, artifact, frame, tmp_path):
+    with pytest.raises(UsageError, match="column 'time' is string") as caught:
+        backfill(
+            artifact,
+            frame.selectExpr("user", "item", "cast(time as string) time"),
+            f"rocksdb://{tmp_path}/s?shards=2",
+            engine="spark",
+        )
+    assert "cast it in Spark" in str(caught.value)
+
+
+def test_a_column_that_is_missing_is_named(session, artifact, frame, tmp_path):
+    with pytest.raises(UsageError, match="column 'customer' is not there"):
+        backfill(artifact, frame, f"rocksdb://{tmp_path}/s?shards=2", engine="spark", user="customer")
+
+
+def test_a_folder_needs_a_number_of_parts(session, artifact, frame, tmp_path):
+    with pytest.raises(UsageError, match="does not say how many parts"):
+        backfill(artifact, frame, f"rocksdb://{tmp_path}/s", engine="spark")
