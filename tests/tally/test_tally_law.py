@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.dataset.events import GAP_NUMBERS
-from lifelong.dataset.vocabulary import FIRST_BUCKET, NO_KEY, IdIndex, Vocabulary, key_of
+from lifelong.dataset.vocabulary import FIRST_BUCKET, NumberVocabulary, Vocabulary
 from lifelong.online.memory.codec import Codec, make_codec
 from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
@@ -243,18 +243,33 @@ def test_numbers_of_gaps_stand_for_seconds_between_the_ends_of_their_bucket() ->
 
 def test_the_law_numbers_values_and_gaps_as_datasets_do() -> None:
     assert spec.FIRST == FIRST_BUCKET and len(spec.GAPS) == GAP_NUMBERS - FIRST_BUCKET
-    assert spec.NO_KEY == NO_KEY and key_of(2**64 - 1) + 1 == spec.KEYS
 
 
-def test_a_key_is_of_the_id_whatever_a_vocabulary_knows_of_it() -> None:
+def keys_in(vocabulary: Vocabulary, values: list[str | None], keys: int) -> list[int]:
+    return vocabulary.keys(values, vocabulary.numbers(values), keys).tolist()
+
+
+def test_known_values_have_keys_of_their_own_and_others_share_the_rest_by_the_hash_of_their_ids() -> None:
+    hashed = [int.from_bytes(blake2b(text, digest_size=8).digest(), "little") for text in (b"tea", b"milk", b"coffee")]
     values = ["tea", "milk", "coffee", None]
-    keys = [
-        int.from_bytes(blake2b(text, digest_size=8).digest()[6:], "little") for text in (b"tea", b"milk", b"coffee")
-    ]
-    for vocabulary in (Vocabulary.build(["tea"]), Vocabulary.build(["milk", "tea"], buckets=2)):
-        assert vocabulary.keys(values).tolist() == [*keys, NO_KEY]
-        assert vocabulary.keys_of(vocabulary.numbers(["tea", "coffee"])).tolist() == [keys[0], NO_KEY]
-    assert [IdIndex.build(["tea", "milk"]).with_key(key).tolist() for key in keys] == [[0], [1], []]
+    vocabulary = Vocabulary.build(["milk", "tea"], buckets=2)
+    assert keys_in(vocabulary, values, 1024) == [1, 0, 2 + hashed[2] % 1022, spec.NO_KEY]
+    assert vocabulary.known_keys(1024).tolist() == [0, 1]
+    # So many known values that the others would have less than a quarter of the keys: all are hashed.
+    assert keys_in(Vocabulary.build(["milk", "tea", "salt"]), values, 4) == [*(at % 4 for at in hashed), spec.NO_KEY]
+    assert keys_in(Vocabulary.build(["milk", "tea", "salt"]), values, 5) == [1, 0, 3 + hashed[2] % 2, spec.NO_KEY]
+
+
+def test_values_of_one_level_of_numbers_have_its_key() -> None:
+    one, same, other, *none = keys_in(NumberVocabulary(), ["6.63", "7.5", "8.1", "cheap", None], 1024)
+    assert one == same == other - 1 and none == [spec.NO_KEY] * 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keys"), [((9, 9, 4), (65_536, 1_024, 1_024)), ((9, 2_002, 40_000), (65_536, 4_000, 65_536))]
+)
+def test_all_but_the_items_have_twice_as_many_keys_as_numbers(sizes: tuple[int, ...], keys: tuple[int, ...]) -> None:
+    assert Plan(sizes, cells_F=(1, 1, 1)).packing.values_F == keys
 
 
 def test_cells_that_are_not_sorted_are_not_packed() -> None:
