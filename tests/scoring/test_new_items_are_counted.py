@@ -119,6 +119,14 @@ def test_the_cells_of_a_user_name_her_new_items(scorer: Scorer) -> None:
     }
 
 
+def test_a_cell_never_has_the_name_of_a_value_that_the_user_did_not_meet(scorer: Scorer) -> None:
+    for user in range(USERS):
+        items, brands = cells_of(scorer, f"u{user}").fields
+        own, named = {cell.value for cell in brands.cells}, {cell.value for cell in items.cells}
+        assert own <= {"known", *(f"brand{user}-{at}" for at in range(4)), None}
+        assert not [item for item in named if str(item).startswith("own") and f"own{user}-" not in str(item)]
+
+
 def test_scores_online_are_those_offline(artifact: Artifact, dataset: Dataset, tmp_path: Path) -> None:
     url = f"rocksdb://{tmp_path / 'store'}"
     store = open_store(url)

@@ -122,7 +122,9 @@ def texts(column: Iterable[str | None]) -> Texts:
 class Cell:
     """One counter of a memory."""
 
-    value: Annotated[str | None, Field(description="null where several values of the data have the counter's key")]
+    value: Annotated[
+        str | None, Field(description="null where no value of the data has the counter's key, or several have")
+    ]
     times: Annotated[int, Field(description="how often she met it, see `precision`")]
     events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
     precision: Annotated[
