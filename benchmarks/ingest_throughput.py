@@ -103,7 +103,9 @@ def cells(artifact: Artifact) -> np.ndarray:
     runtime, rng = Runtime(artifact), np.random.default_rng(1)
     states = runtime.empty(BATCH)
     states.count_B[:] = rng.integers(0, 1_000, BATCH)
-    number_BF = np.ones((BATCH, len(artifact.config.dataset_schema.history_fields)), np.int64)
+    schema = artifact.config.dataset_schema
+    # Numbers of the fields, and keys of the items' fields.
+    number_BF = np.ones((BATCH, len(schema.history_fields) + len(schema.item_fields)), np.int64)
     plan = make_rounds(np.arange(BATCH), states.count_B, states.last_time_B, refuse=False)
     runs = [timed(lambda: fold(runtime, states, plan, number_BF)) for _ in range(5)]
     return np.min(runs, axis=0) / BATCH

@@ -53,7 +53,7 @@ from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
 from lifelong.tables import html_table
 from lifelong.tally.plan import CellPacking
-from lifelong.tally.spec import KEYS
+from lifelong.tally.spec import KEYS, NO_KEY
 
 Graph = Literal["write", "read", "head"]
 Kind = Literal["memory", "history", "fitted"]
@@ -264,7 +264,7 @@ class Artifact:
         schema = config.dataset_schema
         fields = [*schema.item_fields, *map(user_context, schema.user_fields), *["event_type"] * schema.event_types]
         names = [f"vocabulary/{field}/{name}" for field in fields for name in (*_INDEX, "vocabulary.json")]
-        names += [f"catalogue/{name}" for name in (*_INDEX, "number.npy")]
+        names += [f"catalogue/{name}" for name in (*_INDEX, "number.npy", "key.npy")]
         names += [] if config.kind == "fitted" else ["weights.safetensors"]
         if config.memory is not None:
             names += ["graphs/read.onnx", "graphs/head.onnx"]
@@ -288,8 +288,13 @@ class Artifact:
             all(vocabulary.index.is_whole() for vocabulary in vocabularies.values()) and self.catalogue.ids.is_whole()
         )
         sizes = [vocabulary.size for vocabulary in self.vocabularies.values()]
-        number_VF = self.catalogue.number_VF
-        if not whole or (number_VF < 0).any() or (number_VF >= sizes).any():
+        number_VF, key_VF = self.catalogue.number_VF, self.catalogue.key_VF
+        outside = (
+            (number_VF < 0).any()
+            or (number_VF >= sizes).any()
+            or ((key_VF < NO_KEY) | (key_VF >= self.catalogue.keys_F)).any()
+        )
+        if not whole or outside:
             raise ArtifactError(f"the vocabularies or the catalogue of {self.path} contradict themselves", fix=AGAIN)
         # They check themselves where they are first read.
         _ = self.drawn, self.metrics

@@ -158,8 +158,10 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _next(manifest: Manifest, folder: Path) -> list[str]:
-    fields = ", ".join(manifest.dataset_schema.item_fields)
+    fields, test = ", ".join(manifest.dataset_schema.item_fields), manifest.record["splits"]["test"]
+    share = test["examples_without_number"] / max(test["examples"], 1)
     return [
+        f"{share:.0%} of test examples have an item without a number of its own".replace("%", " %"),
         f"Protocol {manifest.protocol}, negatives {manifest.negatives.rule}, item fields {fields}",
         f"Next: lifelong train {quote(str(folder))} --model tally --out artifact",
     ]

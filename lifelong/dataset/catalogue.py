@@ -1,5 +1,7 @@
 """Item -> fields: every item of a log, with the numbers of its fields.
 
+Next to its number each field has the key of its value, by which a memory counts it: see `vocabulary`.
+
 A *row* of the catalogue is one item; histories and examples store rows (int32). Row 0 is padding, row 1 an item of
 which nothing is known, row 2 + i the i-th item. Several rows can share an item number (rare and new items share hash
 buckets) and yet have different categories.
@@ -11,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ from lifelong.dataset.arrays import AGAIN, open_arrays
 from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, TextColumn, Vocabulary
 from lifelong.dtypes import FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError, RequestError
+from lifelong.tally.spec import NO_KEY, key_count
 
 FIRST_ROW = 2
 VALUES = "value.npy"
@@ -42,10 +46,14 @@ class Catalogue:
         value_VN: float64, the items' own values of the N fields of numbers, such as a price of 2.95, NaN where not
             known; for people, since models read levels alone. None without such a field.
         titles: name of each item, for people; empty where there is none. None where the log has no names.
+        keys_F: how many keys each field has.
+        key_VF: int32, the keys of the values behind `number_VF`; None for those of the ids and of the known values.
     """
 
     ids: IdIndex
     number_VF: Int32Array
+    keys_F: list[int]
+    key_VF: Int32Array
     vocabularies: dict[str, Vocabulary]
     value_VN: FloatArray | None
     titles: TextColumn | None
@@ -57,10 +65,14 @@ class Catalogue:
         vocabularies: Mapping[str, Vocabulary],
         value_VN: FloatArray | None = None,
         titles: TextColumn | None = None,
+        key_VF: Int32Array | None = None,
     ) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
         self.value_VN, self.titles = value_VN, titles
-        self._recent = _Recent(self._looked_up, len(self.vocabularies))
+        sizes = [vocabulary.size for vocabulary in self.vocabularies.values()]
+        self.keys_F = [key_count(size, first=not field) for field, size in enumerate(sizes)]
+        self.key_VF = self._known_keys() if key_VF is None else key_VF
+        self._recent = _Recent(self._looked_up, 2 * len(self.vocabularies))
 
     @classmethod
     def open(cls, folder: Path, vocabularies: Mapping[str, Vocabulary]) -> Catalogue:
@@ -70,31 +82,30 @@ class Catalogue:
             DatasetError: a file is missing, or its size does not fit.
         """
         ids = IdIndex.open(folder)
-        number_VF = open_arrays(folder, ["number"], "catalogue")["number"]
-        if number_VF.shape != (FIRST_ROW + len(ids), len(vocabularies)):
-            raise DatasetError(
-                f"the catalogue in {folder} has shape {number_VF.shape}",
-                expected=f"({FIRST_ROW + len(ids)}, {len(vocabularies)})",
-                fix=AGAIN,
-            )
+        number_VF, key_VF = open_arrays(folder, ["number", "key"], "catalogue").values()
+        shape = (FIRST_ROW + len(ids), len(vocabularies))
+        for part in (number_VF, key_VF):
+            if part.shape != shape:
+                raise DatasetError(f"the catalogue in {folder} has shape {part.shape}", expected=str(shape), fix=AGAIN)
         titles = None
         if (folder / TITLES[0]).exists():
             titles = TextColumn(*open_arrays(folder, [Path(name).stem for name in TITLES], "catalogue").values())
             if len(titles) != len(ids):
                 raise DatasetError(f"{folder} has {len(titles)} titles", expected=f"{len(ids)}, one an item", fix=AGAIN)
         if not number_fields(vocabularies):
-            return cls(ids, number_VF, vocabularies, titles=titles)
+            return cls(ids, number_VF, vocabularies, titles=titles, key_VF=key_VF)
         value_VN = open_arrays(folder, [Path(VALUES).stem], "catalogue")[Path(VALUES).stem]
         shape = (len(number_VF), len(number_fields(vocabularies)))
         if value_VN.shape != shape or value_VN.dtype != np.float64:
             found = f"{folder / VALUES} holds {value_VN.dtype} {value_VN.shape}"
             raise DatasetError(found, expected=f"float64 {shape}", fix=AGAIN)
-        return cls(ids, number_VF, vocabularies, value_VN, titles)
+        return cls(ids, number_VF, vocabularies, value_VN, titles, key_VF)
 
     def save(self, folder: Path) -> None:
         """Write the catalogue (without the vocabularies) into `folder`."""
         self.ids.save(folder)
         np.save(folder / "number.npy", self.number_VF)
+        np.save(folder / "key.npy", self.key_VF)
         if self.value_VN is not None:
             np.save(folder / VALUES, self.value_VN)
         if self.titles is not None:
@@ -151,14 +162,22 @@ class Catalogue:
                 )
 
     def numbers(self, items: Sequence[str], given: Sequence[Mapping[str, str | None] | None] | None = None) -> IntArray:
-        """Field numbers of items by id, for scoring and updating.
+        """Field numbers of items by id: `[len(items), F]` of `coded`."""
+        return self.coded(items, given)[:, : len(self.fields)]
+
+    def of_rows(self, row: npt.NDArray[np.integer]) -> IntArray:
+        """Field numbers of rows, followed by their keys: `[..., 2 F]`, like `coded`."""
+        return np.concatenate([self.number_VF[row], self.key_VF[row]], axis=-1, dtype=np.int64)
+
+    def coded(self, items: Sequence[str], given: Sequence[Mapping[str, str | None] | None] | None = None) -> IntArray:
+        """Field numbers of items by id, followed by their keys, for scoring and updating.
 
         Args:
             items: item ids. An item that the catalogue lacks gets its hash bucket and unknown fields.
             given: per item the field values that came with the request, which win over the catalogue; or None.
 
         Returns:
-            int64, `[len(items), F]`.
+            int64, `[len(items), 2 F]`.
 
         Raises:
             RequestError: a given field is not an item field.
@@ -166,7 +185,9 @@ class Catalogue:
         number_BF = self._known_numbers(items)
         for field, (places, values) in _by_field(given).items() if given else ():
             self.check_fields([field])
-            number_BF[places, self.fields.index(field)] = self.vocabularies[field].numbers(values)
+            column, vocabulary = self.fields.index(field), self.vocabularies[field]
+            number_BF[places, column] = number_N = vocabulary.numbers(values)
+            number_BF[places, len(self.fields) + column] = vocabulary.keys(values, number_N, self.keys_F[column])
         return number_BF
 
     def texts(
@@ -213,15 +234,36 @@ class Catalogue:
         number_BF = self._recent.numbers(items)
         if number_BF is None:
             # It is full: a new one is begun, and soon holds the items that are asked for now.
-            self._recent = recent = _Recent(self._looked_up, len(self.vocabularies))
+            self._recent = recent = _Recent(self._looked_up, 2 * len(self.vocabularies))
             number_BF = recent.numbers(items)
         return self._looked_up(items) if number_BF is None else number_BF
 
     def _looked_up(self, items: Sequence[str]) -> IntArray:
-        number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
-        # By id: an item that the catalogue lacks has no row of its own, but a hash bucket.
-        number_BF[:, 0] = self.vocabularies["item"].numbers(items)
+        number_BF, item = self.of_rows(self.rows(items)), self.vocabularies["item"]
+        # By id: an item that the catalogue lacks has no row of its own, but a hash bucket and a key.
+        number_BF[:, 0] = number_B = item.numbers(items)
+        number_BF[:, len(self.fields)] = item.keys(items, number_B, self.keys_F[0])
         return number_BF
+
+    def _known_keys(self) -> Int32Array:
+        key_VF = np.full(self.number_VF.shape, NO_KEY, np.int32)
+        for at, (vocabulary, keys) in enumerate(zip(self.vocabularies.values(), self.keys_F, strict=True)):
+            unknown = np.full(vocabulary.first_known, NO_KEY)
+            key_VF[:, at] = np.append(unknown, vocabulary.known_keys(keys))[self.number_VF[:, at]]
+        item, number_N = self.vocabularies["item"], self.number_VF[FIRST_ROW:, 0]
+        key_VF[FIRST_ROW:, 0] = item.keys_by_hash(self.ids.hashes(), number_N, self.keys_F[0])
+        return key_VF
+
+
+def with_columns(coded: npt.NDArray[Any], *columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers of events: those of their items `[..., F]`, further columns `[..., 1]`, and the items' keys `[..., F]`.
+
+    Args:
+        coded: of the items, see `Catalogue.coded`.
+        columns: of `Schema.event_fields`.
+    """
+    fields = coded.shape[-1] // 2
+    return np.concatenate([coded[..., :fields], *columns, coded[..., fields:]], axis=-1)
 
 
 def number_fields(vocabularies: Mapping[str, Vocabulary]) -> list[str]:

@@ -8,6 +8,9 @@ Numbers of one field:
     1         unknown (and missing values)
     2 ..      hash buckets, for values that the training period did not hold or held too rarely
     2 + buckets ..   the known values
+
+A value also has a key, by which a memory counts it. Known values have keys of their own; the others are hashed into the
+keys that are left, so that two values that share a number hardly ever share a key.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from lifelong.dataset.arrays import AGAIN, check_lengths, open_arrays, ranges, s
 from lifelong.dataset.scales import NUMBER
 from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError
+from lifelong.tally.spec import NO_KEY, own_keys
 
 PADDING = 0
 UNKNOWN = 1
@@ -361,6 +365,36 @@ class Vocabulary:
             count=len(values),
         )
 
+    def keys(self, values: Sequence[str | None], number_B: IntArray, keys: int) -> IntArray:
+        """Key of each value; `NO_KEY` of a missing one.
+
+        Args:
+            values: known or not.
+            number_B: their numbers.
+            keys: how many the field has, see `spec.key_count`.
+
+        >>> vocabulary, values = Vocabulary.build(["tea", "milk"]), ["milk", "coffee", "soap", None]
+        >>> vocabulary.keys(values, vocabulary.numbers(values), keys=1024).tolist()
+        [1, 571, 127, -1]
+        """
+        first_own = self.first_known if own_keys(len(self.index), keys) else self.size
+        hashes = [
+            0 if value is None or number >= first_own else id_hash(value)
+            for value, number in zip(values, number_B.tolist(), strict=True)
+        ]
+        key_B = self.keys_by_hash(np.array(hashes, np.uint64), number_B, keys)
+        return np.where([value is None for value in values], NO_KEY, key_B)
+
+    def keys_by_hash(self, hash_N: npt.NDArray[np.uint64], number_N: npt.NDArray[np.integer], keys: int) -> IntArray:
+        """`keys` of values that are not missing, by the `id_hash` of those without keys of their own."""
+        own = own_keys(len(self.index), keys)
+        key_N = own + (hash_N % np.uint64(keys - own)).astype(np.int64)
+        return np.where(number_N >= self.first_known, number_N - self.first_known, key_N) if own else key_N
+
+    def known_keys(self, keys: int) -> IntArray:
+        """Keys of the known values, in the order of their numbers."""
+        return self.keys_by_hash(self.index.hashes(), np.arange(self.first_known, self.size), keys)
+
     def value_of(self, number: int) -> str | None:
         """The value behind a number, None for padding, unknown and buckets."""
         return self.index.id_at(number - self.first_known) if number >= self.first_known else None
@@ -415,6 +449,10 @@ class NumberVocabulary(Vocabulary):
         """Level of each value; what is not a number of at least 0 is `UNKNOWN`."""
         value_N = quantities(values)
         return NUMBER.numbers(value_N, value_N >= 0)
+
+    def keys(self, values: Sequence[str | None], number_B: IntArray, keys: int) -> IntArray:
+        """Key of each value's level: two prices of one level are one value."""
+        return np.where(number_B >= self.first_known, number_B - self.first_known, NO_KEY)
 
     def bounds_of(self, number: int) -> tuple[float, float | None] | None:
         """The least value of a level and of the one after it, None after the last; None for what is no level.

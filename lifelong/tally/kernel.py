@@ -68,6 +68,8 @@ class Targets(NamedTuple):
     """What is asked about: N targets, each of a user."""
 
     row_N: Array
+    key_NF: Array
+    """int64, of each item field; negative where a value is missing."""
     number_NF: Array
     popularity_NF: Array
     factor_ND: Array
@@ -149,13 +151,6 @@ _lowest: Any = intrinsic(_count_zeros)
 
 
 @_inlined
-def _key(number: Any) -> Any:
-    """The key of a number of a field; negative where it is not counted."""
-    # There are a power of two of keys, so that the mask is the remainder.
-    return (number - FIRST) & (KEYS - 1) if number >= FIRST else np.int64(-1)
-
-
-@_inlined
 def _rank(cell_BKX: Array, b: Any, k: Any) -> Any:
     """By what cells are sorted: their keys, and empty ones after all of them."""
     return np.int32(cell_BKX[b, k, 0]) if cell_BKX[b, k, 1] >= _LEVEL else np.int32(KEYS)
@@ -197,14 +192,14 @@ def _stalest(cell_KX: Array, first: Any, end: Any) -> Any:
 
 
 @_inlined
-def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F: Array) -> Any:
+def _count(memory: Memory, b: Any, key_NF: Array, n: Any, count: Any, start_F: Array) -> Any:
     """Count the event with this number, from 1. 1 if its item was met before, else 0."""
     cell_BKX, met = memory.cell_BKX, np.int64(0)
     cell_KX = cell_BKX[b]
     # Steps of 2^j events are due where 2^j divides the count: those of all sizes up to the largest that does.
     due = np.int16(min((1 + min(_lowest(count), SIZES - 1)) * STEPS, SIZES * STEPS - 1))
     for f in range(len(start_F) - 1):
-        key = _key(number_NF[n, f])
+        key = key_NF[n, f]
         # A key has 16 bits without a sign and a cell's number has one: keys are held less half of their range, in the
         # same order.
         first, end, held_key = start_F[f], start_F[f + 1], key - KEYS // 2
@@ -238,12 +233,10 @@ def _count(memory: Memory, b: Any, number_NF: Array, n: Any, count: Any, start_F
 
 
 @_inlined
-def _write(
-    memory: Memory, b: Any, number_NF: Array, gap: Any, factor_ND: Array, n: Any, count: Any, rules: Rules
-) -> None:
+def _write(memory: Memory, b: Any, key_NF: Array, gap: Any, factor_ND: Array, n: Any, count: Any, rules: Rules) -> None:
     """Fold one event of one user in; `spec.Memory.write`."""
     clock_JX, sums_XD = memory.clock_BJX[b], memory.sums_BXD[b]
-    met = _count(memory, b, number_NF, n, count, rules.start_F)
+    met = _count(memory, b, key_NF, n, count, rules.start_F)
     # The clock has 32 bits: it stops at its end, as wrapping round would make ages negative.
     now = min(clock_JX[0, 0] + gap, LONGEST)
     # Level j has a mark at each multiple of 2^j events: the zeros at the count's end say which levels these are.
@@ -261,21 +254,21 @@ def _write(
 
 @jit
 def write(
-    memory: Memory, row_N: Array, number_NF: Array, gap_N: Array, factor_ND: Array, count_N: Array, rules: Rules
+    memory: Memory, row_N: Array, key_NF: Array, gap_N: Array, factor_ND: Array, count_N: Array, rules: Rules
 ) -> None:
     """Fold events in, one after another, in place.
 
     Args:
         memory: is changed.
         row_N: the user of each event.
-        number_NF: int64, of the item fields, which come first.
+        key_NF: int64 keys of the item fields; negative where a value is missing.
         gap_N: int64 seconds since the user's event before.
         factor_ND: of the first fields, in the type of the sums.
         count_N: int64 number of the event among all of its user's, from 1.
         rules: of the plan.
     """
     for n in range(len(row_N)):
-        _write(memory, row_N[n], number_NF, gap_N[n], factor_ND, n, count_N[n], rules)
+        _write(memory, row_N[n], key_NF, gap_N[n], factor_ND, n, count_N[n], rules)
 
 
 # Read
@@ -320,7 +313,6 @@ def _look(memory: Memory, b: Any, count: Any, f: Any, key: Any, rules: Rules, fo
     first, end, held_key = rules.start_F[f], rules.start_F[f + 1], key - KEYS // 2
     number_NFX, hours_SX = found.number_NFX, found.hours_SX
     number_NFX[n, f, 0] = number_NFX[n, f, 1] = number_NFX[n, f, 2] = 0.0
-    number_NFX[n, f, 3] = max(key, 0)
     if key < 0:
         return np.int64(0)
     at = _place(memory.cell_BKX, b, first, end, held_key)
@@ -345,16 +337,17 @@ def _of_target(memory: Memory, b: Any, count: Any, targets: Targets, n: Any, rul
     # Numbers are written where they belong: of views, references would be counted.
     known_NY, fields, events = found.known_NY, len(rules.log_size_F), _DECAYS.shape[1]
     for f in range(fields):
-        at, key, log_size = f * FEATURES, _key(targets.number_NF[n, f]), rules.log_size_F[f]
+        at, log_size, rank = f * FEATURES, rules.log_size_F[f], max(targets.number_NF[n, f] - FIRST, 0)
         popularity = np.float64(targets.popularity_NF[n, f])
-        packed = _look(memory, b, count, f, key, rules, found, n)
+        packed = _look(memory, b, count, f, targets.key_NF[n, f], rules, found, n)
+        found.number_NFX[n, f, 3] = rank
         level, step = packed >> 8, packed & (_LEVEL - 1)
         # Of level 0 there is no cell.
         found.kind_NF[n, f] = f * KINDS + (_FIRST_KINDS[level] + step if level else 0)
         log_times = _LOG_COUNTS[level]
         for x in range(FEATURES):
             known_NY[n, at + x] = 0
-        known_NY[n, at + 4] = math.log1p(np.float64(max(key, 0))) / log_size
+        known_NY[n, at + 4] = math.log1p(np.float64(rank)) / log_size
         known_NY[n, fields * FEATURES + f] = (popularity + log_size) / 3
         known_NY[n, fields * (FEATURES + 1) + f] = log_times - math.log1p(math.exp(popularity) * count)
         if level == 0:
@@ -445,7 +438,7 @@ def read(memory: Memory, count_B: Array, targets: Targets, rules: Rules, found: 
 def replay(
     nobody: Memory,
     one: Memory,
-    number_BLF: Array,
+    key_BLF: Array,
     gap_BL: Array,
     factor_BLD: Array,
     order_N: Array,
@@ -460,7 +453,7 @@ def replay(
     Args:
         nobody: an empty memory of one user.
         one: another one, to work with.
-        number_BLF: int64 numbers of the events, left-aligned; padding is not read.
+        key_BLF: int64 keys of the events, left-aligned; padding is not read.
         gap_BL: int64 seconds since the event before.
         factor_BLD: of the events.
         order_N: the targets by user and position: one pass over a history serves all of them.
@@ -482,10 +475,10 @@ def replay(
             last = np.int64(-1)
         while count < position_N[n]:
             count += 1
-            _write(one, 0, number_BLF[user], gap_BL[user, count - 1], factor_BLD[user], count - 1, count, rules)
+            _write(one, 0, key_BLF[user], gap_BL[user, count - 1], factor_BLD[user], count - 1, count, rules)
         if len(kept.cell_BKX):
             _copy(one, 0, kept, n)
-        if targets.number_NF.shape[1]:
+        if targets.key_NF.shape[1]:
             if last >= 0:
                 _repeat(found.known_NY, last, n, begin, end)
             else:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lifelong.dtypes import IntArray
-from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, NO_KEY
+from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, NO_KEY, key_count
 
 LEVEL_BITS, STEP_BITS = 4, 5
 """Bits of a cell's count and of its age."""
@@ -26,6 +26,8 @@ NUMBER_BYTES = 4
 SUMS = 2
 CLOCK_LEVELS = 17
 """Levels of the clock; the highest has a mark every 65,536 events."""
+FEWEST = 8
+"""Cells that a field may have although it has fewer values."""
 WHOLE = 4096
 """Bytes of a state from which on factors have their whole width, and there are slots by default."""
 Precision = Literal["exact", "about", "at_least"]
@@ -166,7 +168,7 @@ class Plan:
     @property
     def packing(self) -> CellPacking:
         """How the cells are stored."""
-        return CellPacking(self.cells_F, values_of(self.sizes_F))
+        return CellPacking(self.cells_F, key_counts(self.sizes_F))
 
 
 def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -> Plan:
@@ -191,16 +193,19 @@ def plan_of(settings: Mapping[str, Any], sizes: Sequence[int], *, timed: bool) -
 
 def _cells(left: int, sizes: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
     """The largest numbers of cells of each field that fit into some bytes."""
-    values = values_of(sizes)
-    least = CellPacking((1,) * len(sizes), values).size
+    keys = key_counts(sizes)
+    least = CellPacking((1,) * len(sizes), keys).size
     if left < least:
         raise ValueError(
             f"{left} bytes are left for counting {len(sizes)} item fields; expected at least {least}: "
             "set a larger state, or fewer or narrower slots"
         )
 
+    # A user hardly ever meets more values of a field than training had; new ones have room in any field.
+    values = tuple(min(KEYS, max(FEWEST, size - FIRST)) for size in sizes)
+
     def size(cells: int) -> int:
-        return CellPacking(share_out(cells, values, weights), values).size
+        return CellPacking(share_out(cells, values, weights), keys).size
 
     # Each field has one at least, and a cell takes more bits than its count and its age, which bounds the search.
     most = bisect_right(range(len(sizes), 8 * left // CELL_BITS), left, key=size)
@@ -219,9 +224,9 @@ def shares(fields: int, state: int) -> tuple[float, ...]:
     return tuple(1 / (rank + 1) ** power for rank in range(fields))
 
 
-def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
-    """How many keys each field has, from how many numbers it has."""
-    return tuple(min(KEYS, max(1, size - FIRST)) for size in sizes)
+def key_counts(sizes: Sequence[int]) -> tuple[int, ...]:
+    """How many keys each item field has, from how many numbers it has."""
+    return tuple(key_count(size, first=not field) for field, size in enumerate(sizes))
 
 
 def factor_widths(state: int, *, fields: int) -> tuple[int, ...]:
@@ -281,7 +286,7 @@ def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tupl
 
 
 def keys_of(number: IntArray) -> IntArray:
-    """The key of each number; see `spec.key_of`.
+    """Keys of values that have no ids and are told apart by their numbers: those of a batch that was made by hand.
 
     >>> keys_of(np.array([0, 1, 2, 65_539])).tolist()
     [-1, -1, 0, 1]

@@ -31,15 +31,23 @@ import numpy.typing as npt
 
 from lifelong.dtypes import FloatArray
 
-# Keys. A field's values are numbered by falling frequency; 0 is padding and 1 an unknown value.
+# A value has a key, by which it is counted, and a number, by which it is embedded. Numbers are of the training period,
+# by falling frequency: 0 is padding, 1 an unknown value, and rare values share numbers. The first keys of a field are
+# of one known value each; all other values share the rest, by the hash of their ids (`dataset.vocabulary`).
 FIRST = 2  # the first number that stands for a value
-KEYS = 2**16  # keys of a field; numbers beyond share them
-NO_KEY = -1  # of padding and unknown values, which are never counted: two of them need not be equal
+KEYS = 2**16  # keys of the first field, the item; no field has more
+FEWEST_KEYS = 2**10  # keys of a field that has few values: new ones may be many
+NO_KEY = -1  # of padding and missing values, which are never counted: two of them need not be equal
 
 
-def key_of(number: int) -> int:
-    """The key of a number of a field."""
-    return NO_KEY if number < FIRST else (number - FIRST) % KEYS
+def key_count(size: int, *, first: bool) -> int:
+    """How many keys a field of so many numbers has: half of them are for values that training did not know."""
+    return KEYS if first else min(KEYS, max(FEWEST_KEYS, 2 * (size - FIRST)))
+
+
+def own_keys(known: int, keys: int) -> int:
+    """How many keys belong to one known value each: none where these would leave less than a quarter to the others."""
+    return known if 4 * known < 3 * keys else 0
 
 
 # A cell has 4 bits for its count, a level, and 5 for its age, a step. Counts are exact up to 8. Above it levels lie 2
@@ -169,15 +177,21 @@ class Memory:
         return whole | {"sums": self.sums_XD, "cell": cell_KX}
 
     def known(
-        self, keys: Sequence[int], sizes: Sequence[int], popularity_F: FloatArray, factors: Sequence[FloatArray]
+        self,
+        keys: Sequence[int],
+        numbers: Sequence[int],
+        sizes: Sequence[int],
+        popularity_F: FloatArray,
+        factors: Sequence[FloatArray],
     ) -> FloatArray:
         """What is known of a target by no trained weight: `[Y]`; popularity: the log of a value's share of targets."""
         features, above, more = list[float](), list[float](), list[float]()
-        for field, (key, size, popularity) in enumerate(zip(keys, sizes, popularity_F, strict=True)):
+        of_fields = zip(keys, numbers, sizes, popularity_F, strict=True)
+        for field, (key, number, size, popularity) in enumerate(of_fields):
             look, log_size = self.look(field, key), math.log(size)
             times = math.log1p(look.times)
             features += [float(look.times > 0), times, math.log1p(look.events) / 4]
-            features += [math.log1p(look.hours) / 4, math.log1p(max(key, 0)) / log_size]
+            features += [math.log1p(look.hours) / 4, math.log1p(max(number - FIRST, 0)) / log_size]
             features += [times * 2.0 ** (-look.events / half_life) for half_life in HALF_LIVES]
             features += [times * 2.0 ** (-look.hours / (24 * days)) for days in DAYS]
             # Against values that are all equally popular, and in as many events as the user had.

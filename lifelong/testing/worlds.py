@@ -63,6 +63,8 @@ def random_batch(
         context_BCF=_numbers(inputs.context, (users, targets), generator),
         label_BCT=torch.randint(0, 2, (users, targets, len(inputs.tasks)), generator=generator).float(),
         mask_BC=torch.ones(users, targets, dtype=torch.bool),
+        history_key_BLF=torch.zeros(users, size, 0, dtype=torch.int64),
+        target_key_BCF=torch.zeros(users, targets, 0, dtype=torch.int64),
         example_BC=torch.arange(users * targets).view(users, targets),
         weight_BC=torch.ones(users, targets),
         count_BCK=3 * torch.rand(users, targets, counts, generator=generator),

@@ -28,7 +28,7 @@ from lifelong.online.memory.state import Counting, States
 from lifelong.online.memory.writer import MemoryWriter, fold, make_rounds
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.remote import RemoteStore
-from lifelong.tally.plan import CellPacking
+from lifelong.tally.plan import CellPacking, keys_of
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -46,15 +46,16 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def numbers(rng: np.random.Generator, users: int) -> np.ndarray:
-    """Numbers of events, unknown items and padding among them."""
-    return np.stack([rng.integers(0, size, users) for size in SIZES], axis=1)
+    """Numbers of events, unknown items and padding among them, followed by keys."""
+    number_BF = np.stack([rng.integers(0, size, users) for size in SIZES], axis=1)
+    return np.concatenate([number_BF, keys_of(number_BF[:, :2])], axis=1)
 
 
 def asked(users: int, candidates: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     number = np.stack([rng.integers(0, size, (users, candidates)) for size in SIZES[:2]], axis=-1)
     context = np.stack([rng.integers(1, size, (users, 1)) for size in (36, 26, 9)], axis=-1)
-    return number, context, np.full(users, 2_000)
+    return np.concatenate([number, keys_of(number)], axis=-1), context, np.full(users, 2_000)
 
 
 def write(runtime: Runtime, states: States, number_BF: np.ndarray, time_B: np.ndarray) -> States:
@@ -103,7 +104,7 @@ def test_of_no_candidates_nothing_is_found(compiled: Artifact) -> None:
     runtime = Runtime(compiled)
     assert runtime.counting is not None
     for users in (0, 3):
-        width, number_BCF = sum(table.shape[1] for table in compiled.tables.values()), np.zeros((users, 0, 2), np.int64)
+        width, number_BCF = sum(table.shape[1] for table in compiled.tables.values()), np.zeros((users, 0, 4), np.int64)
         target_BCE = np.zeros((users, 0, width), np.float32)
         found = runtime.counting.find(runtime.empty(users), slice(0, users), number_BCF, target_BCE)
         assert {name: part.shape[:2] for name, part in found.items()} == dict.fromkeys(found, (users, 0))

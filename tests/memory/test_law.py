@@ -79,7 +79,8 @@ def test_scores_from_stored_memories_equal_those_of_the_batch_path(trained, data
                 store = InMemoryStore()
                 backfill(trained, dataset, store, until=int(examples.time_N[place]))
                 state = runtime.decode(store.read_many([dataset.users.id_at(user)]))
-                number = batch.target_BCF[row, column].numpy()[None, None]
+                coded = (batch.target_BCF[row, column], batch.target_key_BCF[row, column])
+                number = np.concatenate([part.numpy() for part in coded])[None, None]
                 context = batch.context_BCF[row, column].numpy()[None, None]
                 online[place] = runtime.score(state, number, context, examples.time_N[place : place + 1])[0][0, 0]
                 break

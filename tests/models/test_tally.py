@@ -71,7 +71,7 @@ def specified(model: Tally, events: list[list[int]], target: list[int], context:
         )
     keys, row_FE = keys_of(np.array(target)).tolist(), rows(model, target, model.item_fields)
     of_target = [table_VD[target[place]] for place, table_VD in enumerate(factors)]
-    known_Y = memory.known(keys, plan.sizes_F, row_FE[:, dim + FEATURES], of_target)
+    known_Y = memory.known(keys, list(target), plan.sizes_F, row_FE[:, dim + FEATURES], of_target)
     kinds = [memory.look(field, key).kind for field, key in enumerate(keys)]
     filled = [slot for slot, period in zip(slot_SD, config.periods, strict=True) if len(events) >= period]
     context_C = rows(model, context, model.context_fields).ravel()

@@ -14,7 +14,7 @@ from test_tally_law import written as write
 
 from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
-from lifelong.tally.plan import Plan
+from lifelong.tally.plan import Plan, keys_of
 
 PLAN = Plan(sizes_F=(12, 6), cells_F=(3, 2), levels=4, widths_G=(2,), repeats=True)
 MINUTE, DAY = 60, 86_400
@@ -57,10 +57,11 @@ def test_ten_events_are_stored_in_these_bytes(memory: kernel.Memory) -> None:
     states = States(np.array([10]), np.array([1_700_000_000]), fields)
     (record,) = codec.encode(states)
     header, stored = record[:24], lz4.block.decompress(record[24:], uncompressed_size=codec.size - 24)
-    assert header.hex(" ", 8) == "010000007ec5741c 0a00000000000000 00f1536500000000"
+    assert header.hex(" ", 8) == "010000009e7b8507 0a00000000000000 00f1536500000000"
     assert stored.hex(" ", -8) == (
         "6766a6c09a991940 55d1a0c09f6a1540 70c7130034c71300 70c71300f8c61300 "
-        "f8c61300f8510100 f8c6130000000000 03000000270b0000 15908810a042a814"
+        "f8c61300f8510100 f8c6130000000000 03000000270b0000 0300017000001800 "
+        "48440850210e03"
     )
 
 
@@ -72,7 +73,9 @@ ASKED = {(5, 2): 0.5, (6, 2): 0.1, (7, 3): 0.1, (1, 1): 0.01}
 def found(memory: kernel.Memory) -> kernel.Found:
     number_NF, size = np.array([*ASKED]), len(ASKED)
     popularity_NF = np.log(np.repeat(np.array([*ASKED.values()], np.float32), 2).reshape(size, 2))
-    asked = kernel.Targets(np.zeros(size, np.int64), number_NF, popularity_NF, FACTORS[number_NF[:, 0] % 2])
+    asked = kernel.Targets(
+        np.zeros(size, np.int64), keys_of(number_NF), number_NF, popularity_NF, FACTORS[number_NF[:, 0] % 2]
+    )
     found = kernel.unknown(kernel.rules_of(PLAN), size, np.float64)
     kernel.read(memory, np.array([10]), asked, kernel.rules_of(PLAN), found)
     return found

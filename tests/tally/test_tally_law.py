@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.dataset.events import GAP_NUMBERS
-from lifelong.dataset.vocabulary import FIRST_BUCKET
+from lifelong.dataset.vocabulary import FIRST_BUCKET, NumberVocabulary, Vocabulary
 from lifelong.online.memory.codec import Codec, make_codec
 from lifelong.online.memory.state import States
 from lifelong.tally import kernel, spec
@@ -55,7 +56,7 @@ def written(plan: Plan, history: History) -> kernel.Memory:
     memory, length = kernel.empty(plan, 1), len(history.gap_L)
     count_L, row_L = np.arange(1, length + 1), np.zeros(length, np.int64)
     rules = kernel.rules_of(plan)
-    kernel.write(memory, row_L, history.number_LF, history.gap_L, history.factor_LD, count_L, rules)
+    kernel.write(memory, row_L, keys_of(history.number_LF), history.gap_L, history.factor_LD, count_L, rules)
     return memory
 
 
@@ -97,15 +98,17 @@ def check_equal(plan: Plan, found: dict[str, np.ndarray], wanted: spec.Memory) -
 
 def asked_of(plan: Plan, rng: np.random.Generator, targets: int) -> kernel.Targets:
     number_NF = rng.integers(0, NUMBERS, (targets, 3))
+    # Other values than those of the numbers: a rare value shares its number.
+    key_NF = np.where(rng.random((targets, 3)) < 0.2, rng.integers(-1, 8, (targets, 3)), keys_of(number_NF))
     factor_ND = rng.normal(size=(targets, sum(plan.widths_G))).astype(np.float32)
     popularity_NF = np.log(rng.random((targets, 3))).astype(np.float32)
-    return kernel.Targets(np.zeros(targets, np.int64), number_NF, popularity_NF, factor_ND)
+    return kernel.Targets(np.zeros(targets, np.int64), key_NF, number_NF, popularity_NF, factor_ND)
 
 
 def check_known(plan: Plan, memory: spec.Memory, asked: kernel.Targets, found: kernel.Found, n: int) -> None:
-    keys = keys_of(asked.number_NF[n]).tolist()
+    keys, numbers = asked.key_NF[n].tolist(), asked.number_NF[n].tolist()
     factors = np.split(asked.factor_ND[n].astype(float), np.cumsum(plan.widths_G)[:-1]) if plan.widths_G else []
-    wanted = memory.known(keys, plan.sizes_F, asked.popularity_NF[n].astype(float), factors)
+    wanted = memory.known(keys, numbers, plan.sizes_F, asked.popularity_NF[n].astype(float), factors)
     shares = 2 if not plan.repeats else 0
     if shares:
         at = len(wanted) - plan.affinities
@@ -114,7 +117,8 @@ def check_known(plan: Plan, memory: spec.Memory, asked: kernel.Targets, found: k
     for field, key in enumerate(keys):
         look = memory.look(field, key)
         assert found.kind_NF[n, field] == look.kind + field * spec.KINDS
-        np.testing.assert_allclose(found.number_NFX[n, field], [look.times, look.events, look.hours, max(key, 0)])
+        rank = max(numbers[field] - spec.FIRST, 0)
+        np.testing.assert_allclose(found.number_NFX[n, field], [look.times, look.events, look.hours, rank])
 
 
 plans = st.builds(
@@ -153,12 +157,13 @@ def test_a_replay_gives_the_memories_and_what_is_known_at_any_positions(
     row_N, position_N = rng.integers(0, 2, targets), rng.integers(0, length + 1, targets)
     asked = asked_of(plan, rng, targets)._replace(row_N=row_N)
     if not asks:
-        asked = asked._replace(number_NF=asked.number_NF[:, :0])
+        asked = asked._replace(key_NF=asked.key_NF[:, :0])
     found = kernel.unknown(kernel.rules_of(plan), targets if asks else 0, np.float64)
     kept = kernel.empty(plan, 0 if asks else targets)
     parts = [np.stack(values) for values in zip(*(vars(one).values() for one in histories), strict=True)]
     order_N, rules = np.lexsort((position_N, row_N)), kernel.rules_of(plan)
     nobody, one = kernel.empty(plan, 1), kernel.empty(plan, 1)
+    parts[0] = keys_of(parts[0])
     kernel.replay(nobody, one, *parts, order_N, position_N, asked, rules, found, kept)
     for n in range(targets):
         wanted = specified(plan, histories[row_N[n]].upto(position_N[n]))
@@ -172,7 +177,8 @@ def test_events_of_several_users_in_any_order_change_their_own_memory_alone() ->
     history, user_N = History.drawn(PLAN, 5, 90, 0.1), np.random.default_rng(5).integers(0, 3, 90)
     memory = kernel.empty(PLAN, 3)
     count_N = np.array([1 + (user_N[:at] == user).sum() for at, user in enumerate(user_N)])
-    kernel.write(memory, user_N, *vars(history).values(), count_N, kernel.rules_of(PLAN))
+    parts = keys_of(history.number_LF), history.gap_L, history.factor_LD
+    kernel.write(memory, user_N, *parts, count_N, kernel.rules_of(PLAN))
     for user in range(3):
         mine = user_N == user
         own = History(*(part[mine] for part in vars(history).values()))
@@ -195,7 +201,7 @@ def test_the_oldest_cells_age_as_specified(count: int) -> None:
     for key_F, gap in zip(keys_of(number_LF).tolist(), gap_L.tolist(), strict=True):
         wanted.write(key_F, gap)
     factor_LD, count_L = np.zeros((40, 0), np.float32), np.arange(count, count + 40)
-    kernel.write(memory, np.zeros(40, np.int64), number_LF, gap_L, factor_LD, count_L, kernel.rules_of(plan))
+    kernel.write(memory, np.zeros(40, np.int64), keys_of(number_LF), gap_L, factor_LD, count_L, kernel.rules_of(plan))
     check_equal(plan, fields_of(plan, memory), wanted)
 
 
@@ -207,7 +213,7 @@ def test_of_equally_stale_cells_the_lowest_key_gives_way_wherever_the_new_one_go
     wanted.write([new], 0)
     assert set(wanted.cells[0]) == {20, 30, new}
     one, nothing = np.zeros(1, np.int64), np.zeros((1, 0), np.float32)
-    kernel.write(memory, one, np.array([[new + 2]]), one, nothing, one + 100, kernel.rules_of(plan))
+    kernel.write(memory, one, np.array([[new]]), one, nothing, one + 100, kernel.rules_of(plan))
     check_equal(plan, fields_of(plan, memory), wanted)
 
 
@@ -225,7 +231,7 @@ def test_counts_are_right_on_average_above_those_that_are_exact() -> None:
 def test_equal_popularity_adds_nothing_and_unknown_values_are_never_known() -> None:
     memory = spec.Memory((2,), 1, 0)
     memory.write([spec.NO_KEY], 0)
-    known_Y = memory.known([spec.NO_KEY], [9], [-np.log(9)], [])
+    known_Y = memory.known([spec.NO_KEY], [1], [9], [-np.log(9)], [])
     assert known_Y[:4].tolist() == [0] * 4 and known_Y[spec.FEATURES] == 0
 
 
@@ -237,7 +243,33 @@ def test_numbers_of_gaps_stand_for_seconds_between_the_ends_of_their_bucket() ->
 
 def test_the_law_numbers_values_and_gaps_as_datasets_do() -> None:
     assert spec.FIRST == FIRST_BUCKET and len(spec.GAPS) == GAP_NUMBERS - FIRST_BUCKET
-    assert [spec.key_of(number) for number in (0, 1, 2, 70_000)] == keys_of(np.array([0, 1, 2, 70_000])).tolist()
+
+
+def keys_in(vocabulary: Vocabulary, values: list[str | None], keys: int) -> list[int]:
+    return vocabulary.keys(values, vocabulary.numbers(values), keys).tolist()
+
+
+def test_known_values_have_keys_of_their_own_and_others_share_the_rest_by_the_hash_of_their_ids() -> None:
+    hashed = [int.from_bytes(blake2b(text, digest_size=8).digest(), "little") for text in (b"tea", b"milk", b"coffee")]
+    values = ["tea", "milk", "coffee", None]
+    vocabulary = Vocabulary.build(["milk", "tea"], buckets=2)
+    assert keys_in(vocabulary, values, 1024) == [1, 0, 2 + hashed[2] % 1022, spec.NO_KEY]
+    assert vocabulary.known_keys(1024).tolist() == [0, 1]
+    # So many known values that the others would have less than a quarter of the keys: all are hashed.
+    assert keys_in(Vocabulary.build(["milk", "tea", "salt"]), values, 4) == [*(at % 4 for at in hashed), spec.NO_KEY]
+    assert keys_in(Vocabulary.build(["milk", "tea", "salt"]), values, 5) == [1, 0, 3 + hashed[2] % 2, spec.NO_KEY]
+
+
+def test_values_of_one_level_of_numbers_have_its_key() -> None:
+    one, same, other, *none = keys_in(NumberVocabulary(), ["6.63", "7.5", "8.1", "cheap", None], 1024)
+    assert one == same == other - 1 and none == [spec.NO_KEY] * 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keys"), [((9, 9, 4), (65_536, 1_024, 1_024)), ((9, 2_002, 40_000), (65_536, 4_000, 65_536))]
+)
+def test_all_but_the_items_have_twice_as_many_keys_as_numbers(sizes: tuple[int, ...], keys: tuple[int, ...]) -> None:
+    assert Plan(sizes, cells_F=(1, 1, 1)).packing.values_F == keys
 
 
 def test_cells_that_are_not_sorted_are_not_packed() -> None:

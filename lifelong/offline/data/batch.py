@@ -34,6 +34,9 @@ class Batch:
         context_BCF: int64 context numbers (`schema.context_fields`).
         label_BCT: float32 labels.
         mask_BC: bool, True where the target is real.
+        history_key_BLF: int64 keys of the events' item fields, by which memories count them; F is 0 in a batch that was
+            made by hand, whose values are told apart by their numbers.
+        target_key_BCF: the same of the targets.
         example_BC: int64, place of the target in the examples; -1 for drawn negatives and padding.
         weight_BC: float32, what the target counts in the loss; 1 on average.
         count_BCK: float32 `lifelong.offline.data.counts.count_inputs` of each target, 0 in padding, from the whole
@@ -50,6 +53,8 @@ class Batch:
     context_BCF: Tensor
     label_BCT: Tensor
     mask_BC: Tensor
+    history_key_BLF: Tensor
+    target_key_BCF: Tensor
     example_BC: Tensor
     weight_BC: Tensor
     count_BCK: Tensor

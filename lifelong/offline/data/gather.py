@@ -142,6 +142,7 @@ class Gather:
         self._examples = Examples(*(np.asarray(column) for column in examples.columns()))
         self._offset_U, self._row_N = np.asarray(histories.offset_U), np.asarray(histories.row_N)
         self._time_N, self._number_VF = np.asarray(histories.time_N), np.asarray(dataset.catalogue.number_VF)
+        self._key_VF = np.asarray(dataset.catalogue.key_VF)
         self._profile_UF = np.asarray(dataset.profile_UF)
         self._type_N = None if histories.event_type_N is None else np.asarray(histories.event_type_N)
 
@@ -159,10 +160,11 @@ class Gather:
             targets: of them, with or without negatives.
             hide: what is hidden; nothing if None.
         """
-        number_BLF, time_BL, length_B = self._history(pass_B)
+        number_BLF, row_BL, time_BL, length_B = self._history(pass_B)
         examples, mask_BC, user_B = targets.examples, targets.mask_BC, self.passes.user_P[pass_B]
         padded = _Padding(mask_BC)
-        target_BCF = self._number_VF[padded(examples.row_N, PADDING)].astype(np.int32)
+        row_BC = padded(examples.row_N, PADDING)
+        target_BCF = self._number_VF[row_BC].astype(np.int32)
         # Positions of a batch count from the start of the window.
         start_N = np.repeat(self.passes.start_P[pass_B], targets.count_B)
         if hide is not None:
@@ -179,13 +181,16 @@ class Gather:
             context_BCF=_numbers(padded(self._context(examples, targets.group), PADDING)),
             label_BCT=torch.from_numpy(padded(examples.label_NT)),
             mask_BC=torch.from_numpy(mask_BC),
+            # Hidden numbers keep their keys: a value that is not known later is counted all the same.
+            history_key_BLF=_numbers(self._key_VF[row_BL]),
+            target_key_BCF=_numbers(self._key_VF[row_BC]),
             example_BC=_numbers(padded(targets.place_N, -1)),
             weight_BC=torch.from_numpy(padded(targets.weight_N)),
             count_BCK=torch.from_numpy(padded(self._count(examples))),
         )
 
-    def _history(self, pass_B: IntArray) -> tuple[Int32Array, IntArray, IntArray]:
-        """Field numbers `[B, L, F]`, times `[B, L]` and lengths; L is at least 1."""
+    def _history(self, pass_B: IntArray) -> tuple[Int32Array, Int32Array, IntArray, IntArray]:
+        """Field numbers `[B, L, F]`, rows and times `[B, L]`, and lengths; L is at least 1."""
         start_B, length_B = self.passes.start_P[pass_B], self.passes.length_P[pass_B]
         first_B = self._offset_U[self.passes.user_P[pass_B]]
         step_L = np.arange(max(1, int(length_B.max())))
@@ -193,7 +198,8 @@ class Gather:
         # Padding reads event 0 of the log, so that every place can be looked up, and is overwritten.
         event_BL = np.where(real_BL, (first_B + start_B)[:, None] + step_L, 0)
         time_BL = np.where(real_BL, self._time_N[event_BL], 0)
-        columns = [self._number_VF[np.where(real_BL, self._row_N[event_BL], PADDING)]]
+        row_BL = np.where(real_BL, self._row_N[event_BL], PADDING)
+        columns = [self._number_VF[row_BL]]
         if self._type_N is not None:
             columns.append(np.where(real_BL, self._type_N[event_BL], PADDING)[..., None])
         if "gap" in self.schema.event_fields:
@@ -201,7 +207,7 @@ class Gather:
             first_BL = (step_L == 0) & (start_B == 0)[:, None]
             before_BL = np.where(first_BL, NO_TIME, self._time_N[np.maximum(event_BL - 1, 0)])
             columns.append(np.where(real_BL, gap_numbers(time_BL, before_BL), PADDING)[..., None])
-        return np.concatenate(columns, axis=-1, dtype=np.int32), time_BL, length_B
+        return np.concatenate(columns, axis=-1, dtype=np.int32), row_BL, time_BL, length_B
 
     def _context(self, examples: Examples, group: int) -> IntArray:
         """Context numbers of targets: `[N, F]`."""

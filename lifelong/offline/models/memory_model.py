@@ -28,6 +28,8 @@ class Event(NamedTuple):
     """int64, `schema.history_fields`."""
     time_B: Tensor
     """int64 UTC seconds."""
+    key_BF: Tensor | None = None
+    """int64 keys of the item fields; None for those of their numbers."""
 
 
 class History(NamedTuple):
@@ -38,6 +40,8 @@ class History(NamedTuple):
     length_B: Tensor
     user_B: Tensor | None = None
     """int64 numbers of the users, which training alone asks for: `FieldEmbedding.set_differences`."""
+    key_BLF: Tensor | None = None
+    """int64 keys of the item fields; None for those of their numbers."""
 
 
 class Target(NamedTuple):
@@ -52,6 +56,8 @@ class Target(NamedTuple):
     """Exact counts, if the model reads any."""
     user_BC: Tensor | None = None
     """int64 numbers of the users, which training alone asks for."""
+    key_BCF: Tensor | None = None
+    """int64 keys of the item fields; None for those of their numbers."""
 
 
 class Memory(Protocol):
@@ -151,7 +157,7 @@ class MemoryModel(Model, Generic[M]):
 
     def forward(self, batch: Batch) -> Output:
         """One history pass, then a read per real target; padded targets get logit 0."""
-        history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B)
+        history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B, batch.history_key_BLF)
         memory = self.encode(history, batch.position_BC)
         # Only real targets are read. Users have different numbers of them, and reading padding would cost as much as
         # reading targets.
@@ -169,7 +175,9 @@ class MemoryModel(Model, Generic[M]):
         """A batch's targets as `respond` takes them."""
         count_BCX = None if self.exact is None else self.exact(batch)
         user_BC = batch.user_B.unsqueeze(1).expand_as(batch.position_BC)
-        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, count_BCX, user_BC)
+        return Target(
+            batch.target_BCF, batch.context_BCF, batch.target_time_BC, count_BCX, user_BC, batch.target_key_BCF
+        )
 
 
 class CountingModel(MemoryModel[M]):

@@ -73,7 +73,7 @@ from lifelong.offline.nn.periods import check_periods
 from lifelong.offline.nn.scaled import ScaledLinear
 from lifelong.offline.nn.tally import KNOWN_PARTS, OWN_PARTS, Asked, Read, TallyReader, split_linear
 from lifelong.tally import plan as plans
-from lifelong.tally.plan import WHOLE, plan_of, seconds_of
+from lifelong.tally.plan import WHOLE, keys_of, plan_of, seconds_of
 from lifelong.tally.spec import FEATURES
 
 OWN = FEATURES + 1
@@ -429,9 +429,8 @@ class Tally(CountingModel[Any]):
             _array(self._factors(number_BF, None)),
             self._kernel.rules_of(self.plan, counted.sums_BXD.dtype),
         )
-        self._kernel.write(
-            counted, np.arange(len(count_B)), _array(number_BF), gap_B, factor_BD, _array(count_B), rules
-        )
+        key_BF = self._keys(event.key_BF, number_BF)
+        self._kernel.write(counted, np.arange(len(count_B)), key_BF, gap_B, factor_BD, _array(count_B), rules)
         slots, event_BE = self._slots(memory), self.embed(number_BF, self.history_fields)
         slot = count_B.new_zeros(len(count_B), 0, 0) if slots is None else self.write_vector(slots, event_BE).slot_BSD
         return self._joined(count_B, slot, counted)
@@ -445,7 +444,8 @@ class Tally(CountingModel[Any]):
         """Slots layer by layer, all else by a compiled replay."""
         users, targets = position_BC.shape
         row_N = torch.arange(users).repeat_interleave(targets)
-        _, counted = self._replay(history.number_BLF, history.user_B, row_N, position_BC.flatten(), None)
+        key_BLF = self._keys(history.key_BLF, history.number_BLF)
+        _, counted = self._replay(history.number_BLF, key_BLF, history.user_B, row_N, position_BC.flatten(), None)
         event_BLE = self.embed(history.number_BLF, self.history_fields, user=history.user_B)
         slots = self.encode_vector(event_BLE, history.length_B, position_BC)
         return self._joined(
@@ -467,7 +467,9 @@ class Tally(CountingModel[Any]):
         # A memory `[B, 1, ...]` is read by all of its user's targets.
         each = memory.count_B.numel() // max(users, 1)
         row_BC = torch.arange(users * each).view(users, each).expand(users, candidates)
-        asked = self._targets(number_BCF.flatten(0, 1), row_BC.flatten(), self._factors(number_BCF, None).flatten(0, 1))
+        number_NF, factor_ND = number_BCF.flatten(0, 1), self._factors(number_BCF, None).flatten(0, 1)
+        key_NF = self._keys(None if target.key_BCF is None else target.key_BCF.flatten(0, 1), number_NF)
+        asked = self._targets(number_NF, key_NF, row_BC.flatten(), factor_ND)
         rules = self._kernel.rules_of(self.plan, counted.sums_BXD.dtype)
         known_of = self._kernel.unknown(rules, users * candidates, asked.factor_ND.dtype)
         self._kernel.read(counted, _array(memory.count_B.flatten()), asked, rules, known_of)
@@ -540,8 +542,11 @@ class Tally(CountingModel[Any]):
         """What is known of the real targets."""
         number_NF, user_N = self._real(batch, moments)
         factor_ND = self._factors(number_NF.unsqueeze(1), batch.user_B[user_N]).squeeze(1)
-        position_N, asked = batch.position_BC.flatten()[moments.real_N], self._targets(number_NF, user_N, factor_ND)
-        return self._replay(batch.history_BLF, batch.user_B, user_N, position_N, asked)[0]
+        position_N = batch.position_BC.flatten()[moments.real_N]
+        key_NF = self._keys(batch.target_key_BCF.flatten(0, 1)[moments.real_N], number_NF)
+        asked = self._targets(number_NF, key_NF, user_N, factor_ND)
+        key_BLF = self._keys(batch.history_key_BLF, batch.history_BLF)
+        return self._replay(batch.history_BLF, key_BLF, batch.user_B, user_N, position_N, asked)[0]
 
     def _real(self, batch: Batch, moments: Moments) -> tuple[Tensor, Tensor]:
         """Numbers of the real targets, and the row of each one's user."""
@@ -592,13 +597,24 @@ class Tally(CountingModel[Any]):
             return np.zeros(number.shape[:-1], np.int64)
         return seconds_of(_array(number[..., self.history_fields.index("gap")]))
 
-    def _targets(self, number_NF: Tensor, row_N: Tensor, factor_ND: Tensor) -> Any:
-        return self._kernel.Targets(
-            _array(row_N), _array(number_NF), _array(self._popularity(number_NF)), _array(factor_ND)
-        )
+    def _keys(self, key: Tensor | None, number: Tensor) -> npt.NDArray[Any]:
+        """Keys of the item fields, or those of their numbers where there are none."""
+        if key is None or not key.shape[-1]:
+            return keys_of(_array(number[..., : len(self.item_fields)]))
+        return _array(key)
+
+    def _targets(self, number_NF: Tensor, key_NF: npt.NDArray[Any], row_N: Tensor, factor_ND: Tensor) -> Any:
+        popularity_NF = _array(self._popularity(number_NF))
+        return self._kernel.Targets(_array(row_N), key_NF, _array(number_NF), popularity_NF, _array(factor_ND))
 
     def _replay(
-        self, number_BLF: Tensor, user_B: Tensor | None, row_N: Tensor, position_N: Tensor, asked: Any
+        self,
+        number_BLF: Tensor,
+        key_BLF: npt.NDArray[Any],
+        user_B: Tensor | None,
+        row_N: Tensor,
+        position_N: Tensor,
+        asked: Any,
     ) -> tuple[Any, Any]:
         """What is known of targets; or, if nothing is asked, the memories there."""
         kernel, gap_BL = self._kernel, self._gaps(number_BLF)
@@ -608,14 +624,12 @@ class Tally(CountingModel[Any]):
         rules, order_N = kernel.rules_of(self.plan, dtype), np.lexsort((position, row))
         if asked is None:
             none = np.zeros((size, 0), dtype)
-            asked = kernel.Targets(row, np.zeros((size, 0), np.int64), none, none)
+            asked = kernel.Targets(row, no_values := np.zeros((size, 0), np.int64), no_values, none, none)
             seen, after = kernel.unknown(rules, 0, dtype), kernel.empty(self.plan, size, dtype)
         else:
             seen, after = kernel.unknown(rules, size, dtype), kernel.empty(self.plan, 0, dtype)
         nobody, work = kernel.empty(self.plan, 1, dtype), kernel.empty(self.plan, 1, dtype)
-        kernel.replay(
-            nobody, work, _array(number_BLF), gap_BL, factor_BLD, order_N, position, asked, rules, seen, after
-        )
+        kernel.replay(nobody, work, key_BLF, gap_BL, factor_BLD, order_N, position, asked, rules, seen, after)
         return seen, after
 
 

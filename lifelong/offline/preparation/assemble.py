@@ -83,7 +83,8 @@ def assemble(job: Job) -> Manifest:
     catalogue = save_catalogue(job, numbered, ids, count_V)
     profiles = save_training_period(job, numbered, plan, histories)
     drawn = write_examples(job, plan, rule, histories, catalogue)
-    splits = count_splits(job.folder, count_V > 0, tasks=job.tasks(rule))
+    numbered_V = catalogue.number_VF[:, 0] >= catalogue.vocabularies["item"].first_known
+    splits = count_splits(job.folder, count_V > 0, numbered_V, tasks=job.tasks(rule))
     small, wrong = too_small(splits), not_numbers(numbered.items, catalogue)
     record = {
         "read": job.log.record,
@@ -317,13 +318,15 @@ def save_event_types(job: Job, count: IntArray, types: tuple[str, ...]) -> None:
     write_event_types(code, job.folder / "histories" / "event_type.npy", number)
 
 
-def count_splits(folder: Path, trained_V: BoolArray, *, tasks: tuple[str, ...]) -> Mapping[Split, dict[str, int]]:
+def count_splits(
+    folder: Path, trained_V: BoolArray, numbered_V: BoolArray, *, tasks: tuple[str, ...]
+) -> Mapping[Split, dict[str, int]]:
     """Counts of all splits' examples, with the positives of each task where there are several.
 
     Raises:
         DataError: a split has no example.
     """
-    splits = {split: count_split(Examples.open(folder / "examples" / split), trained_V) for split in SPLITS}
+    splits = {split: count_split(Examples.open(folder / "examples" / split), trained_V, numbered_V) for split in SPLITS}
     for split, found in splits.items():
         if len(tasks) > 1:
             label_NT = Examples.open(folder / "examples" / split).label_NT

@@ -56,15 +56,17 @@ def count_quirks(histories: Histories, type_code: Path | None) -> dict[str, Any]
     return {**counted, "duplicate_events": duplicates, "unsorted_events": unsorted}
 
 
-def count_split(examples: Examples, trained_V: BoolArray) -> dict[str, int]:
+def count_split(examples: Examples, trained_V: BoolArray, numbered_V: BoolArray) -> dict[str, int]:
     """Counts of one split's examples.
 
     Args:
         examples: of the split.
         trained_V: whether a catalogue row has an event (or labelled target) in the training period.
+        numbered_V: whether its item has a number of its own.
 
     Returns:
-        examples, positives, users, without_history, new_items (distinct) and examples_of_new_items.
+        examples, positives, users, without_history, new_items (distinct), examples_of_new_items, and
+        examples_without_number.
     """
     row_N = np.asarray(examples.row_N)
     new_N = ~trained_V[row_N]
@@ -75,6 +77,7 @@ def count_split(examples: Examples, trained_V: BoolArray) -> dict[str, int]:
         "without_history": int((np.asarray(examples.position_N) == 0).sum()),
         "new_items": len(np.unique(row_N[new_N])),
         "examples_of_new_items": int(new_N.sum()),
+        "examples_without_number": int((~numbered_V[row_N]).sum()),
     }
 
 

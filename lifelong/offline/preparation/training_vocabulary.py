@@ -15,6 +15,7 @@ import numpy as np
 from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
 from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, quantities
 from lifelong.dtypes import IntArray
+from lifelong.tally.spec import KEYS, NO_KEY, key_count
 
 
 def default_buckets(field: str, known: int) -> int:
@@ -164,6 +165,8 @@ def build_catalogue(
     number_VF = np.zeros((FIRST_ROW + len(ids), 1 + len(fields)), np.int32)
     number_VF[UNKNOWN] = UNKNOWN
     number_VF[FIRST_ROW:, 0] = number
+    key_VF = np.full_like(number_VF, NO_KEY)
+    key_VF[FIRST_ROW:, 0] = vocabulary.keys_by_hash(ids.hashes(), number, KEYS)
     own_values = []
     for column, field in enumerate(fields, 1):
         codes, values = field_codes(items, field)
@@ -183,8 +186,10 @@ def build_catalogue(
             )
         # A missing value has code -1, which picks the last entry, the unknown.
         number_VF[FIRST_ROW:, column] = np.append(of_value, UNKNOWN)[codes]
+        key_of_value = vocabularies[field].keys(values, of_value, key_count(vocabularies[field].size, first=False))
+        key_VF[FIRST_ROW:, column] = np.append(key_of_value, NO_KEY)[codes]
     if not own_values:
-        return Catalogue(ids, number_VF, vocabularies)
+        return Catalogue(ids, number_VF, vocabularies, key_VF=key_VF)
     value_VN = np.full((len(number_VF), len(own_values)), np.nan)
     value_VN[FIRST_ROW:] = np.column_stack(own_values)
-    return Catalogue(ids, number_VF, vocabularies, value_VN)
+    return Catalogue(ids, number_VF, vocabularies, value_VN, key_VF=key_VF)

@@ -25,7 +25,7 @@ from lifelong.offline.training.losses import Loss, loss_of
 
 _USERS = 2
 """Smallest number of users in a part."""
-_PER_EVENT = ("history_BLF", "time_BL")
+_PER_EVENT = ("history_BLF", "history_key_BLF", "time_BL")
 _PER_USER = ("length_B", "user_B")
 
 

@@ -25,7 +25,7 @@ def compile_reads(*, backwards: bool = False) -> None:
     no_record, cell_BKX, nobody = np.zeros((0, packed.size), np.uint8), states.fields["cell"], np.zeros(0, np.int64)
     steps: list[Callable[[], object]] = [
         lambda: packed.take(no_record, 0, cell_BKX, nobody),
-        lambda: counting.look(states, np.zeros((1, 1, 1), np.int64)),
+        lambda: counting.look(states, np.zeros((1, 1, 2), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:
         step()
@@ -40,7 +40,7 @@ def compile_writes() -> None:
     compile_reads()
     (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
     packed.put(states.fields["cell"], np.zeros((1, packed.size), np.uint8), 0)
-    counting.write(states, place_N, place_N[:, None], place_N + 1)
+    counting.write(states, place_N, np.zeros((1, 2), np.int64), place_N + 1)
 
 
 @cache

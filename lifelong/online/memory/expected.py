@@ -81,7 +81,7 @@ class FromData:
         # Counts begin at 1, places in the dataset at the user's first event.
         place_N = self.histories.first_U[int(self.histories.find([user])[0])] + [position - 1 for position, _ in log]
         found_NF = writer.item_numbers(table)
-        wanted_NF = np.asarray(catalogue.number_VF[self.dataset.histories.row_N[place_N]], np.int64)
+        wanted_NF = catalogue.of_rows(self.dataset.histories.row_N[place_N])
         differs_N = (found_NF != wanted_NF).any(axis=1)
         for at, (position, event) in enumerate(log):
             if differs_N[at]:
@@ -96,7 +96,9 @@ class FromData:
     def _differing_field(self, place: int, event: LoggedEvent, found_F: IntArray, wanted_F: IntArray) -> str:
         """The first item field that one event has otherwise than DATA, as the end of a sentence."""
         writer = self.replayer.writer
-        artifact, column = writer.artifact, int(np.argmax(found_F != wanted_F))
+        artifact = writer.artifact
+        # Keys follow the numbers: values may differ that share a number.
+        column = int(np.argmax(found_F != wanted_F)) % len(artifact.catalogue.fields)
         name = artifact.catalogue.fields[column]
         value = artifact.vocabularies[name].value_of(int(wanted_F[column]))
         if name == "item":

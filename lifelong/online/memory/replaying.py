@@ -16,6 +16,7 @@ from numbers import Integral
 import numpy as np
 
 from lifelong.artifact.folder import Artifact, check_fits
+from lifelong.dataset.catalogue import with_columns
 from lifelong.dataset.events import Schema, gap_numbers
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import IntArray
@@ -207,14 +208,13 @@ class HistoryFold:
         return fold(self.runtime, states, plan, self._numbers(event_N, plan))
 
     def _numbers(self, event_N: IntArray, plan: Rounds) -> IntArray:
-        """Numbers of `schema.history_fields`."""
-        histories = self.dataset.histories
-        columns = [np.asarray(self.dataset.catalogue.number_VF[histories.row_N[event_N]], np.int64)]
+        """Numbers of `schema.history_fields`, followed by the items' keys."""
+        histories, columns = self.dataset.histories, list[IntArray]()
         if histories.event_type_N is not None and self.schema.event_types:
             columns.append(np.asarray(histories.event_type_N[event_N], np.int64)[:, None])
         if "gap" in self.schema.event_fields:
             columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
-        return np.concatenate(columns, axis=1)
+        return with_columns(self.dataset.catalogue.of_rows(histories.row_N[event_N]), *columns)
 
 
 def counts_until(dataset: Dataset, until: int | None) -> IntArray:

@@ -126,7 +126,7 @@ class Runtime:
             ArtifactError: a graph cannot be run on this layout, or gives something else.
         """
         users, tasks = self.empty(1), len(artifact.config.dataset_schema.tasks)
-        number_BF = np.zeros((1, len(self._event)), np.int64)
+        number_BF = np.zeros((1, len(self._event) + len(self._item)), np.int64)
         found: dict[str, tuple[str | int, ...]] = {}
         try:
             if not self._recent:
@@ -169,7 +169,8 @@ class Runtime:
         count_B = states.count_B + np.bincount(user_N, minlength=len(states))
         last_time_B = states.last_time_B.copy()
         np.maximum.at(last_time_B, user_N, time_N)
-        return self.codec.round(States(count_B, last_time_B, append(states, user_N, rank_N, number_NF, time_N)))
+        fields = append(states, user_N, rank_N, number_NF[:, : len(self._event)], time_N)
+        return self.codec.round(States(count_B, last_time_B, fields))
 
     def stored(self, count: int) -> int:
         """Events that a recent history holds after this many events; 0 for a memory of another kind."""
@@ -216,7 +217,7 @@ class Runtime:
 
         Args:
             states: memories of B users; not changed.
-            number_BF: numbers of `schema.history_fields`.
+            number_BF: numbers of `schema.history_fields`, followed by the items' keys.
             time_B: times of the events.
 
         Returns:
@@ -237,7 +238,7 @@ class Runtime:
 
         Args:
             states: the memory of one user; not changed.
-            number_LF: numbers of `schema.history_fields`.
+            number_LF: numbers of `schema.history_fields`, followed by the items' keys.
             time_L: times of the events.
 
         Raises:
@@ -284,7 +285,7 @@ class Runtime:
 
         Args:
             states: memories of B users; not changed.
-            number_BCF: numbers of `schema.item_fields`.
+            number_BCF: numbers of `schema.item_fields`, followed by their keys.
             context_BCF: numbers of `context_fields`, `[B, 1, F]`: all candidates of a user have the same moment.
             time_B: that moment, UTC seconds.
             attention: whether it is wanted, too.
@@ -318,7 +319,7 @@ class Runtime:
 
         Args:
             states: memories of B users; not changed.
-            number_BF: numbers of `schema.item_fields`.
+            number_BF: numbers of `schema.item_fields`, followed by their keys.
             context_BF: numbers of `context_fields`.
             time_B: the moments, UTC seconds.
         """
@@ -359,11 +360,11 @@ class Runtime:
     def _asked(self, states: States, chosen: slice, number_BCF: IntArray, target: Float32Array) -> dict[str, Any]:
         """What the read graph is given of targets, and of what memories counted of them."""
         found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF, target)
-        return {"target": target, "target_number": number_BCF, **found}
+        return {"target": target, "target_number": number_BCF[..., : len(self._item)], **found}
 
     def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[Float32Array, Float32Array | None]:
         """The answer where there is nothing to score: the axes that the graphs would give."""
-        nobody, first, number_BCF = self.empty(1), slice(0, 1), np.zeros((1, 1, len(self._item)), np.int64)
+        nobody, first, number_BCF = self.empty(1), slice(0, 1), np.zeros((1, 1, 2 * len(self._item)), np.int64)
         memory = self._readable(nobody, first, np.zeros(1, np.int64), 1)
         no_context = np.zeros((1, 1, len(self.context_fields)), np.int64)
         one = self._score(nobody, first, memory, number_BCF, no_context, asked)

@@ -263,18 +263,18 @@ class Counting:
         Args:
             states: before, as a codec gives them; these fields are changed in place.
             user_N: place of each event's user.
-            number_NF: numbers of `schema.history_fields`.
+            number_NF: numbers of `schema.history_fields`, followed by the items' keys.
             count_N: number of each event among its user's, from 1.
         """
-        memory, size = self._memory(states, slice(None)), len(user_N)
+        memory, size, fields = self._memory(states, slice(None)), len(user_N), len(self.plan.sizes_F)
         # Factors are many bytes an event: of few events at a time they stay in the processor's cache.
         for some in (slice(start, start + _EVENTS) for start in range(0, size, _EVENTS)):
-            chosen_NF = np.ascontiguousarray(number_NF[some])
-            gap_N = np.zeros(len(chosen_NF), np.int64)
+            chosen_NX = number_NF[some]
+            gap_N = np.zeros(len(chosen_NX), np.int64)
             if self._gap is not None:
-                gap_N = self._seconds_G[chosen_NF[:, self._gap]]
-            factor_ND = self._of_factors(chosen_NF[:, : len(self.plan.sizes_F)])
-            self._kernel.write(memory, user_N[some], chosen_NF, gap_N, factor_ND, count_N[some], self._rules)
+                gap_N = self._seconds_G[chosen_NX[:, self._gap]]
+            factor_ND, key_NF = self._of_factors(chosen_NX[:, :fields]), np.ascontiguousarray(chosen_NX[:, -fields:])
+            self._kernel.write(memory, user_N[some], key_NF, gap_N, factor_ND, count_N[some], self._rules)
         return {name: states.fields[name] for name in self.names}
 
     def find(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Fields:
@@ -283,22 +283,23 @@ class Counting:
         Args:
             states: memories, as a codec gives them.
             chosen: B of them.
-            number_BCF: numbers of the candidates' item fields.
+            number_BCF: numbers of the candidates' item fields, followed by their keys.
             target_BCE: what they embed to.
         """
         found = self._found(states, chosen, number_BCF, target_BCE)
         known_BCY = found.known_NY.reshape(*number_BCF.shape[:2], self._rules.known)
-        return {"known": known_BCY, "kind": found.kind_NF.reshape(number_BCF.shape)}
+        return {"known": known_BCY, "kind": found.kind_NF.reshape(*number_BCF.shape[:2], len(self._tables))}
 
     def look(self, states: States, number_BCF: IntArray) -> Looked:
         """What memories know of candidates, for people.
 
         Args:
             states: memories of B users, as a codec gives them.
-            number_BCF: numbers of the candidates' item fields.
+            number_BCF: numbers of the candidates' item fields, followed by their keys.
         """
         target = np.concatenate([table[number_BCF[..., at]] for at, table in enumerate(self._tables)], axis=-1)
-        found, shape = self._found(states, slice(0, len(states)), number_BCF, target), number_BCF.shape
+        found = self._found(states, slice(0, len(states)), number_BCF, target)
+        shape = (*number_BCF.shape[:2], len(self._tables))
         last, fields = self._rules.known - self._affinities, len(self.plan.widths_G)
         affinity_BCXGX = found.known_NY[:, last:].reshape(*shape[:2], 2, fields, SUMS)
         return Looked(
@@ -320,14 +321,15 @@ class Counting:
         return kept_X[used] + KEYS // 2, np.array(COUNTS)[level_X[used]], np.array(AGES)[step_X[used]]
 
     def _found(self, states: States, chosen: slice, number_BCF: IntArray, target_BCE: Float32Array) -> Any:
-        users, candidates, fields = number_BCF.shape
+        (users, candidates, _), fields = number_BCF.shape, len(self._tables)
         # One row for each candidate of each user; `row_N` says which memory it asks.
-        number_NF, row_N = number_BCF.reshape(-1, fields), np.repeat(np.arange(users), candidates)
+        number_NX, row_N = number_BCF.reshape(-1, 2 * fields), np.repeat(np.arange(users), candidates)
         target_NE = target_BCE.reshape(-1, target_BCE.shape[-1])
         parts = [target_NE[:, part] for part in self._factors]
         factor_ND = np.concatenate(parts, axis=1) if parts else target_NE[:, :0].copy()
-        number_NF, popularity_NF = np.ascontiguousarray(number_NF), target_NE.take(self._popularities, axis=1)
-        targets = self._kernel.Targets(row_N, number_NF, popularity_NF, factor_ND)
+        number_NF, key_NF = np.ascontiguousarray(number_NX[:, :fields]), np.ascontiguousarray(number_NX[:, fields:])
+        popularity_NF = target_NE.take(self._popularities, axis=1)
+        targets = self._kernel.Targets(row_N, key_NF, number_NF, popularity_NF, factor_ND)
         found = self._kernel.unknown(self._rules, len(row_N))
         self._kernel.read(self._memory(states, chosen), states.count_B[chosen], targets, self._rules, found)
         return found

@@ -219,7 +219,7 @@ class _Comparison:
     def _scores(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:
         size, catalogue = len(kept), self.catalogue
         row_BC = self.rng.integers(min(FIRST_ROW, len(catalogue) - 1), len(catalogue), (size, _TARGETS))
-        number_BCF = np.asarray(catalogue.number_VF[row_BC], np.int64)
+        number_BCF = catalogue.of_rows(row_BC)
         last_B = wanted.last_time_B
         time_B = np.where(last_B == NO_TIME, 0, last_B) + 3600
         context_BCF = context_numbers(self.runtime.context_fields, time_B, last_B)[:, None]

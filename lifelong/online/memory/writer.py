@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
-from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.catalogue import FIRST_ROW, with_columns
 from lifelong.dataset.events import Schema, gap_numbers
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreConflictError
@@ -200,13 +200,13 @@ class MemoryWriter:
         return np.array([place for place, kind in enumerate(kinds) if kind in new] if new else [], np.int64)
 
     def numbers(self, events: EventTable, plan: Rounds) -> IntArray:
-        """Numbers `[N, F]` of `schema.history_fields`."""
-        columns = [self.item_numbers(events)]
+        """Numbers of `schema.history_fields`, followed by the items' keys: `[N, X]`."""
+        columns = list[IntArray]()
         if self.artifact.event_types is not None:
             columns.append(self._type_numbers(events)[:, None])
         if "gap" in self.schema.event_fields:
             columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
-        return np.concatenate(columns, axis=1)
+        return with_columns(self.item_numbers(events), *columns)
 
     def _type_numbers(self, events: EventTable) -> IntArray:
         """Numbers `[N]` of the event types; each distinct type is looked up once."""
@@ -218,7 +218,7 @@ class MemoryWriter:
         return np.fromiter(map(number_of.__getitem__, kinds), np.int64, len(events))
 
     def item_numbers(self, events: EventTable) -> IntArray:
-        """Numbers `[N, F]` of the item fields.
+        """Numbers of the item fields, followed by their keys: `[N, 2 F]`.
 
         Raises:
             RequestError: an event has a field that items do not have.
@@ -229,7 +229,7 @@ class MemoryWriter:
         # Items come again and again: each is looked up once.
         row_of = dict(zip(distinct, range(len(distinct)), strict=True))
         row_N = np.fromiter(map(row_of.__getitem__, events.item), np.int64, len(events))
-        number_NF = catalogue.numbers(distinct, given)[row_N]
+        number_NF = catalogue.coded(distinct, given)[row_N]
         some = self._with_fields(events)
         if some:
             rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]
@@ -266,13 +266,13 @@ class MemoryWriter:
         return {item: only_known(json.loads(value)) for item, value in zip(distinct, values, strict=True) if value}
 
     def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
-        """Numbers `[F]` of an item by the fields that came with its event; they win over those put online."""
+        """Numbers and keys `[2 F]` of an item by the fields of its event, which win over those put online."""
         assert events.fields is not None
         item, fields = events.item[place], {**(online or {}), **(events.fields[place] or {})}
         key = (item, *fields.items())
         row = self._given.get(key)
         if row is None:
-            row = self.artifact.catalogue.numbers([item], [fields])[0]
+            row = self.artifact.catalogue.coded([item], [fields])[0]
             if len(self._given) >= _GIVEN:
                 self._given.clear()
             self._given[key] = row
@@ -286,7 +286,7 @@ def fold(runtime: Runtime, states: States, plan: Rounds, number_NF: IntArray) ->
         runtime: of the artifact.
         states: before; cells may be changed in place, for a copy of them takes longer than a write.
         plan: the order of the events.
-        number_NF: their numbers of `schema.history_fields`.
+        number_NF: their numbers of `schema.history_fields`, followed by the keys of their items.
 
     Raises:
         StoreError: the codec cannot keep a number.

@@ -27,15 +27,14 @@ import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
-from lifelong.dataset.catalogue import FIRST_ROW
+from lifelong.dataset.catalogue import FIRST_ROW, with_columns
 from lifelong.dataset.events import gap_numbers
-from lifelong.dtypes import FloatArray
+from lifelong.dtypes import FloatArray, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.memory.writer import fold, make_rounds
 from lifelong.online.scoring.answer import Score, ScoreRequest
 from lifelong.online.scoring.evidence import added_in_lists
 from lifelong.online.scoring.scorer import Scorer
-from lifelong.tally.plan import keys_of
 
 RANKED = 5_000
 """Items that are scored for a list of the best ones, at most."""
@@ -146,7 +145,7 @@ def _of(item: ListedItem) -> dict[str, Any]:
 
 def _after(scorer: Scorer, states: States, item: str, time: int) -> States:
     """A user's memory as if she had met an item at a moment, by an event of the most frequent type."""
-    artifact, columns = scorer.artifact, [scorer.online_items.numbers([item])]
+    artifact, columns = scorer.artifact, list[IntArray]()
     # Cells are written in place, and these may be those that a cache holds.
     states = states.take(np.arange(len(states)))
     plan = make_rounds(np.zeros(1, np.int64), np.array([time]), states.last_time_B, refuse=False)
@@ -154,7 +153,7 @@ def _after(scorer: Scorer, states: States, item: str, time: int) -> States:
         columns.append(np.array([[artifact.event_types.first_known]]))
     if "gap" in scorer.schema.event_fields:
         columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
-    return fold(scorer.runtime, states, plan, np.concatenate(columns, axis=1))
+    return fold(scorer.runtime, states, plan, with_columns(scorer.online_items.numbers([item]), *columns))
 
 
 def _probabilities(scorer: Scorer, scores: Sequence[Score], value_C: FloatArray) -> Sequence[float | None]:
@@ -177,8 +176,8 @@ def _ranked_items(scorer: Scorer, states: States) -> list[str]:
     kept = np.zeros(0, np.int64)
     if counting is not None:
         number_V = np.asarray(artifact.catalogue.number_VF[FIRST_ROW:, 0], np.int64)
-        is_kept_V = np.isin(keys_of(number_V), counting.kept(states, 0, 0)[0])
-        # Items without a number of their own share those of others, and there may be any number of them.
+        is_kept_V = np.isin(artifact.catalogue.key_VF[FIRST_ROW:, 0], counting.kept(states, 0, 0)[0])
+        # Items without a number of their own have no embedding either, and there may be any number of them.
         kept = np.flatnonzero(is_kept_V & (number_V >= artifact.vocabularies["item"].first_known))
     return [index.id_at(at) for at in dict.fromkeys([*popular.tolist(), *kept.tolist()])]
 

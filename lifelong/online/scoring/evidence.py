@@ -34,7 +34,7 @@ from lifelong.online.scoring.answer import Score, ScoreRequest
 from lifelong.online.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tally.plan import Precision, middle_age, precision
-from lifelong.tally.spec import AGES, COUNTS, FIRST
+from lifelong.tally.spec import AGES, COUNTS, NO_KEY
 
 _PRECISIONS = {times: precision(times) for times in COUNTS}
 """Of each count that a cell can have."""
@@ -51,7 +51,7 @@ class Past:
         items: item ids; empty where not known.
         time_N: int64, UTC seconds or the ordinal of a log without times.
         types: event types; None where not known.
-        number_NF: int64, item field numbers.
+        number_NF: int64, item field numbers, followed by their keys.
         fields: what came with the events themselves; None where nothing did.
         source: "data", "store", "memory", or several with "and"; None if nothing is known.
         note: where the events come from, in words, and what is missing.
@@ -173,7 +173,7 @@ def counted_of(
     Args:
         scorer: artifact and store.
         states: the memory of one user.
-        number_CF: numbers of the candidates' item fields.
+        number_CF: numbers of the candidates' item fields, followed by their keys.
         text_FC: item field -> the candidates' values, for people.
         scores: the candidates' scores from this memory.
         request: the request that was answered.
@@ -239,10 +239,11 @@ class _Parts:
         effect_X: Sequence[float],
     ) -> Counted:
         """What is known of one candidate with these values, from the effects in the order of `without`."""
-        fields, last = len(number_F), len(number_F) + len(self.sums_G)
+        fields = len(self.cells_F)
+        last = fields + len(self.sums_G)
         return Counted(
             values=[
-                self.value(field, int(number_F[field]), int(kind_F[field]), met_FX[field], text_F[field], effect)
+                self.value(field, number_F, int(kind_F[field]), met_FX[field], text_F[field], effect)
                 for field, effect in enumerate(effect_X[:fields])
             ],
             affinities=[
@@ -258,13 +259,13 @@ class _Parts:
         return Affinity(self.scorer.schema.item_fields[field], cosine, lately, effect if cosine or lately else 0.0)
 
     def value(
-        self, field: int, number: int, kind: int, met_X: FloatArray, text: str | None, effect: float
+        self, field: int, number_F: IntArray, kind: int, met_X: FloatArray, text: str | None, effect: float
     ) -> CountedValue:
-        """What is known of one number of a field, which stands for a value."""
+        """What is known of one field's value, by its number and its key."""
         name = self.scorer.schema.item_fields[field]
-        if number < FIRST:
+        if number_F[len(self.cells_F) + field] == NO_KEY:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
-        bounds = bounds_of(number, self.scorer.artifact.vocabularies[name])
+        bounds = bounds_of(int(number_F[field]), self.scorer.artifact.vocabularies[name])
         if kind > 0:
             return CountedValue(name, text, "counted", *met_of(int(met_X[0]), int(met_X[1])), effect, *bounds)
         # Of a value without a cell the memory says nothing: a difference between the scores is a rounding error.
@@ -272,7 +273,7 @@ class _Parts:
 
     def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
         """Scores of the candidates without the cells of each field, the sums of each, and slots: `[C, X]`."""
-        candidates, fields = number_CF.shape
+        candidates, fields = len(number_CF), len(self.cells_F)
         last = fields + len(self.sums_G)
         variants = last + self.has_slots
         # One copy of the memory for each candidate and variant: variant v of candidate c is copy c * variants + v. All

@@ -32,6 +32,7 @@ from lifelong.online.scoring.explanation import (
     SlotAttention,
     WeightedEvent,
 )
+from lifelong.tally.spec import NO_KEY
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -116,8 +117,7 @@ class _Shown:
     def __init__(self, scorer: Scorer, past: Past, moment: int) -> None:
         self.past, self.moment = past, moment
         self.seconds = scorer.schema.time_unit == "seconds"
-        self.vocabularies, self.online_items = scorer.artifact.vocabularies, scorer.online_items
-        self.fields = scorer.schema.item_fields
+        self.online_items, self.fields = scorer.online_items, scorer.schema.item_fields
 
     def event(self, at: int) -> PastEvent:
         """The event at one place of the past."""
@@ -160,12 +160,10 @@ class _Shown:
         return replace(counted, values=values)
 
     def same(self, item: str, number_F: IntArray) -> BoolArray:
-        """For each event and item field: whether its value is the candidate's, and one that the model knows.
-
-        Unknown values share hash buckets, so equal numbers of theirs do not mean equal values.
-        """
-        first_known = np.array([self.vocabularies[name].first_known for name in self.fields])
-        same_NF: BoolArray = (self.past.number_NF == number_F) & (number_F >= first_known)
+        """For each event and item field: whether its value is the candidate's; two missing ones are not equal."""
+        # By key, which follow the numbers: unknown values share numbers.
+        key_NF, key_F = self.past.number_NF[:, len(self.fields) :], number_F[len(self.fields) :]
+        same_NF: BoolArray = (key_NF == key_F) & (key_F != NO_KEY)
         # The item has its id, known to the model or not.
         same_NF[:, 0] = [past == item for past in self.past.items]
         return same_NF

@@ -180,7 +180,7 @@ class _Export:
         """The columns of some examples, which are ordered by user and position."""
         user_N, row_N = self._user_N[chosen_N], np.asarray(self.examples.row_N, np.int64)[chosen_N]
         time_N = np.asarray(self.examples.time_N, np.int64)[chosen_N]
-        number_NF = np.asarray(self.dataset.catalogue.number_VF[row_N], np.int64)
+        number_NF = self.dataset.catalogue.of_rows(row_N)
         states, place_N = self._states(user_N, self._position_N[chosen_N])
         context_NF = self._context(user_N, time_N, states.last_time_B[place_N])
         label_NT = np.asarray(self.examples.label_NT, np.float64)[chosen_N]

@@ -97,7 +97,7 @@ class OnlineItems:
         return [None if value is None else _decode(value) for value in self.store.read_many(items, space=ITEMS)]
 
     def numbers(self, items: Sequence[str], given: Sequence[Fields | None] | None = None) -> IntArray:
-        """Field numbers of items, `[len(items), F]`.
+        """Field numbers of items, followed by their keys: `[len(items), 2 F]`.
 
         Args:
             items: item ids.
@@ -108,12 +108,12 @@ class OnlineItems:
         """
         online = self._online(items)
         if not any(online):
-            return self.catalogue.numbers(items, given)
+            return self.catalogue.coded(items, given)
         inline = given or [None] * len(items)
         # An item may have been put with fields of another artifact, which this one lacks.
         online_here = [fields and self.catalogue.only_known(fields) for fields in online]
         merged = [{**(fields or {}), **(own or {})} for fields, own in zip(online_here, inline, strict=True)]
-        return self.catalogue.numbers(items, merged)
+        return self.catalogue.coded(items, merged)
 
     def texts(
         self,

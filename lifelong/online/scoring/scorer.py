@@ -309,7 +309,7 @@ class Scorer:
         if len(requests) == 1:
             return self.online_items.numbers(requests[0].items, requests[0].fields)[None]
         width = max(len(request.items) for request in requests)
-        number_BCF = np.zeros((len(requests), width, len(self.schema.item_fields)), np.int64)
+        number_BCF = np.zeros((len(requests), width, 2 * len(self.schema.item_fields)), np.int64)
         for place, request in enumerate(requests):
             number_BCF[place, : len(request.items)] = self.online_items.numbers(request.items, request.fields)
         return number_BCF

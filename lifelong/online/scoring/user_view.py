@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
 from lifelong.dataset.folder import Dataset
-from lifelong.dataset.vocabulary import FIRST_BUCKET, Vocabulary
 from lifelong.online.memory.event import check_user
 from lifelong.online.memory.state import Counting, States
 from lifelong.online.opening import AnyDataset, as_dataset
@@ -19,7 +20,6 @@ from lifelong.online.scoring.explanation import HIGH, LOW
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tables import table_of
 from lifelong.tally.plan import Precision
-from lifelong.tally.spec import KEYS
 
 
 def history(scorer: Scorer, user: str, *, dataset: AnyDataset | None = None) -> Any:
@@ -122,7 +122,9 @@ def texts(column: Iterable[str | None]) -> Texts:
 class Cell:
     """One counter of a memory."""
 
-    value: Annotated[str | None, Field(description="null where several values share the counter, such as rare ones")]
+    value: Annotated[
+        str | None, Field(description="null where no value of the data has the counter's key, or several have")
+    ]
     times: Annotated[int, Field(description="how often she met it, see `precision`")]
     events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
     precision: Annotated[
@@ -171,21 +173,24 @@ def cells_of(scorer: Scorer, user: str) -> MemoryCells:
     if counting is None:
         return MemoryCells(user, is_known[0], count, [], artifact.id)
     fields = [
-        _field_cells(name, field, counting, states, artifact.vocabularies[name])
+        _field_cells(name, field, counting, states, artifact.catalogue)
         for field, name in enumerate(scorer.schema.item_fields)
     ]
     return MemoryCells(user, is_known[0], count, fields, artifact.id)
 
 
-def _field_cells(name: str, field: int, counting: Counting, states: States, vocabulary: Vocabulary) -> FieldCells:
-    shown = [
-        Cell(_value_of(key, vocabulary), *met_of(times, age), *bounds_of(key + FIRST_BUCKET, vocabulary))
-        for key, times, age in zip(*(part.tolist() for part in counting.kept(states, 0, field)), strict=True)
-    ]
+def _field_cells(name: str, field: int, counting: Counting, states: States, catalogue: Catalogue) -> FieldCells:
+    """The cells of one field; of the items all ids have a name, of other fields those of the vocabulary."""
+    vocabulary, kept, shown = catalogue.vocabularies[name], counting.kept(states, 0, field), list[Cell]()
+    if field:
+        ids, key_N = vocabulary.index, vocabulary.known_keys(catalogue.keys_F[field])
+    else:
+        ids, key_N = catalogue.ids, catalogue.key_VF[FIRST_ROW:, 0].astype(np.int64)
+    at_N = np.flatnonzero(np.isin(key_N, kept[0]))
+    for key, times, age in zip(*(part.tolist() for part in kept), strict=True):
+        found = at_N[key_N[at_N] == key].tolist()
+        # Of several values with one key it is not known which she met.
+        value, number = (ids.id_at(found[0]), vocabulary.first_known + found[0]) if len(found) == 1 else (None, 0)
+        shown.append(Cell(value, *met_of(times, age), *bounds_of(number, vocabulary)))
     shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
     return FieldCells(name, counting.plan.cells_F[field], len(shown), shown)
-
-
-def _value_of(key: int, vocabulary: Vocabulary) -> str | None:
-    """The value of a key: a key stands for one number unless there are more numbers than keys."""
-    return vocabulary.value_of(key + FIRST_BUCKET) if vocabulary.size <= KEYS + FIRST_BUCKET else None
