@@ -99,6 +99,11 @@ def prepare(
     return dataset
 
 
+def _by_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
+    """The settings, without tasks of ratings once these have labelled the log; few logs have any."""
+    return label_ratings(log, settings) if any(">=" in task for task in settings.tasks or ()) else settings
+
+
 def _prepare(
     source: str,
     files: list[Path],
@@ -136,7 +141,7 @@ def _prepare(
                 _check_log(source, log)
             # Tables may be computed when they are first read.
             with named_in_errors("sources", source, "its tables were read", only=_ENGINES):
-                job = Job(connection, log, folder, label_ratings(log, settings), tell, earlier)
+                job = Job(connection, log, folder, _by_ratings(log, settings), tell, earlier)
                 manifest = _with_vault(job) if settings.vault else assemble(job)
         shutil.rmtree(folder / "work")
         tell("hashing the dataset")

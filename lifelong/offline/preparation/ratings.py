@@ -32,10 +32,7 @@ def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
         UsageError: the log has no ratings or other labels, or they do not fit the tasks.
     """
     wanted = [task for task in settings.tasks or () if ">=" in task]
-    if not wanted:
-        return settings
-    assert settings.tasks is not None
-    _check_log(log, settings, [task for task in settings.tasks if task not in wanted])
+    _check_log(log, settings, [task for task in settings.tasks or () if task not in wanted])
     ratings: Any = log.ratings
     # Thresholds are checked against what is not put aside, or an error would tell of the vault's ratings.
     by_rating = _seen(ratings, settings).group_by("rating").aggregate(rows=lambda table: table.count())
