@@ -540,8 +540,13 @@ class BuildingWriterVictims(WriterVictims):
             found = service.ask("/v1/admin/artifacts")
             return found is not None and all(one["phase"] == "ready" for one in found["artifacts"])
 
+        def switched() -> bool:
+            # Refused for as long as the killed process is away: then it is asked for again, as an operator would.
+            answer = service.ask("/v1/admin/switch", {"artifact": self.newer.id})
+            return answer is not None and answer["served"] == self.newer.id
+
         until(complete, "the memories are not built")
-        assert service.ask("/v1/admin/switch", {"artifact": self.newer.id})["served"] == self.newer.id
+        until(switched, "the new artifact is not served")
         return point, 0, len(self.events)
 
     def check(self, store: MemoryStore) -> tuple[int, bool]:
