@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from lifelong import Updater, backfill, ingest, open_store
 from lifelong.cli import main
-from lifelong.errors import UsageError
+from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion import spark
 
 # Spark leaves sockets to its processes for Python to close.
@@ -114,7 +114,7 @@ def test_tasks_that_are_killed_once_leave_the_same_store(session, artifact, log,
     monkeypatch.setattr(spark, "FillTask", Dying)
     session.sparkContext.setLogLevel("OFF")
     url = f"rocksdb://{tmp_path / 'store'}?shards=4"
-    backfill(artifact, log, url, engine="spark")
+    assert backfill(artifact, log, url, engine="spark").users == len(wanted)
     assert records_of(url) == wanted
 
 
@@ -155,6 +155,24 @@ def test_a_batch_that_comes_again_after_a_kill_counts_nothing_twice(session, art
 @pytest.fixture
 def frame(session: SparkSession, log: str) -> DataFrame:
     return session.read.parquet(log)
+
+
+def test_a_row_that_is_no_event_is_named_and_can_be_left_out(session, artifact, frame, tmp_path):
+    url = f"rocksdb://{tmp_path / 'store'}?shards=2"
+    wrong = frame.selectExpr("user", "if(user = 'u07', null, item) item", "time")
+    with pytest.raises(SourceError, match=r"^part \d, its rows .*, line \d+, column item: item is ''") as caught:
+        backfill(artifact, wrong, url, engine="spark")
+    assert "skip_invalid" in caught.value.fix
+    backfill(artifact, wrong, url, engine="spark", mapping={"skip_invalid": True})
+    users = {row.user for row in frame.select("user").distinct().collect()}
+    assert set(records_of(url)) == users - {"u07"}
+
+
+def test_a_store_that_is_complete_is_refused_before_anything_is_read(session, artifact, log, tmp_path):
+    url = f"rocksdb://{tmp_path / 'store'}?shards=2"
+    backfill(artifact, log, url, engine="spark")
+    with pytest.raises(UsageError, match="is a store already"):
+        backfill(artifact, "nowhere", url, engine="spark")
 
 
 def test_times_that_are_text_are_refused(session, artifact, frame, tmp_path):

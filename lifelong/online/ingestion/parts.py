@@ -44,12 +44,7 @@ def fill_part(artifact: Artifact, log: Any, store: Path, part: str, **options: A
     """
     share = _share(part)
     (number,), out = share.numbers, folder_of(store, share.numbers[0])
-    if read_head(store) is not None:
-        raise UsageError(
-            f"{store} is a store already",
-            expected="a new one: parts are filled before it is put together",
-            fix="fill another folder, or send the events with `lifelong ingest`",
-        )
+    check_new(store)
     if out.exists():
         return None
     with building(out) as draft:
@@ -70,6 +65,20 @@ def fill_part(artifact: Artifact, log: Any, store: Path, part: str, **options: A
             return None
         sync(store)
     return report
+
+
+def check_new(store: Path) -> None:
+    """Check that a folder is not a store yet.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if read_head(store) is not None:
+        raise UsageError(
+            f"{store} is a store already",
+            expected="a new one: parts are filled before it is put together",
+            fix="fill another folder, or send the events with `lifelong ingest`",
+        )
 
 
 def join_parts(store: Path, parts: int) -> BackfillReport:

@@ -8,9 +8,11 @@ it again, and what it had finished is left as it is, or written again with the s
 
 from __future__ import annotations
 
+import pickle
 import time as clock
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.mapping import mapping_from
-from lifelong.errors import UsageError, require
+from lifelong.errors import LifelongError, SourceError, StoreUnavailableError, UsageError, require
 from lifelong.online.ingestion.folding import fill_log
-from lifelong.online.ingestion.parts import fill_part, join_parts
+from lifelong.online.ingestion.parts import check_new, fill_part, join_parts
 from lifelong.online.ingestion.rows import EventRows
 from lifelong.online.memory.filled import note_filled
 from lifelong.online.memory.filling import BackfillReport
@@ -33,7 +35,8 @@ _PART = "lifelong_part"
 """Column with the number of the part."""
 _PLACE, _TIES = ("file_path", "row_index"), ("lifelong_file", "lifelong_row")
 """What Spark knows of a row's place, and the columns for it: the order of events of equal time."""
-_REPORT = "users long, events long, newer long, empty long, bytes long, seconds double, until long"
+_OUTCOME = "outcome"
+"""Column with what became of a part: a pickled `BackfillReport` or `LifelongError`."""
 
 
 def backfill(
@@ -55,40 +58,57 @@ def backfill(
         columns: columns with other names, by ours.
         options: `until`, `event_log` and `codec` of `lifelong.backfill`.
 
+    Returns:
+        What was done; of a folder events and bytes are those of the parts that were not there yet.
+
     Raises:
-        UsageError: the log cannot be divided or ordered by Spark, or the store has no parts.
         ConfigError: the mapping is wrong.
+        SourceError: a row is not an event.
+        UsageError: the log cannot be divided or ordered by Spark, or the folder has no parts or is a store already.
     """
-    started, server = clock.perf_counter(), not store.startswith("rocksdb://")
-    folder, shards = (None, None) if server else folder_of(store)
-    if folder is not None and shards is None:
+    given = artifact.config.mapping if mapping is None else mapping_from(mapping)
+    rows = EventRows(artifact.config.dataset_schema, columns or {}, mapping=given)
+    reading = {"mapping": rows.mapping.model_dump(exclude_defaults=True), **options}
+    started, path = clock.perf_counter(), artifact.path.resolve()
+    if not store.startswith("rocksdb://"):
+        with closing(open_store(store)) as opened:
+            opened.bind(identity_of(artifact, opened, options.get("codec")))
+            report = _sum(divided(log, rows, None), FillTask(path, store, None, reading))
+            if report.until is not None:
+                # Now that every user is there: before, the store would have said so of users who were still missing.
+                note_filled(opened, report.until)
+        return replace(report, seconds=clock.perf_counter() - started)
+    folder, shards = folder_of(store)
+    if shards is None:
         raise UsageError(
             f"{store!r} does not say how many parts there are",
             expected="rocksdb:///path?shards=N",
             fix="add ?shards=N: Spark fills one shard after another, several at a time",
         )
-    given = artifact.config.mapping if mapping is None else mapping_from(mapping)
-    rows = EventRows(artifact.config.dataset_schema, columns or {}, mapping=given)
-    reading = {"mapping": rows.mapping.model_dump(exclude_defaults=True), **options}
-    task = FillTask(artifact.path.resolve(), store if folder is None else folder.resolve(), shards, reading)
-    if folder is None:
-        with_store = open_store(store)
-        with_store.bind(identity_of(artifact, with_store, options.get("codec")))
-    filled = [BackfillReport(**row.asDict()) for row in divided(log, rows, shards).mapInArrow(task, _REPORT).collect()]
-    until = max((report.until for report in filled if report.until is not None), default=None)
-    if folder is not None and shards is not None:
-        for number in range(shards):
-            # A part without users comes to no task.
-            if not folder_of_part(folder, number).exists():
-                fill_part(artifact, _none(rows), folder, f"{number}/{shards}", **reading)
-        until = join_parts(folder, shards).until
-    elif until is not None:
-        # Now that every user is there: before, the store would have said so of users who were still missing.
-        note_filled(with_store, until)
-    users, events, newer, size = (
-        sum(getattr(report, name) for report in filled) for name in ("users", "events", "newer", "bytes")
-    )
-    return BackfillReport(users, events, newer, 0, size, clock.perf_counter() - started, until)
+    check_new(folder)
+    report = _sum(divided(log, rows, shards), FillTask(path, folder.resolve(), shards, reading))
+    for number in range(shards):
+        # A part without users comes to no task.
+        if not folder_of_part(folder, number).exists():
+            fill_part(artifact, _none(rows), folder, f"{number}/{shards}", **reading)
+    joined = join_parts(folder, shards)
+    return replace(report, users=joined.users, until=joined.until, seconds=clock.perf_counter() - started)
+
+
+def _sum(frame: Any, task: FillTask) -> BackfillReport:
+    """What all tasks did; the error of one of them, if there is any."""
+    total = BackfillReport(0, 0, 0, 0, 0, 0.0)
+    for row in frame.mapInArrow(task, f"{_OUTCOME} binary").collect():
+        # Written by this package, in tasks of this session.
+        outcome = pickle.loads(row[_OUTCOME])
+        if isinstance(outcome, LifelongError):
+            raise outcome
+        users, events, newer, size = (
+            getattr(total, name) + getattr(outcome, name) for name in ("users", "events", "newer", "bytes")
+        )
+        until = max((moment for moment in (total.until, outcome.until) if moment is not None), default=None)
+        total = BackfillReport(users, events, newer, 0, size, 0.0, until)
+    return total
 
 
 def divided(log: Any, rows: EventRows, parts: int | None) -> Any:
@@ -154,18 +174,33 @@ class FillTask:
     options: Mapping[str, Any]
 
     def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """One row of `BackfillReport` for each part that was filled."""
+        """The outcome of each part that was not there yet, as one row; an error that would come again is the last."""
         arrow = require("pyarrow", extra="spark", purpose="Spark")
         artifact = Artifact.open(self.artifact)
         for number, rows in groupby(_runs(batches), key=lambda run: run[0]):
-            report = self._fill(artifact, number, _reader(batch for _, batch in rows))
-            if report is not None:
-                yield arrow.RecordBatch.from_pylist([asdict(report)])
+            outcome = self._fill(artifact, number, _reader(batch for _, batch in rows))
+            if outcome is not None:
+                yield arrow.RecordBatch.from_pylist([{_OUTCOME: pickle.dumps(outcome)}])
+            if isinstance(outcome, LifelongError):
+                return
 
-    def _fill(self, artifact: Artifact, number: int, log: Any) -> BackfillReport | None:
-        if isinstance(self.store, Path):
-            return fill_part(artifact, log, self.store, f"{number}/{self.parts}", **self.options)
-        return fill_log(artifact, log, open_store(self.store), noted=False, **self.options)
+    def _fill(self, artifact: Artifact, number: int, log: Any) -> BackfillReport | LifelongError | None:
+        try:
+            if isinstance(self.store, Path):
+                return fill_part(artifact, log, self.store, f"{number}/{self.parts}", **self.options)
+            with closing(open_store(self.store)) as store:
+                return fill_log(artifact, log, store, noted=False, **self.options)
+        except StoreUnavailableError:
+            # Another attempt of Spark may find the server again.
+            raise
+        except SourceError as error:
+            return SourceError(
+                error.found.replace("the table", f"part {number}, its rows in the order of users and times", 1),
+                expected=error.expected,
+                fix="correct the row, or set skip_invalid in the mapping, and run it again",
+            )
+        except LifelongError as error:
+            return error
 
 
 def _runs(batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
