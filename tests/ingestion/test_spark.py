@@ -24,6 +24,7 @@ from lifelong import Updater, backfill, ingest, open_store
 from lifelong.cli import main
 from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion import spark
+from lifelong.online.memory.filled import filled_until
 
 # Spark leaves sockets to its processes for Python to close.
 pytestmark = [pytest.mark.full, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
@@ -50,7 +51,7 @@ def table() -> pa.Table:
         {
             "user": [f"u{user:02}" for user in rng.integers(0, 60, 900)],
             "item": [f"i{item}" for item in rng.integers(0, 60, 900)],
-            "time": np.arange(900) // 30 + 1_600_000_000,
+            "time": np.arange(900) // 300 + 1_600_000_000,
             "event_type": rng.choice(["view", "buy"], 900),
         }
     )
@@ -78,14 +79,14 @@ def wanted(artifact: Any, table: pa.Table) -> dict[str, bytes]:
 def test_spark_fills_the_store_that_ingest_fills(session, artifact, log, table, wanted, tmp_path):
     url = f"rocksdb://{tmp_path / 'store'}?shards=4"
     report = backfill(artifact, log, url, engine="spark")
-    assert (report.users, report.events, report.until) == (len(wanted), 900, 1_600_000_030)
+    assert (report.users, report.events, report.until) == (len(wanted), 900, 1_600_000_003)
     assert records_of(url) == wanted
     assert ingest(artifact, url, table).applied == 0
 
 
 def test_spark_fills_a_server(session, artifact, log, table, wanted, redis_url):
     report = backfill(artifact, log, redis_url, engine="spark")
-    assert (report.users, report.events, report.until) == (len(wanted), 900, 1_600_000_030)
+    assert (report.users, report.events, report.until) == (len(wanted), 900, 1_600_000_003)
     assert records_of(redis_url) == wanted
     assert ingest(artifact, redis_url, table).applied == 0
 
@@ -166,6 +167,17 @@ def test_a_row_that_is_no_event_is_named_and_can_be_left_out(session, artifact, 
     backfill(artifact, wrong, url, engine="spark", mapping={"skip_invalid": True})
     users = {row.user for row in frame.select("user").distinct().collect()}
     assert set(records_of(url)) == users - {"u07"}
+
+
+def test_a_server_that_lacks_users_does_not_say_until_when_it_is_filled(session, artifact, frame, redis_url):
+    # The last user of all, so that users before it are written.
+    wrong = frame.selectExpr("user", "if(user = 'u59', null, item) item", "time").coalesce(1)
+    session.conf.set("spark.sql.shuffle.partitions", "4")
+    with pytest.raises(SourceError, match="^part 0, its rows"):
+        backfill(artifact, wrong, redis_url, engine="spark")
+    assert records_of(redis_url)
+    with closing(open_store(redis_url)) as store:
+        assert filled_until(store) is None
 
 
 def test_a_store_that_is_complete_is_refused_before_anything_is_read(session, artifact, log, tmp_path):
