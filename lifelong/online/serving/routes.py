@@ -102,7 +102,7 @@ def _note(counts: dict[str, int]) -> str | None:
 
 @busy.post("/score", summary="Score candidates of one user, or of many", response_model=OneReply | ManyReply)
 async def post_score(body: Annotated[ScoreBody, Body()], service: Served) -> bytes:
-    """One user with her candidates, or a list of such requests; the reply has the same form.
+    """One user with candidates, or a list of such requests; the reply has the same form.
 
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
