@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong.config import read_mapping
-from lifelong.dataset.mapping import TableMapping
-from lifelong.dataset.mapping import TITLE
+from lifelong.dataset.mapping import TITLE, TableMapping
 from lifelong.errors import SourceError, UsageError
 from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.preparation.sources import MAPPINGS, SOURCES
