@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -81,6 +82,27 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return None if value is None or value == "" else str(value)
+
+
+def folder_columns(path: Path) -> dict[str, str]:
+    """Columns whose text in every row the folders of a file give, by Hive's convention.
+
+    >>> folder_columns(Path("log/year=2026/month=05/city=K%C3%B6ln/part-0.parquet"))
+    {'year': '2026', 'month': '05', 'city': 'Köln'}
+    """
+    pairs = (name.partition("=") for name in path.parts[:-1] if "=" in name)
+    # Texts, as another folder of the same column may hold what is no number, or has zeros in front.
+    return {name: unquote(value) for name, _, value in pairs if name}
+
+
+def with_folder_columns(rows: Any, path: Path) -> Any:
+    """A table or batch of Arrow with the columns of the folders of its file, but those that it has itself."""
+    from pyarrow import repeat
+
+    for name, value in folder_columns(path).items():
+        if name not in rows.schema.names:
+            rows = rows.append_column(name, repeat(value, rows.num_rows))
+    return rows
 
 
 def quoted(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from lifelong.atomic import full_disk
 from lifelong.errors import DataError, require
+from lifelong.tables import folder_columns
 
 
 @contextlib.contextmanager
@@ -92,10 +93,15 @@ def materialise(connection: Any, name: str, expression: Any) -> Any:
 
 
 def read_parquet(connection: Any, path: Path) -> Any:
-    """Rows of one parquet file, with their numbers as the column `file_row_number`."""
+    """Rows of one parquet file, with their numbers as the column `file_row_number`, and the columns of its folders."""
+    import ibis
+
     # A path is not a pattern: in brackets, the engine's wildcards are plain characters.
     plain = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
-    rows = connection.read_parquet(plain, file_row_number=True)
+    rows = connection.read_parquet(plain, file_row_number=True, hive_partitioning=False)
+    # Not by the engine, which would make a number of `05`.
+    texts = {name: text for name, text in folder_columns(path).items() if name not in rows.columns}
+    rows = rows.mutate(**{name: ibis.literal(text) for name, text in texts.items()})
     # Nanoseconds with a zone, as pandas 2 writes all times, are of a type of DuckDB 2 that Ibis does not know.
     unknown = [name for name, kind in rows.schema().items() if "TIMESTAMPTZ_NS" in str(kind)]
     return rows.mutate(**{name: rows[name].cast("timestamp('UTC')") for name in unknown}) if unknown else rows

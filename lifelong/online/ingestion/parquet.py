@@ -9,7 +9,7 @@ from typing import Any
 from lifelong.errors import SourceError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.online.ingestion.rows import check_columns
-from lifelong.tables import ColumnKind, check_types, is_clock, time_in_seconds
+from lifelong.tables import ColumnKind, check_types, is_clock, time_in_seconds, with_folder_columns
 
 
 class ParquetRows:
@@ -42,8 +42,7 @@ class ParquetRows:
         Raises:
             SourceError: a column does not exist, or has a type that `prepare` refuses, or it is not a parquet file.
         """
-        with self._open() as file:
-            schema = file.schema_arrow
+        schema = self.empty().schema
         assert self._time is not None
         check_columns(schema.names, needed, file=self._path, expected=f"the columns {', '.join(needed)}")
         check_types(schema, kinds, file=str(self._path))
@@ -56,13 +55,14 @@ class ParquetRows:
             SourceError: they cannot be read.
         """
         with self._open() as file:
-            for batch in file.iter_batches(batch_size=size):
+            for rows in file.iter_batches(batch_size=size):
+                batch = with_folder_columns(rows, self._path)
                 yield batch if self._time is None else time_in_seconds(batch, self._time)
 
     def empty(self) -> Any:
         """A table of Arrow with its columns, and no rows."""
         with self._open() as file:
-            return file.schema_arrow.empty_table()
+            return with_folder_columns(file.schema_arrow.empty_table(), self._path)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:

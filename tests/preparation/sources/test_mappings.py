@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,57 @@ def test_rankings_of_metarank_are_impressions_and_interactions_are_events(write:
 def test_lines_of_metarank_that_are_no_json_are_refused(write: Write, read: Read) -> None:
     with pytest.raises(Exception, match="Malformed JSON"):
         read("metarank", write("events.jsonl", PETS + "{not json}\n"))
+
+
+def reviews(folder: Path, user: int, *seen: tuple[int, int, int, int]) -> list[Path]:
+    """Files of a user's reviews (card, day, button, days since the last one), cards and decks, without the user."""
+    card, day, rating, elapsed = (list(column) for column in zip(*seen, strict=True))
+    cards = sorted(set(card))
+    tables = {
+        "revlogs": {
+            "card_id": card,
+            "day_offset": day,
+            "rating": rating,
+            "elapsed_days": elapsed,
+            "state": [2] * len(card),
+        },
+        "cards": {"card_id": cards, "note_id": [each // 2 for each in cards], "deck_id": [user % 2] * len(cards)},
+        "decks": {"deck_id": [0, 1], "parent_id": [None, 0], "preset_id": [1, 1]},
+    }
+    paths = []
+    for name, columns in tables.items():
+        path = folder / name / f"user_id={user}" / "data.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table(columns), path)
+        paths.append(path)
+    return paths
+
+
+def test_reviews_of_anki_are_events_and_those_of_a_later_day_are_targets(
+    tmp_path: Path, read: Read, rows: Rows
+) -> None:
+    seen = [(4, 0, 3, -1), (5, 0, 1, -1), (5, 0, 0, 0), (5, 0, 3, 0), (4, 2, 1, 2), (5, 3, 4, 3), (4, 3, 3, 1)]
+    raw = read("anki_revlogs", *reviews(tmp_path, 7, *seen), *reviews(tmp_path, 12, (4, 9, 2, -1), (4, 10, 2, 1)))
+    in_order = partial(sorted, key=lambda row: (int(row[0]), *row[2:3]))
+    assert in_order(rows(raw.events, *EVENT, "event_type")) == [
+        ("7", "7-4", 86_401, "good"),
+        ("7", "7-5", 86_402, "again"),
+        # A button of no review (0: the day was set by hand) is no event.
+        ("7", "7-5", 86_403, "good"),
+        ("7", "7-4", 259_201, "again"),
+        ("7", "7-5", 345_601, "easy"),
+        ("7", "7-4", 345_602, "good"),
+        ("12", "12-4", 864_001, "hard"),
+        ("12", "12-4", 950_401, "hard"),
+    ]
+    assert in_order(rows(raw.impressions, *EVENT, "remembered", "split")) == [
+        ("7", "7-4", 259_201, 0.0, "train"),
+        ("7", "7-5", 345_601, 1.0, "validation"),
+        ("7", "7-4", 345_602, 1.0, "test"),
+        ("12", "12-4", 950_401, 1.0, "test"),
+    ]
+    assert sorted(rows(raw.items, "item", "note", "deck", "preset")) == [
+        ("12-4", "12-2", "12-0", "12-1"),
+        ("7-4", "7-2", "7-1", "7-1"),
+        ("7-5", "7-2", "7-1", "7-1"),
+    ]

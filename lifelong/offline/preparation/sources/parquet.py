@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from lifelong.errors import SourceError
 from lifelong.offline.preparation import engine
-from lifelong.tables import TYPES, ColumnKind, check_types, is_of
+from lifelong.tables import TYPES, ColumnKind, check_types, is_of, with_folder_columns
 
 Kind = Literal["any", "integer", "number", "time"] | ColumnKind
 
@@ -30,7 +30,7 @@ _TESTS: dict[Kind, tuple[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile:
-    """One file and what its footer says."""
+    """One file and what its footer and the names of its folders say."""
 
     path: Path
     schema: pa.Schema
@@ -55,7 +55,8 @@ class ParquetFile:
                 expected="a whole parquet file",
                 fix="fetch or write the file again",
             ) from error
-        return cls(path, metadata.schema.to_arrow_schema(), metadata.num_rows)
+        schema = with_folder_columns(metadata.schema.to_arrow_schema().empty_table(), path).schema
+        return cls(path, schema, metadata.num_rows)
 
     def require(self, columns: Mapping[str, Kind]) -> None:
         """Check that columns exist and have the right type.
