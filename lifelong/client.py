@@ -128,7 +128,8 @@ class _Calls:
     @_Method
     def score(self, request: ScoreRequest) -> _Work[OneReply]:
         """Score the candidates of one user, in their order."""
-        return self._ask("POST", "/v1/score", OneReply, _body(request))
+        params = {"for": "list"} if request.for_list else None
+        return self._ask("POST", "/v1/score", OneReply, _body(request), params=params)
 
     @_Method
     def explain(self, request: ScoreRequest) -> _Work[Explanation]:

@@ -13,7 +13,8 @@ Shapes: N items, F item fields, K inputs of a field.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,28 @@ class ListOrder(BaseModel):
         """
         added: FloatArray = self.popularity * popularity_N + self.of_counts(number_NFX)
         return added
+
+
+@dataclass(frozen=True, slots=True)
+class AddedInLists:
+    """What is added to the scores of C items to order them in a list over the catalogue.
+
+    Args:
+        popularity_C: by their popularity; None where the scores alone order them.
+        counts_C: by what the user's memory counts of them; None where nothing is.
+    """
+
+    popularity_C: FloatArray | None = None
+    counts_C: FloatArray | None = None
+
+    def to(self, score_C: FloatArray) -> FloatArray:
+        """What orders the items, from their scores."""
+        return sum((part for part in (self.popularity_C, self.counts_C) if part is not None), score_C)
+
+    def of(self, at: int) -> dict[str, Any]:
+        """The parts of one item."""
+        parts = {"popularity": self.popularity_C, "from_counts": self.counts_C}
+        return {name: None if part_C is None else float(part_C[at]) for name, part_C in parts.items()}
 
 
 def log_popularity(drawn: IntArray) -> FloatArray:

@@ -84,7 +84,10 @@ def test_every_method_of_a_running_service(address):
         assert (answer.count, answer.known_user, [one.item for one in answer.scores]) == (3, True, ["i1", "i2"])
         explained = client.explain(REQUEST)
         assert [one.item for one in explained.candidates] == ["i1", "i2"]
-        assert len(client.top("u", limit=4, time=START + 9).items) == 4
+        top = client.top("u", limit=4, time=START + 9).items
+        in_list = client.score(ScoreRequest("u", [one.item for one in top], START + 9, for_list=True)).scores
+        added = [one.score + (one.popularity or 0) + (one.from_counts or 0) for one in top]
+        assert [one.in_list for one in in_list] == pytest.approx(added) and len(top) == 4
         history = client.history("u", limit=2)
         assert (history.count, history.position) == (3, [2, 3])
         assert client.forget("u").erased and not client.forget("u").erased

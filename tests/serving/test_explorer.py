@@ -229,6 +229,25 @@ def test_the_best_items_are_ordered_by_score_and_popularity_where_negatives_were
     assert "plus the log of how often an item came" in found["order"]
     explained = shop.post("/v1/explain", {"user": "ann", "items": ["cola"], "time": time}).json()["candidates"][0]
     assert (explained["score"], explained["popularity"]) == (pytest.approx(scores["cola"]), pytest.approx(more["cola"]))
+    assert for_list(shop, expected, time) == pytest.approx([scores[item] + more[item] for item in expected])
+
+
+def for_list(client, items, time):
+    """What orders some of Ann's candidates in a list; asked for together with others it is the same."""
+    ann, bob = ({"user": user, "items": items, "time": time} for user in ("ann", "bob"))
+    reply = client.post("/v1/score?for=list", ann).json()
+    assert reply["negatives"] == client.app.state.service.artifact.config.negatives.rule
+    values = [one["in_list"] for one in reply["scores"]]
+    _, again = client.post("/v1/score?for=list", {"requests": [bob, ann]}).json()["results"]
+    assert [one["in_list"] for one in again["scores"]] == pytest.approx(values)
+    return values
+
+
+def test_what_scores_are_for_is_list_or_left_out(shop):
+    body = {"user": "ann", "items": ["cola"]}
+    plain, other = shop.post("/v1/score", body), shop.post("/v1/score?for=", body)
+    assert "in_list" not in plain.json()["scores"][0] and plain.json()["negatives"] == "popularity"
+    assert other.status_code == 422 and "for" in other.json()["error"]["found"]
 
 
 def with_config(artifact, out, change):
@@ -278,6 +297,7 @@ def test_the_best_items_are_ordered_by_the_weights_of_the_artifact(ordered, shop
     explained = ordered.post("/v1/explain", {"user": "ann", "items": ["butter"], "time": time}).json()["candidates"]
     parts = [explained[0][name] for name in ("score", "popularity", "from_counts")]
     assert parts == pytest.approx([scores["butter"], popular["butter"], had["butter"]])
+    assert for_list(ordered, ["butter"], time) == pytest.approx([sum(parts)])
 
 
 def test_the_best_items_after_an_event_are_those_after_writing_it_and_nothing_is_stored(shop):
@@ -359,6 +379,7 @@ def test_without_popularity_the_score_alone_orders_and_the_reply_says_so(make_cl
     assert [one["item"] for one in found["items"]] == sorted(scores, key=lambda item: -scores[item])
     assert {(one["popularity"], one["from_counts"]) for one in found["items"]} == {(None, None)}
     assert found["order"] == "by the score"
+    assert for_list(client, ["cola"], time) == pytest.approx([scores["cola"]])
 
 
 def test_of_a_large_catalogue_the_most_popular_items_are_scored(shop, shop_artifact, monkeypatch):

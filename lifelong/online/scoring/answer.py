@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lifelong.dataset.times import seconds_of
-from lifelong.dtypes import Float32Array
+from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.errors import UsageError
 from lifelong.online.memory.event import MAX_ID, check_user
 
@@ -29,6 +29,7 @@ class ScoreRequest:
         fields: per item the fields that came with the request, or None.
         profile: what is known of the user apart from her events: user field -> value, None where it is not known. No
             store keeps it.
+        for_list: whether the answer also says what orders the candidates in a list over the catalogue.
     """
 
     user: str
@@ -36,6 +37,7 @@ class ScoreRequest:
     time: int | None = None
     fields: Sequence[Fields | None] | None = None
     profile: Fields | None = None
+    for_list: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no request, as far as one look at each part shows it.
@@ -161,6 +163,8 @@ class Answer:
             them; None if the model has none, or none was asked for.
         unknown_items: candidates that training did not know.
         request_id: under which the request is in the impressions log; None where there is none.
+        negatives: the rule that drew the negatives of training, which scores tell items from; "none" for given labels.
+        in_list_C: what orders the candidates in a list over the catalogue; None if it was not asked for.
     """
 
     user: str
@@ -172,3 +176,5 @@ class Answer:
     attention_CS: Float32Array | None
     unknown_items: int = 0
     request_id: str | None = None
+    negatives: str = "none"
+    in_list_C: FloatArray | None = None

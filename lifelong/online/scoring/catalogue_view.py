@@ -33,7 +33,6 @@ from lifelong.dtypes import FloatArray, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.memory.writer import fold, make_rounds
 from lifelong.online.scoring.answer import Score, ScoreRequest
-from lifelong.online.scoring.evidence import added_in_lists
 from lifelong.online.scoring.scorer import Scorer
 
 RANKED = 5_000
@@ -127,7 +126,7 @@ def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None, 
         return TopItems(user, known[0], [], order, 0, 0)
     answer = scorer.answer_from(states, known, [ScoreRequest(user, items, time)])[0]
     score_C = np.array([score.score for score in answer.scores])
-    added = added_in_lists(scorer, states, items)
+    added = scorer.added_in_lists(states, items)
     value_C = added.to(score_C)
     best = np.argsort(-value_C, kind="stable")[:most].tolist()
     probability = _probabilities(scorer, answer.scores, value_C)

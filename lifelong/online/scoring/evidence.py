@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.list_order import log_popularity
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.vocabulary import NumberVocabulary, Vocabulary
@@ -298,43 +297,3 @@ class _Parts:
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)
-
-
-@dataclass(frozen=True, slots=True)
-class AddedInLists:
-    """What is added to the scores of C items to order them in a list over the catalogue.
-
-    Args:
-        popularity_C: by their popularity; None where the scores alone order them.
-        counts_C: by what the user's memory counts of them; None where nothing is.
-    """
-
-    popularity_C: FloatArray | None = None
-    counts_C: FloatArray | None = None
-
-    def to(self, score_C: FloatArray) -> FloatArray:
-        """What orders the items, from their scores."""
-        return sum((part for part in (self.popularity_C, self.counts_C) if part is not None), score_C)
-
-    def of(self, at: int) -> dict[str, Any]:
-        """The parts of one item."""
-        parts = {"popularity": self.popularity_C, "from_counts": self.counts_C}
-        return {name: None if part_C is None else float(part_C[at]) for name, part_C in parts.items()}
-
-
-def added_in_lists(scorer: Scorer, states: States, items: Sequence[str]) -> AddedInLists:
-    """What is added to the scores of items to order them.
-
-    Args:
-        scorer: of a model that is served: all of these learn from drawn negatives, where such are drawn.
-        states: the memory of one user.
-        items: ids; one that the catalogue lacks was never drawn.
-    """
-    artifact = scorer.artifact
-    if artifact.drawn is None:
-        return AddedInLists()
-    popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
-    if order is None or (counting := scorer.runtime.counting) is None:
-        return AddedInLists(popularity_C)
-    (number_CFX,) = counting.look(states, scorer.online_items.numbers(items)[None]).number_BCFX
-    return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))

@@ -20,7 +20,7 @@ import numpy as np
 from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.online.memory.state import States
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.evidence import Past, added_in_lists, counted_of, past_of
+from lifelong.online.scoring.evidence import Past, counted_of, past_of
 from lifelong.online.scoring.explanation import (
     CandidateExplanation,
     Counted,
@@ -83,7 +83,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         for column, name in enumerate(scorer.schema.item_fields)
     }
     counted = counted_of(scorer, states, number_CF, text_FC, answer.scores, request, moment)
-    added = added_in_lists(scorer, states, request.items)
+    added = scorer.added_in_lists(states, request.items)
     titles = scorer.artifact.catalogue.titles_of(request.items)
     return Explanation(
         user=answer.user,

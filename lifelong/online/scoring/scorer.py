@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.artifact.calibration import NO_CALIBRATOR
+from lifelong.artifact.list_order import AddedInLists, log_popularity
 from lifelong.dataset.events import NO_TIME, context_numbers, user_context
 from lifelong.dataset.mapping import mapping_from
 from lifelong.errors import ArtifactError, RequestError, StoreCorruptError
@@ -93,6 +94,7 @@ class Scorer:
         self.schema: Schema = artifact.config.dataset_schema
         self.mapping: TableMapping | None = artifact.config.mapping
         self._first_known, self._id = artifact.vocabularies["item"].first_known, artifact.id
+        self._negatives: str = artifact.config.negatives.rule
         self._calibrators = {task: artifact.calibrator(task) for task in self.schema.tasks}
         # Whether a task has probabilities is settled here, and not with each score.
         self._no_probability = {task: self._why_none(task) for task in self.schema.tasks}
@@ -256,7 +258,10 @@ class Scorer:
             )
         answers = []
         for place, request in enumerate(requests):
-            size, last = len(request.items), int(states.last_time_B[place])
+            size, last, in_list_C = len(request.items), int(states.last_time_B[place]), None
+            if request.for_list:
+                added = self.added_in_lists(states.take(np.array([place])), request.items)
+                in_list_C = added.to(logit_BCT[place, :size, 0].astype(np.float64))
             # Behind a request's own candidates is padding.
             known_C = number_BCF[place, :size, 0] >= self._first_known
             answers.append(
@@ -269,9 +274,28 @@ class Scorer:
                     artifact=self._id,
                     attention_CS=None if attention_BCS is None else attention_BCS[place, :size],
                     unknown_items=size - int(known_C.sum()),
+                    negatives=self._negatives,
+                    in_list_C=in_list_C,
                 )
             )
         return answers
+
+    def added_in_lists(self, states: States, items: Sequence[str]) -> AddedInLists:
+        """What is added to the scores of items to order them in a list over the catalogue.
+
+        Args:
+            states: the memory of one user.
+            items: ids; one that the catalogue lacks was never drawn.
+        """
+        # All models that are served learn from drawn negatives, where such are drawn.
+        artifact = self.artifact
+        if artifact.drawn is None:
+            return AddedInLists()
+        popularity_C, order = log_popularity(artifact.drawn[artifact.catalogue.rows(items)]), artifact.config.list_order
+        if order is None or (counting := self.runtime.counting) is None:
+            return AddedInLists(popularity_C)
+        (number_CFX,) = counting.look(states, self.online_items.numbers(items)[None]).number_BCFX
+        return AddedInLists(order.popularity * popularity_C, order.of_counts(number_CFX))
 
     def context(self, requests: Sequence[ScoreRequest], time_B: IntArray, last_time_B: IntArray) -> IntArray:
         """Context numbers of requests, as the model reads them: `[B, 1, F]`, since all candidates have the same.

@@ -10,7 +10,7 @@ replies on the event loop's thread, where all other requests wait. Here large on
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NotRequired, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NotRequired, cast, get_type_hints
 
 import msgspec
 from fastapi import Request, Response
@@ -192,6 +192,10 @@ Candidate = Annotated[
 Candidates = Annotated[list[Candidate], Field(min_length=1, fail_fast=True)]
 
 
+Purpose = Literal["list"] | None
+"""What scores are for, if it is said."""
+
+
 class OneBody(StrictBody):
     """One user, many candidates."""
 
@@ -349,11 +353,13 @@ class ShortRoute(ExactRoute):
 
 
 def _short_answer(
-    endpoint: Callable[[Any, Service], Awaitable[bytes]],
+    endpoint: Callable[..., Awaitable[bytes]],
 ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-    body_type = get_type_hints(endpoint, include_extras=True)["body"]
+    hints = get_type_hints(endpoint, include_extras=True)
+    body_type = hints["body"]
     # Once for each route: building it takes far longer than validating a body.
     adapter: TypeAdapter[Any] = TypeAdapter(body_type)
+    purposes: TypeAdapter[Any] | None = TypeAdapter(Purpose) if "purpose" in hints else None
 
     async def answer(request: Request) -> Response:
         _check_json(request)
@@ -370,7 +376,14 @@ def _short_answer(
             body = await service.aside(parse) if large else parse()
         except (ValueError, RecursionError, MsgspecError) as error:
             raise _invalid(error) from error
-        return Response(await endpoint(body, service), media_type="application/json")
+        # Parsed only where there is one: an address seldom has parameters.
+        if purposes is None or not request.scope["query_string"]:
+            return Response(await endpoint(body, service), media_type="application/json")
+        try:
+            purpose = purposes.validate_python(request.query_params.get("for"))
+        except ValidationError as error:
+            raise _invalid(error, "query", "for") from error
+        return Response(await endpoint(body, service, purpose), media_type="application/json")
 
     return answer
 
@@ -438,9 +451,11 @@ def _parsed_by_the_writer(service: Service, text: bytes) -> EventsBody | None:
     return None if parsed is None else EventsBody.model_construct(events=cast("Any", parsed))
 
 
-def _invalid(error: Exception) -> RequestValidationError:
-    """What is wrong with a body."""
+def _invalid(error: Exception, *where: str) -> RequestValidationError:
+    """What is wrong with a body, or with another part of a request."""
     if isinstance(error, ValidationError):
-        details = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
+        details = [
+            {**detail, "loc": (*(where or ("body",)), *detail["loc"])} for detail in error.errors(include_url=False)
+        ]
         return RequestValidationError(details)
     return RequestValidationError([{"type": "json_invalid", "loc": ("body",), "ctx": {"error": str(error)}}])

@@ -53,6 +53,11 @@ class ValueReply(_Reply):
     known_item: bool = Field(description="false: training did not have it; scored by its hash bucket and fields")
     score: float = Field(description="raw logit; orders the candidates of one user")
     probability: float | None = Field(description="calibrated; null where no base rate is known")
+    in_list: float | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="the score with what orders items in a list over the catalogue; only with `for=list`",
+    )
     tasks: dict[str, TaskValueReply] | None = Field(
         None,
         exclude_if=lambda value: value is None,
@@ -68,6 +73,9 @@ class OneReply(_Reply):
     count: int = Field(description="events in the memory that was read")
     artifact: str = Field(description="id of the artifact that scored: memory and weights are both its own")
     request_id: str | None = Field(description="name of the request in the impressions log; null without one")
+    negatives: str = Field(
+        description="the rule that drew the negatives of training, which scores tell items from; none for given labels"
+    )
     reason: str | None = Field(description="why no candidate has a probability; null where each has one")
     reasons: dict[str, str | None] | None = Field(
         None, exclude_if=lambda value: value is None, description="the reason for each task, of a model with several"

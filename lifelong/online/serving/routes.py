@@ -28,6 +28,7 @@ from lifelong.online.serving.bodies import (
     JsonRoute,
     ManyBody,
     OneBody,
+    Purpose,
     ScoreBody,
     ShortRoute,
     Time,
@@ -101,15 +102,22 @@ def _note(counts: dict[str, int]) -> str | None:
 
 
 @busy.post("/score", summary="Score candidates of one user, or of many", response_model=OneReply | ManyReply)
-async def post_score(body: Annotated[ScoreBody, Body()], service: Served) -> bytes:
+async def post_score(
+    body: Annotated[ScoreBody, Body()],
+    service: Served,
+    purpose: Annotated[
+        Purpose, Query(alias="for", description="list: each candidate also has `in_list`, which orders a list")
+    ] = None,
+) -> bytes:
     """One user with candidates, or a list of such requests; the reply has the same form.
 
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
+    for_list = purpose == "list"
     if isinstance(body, ManyBody):
-        requests = [_request(entry) for entry in body.requests]
+        requests = [_request(entry, for_list=for_list) for entry in body.requests]
         return await service.answer_each(requests, lambda answers: msgspec.json.encode(_many(requests, answers)))
-    return await service.answer(_request(body), lambda answer: msgspec.json.encode(_one(answer)))
+    return await service.answer(_request(body, for_list=for_list), lambda answer: msgspec.json.encode(_one(answer)))
 
 
 @busy.post("/explain", summary="Explain scores: time scales and past events", response_model=Explanation)
@@ -212,10 +220,10 @@ class _Request(ScoreRequest):
         """Nothing is left to check."""
 
 
-def _request(body: OneBody) -> ScoreRequest:
+def _request(body: OneBody, *, for_list: bool = False) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
-    return _Request(body.user, items, body.time, fields if any(fields) else None, body.profile)
+    return _Request(body.user, items, body.time, fields if any(fields) else None, body.profile, for_list)
 
 
 def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
@@ -234,11 +242,15 @@ def _one(answer: Answer) -> dict[str, object]:
         "count": answer.count,
         "artifact": answer.artifact,
         "request_id": answer.request_id,
+        "negatives": answer.negatives,
         "reason": first.reason,
     }
     if first.tasks is not None:
         reply["reasons"] = {task: of.reason for task, of in first.tasks.items()}
-    reply["scores"] = [_value(score) for score in answer.scores]
+    reply["scores"] = values = [_value(score) for score in answer.scores]
+    if answer.in_list_C is not None:
+        for value, in_list in zip(values, answer.in_list_C.tolist(), strict=True):
+            value["in_list"] = in_list
     return reply
 
 
