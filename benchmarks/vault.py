@@ -5,9 +5,9 @@
     python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2 --split test
 
 Parts are by the number of events before the target, and by whether one of them has its item (repeat, explore).
-Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`), to decide the claim that the
-vault's record keeps; with `--split test` nothing reads it. Values are means over seeds; intervals are those of `lifelong compare`, over users and
-seeds, and differences are paired, first less second. The last line is JSON.
+Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`), to decide the claim, which its
+record keeps; with `--split test` nothing reads it. Values are means over seeds; intervals are those of
+`lifelong compare`, over users and seeds, and differences are paired, first less second. The last line is JSON.
 """
 
 from __future__ import annotations
