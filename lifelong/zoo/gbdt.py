@@ -77,7 +77,7 @@ class GbdtConfig:
     input_share: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "share of the inputs that each tree may split by")
     l2: NonNegativeFloat = setting(5.0, "regularisation of the values of leaves")
     families: tuple[Family, ...] = setting(
-        ("pairs", "variety", "match", "likeness"), "further inputs: any of pairs, variety, match, likeness"
+        ("pairs", "variety", "likeness"), "further inputs: any of pairs, variety, match, likeness"
     )
     categories: NonNegativeInt = setting(1000, "item fields with fewer values than this are inputs themselves")
 
@@ -105,7 +105,7 @@ class Gbdt(FittedModel):
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the training period, then boost; validation decides when to stop."""
         self.popularity_F = [np.log1p(count_V).astype(np.float32) for count_V in target_counts(dataset).values()]
-        self.further = chosen(dataset, self.config.families)
+        self.further = chosen(dataset, tuple(self.config.families))
         examples, weight_N = self._examples(dataset, seed)
         value_NK = self._inputs(dataset, examples, self._made(dataset, seed, before=self._since(dataset)), _KNOWN)
         self.vectors = self._made(dataset, seed)
@@ -183,7 +183,7 @@ class Gbdt(FittedModel):
             if f"vectors-{place}" in model.learned:
                 model.vectors[name] = model.learned[f"vectors-{place}"]
         *pairs, (kind, _) = model.learned["crossed"].tolist()
-        model.further = Further(model.config.families, tuple((left, right) for left, right in pairs), kind)
+        model.further = Further(tuple(model.config.families), tuple((left, right) for left, right in pairs), kind)
         model.trees_T = [
             _lightgbm().Booster(model_file=folder / f"trees-{task}.txt") for task in range(len(model.inputs.tasks))
         ]

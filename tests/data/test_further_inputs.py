@@ -34,7 +34,7 @@ def dataset(make: Make) -> Dataset:
     rng = np.random.default_rng(3)
     items = [(f"i{at}", f"t{at % 5}", None if at % 7 == 6 else f"m{rng.integers(4)}", f"s{at % 3}") for at in range(40)]
     moments = 4_000 * np.sort(rng.integers(0, 900, 250))
-    events = [(f"u{rng.integers(8)}", f"i{min(rng.geometric(0.08), 39)}", int(time)) for time in moments]
+    events = [(f"u{rng.integers(4)}", f"i{min(rng.geometric(0.08), 39)}", int(time)) for time in moments]
     events += [(user, f"i{rng.integers(40)}", time) for user, _, time in events for _ in range(rng.integers(3))]
     return make(events, items=items, item_fields=FIELDS, settings={"cuts": (0.6, 0.7)})
 
@@ -169,12 +169,16 @@ def test_events_from_the_moment_of_a_target_on_change_no_further_input(dataset: 
 
 def test_fields_are_chosen_by_what_they_tell_of_an_item_whatever_their_names(make: Make) -> None:
     rng = np.random.default_rng(0)
-    # "grid" and "line" tell half of an item each, "same" is "grid" by another name, "side" says next to nothing.
-    items = [(f"i{at}", f"g{at % 8}", f"s{at % 8}", f"r{at // 8 % 8}", f"e{at // 255}") for at in range(256)]
+    # "grid" and "line" tell half of an item each, "same" is "grid" by another name, "side" says next to nothing, and
+    # "fine" with any other field is the item itself.
+    items = [
+        (f"i{at}", f"g{at % 8}", f"s{at % 8}", f"r{at // 8 % 8}", f"e{at // 255}", f"f{at // 2}") for at in range(256)
+    ]
     events = [(f"u{rng.integers(20)}", f"i{rng.integers(256)}", at) for at in range(6000)]
-    fields = ("grid", "same", "line", "side")
+    fields = ("grid", "same", "line", "side", "fine")
     further = chosen(make(events, items=items, item_fields=fields), ALL)
     assert {frozenset(pair) for pair in further.pairs} == {frozenset((1, 3)), frozenset((2, 3))}
+    # "fine" tells nearly as much as the item: no kind has two items only.
     assert further.kind in (1, 2, 3)
     alone = chosen(make([(user, item, at) for user, item, at in events], out="alone"), ALL)
     assert (alone.pairs, alone.kind) == ((), 0)
