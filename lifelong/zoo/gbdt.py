@@ -77,7 +77,7 @@ class GbdtConfig:
     input_share: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "share of the inputs that each tree may split by")
     l2: NonNegativeFloat = setting(5.0, "regularisation of the values of leaves")
     families: tuple[Family, ...] = setting(
-        ("pairs", "variety", "likeness"), "further inputs: any of pairs, variety, match, likeness"
+        ("pairs", "variety", "match", "likeness"), "further inputs: any of pairs, variety, match, likeness"
     )
     categories: NonNegativeInt = setting(1000, "item fields with fewer values than this are inputs themselves")
 

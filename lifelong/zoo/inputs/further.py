@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 
 from lifelong.compiled import compiled
-from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.zoo.inputs.repeats import DAY, NEVER
@@ -206,10 +205,3 @@ def variety(
             found[6] = events_K[kind] - ordinal_V[row] + 1
         last_N[target] = last_K[kind]
     return found_NX, last_N
-
-
-def known_kinds(number_V: IntArray, unknown: int) -> IntArray:
-    """Kinds of catalogue rows: numbers of known values, else -1."""
-    kind_V = np.where(number_V > unknown, number_V, -1).astype(np.int64)
-    kind_V[:FIRST_ROW] = -1
-    return kind_V

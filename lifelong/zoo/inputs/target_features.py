@@ -36,7 +36,6 @@ from lifelong.zoo.inputs.further import (
     WEEK,
     Further,
     crossed,
-    known_kinds,
     variety,
     week_part,
 )
@@ -347,7 +346,7 @@ def _further_columns(
     columns: list[FloatArray | IntArray] = []
     kind_V = number_VF[:, further.kind]
     if further.asks("variety"):
-        known_V = known_kinds(kind_V, UNKNOWN)
+        known_V = np.where(kind_V > UNKNOWN, kind_V, -1)
         found_NX, last_N = variety(chunk.offset_U, chunk.row_N, known_V, user_N, position_N, chunk.target_N)
         others = [place for place in range(1, len(fields)) if place != further.kind]
         same_NF = number_VF[last_N][:, others] == number_VF[chunk.target_N][:, others]
