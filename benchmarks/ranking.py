@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("artifacts", type=Path, nargs="+", help="the first one is compared with each of the others")
     parser.add_argument("--seeds", type=Path, nargs="+", default=[], help="the first one, trained with other seeds")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--claim", help="with --split vault, a sentence: what this reading is to decide")
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--popular", type=int, help="rank so many popular items and what the user had before only")
     parser.add_argument("--plain", action="store_true", help="without the weights that an artifact has for lists")
@@ -114,7 +115,7 @@ def main() -> None:
     if arguments.split == VAULT:
         for path in (*arguments.artifacts, *arguments.seeds):
             stored_result(dataset, open_artifact(path))
-    held = dataset.holding(arguments.split)
+    held = dataset.holding(arguments.split, arguments.claim)
     found, users = positives(held, arguments.split, arguments.users)
     popular = None
     if arguments.popular is not None:

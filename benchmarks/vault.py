@@ -1,12 +1,13 @@
 """Two models in the vault, with several seeds each: how they differ, by what the user had before, and as served.
 
-    python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2
+    python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2 \
+        --claim "Tally has a higher AUC than LightGBM"
     python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2 --split test
 
 Parts are by the number of events before the target, and by whether one of them has its item (repeat, explore).
-Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`); with `--split test` nothing reads
-it. Values are means over seeds; intervals are those of `lifelong compare`, over users and seeds, and differences are
-paired, first less second. The last line is JSON.
+Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`), to decide the claim, which its
+record keeps; with `--split test` nothing reads it. Values are means over seeds; intervals are those of
+`lifelong compare`, over users and seeds, and differences are paired, first less second. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ Scores = tuple[list[Sample], list[Sample]]
 """Of each seed, as trained and as served."""
 
 
-def scores(dataset: Dataset, split: str, examples: Examples, paths: Sequence[Path]) -> Scores:
+def scores(dataset: Dataset, held: Dataset, examples: Examples, paths: Sequence[Path], claim: str | None) -> Scores:
     """Scores by each artifact, without and with its calibrator."""
     trained, served = list[Sample](), list[Sample]()
     for path in paths:
         artifact = open_artifact(path)
-        if split == VAULT and opening_of(dataset, artifact) is None:
-            evaluate(artifact, dataset, split=VAULT)
-        logit_N = predict(load_model(artifact), dataset.holding(split), examples)[:, 0]
+        if held is not dataset and opening_of(dataset, artifact) is None:
+            evaluate(artifact, dataset, split=VAULT, claim=claim)
+        logit_N = predict(load_model(artifact), held, examples)[:, 0]
         calibrator = artifact.calibrator(dataset.schema.tasks[0])
         assert calibrator is not None, f"no calibrator of {path}"
         for of, logits in ((trained, logit_N), (served, calibrator.logit(logit_N))):
@@ -71,11 +72,12 @@ def main() -> None:
     parser.add_argument("--first", type=Path, nargs="+", required=True, help="artifacts of one model")
     parser.add_argument("--second", type=Path, nargs="+", required=True, help="artifacts of the other")
     parser.add_argument("--split", choices=["validation", "test", VAULT], default=VAULT)
+    parser.add_argument("--claim", help="a sentence: what this reading of the vault is to decide")
     arguments = parser.parse_args()
-    dataset, split = Dataset(arguments.data), arguments.split
-    held = dataset.holding(split)
+    dataset, split, claim = Dataset(arguments.data), arguments.split, arguments.claim
+    held = dataset.holding(split, claim)
     examples = held.examples(split)
-    both = {name: scores(dataset, split, examples, getattr(arguments, name)) for name in ("first", "second")}
+    both = {name: scores(dataset, held, examples, getattr(arguments, name), claim) for name in ("first", "second")}
     position_N, had_N = np.asarray(examples.position_N), had_before(held, examples)
     parts: dict[str, tuple[int, Any]] = {
         "all, as trained": (0, position_N >= 0),

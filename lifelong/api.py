@@ -112,6 +112,7 @@ def evaluate(
     threads: int | None = None,
     in_sample: bool = False,
     stored: bool = False,
+    claim: str | None = None,
 ) -> Result:
     """Score a split and measure the scores, with intervals over users.
 
@@ -126,11 +127,13 @@ def evaluate(
         threads: of torch.
         in_sample: measure a test period that the model was trained on, too, and mark the result.
         stored: what was measured on the vault; nothing is computed.
+        claim: a sentence that says what this reading of the vault is to decide; it is kept with the result.
 
     Raises:
         MismatchError: the dataset does not fit the model, its test period was seen in training, or the vault is open.
         DatasetError: the dataset has no vault.
-        UsageError: an argument is something else than it should be, or a delay on data without clock times.
+        UsageError: an argument is something else than it should be, a delay on data without clock times, or the vault
+            without a claim.
     """
     from lifelong.dataset.times import parse_duration
     from lifelong.offline.evaluation import evaluate as evaluation
@@ -147,6 +150,7 @@ def evaluate(
         seed=_whole("seed", seed),
         threads=threads,
         in_sample=in_sample,
+        claim=claim,
     )
 
 

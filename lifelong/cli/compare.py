@@ -139,7 +139,7 @@ def outcome_reply(outcome: Outcome, page: Path) -> Reply:
     comparison = outcome.comparison
     document = {**comparison.model_dump(mode="json"), "report": str(page), "failures": dict(outcome.failures)}
     limited = [model for model, cost in comparison.costs.items() if cost.hit_limit]
-    lines: list[Any] = [*rich_table(comparison_table(comparison)), *comparison.notes]
+    lines: list[Any] = [*rich_table(comparison_table(comparison)), *comparison.gauge, *comparison.notes]
     if limited:
         lines.append(f"A limit ended the training of these while validation still rose: {', '.join(limited)}")
     return Reply(document, [*lines, f"Report: {page}"], exit_code=1 if outcome.failures else 0)

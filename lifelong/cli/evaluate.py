@@ -47,6 +47,10 @@ def evaluate(
     ] = False,
     delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the users for the 95 % intervals.")] = 1000,
+    claim: Annotated[
+        str | None,
+        typer.Option(metavar="SENTENCE", help="With --split vault: what this reading is to decide; it is kept."),
+    ] = None,
     in_sample: Annotated[
         bool,
         typer.Option("--in-sample", help="Allow a test period that the model was trained on, and mark the result."),
@@ -83,17 +87,20 @@ def evaluate(
             bootstrap=bootstrap,
             in_sample=in_sample,
             ranking=asked,
+            claim=claim,
         )
     vault = _opened(dataset) if split == VAULT else []
     return Reply(result.model_dump(mode="json"), [*_summary(result), *vault, *_next(opened, data, split)])
 
 
 def _opened(dataset: Dataset) -> list[str]:
-    """Who has opened the vault of a dataset."""
-    from lifelong.offline.evaluation.vault import openings
+    """Who has opened the vault of a dataset, and what it was read for."""
+    from lifelong.dataset.readings import in_words
+    from lifelong.offline.evaluation.vault import openings, readings_of
 
-    read = [opening.in_words() for opening in openings(dataset)]
-    return [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
+    read, found = [opening.in_words() for opening in openings(dataset)], readings_of(dataset)
+    opened = [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
+    return [*opened, *([in_words(found)] if found else [])]
 
 
 def _next(artifact: Artifact, data: Path, split: str) -> list[str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -34,6 +35,7 @@ from lifelong.dataset.examples import SPLITS, VAULT, Examples, Split
 from lifelong.dataset.histories import Histories
 from lifelong.dataset.mapping import TableMapping
 from lifelong.dataset.notes import notes_of
+from lifelong.dataset.readings import in_words, note_reading
 from lifelong.dataset.scales import SCALES
 from lifelong.dataset.vocabulary import IdIndex, Vocabulary
 from lifelong.dtypes import Int32Array
@@ -43,7 +45,8 @@ from lifelong.tables import html_table
 FORMAT_VERSION = 1
 PROFILE = "profile.npy"
 OPENED = "opened"
-"""Folder of a vault that says who has read it."""
+"""Folder of a vault that says who has read it, and what for."""
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class NegativeRule(Record):
@@ -247,13 +250,25 @@ class Dataset:
             )
         return type(self)(self.folder / VAULT)
 
-    def holding(self, split: Split) -> Self:
+    def holding(self, split: Split, claim: str | None = None) -> Self:
         """The dataset with the examples of a split and the histories before them: this one, or its vault.
 
+        A reading of the vault is counted, and from the second one on a warning says what it was read for before.
+
+        Args:
+            split: one of the dataset's, or "vault".
+            claim: a sentence that says what a reading of the vault is to decide; kept in its record.
+
         Raises:
-            DatasetError: the split is `vault`, and there is none.
+            DatasetError: the split is `vault`, and there is none, or its reading cannot be written down.
+            UsageError: the vault is to be read, and no claim is stated.
         """
-        return self.vault if split == VAULT else self
+        if split != VAULT:
+            return self
+        found = note_reading(self.vault.folder / OPENED, claim)
+        if len(found) > 1:
+            logger.warning("%s", in_words(found))
+        return self.vault
 
     @cached_property
     def inputs(self) -> InputSpec:

@@ -4,14 +4,14 @@ He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 
 features; the trees' sum is the logit itself and feeds no linear model. Trees: Ke et al., "LightGBM: A Highly Efficient
 Gradient Boosting Decision Tree", NeurIPS 2017.
 
-Inputs of a target are what an expert would compute, all of it from before the target (`zoo.inputs.target_features`
-has the name and the definition of each): for every item field how often, in how many trips, how regularly and how long
-ago its value occurs in the history, with counts decayed by half-lives in events, days and trips; the user's events,
-trips, baskets and rhythm; hour and weekday; the affinity of the target's vector with all, recent and last events of the
-user, for every field with more values than the vectors are wide. Also, how often each field's value occurs among the
-targets of the training period, whichever the user and the response; the value itself, as a category, of item fields
-with few values; and where labels are logged, mean labels of every value, of the user, and of both together
-(`lifelong.zoo.inputs.label_means`), so that values too many to be categories are distinguished, too.
+Inputs of a target are what an expert would compute, all of it from before the target (`zoo.inputs.target_features` has
+the name and the definition of each): for every item field how often, in how many trips, how regularly and how long ago
+its value occurs in the history, with counts decayed by half-lives in events, days and trips; the user's events, trips,
+baskets and rhythm; hour and weekday; the affinity of the target's vector with all, recent and last events of the user,
+for every field with more values than the vectors are wide. Further families (`zoo.inputs.further`): the same of crossed
+fields, variety within the target's kind, how its values fit the part of the week, likeness to single events. Also, how
+often each field's value is a training target; the value itself, as a category, of fields with few values; and where
+labels are logged, smoothed mean labels of every value, of the user, and of both (`lifelong.zoo.inputs.label_means`).
 
 Vectors come from the training period alone, by factorisation of which users had which values. Those that training
 examples see come from targets before all of them: an item that few users had lies where these users are, so that a
@@ -47,6 +47,7 @@ from lifelong.errors import ConfigError, require
 from lifelong.offline.data.counts import target_counts
 from lifelong.offline.models.base import FittedModel, InputSpec, setting
 from lifelong.zoo.inputs.affinity import unit_vectors
+from lifelong.zoo.inputs.further import WEEK, Family, Further, chosen, week_odds
 from lifelong.zoo.inputs.label_means import label_means
 from lifelong.zoo.inputs.target_features import feature_names, fill_features
 
@@ -75,6 +76,9 @@ class GbdtConfig:
     leaf_examples: PositiveInt = setting(200, "training examples of a leaf at least")
     input_share: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "share of the inputs that each tree may split by")
     l2: NonNegativeFloat = setting(5.0, "regularisation of the values of leaves")
+    families: tuple[Family, ...] = setting(
+        ("pairs", "variety", "match", "likeness"), "further inputs: any of pairs, variety, match, likeness"
+    )
     categories: NonNegativeInt = setting(1000, "item fields with fewer values than this are inputs themselves")
 
 
@@ -95,11 +99,13 @@ class Gbdt(FittedModel):
         self.popularity_F: list[Float32Array] = []
         """For each item field: log of 1 + how often each number is the target in training, `[V]`."""
         self.vectors: dict[str, Float32Array] = {}
-        """Vectors of the numbers of each field that has some, `[V, D]`."""
+        """Vectors of the numbers of each field that has some, `[V, D]`; with `WEEK`, its log odds in the week."""
+        self.further: Further = Further()
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the training period, then boost; validation decides when to stop."""
         self.popularity_F = [np.log1p(count_V).astype(np.float32) for count_V in target_counts(dataset).values()]
+        self.further = chosen(dataset, tuple(self.config.families))
         examples, weight_N = self._examples(dataset, seed)
         value_NK = self._inputs(dataset, examples, self._made(dataset, seed, before=self._since(dataset)), _KNOWN)
         self.vectors = self._made(dataset, seed)
@@ -114,10 +120,13 @@ class Gbdt(FittedModel):
 
     def _made(self, dataset: Dataset, seed: int, *, before: int | None = None) -> dict[str, Float32Array]:
         """Vectors of the training period, or of its part before a time."""
-        width = self.config.vectors
-        if not width:
-            return {}
-        return self.once((width, seed, before), lambda: unit_vectors(dataset, width, seed=seed, before=before))
+        width, match = self.config.vectors, "match" in self.config.families and dataset.schema.time_unit == "seconds"
+
+        def made() -> dict[str, Float32Array]:
+            vectors = unit_vectors(dataset, width, seed=seed, before=before) if width else {}
+            return {**vectors, **(week_odds(dataset, before) if match else {})}
+
+        return self.once((width, match, seed, before), made)
 
     def _since(self, dataset: Dataset) -> int:
         """From which time on training targets are examples; the earlier ones make the vectors that these see."""
@@ -153,7 +162,8 @@ class Gbdt(FittedModel):
 
     def save(self, folder: Path) -> None:
         """Also write the trees, in LightGBM's own text form, `trees-<task>.txt`."""
-        fields = list(self.inputs.item)
+        fields = [*self.inputs.item, *(field + WEEK for field in self.inputs.item)]
+        self.learned["crossed"] = np.array([*self.further.pairs, (self.further.kind, 0)])
         self.learned.update({f"popularity-{place}": value_V for place, value_V in enumerate(self.popularity_F)})
         self.learned.update({f"vectors-{fields.index(field)}": vector_VD for field, vector_VD in self.vectors.items()})
         super().save(folder)
@@ -168,10 +178,12 @@ class Gbdt(FittedModel):
             MissingExtraError: LightGBM is not installed.
         """
         model = super().load(folder)
-        for place, field in enumerate(model.inputs.item):
-            model.popularity_F.append(model.learned[f"popularity-{place}"])
+        model.popularity_F = [model.learned[f"popularity-{place}"] for place in range(len(model.inputs.item))]
+        for place, name in enumerate([*model.inputs.item, *(field + WEEK for field in model.inputs.item)]):
             if f"vectors-{place}" in model.learned:
-                model.vectors[field] = model.learned[f"vectors-{place}"]
+                model.vectors[name] = model.learned[f"vectors-{place}"]
+        *pairs, (kind, _) = model.learned["crossed"].tolist()
+        model.further = Further(tuple(model.config.families), tuple((left, right) for left, right in pairs), kind)
         model.trees_T = [
             _lightgbm().Booster(model_file=folder / f"trees-{task}.txt") for task in range(len(model.inputs.tasks))
         ]
@@ -216,7 +228,8 @@ class Gbdt(FittedModel):
         """All inputs of examples, the categories last, `[N, K]`; labels of the splits `known` may be read."""
         logged = dataset.manifest.negatives.rule == "none"
         seen: list[npt.NDArray[Any]] = [examples.user_N, examples.row_N, examples.time_N, examples.position_N]
-        key = (_digest([*seen, *vectors.values()]), tuple(vectors), self.config.categories, known if logged else None)
+        said = tuple(vectors), self.further, self.config.categories, known if logged else None
+        key = (_digest([*seen, *vectors.values()]), *said)
         return self.once(key, lambda: self._computed(dataset, examples, vectors, known if logged else ()))
 
     def _computed(
@@ -227,10 +240,12 @@ class Gbdt(FittedModel):
         parts = [np.stack([*popularity, *number_NF[:, self._few].T], axis=1)]
         if known:
             parts.insert(0, label_means(dataset, examples, known))
-        width = len(feature_names(dataset.schema, tuple(vectors)))
+        week = {name: table for name, table in vectors.items() if name.endswith(WEEK)}
+        vectors = {name: table for name, table in vectors.items() if name not in week}
+        width = len(feature_names(dataset.schema, tuple(vectors), self.further))
         # Written once: of a catalogue's targets this is a gigabyte.
         value_NK = np.empty((len(examples), width + sum(part.shape[1] for part in parts)), np.float32)
-        fill_features(value_NK[:, :width], dataset, examples, vectors)
+        fill_features(value_NK[:, :width], dataset, examples, vectors, self.further, week)
         np.concatenate(parts, axis=1, out=value_NK[:, width:])
         return value_NK
 

@@ -70,6 +70,16 @@ def test_without_matplotlib_nothing_is_trained(run, dataset, tmp_path, monkeypat
     assert not (tmp_path / "report").exists()
 
 
+def test_what_the_negatives_give_away_is_printed_and_on_the_page(run, dataset, tmp_path):
+    pytest.importorskip("lightgbm", reason="lightgbm is of the gbdt extra")
+    words = ("compare", dataset.folder, "--models", "popularity", "--seeds", "1", "--out", tmp_path / "report")
+    said = " ".join(run(*words).stdout.split())
+    (line,) = re.findall(r"Negatives by popularity: .* AUC 0\.\d{4} \(0\.\d{4} to 0\.\d{4}\)", said)
+    assert line in (tmp_path / "report" / "index.html").read_text()
+    trends = run(*words, "--json").document["trends"]
+    assert f"{trends['value']:.4f} ({trends['low']:.4f} to {trends['high']:.4f})" in line
+
+
 def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(run, dataset, tmp_path):
     words = ("--models", "popularity,dnn", "--set", "dnn.train.device=cuda", "--seeds", "1")
     outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")

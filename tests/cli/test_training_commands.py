@@ -168,9 +168,13 @@ def test_evaluate_prints_who_opened_a_vault_and_what_it_kept(run, tmp_path):
     assert run("prepare", "synthetic", "--out", tmp_path / "data", *words).code == 0
     assert run("train", tmp_path / "data", "--model", "popularity", "--out", tmp_path / "artifact").code == 0
     vault = ("evaluate", tmp_path / "artifact", tmp_path / "data", "--split", "vault", "--bootstrap", "2")
-    first = run(*vault)
+    none = run(*vault, "--json")
+    assert none.code == 2 and "without a claim" in none.error["found"]
+    claim = ("--claim", "Popularity tells buyers from others")
+    first = run(*vault, *claim)
     assert first.code == 0 and "has been opened 1 time(s): Popularity (artifact" in " ".join(first.stdout.split())
-    again = run(*vault, "--json")
+    assert 'Reading 1 of this vault, to decide "Popularity tells buyers from others"' in " ".join(first.stdout.split())
+    again = run(*vault, *claim, "--json")
     assert again.code == 1 and "has been opened" in again.error["found"] and "--stored" in again.error["fix"]
     assert run(*vault, "--stored", "--json").document["split"] == "vault"
 

@@ -14,15 +14,17 @@ from lifelong.artifact.list_order import log_popularity
 from lifelong.config import load_config
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import DatasetError, MismatchError, UsageError
+from lifelong.errors import DataError, DatasetError, MismatchError, UsageError
 from lifelong.offline.evaluation import evaluate as evaluation
 from lifelong.offline.evaluation.evaluate import drawn_for, evaluate, rows_in
 from lifelong.offline.evaluation.ranking import Ranking, most_popular, rank_catalogue
-from lifelong.offline.evaluation.vault import Opening, claim, openings, stored_result
+from lifelong.offline.evaluation.vault import Opening, open_for, openings, readings_of, stored_result
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.training.trainer import train
 from lifelong.testing.datasets import tiny_dataset
+
+CLAIM = "The tiny model beats nothing at all"
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +56,13 @@ def other(prepared: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Artifa
 
 
 def test_the_vault_is_measured_once_and_keeps_what_came_out(dataset: Dataset, artifact: Artifact) -> None:
-    result = evaluate(artifact, dataset, split="vault", bootstrap=2)
+    result = evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
     assert result.split == "vault" and result.counts.examples == len(dataset.vault.examples("vault")) == 90
     assert result.in_sample is False and result.data_hash == dataset.manifest.vault.data_hash  # type: ignore[union-attr]
     (record,) = openings(Dataset(dataset.folder))
     assert (record.artifact_id, record.family, record.result) == (artifact.id, artifact.id, result)
     with pytest.raises(MismatchError, match=rf"has been opened: .*{artifact.id[:12]}\) read it on \d{{4}}-") as caught:
-        evaluate(artifact, dataset, split="vault", bootstrap=2)
+        evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
     assert "--stored" in caught.value.fix
     assert stored_result(dataset, artifact) == result
     check_fits(artifact, dataset.vault)  # so that a store can be filled from it
@@ -92,7 +94,9 @@ def test_how_often_an_item_was_drawn_is_found_by_its_id(tmp_path: Path) -> None:
 def test_the_vault_is_ranked_with_its_own_histories_and_items(
     dataset: Dataset, artifact: Artifact, popular: int | None
 ) -> None:
-    found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=Ranking((5,), popular=popular)).ranking
+    found = evaluate(
+        artifact, dataset, split="vault", bootstrap=2, claim=CLAIM, ranking=Ranking((5,), popular=popular)
+    ).ranking
     vault = dataset.vault
     model, examples = load_model(artifact), vault.examples("vault")
     drawn_V = drawn_for(dataset, vault)
@@ -110,11 +114,62 @@ def test_the_vault_is_ranked_with_its_own_histories_and_items(
     assert found.model_copy(update={"seconds": 0, "by_popularity": False}) == wanted.model_copy(update={"seconds": 0})
 
 
+@pytest.mark.parametrize("claim", [None, "", "tally gbdt", " a  b c "])
+def test_a_reading_without_a_claim_is_refused_with_what_to_write(
+    dataset: Dataset, artifact: Artifact, claim: str | None
+) -> None:
+    for read in (
+        lambda: evaluate(artifact, dataset, split="vault", bootstrap=2, claim=claim),
+        lambda: dataset.holding("vault", claim),
+    ):
+        with pytest.raises(UsageError) as caught:
+            read()
+        assert caught.value.expected.startswith(
+            "a sentence of 4 words or more that says what this reading is to decide"
+        )
+        assert '--claim "Tally has a higher AUC than LightGBM"' in caught.value.fix
+    assert not openings(dataset) and not readings_of(dataset)
+
+
+def test_every_reading_is_counted_and_the_second_lists_the_claims_before(
+    dataset: Dataset, artifact: Artifact, other: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
+    assert not caplog.records
+    assert dataset.holding("vault", "Users with many events  differ").folder == dataset.vault.folder
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith('Reading 2 of this vault, to decide "Users with many events differ" (20')
+    assert said.partition("before it: ")[2].startswith(f'"{CLAIM}" (20') and artifact.id[:12] in said
+    evaluate(other, dataset, split="vault", bootstrap=2, claim="Popularity is level with counts")
+    found = readings_of(Dataset(dataset.folder))
+    assert [reading.claim for reading in found] == [
+        CLAIM,
+        "Users with many events differ",
+        "Popularity is level with counts",
+    ]
+    assert {opening.claim for opening in openings(dataset)} == {CLAIM, "Popularity is level with counts"}
+    assert dataset.holding("test") is dataset and len(readings_of(dataset)) == 3
+
+
+def test_a_damaged_record_of_readings_is_named_and_nothing_is_read(dataset: Dataset, artifact: Artifact) -> None:
+    record = dataset.vault.folder / "opened" / "readings.jsonl"
+    record.parent.mkdir()
+    record.write_text('{"claim": ')
+    with pytest.raises(DataError, match="is not a record of readings"):
+        evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
+    assert record.read_text() == '{"claim": '
+
+
+def test_a_claim_for_another_split_is_refused(dataset: Dataset, artifact: Artifact) -> None:
+    with pytest.raises(UsageError, match="a claim with the split 'test'"):
+        evaluate(artifact, dataset, bootstrap=2, claim=CLAIM)
+
+
 def test_each_family_opens_it_for_itself(dataset: Dataset, artifact: Artifact, other: Artifact) -> None:
-    evaluate(artifact, dataset, split="vault", bootstrap=2)
+    evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
     with pytest.raises(UsageError, match="holds no result of this artifact's family"):
         stored_result(dataset, other)
-    evaluate(other, dataset, split="vault", bootstrap=2)
+    evaluate(other, dataset, split="vault", bootstrap=2, claim=CLAIM)
     assert [one.family for one in openings(dataset)] in ([artifact.id, other.id], [other.id, artifact.id])
 
 
@@ -134,10 +189,10 @@ def test_an_artifact_that_was_continued_from_another_is_of_its_family(
 ) -> None:
     first, second, third = generations
     assert first.family == second.family == third.family == first.id != third.id
-    result = evaluate(second, dataset, split="vault", bootstrap=2)
+    result = evaluate(second, dataset, split="vault", bootstrap=2, claim=CLAIM)
     for one in (first, third):
         with pytest.raises(MismatchError, match=f"artifact {second.id[:12]}.*of the same family"):
-            evaluate(one, dataset, split="vault", bootstrap=2)
+            evaluate(one, dataset, split="vault", bootstrap=2, claim=CLAIM)
         assert stored_result(dataset, one) == result
 
 
@@ -145,10 +200,10 @@ def test_a_measurement_that_was_killed_is_repeated_with_the_same_artifact_alone(
     dataset: Dataset, generations: list[Artifact]
 ) -> None:
     first, second, _ = generations
-    claim(dataset, first)
+    open_for(dataset, first, CLAIM)
     with pytest.raises(MismatchError, match="has been opened"):
-        evaluate(second, dataset, split="vault", bootstrap=2)
-    assert evaluate(first, dataset, split="vault", bootstrap=2) == stored_result(dataset, first)
+        evaluate(second, dataset, split="vault", bootstrap=2, claim=CLAIM)
+    assert evaluate(first, dataset, split="vault", bootstrap=2, claim=CLAIM) == stored_result(dataset, first)
 
 
 def test_nothing_is_scored_where_it_cannot_be_written_down(
@@ -163,7 +218,7 @@ def test_nothing_is_scored_where_it_cannot_be_written_down(
     monkeypatch.setattr(Opening, "save", full)
     monkeypatch.setattr(evaluation, "predict", never)
     with pytest.raises(DatasetError, match=r"cannot be written down in .*Read-only"):
-        evaluate(artifact, dataset, split="vault", bootstrap=2)
+        evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
 
 
 def test_the_other_splits_are_measured_as_often_as_one_likes(dataset: Dataset, artifact: Artifact) -> None:
@@ -175,7 +230,7 @@ def test_a_dataset_without_a_vault_is_refused_with_what_to_do(tmp_path: Path) ->
     data = tiny_dataset(tmp_path / "data")
     model = tiny_artifact(tmp_path / "artifact", data, model="popularity")
     with pytest.raises(DatasetError, match=r"has no vault.*--vault 0.05"):
-        evaluate(model, data, split="vault", bootstrap=2)
+        evaluate(model, data, split="vault", bootstrap=2, claim=CLAIM)
 
 
 def test_an_artifact_whose_training_read_the_vaults_time_is_refused(
@@ -203,14 +258,14 @@ def test_an_artifact_whose_training_read_the_vaults_time_is_refused(
     )
     model = tiny_artifact(tmp_path / "artifact", whole, model="popularity")
     with pytest.raises(MismatchError, match=r"the vault period of .* overlaps what the artifact saw"):
-        evaluate(model, dataset, split="vault", bootstrap=2)
+        evaluate(model, dataset, split="vault", bootstrap=2, claim=CLAIM)
     assert not openings(dataset)
 
 
 def test_from_python_the_vault_is_a_split_of_evaluate_alone(dataset: Dataset, artifact: Artifact) -> None:
     import lifelong
 
-    result = lifelong.evaluate(artifact, dataset, split="vault", bootstrap=2)
+    result = lifelong.evaluate(artifact, dataset, split="vault", bootstrap=2, claim=CLAIM)
     assert lifelong.evaluate(artifact.path, dataset.folder, split="vault", stored=True) == result
     with pytest.raises(UsageError, match="stored = True with split = 'test'"):
         lifelong.evaluate(artifact, dataset, stored=True)

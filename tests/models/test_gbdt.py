@@ -1,5 +1,6 @@
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from lifelong.dataset.examples import SPLITS, Examples, Split
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, MissingExtraError
 from lifelong.zoo.gbdt import Gbdt, GbdtConfig
+from lifelong.zoo.inputs.further import week_odds
 
 __all__ = ["make"]
 SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}
@@ -157,6 +159,24 @@ def test_vectors_that_training_examples_see_are_not_made_of_their_own_targets(da
     after = vectors_seen(dataset)
     assert np.array_equal(before[0], after[0])
     assert not np.array_equal(before[1], after[1])
+
+
+def test_log_odds_of_the_week_that_training_examples_see_end_before_them(dataset: Dataset) -> None:
+    model = Gbdt(dataset.inputs, GbdtConfig(**SMALL, families=("match",)))
+    model.shared = {}
+    since = model._since(dataset)
+    early, whole = (model._made(dataset, 0, before=before) for before in (since, None))
+    for name, table_VP in week_odds(dataset, since).items():
+        assert np.array_equal(early[name], table_VP)
+        assert not np.array_equal(whole[name], table_VP)
+
+
+def test_a_saved_model_reads_the_fields_that_it_was_fitted_with(dataset: Dataset, tmp_path: Path) -> None:
+    model = fitted(dataset, families=("variety", "match", "likeness"))  # type: ignore[arg-type]
+    model.save(tmp_path)
+    loaded, examples = Gbdt.load(tmp_path), dataset.examples("test")
+    assert loaded.further == model.further and loaded.further.kind == 1
+    assert np.array_equal(loaded.predict(dataset, examples), model.predict(dataset, examples))
 
 
 def test_negatives_cannot_be_asked_for_where_labels_are_logged(dataset: Dataset) -> None:

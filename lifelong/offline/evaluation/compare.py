@@ -33,6 +33,7 @@ from lifelong.offline.evaluation.significance import (
     p_value,
     paper_tests,
 )
+from lifelong.offline.evaluation.trends import in_words
 from lifelong.tables import frame_of, html_table
 
 FORMAT_VERSION = 1
@@ -129,6 +130,13 @@ class Comparison(RecordFile):
     """The command that made it."""
     notes: list[str] = Field(default_factory=list)
     """What was left out or failed, and why."""
+    trends: Estimate | None = None
+    """AUC of item trends alone, which is what the rule of negatives gives away; None where it was not measured."""
+
+    @property
+    def gauge(self) -> list[str]:
+        """What the rule of negatives gives away, in one line, if it was measured."""
+        return [] if self.trends is None else [in_words(self.trends, self.results[0].negatives.rule)]
 
     def __repr__(self) -> str:
         rows = "; ".join(f"{row.title} {in_short(row.metrics)}" for row in self.rows)

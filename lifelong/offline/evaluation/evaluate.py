@@ -42,7 +42,7 @@ from lifelong.offline.evaluation.results import (
     versions,
 )
 from lifelong.offline.evaluation.significance import RESAMPLES, bootstrap
-from lifelong.offline.evaluation.vault import claim, keep
+from lifelong.offline.evaluation.vault import held_by, keep, open_for
 from lifelong.offline.models.base import CountingModel, FittedModel, Model
 from lifelong.offline.models.registry import model_named_in_errors
 
@@ -187,6 +187,7 @@ def evaluate(
     threads: int | None = None,
     in_sample: bool = False,
     ranking: Ranking | None = None,
+    claim: str | None = None,
 ) -> Result:
     """Score a split and measure the scores.
 
@@ -203,26 +204,30 @@ def evaluate(
         threads: of torch.
         in_sample: measure a test period that the model was trained on, too, and mark the result.
         ranking: also rank the whole catalogue, for the baskets of users drawn by the seed.
+        claim: a sentence that says what a reading of the vault is to decide, which is kept; for that split alone.
 
     Raises:
         MismatchError: the dataset does not fit the model, its test period was seen in training, processes have
             different ones, or the artifact's family has read the vault.
         DatasetError: the dataset has no vault.
-        UsageError: a delay on data without clock times, or a ranking at no place.
+        UsageError: a delay on data without clock times, a ranking at no place, the vault without a claim, or a claim
+            for another split.
         LostProcessError: another process does not answer.
     """
     from lifelong.offline.export.saving import load_model
 
     if not delays:
         raise UsageError("no delay is given", expected="at least one", fix="delays=[0], or leave it out")
+    if claim is not None and split != VAULT:
+        raise UsageError(f"a claim with the split {split!r}", expected="--split vault", fix="leave out --claim")
     check_fits(artifact, dataset)
     check_in_sample(artifact, dataset, split, allowed=in_sample)
-    held = dataset.holding(split)
+    held = held_by(dataset, split)
     model, examples = load_model(artifact), held.examples(split)
     check_requirements(model, held)
     processes = _joined(artifact, dataset)
     # Before anything is read of the vault it is written down that it is.
-    opening = processes.on_first(lambda: claim(dataset, artifact)) if split == VAULT else None
+    opening = processes.on_first(lambda: open_for(dataset, artifact, claim)) if split == VAULT else None
     start = time.perf_counter()
     logits = {
         delay: predict(model, held, examples, delay=delay, threads=threads, processes=processes)
@@ -329,7 +334,7 @@ def scored_by(
 ) -> Scored:
     """The input of `record`, from delay -> logits; the first delay is the main one."""
     config, calibrators = artifact.config, [artifact.calibrator(task) for task in dataset.schema.tasks]
-    held = dataset.holding(split)
+    held = held_by(dataset, split)
     return Scored(
         held,
         split,

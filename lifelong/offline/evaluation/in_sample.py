@@ -14,6 +14,7 @@ from lifelong.dataset.examples import VAULT, Split
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.periods import in_words, overlaps, period_of
 from lifelong.errors import MismatchError
+from lifelong.offline.evaluation.vault import held_by
 
 _UNSEEN = ("test", VAULT)
 
@@ -59,7 +60,7 @@ def _found(artifact: Artifact, dataset: Dataset, split: Split) -> InSample:
     own = config.data_hash == dataset.manifest.data_hash
     if own and split not in _UNSEEN:
         return InSample(True, f"the model was {'trained' if split == 'train' else 'selected and calibrated'} on these")
-    period = period_of(dataset.holding(split), split)
+    period = period_of(held_by(dataset, split), split)
     if period is None:
         return InSample(False)
     seconds = dataset.schema.time_unit == "seconds"

@@ -1,6 +1,7 @@
 """The split after test, which each family of artifacts reads once.
 
-    DATA/vault/opened/<family>.json     an `Opening`: who read it when, and what came out
+    DATA/vault/opened/<family>.json     an `Opening`: who read it when, to decide what, and what came out
+    DATA/vault/opened/readings.jsonl    every reading and its claim, whoever read (`lifelong.dataset.readings`)
 
 A family is an artifact and all that were continued from it: a figure that has been seen may have led to the next
 artifact of the family. The opening is written before anything is scored and its result when it is known, so that a
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from lifelong.artifact.folder import Artifact
+from lifelong.dataset.examples import VAULT, Split
 from lifelong.dataset.folder import OPENED, Dataset
+from lifelong.dataset.readings import Reading, note_reading, readings, stated
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.offline.evaluation.results import RecordFile, Result
 
@@ -33,6 +36,8 @@ class Opening(RecordFile):
     """Id of the first artifact of the family."""
     artifact_id: str
     title: str
+    claim: str = ""
+    """What the reading was to decide."""
     opened: datetime
     data_hash: str
     """Of the vault."""
@@ -100,11 +105,17 @@ def check_closed(dataset: Dataset, artifact: Artifact) -> None:
     )
 
 
-def claim(dataset: Dataset, artifact: Artifact) -> Opening:
-    """Record that an artifact reads the vault, before it does.
+def held_by(dataset: Dataset, split: Split) -> Dataset:
+    """`Dataset.holding` of a reading that has been written down."""
+    return dataset.vault if split == VAULT else dataset
+
+
+def open_for(dataset: Dataset, artifact: Artifact, claim: str | None) -> Opening:
+    """Record that an artifact reads the vault to decide a claim, before it does.
 
     Raises:
         MismatchError: see `check_closed`.
+        UsageError: no claim is stated.
         DatasetError: it cannot be written; then nothing must be read.
     """
     check_closed(dataset, artifact)
@@ -112,12 +123,14 @@ def claim(dataset: Dataset, artifact: Artifact) -> Opening:
         family=artifact.family,
         artifact_id=artifact.id,
         title=artifact.config.title,
+        claim=stated(claim),
         opened=datetime.now(UTC).replace(microsecond=0),
         data_hash=dataset.vault.manifest.data_hash,
     )
     path = _path(dataset, opening.family)
     try:
         opening.save(path)
+        note_reading(path.parent, claim, f"{opening.title} {artifact.id[:12]}")
     except OSError as error:
         raise DatasetError(
             f"the vault cannot be opened, since that cannot be written down in {path.parent}: {error}",
@@ -125,6 +138,16 @@ def claim(dataset: Dataset, artifact: Artifact) -> Opening:
             fix="copy the dataset to a disk that can be written, and measure there",
         ) from error
     return opening
+
+
+def readings_of(dataset: Dataset) -> list[Reading]:
+    """All readings of the dataset's vault and their claims, the earliest first.
+
+    Raises:
+        DatasetError: the dataset has no vault.
+        DataError: the record is damaged.
+    """
+    return readings(dataset.vault.folder / OPENED)
 
 
 def keep(dataset: Dataset, opening: Opening, result: Result) -> None:

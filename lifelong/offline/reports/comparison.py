@@ -187,7 +187,7 @@ def _main(comparison: Comparison, first: Result, folder: Path) -> Section:
     )
     is_measured = any(value_of(row) is not None for row in comparison.rows)
     drawn = [figures.metric_by_model(comparison.rows, folder)] if is_measured else []
-    return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
+    return Section("All models", [*comparison.gauge, note], [comparison_tables.main_table(comparison)], drawn)
 
 
 def _trade(

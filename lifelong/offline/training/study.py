@@ -20,6 +20,7 @@ from lifelong.errors import LifelongError, UsageError
 from lifelong.offline.evaluation.compare import Comparison, cautions, compare
 from lifelong.offline.evaluation.costs import Serving, cost_of
 from lifelong.offline.evaluation.significance import RESAMPLES
+from lifelong.offline.evaluation.trends import given_away
 from lifelong.offline.training.callbacks import Callback
 from lifelong.offline.training.jobs import run_jobs
 from lifelong.offline.training.runs import Run, gather
@@ -189,4 +190,5 @@ def _compared(
         results=[run.result for of in runs.values() for run in of],
         costs={model: cost_of(of[0].artifact, served(of[0])) for model, of in runs.items()},
         notes=[*notes, *cautions(rows, reference)],
+        trends=given_away(dataset, resamples=study.resamples),
     )

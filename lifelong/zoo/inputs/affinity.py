@@ -24,6 +24,15 @@ AFFINITIES = {
     "affinity_last_trip": "The same with the sum over the user's last trip.",
 }
 """Name -> definition; 0 where there is no such event, or a vector is unknown."""
+LIKENESS = {
+    "likest": "Largest cosine of the target's vector with that of one of the last 100 events.",
+    "likest_20": "The same of the last 20.",
+    "likeness": "Mean cosine with the last 100 events.",
+    "alike": "How many of these cosines are above .5.",
+    "much_alike": "How many of these cosines are above .8.",
+    "soft_likeness": "Logarithm of the mean of exp(6 cosine).",
+}
+"""Name -> definition; -1 for the largest, and 0 for the others, where there is no event."""
 
 
 def unit_vectors(dataset: Dataset, width: int, *, seed: int, before: int | None = None) -> dict[str, Float32Array]:
@@ -106,3 +115,35 @@ def affinities(
                     dot += sum_AD[kind, place] * vector_VD[wanted_N[target], place]
                 cosine_NA[target, kind] = dot / norm_A[kind]
     return cosine_NA
+
+
+@compiled()
+def likeness(
+    vector_VD: Float32Array,
+    start_U: IntArray,
+    number_N: Int32Array,
+    asked_user_N: IntArray,
+    position_N: IntArray,
+    wanted_N: Int32Array,
+) -> FloatArray:
+    """Cosines of targets with single events, `[N, X]` in the order of `LIKENESS`; arguments as in `affinities`."""
+    found_NX = np.zeros((len(wanted_N), 6))
+    for target in range(len(wanted_N)):
+        found, start = found_NX[target], start_U[asked_user_N[target]]
+        end, wanted_D = start + position_N[target], vector_VD[wanted_N[target]]
+        found[0], found[1] = -1.0, -1.0
+        first = max(start, end - 100)
+        for at in range(first, end):
+            cosine = 0.0
+            for place in range(len(wanted_D)):
+                cosine += vector_VD[number_N[at], place] * wanted_D[place]
+            found[0] = max(found[0], cosine)
+            if at >= end - 20:
+                found[1] = max(found[1], cosine)
+            found[2] += cosine
+            found[3] += cosine > 0.5
+            found[4] += cosine > 0.8
+            found[5] += np.exp(6 * cosine)
+        if end > first:
+            found[2], found[5] = found[2] / (end - first), np.log(found[5] / (end - first))
+    return found_NX

@@ -4,6 +4,7 @@
     of the moment     hour, weekday, hour of the week                                           `OF_MOMENT`
     of the target     for every item field, what was seen of the target's value                 `repeats.OF_VALUE`
     of both           agreement of the target's vector with those of the user's events          `affinity.AFFINITIES`
+    further           crossed fields, variety, parts of the week, single events                 `further`
 
 Every feature has a name and its definition in a docstring or table. Times in seconds are needed by some; without them
 these are left out. Memory is bounded by the events of a group of users, whatever the size of the log. Targets of one
@@ -14,7 +15,7 @@ Shapes: N events, or targets; M moments; Q different answers; K features; V numb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +27,19 @@ from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.histories import count_earlier
 from lifelong.dataset.vocabulary import UNKNOWN
-from lifelong.dtypes import Float32Array, FloatArray, IntArray
+from lifelong.dtypes import BoolArray, Float32Array, FloatArray, IntArray
 from lifelong.offline.data.counts import chunks_of_users
-from lifelong.zoo.inputs.affinity import AFFINITIES, HALF_LIFE, affinities
-from lifelong.zoo.inputs.repeats import DAY, NEVER, Events, Moments, seen_before, value_features
+from lifelong.zoo.inputs.affinity import AFFINITIES, HALF_LIFE, LIKENESS, affinities, likeness
+from lifelong.zoo.inputs.further import (
+    PARTS,
+    VARIETY,
+    WEEK,
+    Further,
+    crossed,
+    variety,
+    week_part,
+)
+from lifelong.zoo.inputs.repeats import DAY, NEVER, Events, Moments, Seen, seen_before, value_features
 
 _EVENTS_AT_ONCE = 1_000_000
 
@@ -153,18 +163,47 @@ OF_MOMENT: dict[str, Callable[[IntArray], IntArray]] = {"hour": hour, "weekday":
 """Name -> feature of the target's time; all need seconds."""
 
 
-def feature_names(schema: Schema, with_vectors: tuple[str, ...] = ()) -> tuple[str, ...]:
+def feature_names(
+    schema: Schema, with_vectors: tuple[str, ...] = (), further: Further | None = None
+) -> tuple[str, ...]:
     """Names of the columns of `fill_features`.
 
     Args:
         schema: of the dataset.
         with_vectors: item fields with a vector for each value.
+        further: families of inputs beyond the first ones.
     """
+    further = further or Further()
+    further_names = _further_names(schema, with_vectors, further)
     timed = schema.time_unit == "seconds"
     of_user = [f"user.{name}" for name in _of_user(timed=timed)]
     of_moment = [f"moment.{name}" for name in OF_MOMENT] if timed else []
     of_values = [f"{field}.{name}" for field in schema.item_fields for name in value_features(timed=timed)]
-    return (*of_user, *of_moment, *of_values, *(f"{field}.{name}" for field in with_vectors for name in AFFINITIES))
+    of_both = [f"{field}.{name}" for field in with_vectors for name in AFFINITIES]
+    return (*of_user, *of_moment, *of_values, *of_both, *further_names)
+
+
+def _further_names(schema: Schema, with_vectors: tuple[str, ...], further: Further) -> list[str]:
+    fields, timed = schema.item_fields, schema.time_unit == "seconds"
+    found = [
+        f"{fields[left]} x {fields[right]}.{name}"
+        for left, right in further.crossed()
+        for name in value_features(timed=timed)
+    ]
+    if further.asks("variety"):
+        kind = fields[further.kind]
+        others = [field for field in fields[1:] if field != kind]
+        found += [f"{kind}.{name}" for name in VARIETY] + [f"{kind}.last_{other}" for other in others]
+    if timed and "match" in further.families:
+        found += [field + WEEK for field in fields]
+        found += [f"{fields[further.kind]}.count{WEEK}"] if further.kind else []
+    return found + [f"{field}.{name}" for field in _compared(with_vectors, further, fields) for name in LIKENESS]
+
+
+def _compared(with_vectors: Iterable[str], further: Further, fields: Sequence[str]) -> list[str]:
+    """Fields whose vectors are compared with those of single events: the item and its kind."""
+    wanted = {fields[0], fields[further.kind]} if "likeness" in further.families else set()
+    return [field for field in with_vectors if field in wanted]
 
 
 def _of_user(*, timed: bool) -> dict[str, _OfUser]:
@@ -172,7 +211,12 @@ def _of_user(*, timed: bool) -> dict[str, _OfUser]:
 
 
 def fill_features(
-    value_NK: Float32Array, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array]
+    value_NK: Float32Array,
+    dataset: Dataset,
+    examples: Examples,
+    vectors: Mapping[str, Float32Array],
+    further: Further | None = None,
+    week: Mapping[str, Float32Array] | None = None,
 ) -> None:
     """Write all features of examples into an array.
 
@@ -181,12 +225,19 @@ def fill_features(
         dataset: with the histories.
         examples: in any order; each sees the first `position` events of its user.
         vectors: item field -> vectors of its numbers, `[V, D]`.
+        further: families of inputs beyond the first ones.
+        week: `further.week_odds`, where the family `match` is among them.
     """
+    further = further or Further()
     for chosen_N, user_U in chunks_of_users(dataset, np.asarray(examples.user_N), _EVENTS_AT_ONCE):
         # Sorted by user and position, so that one pass over the events serves all targets; equal moments lie together.
         columns = (examples.time_N, examples.position_N, examples.user_N)
         chosen_N = chosen_N[np.lexsort([np.asarray(column)[chosen_N] for column in columns])]
-        _fill(value_NK, chosen_N, _Chunk.of(dataset, examples.take(chosen_N), user_U), vectors)
+        chunk = _Chunk.of(dataset, examples.take(chosen_N), user_U)
+        place = _fill(value_NK, chosen_N, chunk, vectors, further)
+        if place < value_NK.shape[1]:
+            more = _further_columns(chunk, vectors, further, week or {})
+            value_NK[chosen_N, place:] = np.stack(more, axis=1, dtype=np.float32, casting="unsafe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +286,14 @@ def _before(column_N: IntArray, start_N: IntArray, position_N: IntArray, *, noth
     return np.where(position_N > 0, column_N[np.maximum(start_N + position_N - 1, 0)], nothing)
 
 
-def _fill(value_NK: Float32Array, chosen_N: IntArray, chunk: _Chunk, vectors: Mapping[str, Float32Array]) -> None:
+def _fill(
+    value_NK: Float32Array,
+    chosen_N: IntArray,
+    chunk: _Chunk,
+    vectors: Mapping[str, Float32Array],
+    further: Further,
+) -> int:
+    """Write all features but those of `_further_columns`; how many columns these are."""
     timed, place = chunk.dataset.schema.time_unit == "seconds", 0
 
     def put(columns: Sequence[FloatArray | IntArray], of_N: IntArray) -> None:
@@ -250,17 +308,60 @@ def _fill(value_NK: Float32Array, chosen_N: IntArray, chunk: _Chunk, vectors: Ma
     if timed:
         put([at_moment(chunk.asked.time_N) for at_moment in OF_MOMENT.values()], chunk.moment_N)
     number_VF = np.asarray(chunk.dataset.catalogue.number_VF, np.int64)
-    for at in range(len(chunk.dataset.schema.item_fields)):
-        # Items are compared by row instead of number, since rare items share a number with others.
-        value_V, nothing = (np.arange(len(number_VF)), FIRST_ROW) if at == 0 else (number_VF[:, at], UNKNOWN + 1)
-        wanted_N = value_V[chunk.target_N]
-        wanted_N = np.where(wanted_N >= nothing, wanted_N, -1)
-        seen, answer_N = seen_before(chunk.events, value_V[chunk.row_N], chunk.asked, chunk.moment_N, wanted_N)
+    # Items are compared by row instead of number, since rare items share a number with others.
+    row_V = np.arange(len(number_VF))
+    values: list[tuple[IntArray, BoolArray]] = [(row_V, row_V >= FIRST_ROW)]
+    values += [(number_V, number_V > UNKNOWN) for number_V in number_VF.T[1:]]
+    for value_V, known_V in values:
+        seen, answer_N = _seen(chunk, value_V, known_V)
         put([of_value(seen) for of_value in value_features(timed=timed).values()], answer_N)
     for field, vector_VD in vectors.items():
         number_V = number_VF[:, chunk.dataset.schema.item_fields.index(field)]
         value_NK[chosen_N, place : place + len(AFFINITIES)] = _affinities(chunk, number_V, vector_VD)
         place += len(AFFINITIES)
+    for left, right in further.crossed():
+        seen, answer_N = _seen(
+            chunk, crossed(number_VF, left, right), np.min(number_VF[:, [left, right]], axis=1) > UNKNOWN
+        )
+        put([of_value(seen) for of_value in value_features(timed=timed).values()], answer_N)
+    return place
+
+
+def _seen(chunk: _Chunk, value_V: IntArray, known_V: BoolArray, *, by_week: bool = False) -> tuple[Seen, IntArray]:
+    """What was seen of each target's value, by the values of catalogue rows; `by_week` in its part of the week."""
+    value_N, wanted_N = value_V[chunk.row_N], value_V[chunk.target_N]
+    if by_week:
+        value_N = value_N * PARTS + week_part(chunk.events.time_N)
+        wanted_N = wanted_N * PARTS + week_part(chunk.asked.time_N)[chunk.moment_N]
+    wanted_N = np.where(known_V[chunk.target_N], wanted_N, -1)
+    return seen_before(chunk.events, value_N, chunk.asked, chunk.moment_N, wanted_N)
+
+
+def _further_columns(
+    chunk: _Chunk, vectors: Mapping[str, Float32Array], further: Further, week: Mapping[str, Float32Array]
+) -> list[FloatArray | IntArray]:
+    """Columns of variety, match and likeness, as `_further_names` has them."""
+    fields, number_VF = chunk.dataset.schema.item_fields, np.asarray(chunk.dataset.catalogue.number_VF, np.int64)
+    user_N, position_N = chunk.asked.user_N[chunk.moment_N], chunk.asked.position_N[chunk.moment_N]
+    columns: list[FloatArray | IntArray] = []
+    kind_V = number_VF[:, further.kind]
+    if further.asks("variety"):
+        known_V = np.where(kind_V > UNKNOWN, kind_V, -1)
+        found_NX, last_N = variety(chunk.offset_U, chunk.row_N, known_V, user_N, position_N, chunk.target_N)
+        others = [place for place in range(1, len(fields)) if place != further.kind]
+        same_NF = number_VF[last_N][:, others] == number_VF[chunk.target_N][:, others]
+        columns += [*found_NX.T, *np.where(last_N[:, None] >= 0, same_NF, NEVER).T]
+    if week:
+        part_N = week_part(chunk.asked.time_N)[chunk.moment_N]
+        columns += [week[field + WEEK][number_VF[chunk.target_N, place], part_N] for place, field in enumerate(fields)]
+        if further.kind:
+            seen, answer_N = _seen(chunk, kind_V, kind_V > UNKNOWN, by_week=True)
+            columns.append(seen.count_N[answer_N])
+    for field in _compared(vectors, further, fields):
+        number_V = number_VF[:, fields.index(field)]
+        of_events, of_targets = number_V[chunk.row_N], number_V[chunk.target_N]
+        columns += [*likeness(vectors[field], chunk.offset_U, of_events, user_N, position_N, of_targets).T]
+    return columns
 
 
 def _user_seen(chunk: _Chunk) -> UserSeen:

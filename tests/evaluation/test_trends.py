@@ -1,9 +1,7 @@
-"""What the benchmark of the rules of negatives measures, and that the rules keep what it says of them."""
+"""What the gauge of the rules of negatives measures, and that the rules keep what is said of them."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +11,7 @@ import pytest
 from lifelong.dataset.examples import Examples
 from lifelong.dataset.histories import Histories
 from lifelong.offline.evaluation import metrics
-
-# At the end: names of benchmarks are those of modules of the standard library, too.
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from item_trend import item_trend
+from lifelong.offline.evaluation.trends import DAYS, given_away, in_words, item_trends
 
 DAY = 86_400
 
@@ -28,6 +22,11 @@ def log_of(events: list[tuple[int, int]]) -> Any:
     rows, days = np.array([row for _, row in events], np.int32), np.array([day for day, _ in events], np.int64)
     histories = Histories(ordered, rows, days * DAY, np.arange(len(events)))
     return SimpleNamespace(histories=histories, catalogue=range(10))
+
+
+def item_trend(dataset: Any, examples: Examples) -> Any:
+    """That of 28 days."""
+    return item_trends(dataset, examples)[:, 1 + len(DAYS) + DAYS.index(28)]
 
 
 def asked(*pairs: tuple[int, int]) -> Examples:
@@ -80,3 +79,39 @@ def test_a_rare_item_is_known_by_the_event_that_it_was_drawn_by_unless_that_foll
         found[rule] = metrics.auc(np.asarray(examples.label_NT[:, 0]), item_trend(dataset, examples))
     assert found["popularity"] < 0.42 and found["windowed"] < 0.42
     assert abs(found["following"] - 0.5) < 0.05
+
+
+def test_counts_of_an_item_are_of_all_users_and_of_strictly_earlier_events() -> None:
+    rng = np.random.default_rng(0)
+    log = sorted(
+        (int(day), int(row)) for day, row in zip(rng.integers(0, 120, 300), rng.integers(2, 7, 300), strict=True)
+    )
+    pairs = [(int(day), int(row)) for day, row in zip(rng.integers(0, 130, 60), rng.integers(2, 8, 60), strict=True)]
+    found_NK = item_trends(log_of(log), asked(*pairs))
+    for at, (day, row) in enumerate(pairs):
+        met = [day - earlier for earlier, other in log if other == row and earlier < day]
+        assert found_NK[at, :4].tolist() == [len(met), *(sum(since <= days for since in met) for days in DAYS)]
+
+
+def test_the_gauge_finds_what_each_rule_gives_away_without_any_user(make: Any) -> None:
+    pytest.importorskip("lightgbm")
+    rng = np.random.default_rng(0)
+    days = np.sort(rng.integers(0, 360, 4000))
+    log = [
+        (f"u{rng.integers(60)}", f"i{day // 20}-{rng.integers(15)}", int(day) * DAY + at) for at, day in enumerate(days)
+    ]
+    found = {}
+    for rule in ("popularity", "following"):
+        dataset = make(log, out=rule, settings={"negatives": rule, "window": 2.0, "cuts": (0.4, 0.7)})
+        auc = given_away(dataset, resamples=50)
+        assert auc is not None and auc.value is not None and auc.low is not None and auc.low < auc.value
+        found[rule] = auc.value
+        assert f"Negatives by {rule}: item trends alone" in in_words(auc, rule)
+    assert found["popularity"] > 0.7
+    assert abs(found["following"] - 0.5) < 0.1
+
+
+def test_nothing_is_given_away_where_nothing_was_drawn(make: Any) -> None:
+    events = [(f"u{at % 5}", f"i{at % 7}", at) for at in range(100)]
+    shown = [(f"u{at % 5}", f"i{at % 6}", at, float(at % 3 > 0)) for at in range(5, 100)]
+    assert given_away(make(events, impressions=shown, protocol="impressions"), resamples=5) is None
