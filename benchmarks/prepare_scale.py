@@ -5,6 +5,7 @@ popularity skewed, rows in no order), prepares it in a child process, and prints
 rows stay under 4 GiB.
 
     python benchmarks/prepare_scale.py --rows 20 --threads 2
+    python benchmarks/prepare_scale.py --ids 10                 an index of ids alone: CPU seconds, bytes an id
 
 The last line is JSON.
 """
@@ -18,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 LIMIT_GIB = 4.0
 START, DAYS = 1_511_539_200, 9
@@ -52,6 +55,34 @@ def write_log(path: Path, rows: int) -> None:
     )
 
 
+def index_cost(ids: int) -> dict[str, Any]:
+    """CPU seconds and the peak of memory of an index of so many ids, each of ten letters, with the ids themselves."""
+    import numpy as np
+
+    from lifelong.dataset.vocabulary import IdIndex
+
+    text = np.empty((ids, 10), np.uint8)
+    for digit in range(10):
+        text[:, digit] = ord("0") + np.arange(ids) // 10**digit % 10
+    offset = np.arange(ids + 1) * 10
+    # The first one loads or compiles the loop.
+    IdIndex.from_text(text[:200_000].ravel(), offset[:200_001])
+    started = time.process_time()
+    index = IdIndex.from_text(text.ravel(), offset)
+    seconds = time.process_time() - started
+    found = index.find_all(index)
+    del index
+    tracemalloc.start()
+    IdIndex.from_text(text.ravel(), offset)
+    peak = text.nbytes + offset.nbytes + tracemalloc.get_traced_memory()[1]
+    return {
+        "ids": ids,
+        "cpu_seconds": round(seconds, 2),
+        "bytes_an_id": round(peak / ids, 1),
+        "all_found": bool((found == np.arange(ids)).all()),
+    }
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -59,7 +90,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of the table engine")
     parser.add_argument("--protocol", default="temporal", choices=["temporal", "paper"])
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder")
+    parser.add_argument("--ids", type=float, default=0, help="millions of ids of an index; no log is prepared")
     arguments = parser.parse_args()
+    if arguments.ids:
+        print(json.dumps(index_cost(int(arguments.ids * 1_000_000))))
+        return
     rows = int(arguments.rows * 1_000_000)
     with tempfile.TemporaryDirectory(prefix="prepare-scale-", dir=arguments.dir) as folder:
         log, data = Path(folder) / "UserBehavior.csv", Path(folder) / "data"
