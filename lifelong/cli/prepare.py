@@ -46,6 +46,10 @@ def prepare(
         float | None,
         typer.Option(metavar="SHARE", help="Hold out the last share, such as 0.05, for evaluate --split vault."),
     ] = None,
+    users: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Take one of N parts of the users; items and counts are those of all."),
+    ] = None,
     tasks: Annotated[str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4.")] = None,
     start: Annotated[
         Path | None,
@@ -68,8 +72,8 @@ def prepare(
     if out is None:
         fix = "name a new folder for the dataset: --out data"
         raise UsageError("--out is not given", expected="--out DATA", fix=fix)
-    named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "tasks": tasks}
-    named |= {"mapping": mapping, "start": start}
+    named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "users": users}
+    named |= {"tasks": tasks, "mapping": mapping, "start": start}
     changes, options = source_options(changes)
     chosen: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     chosen |= {key: value for key, value in named.items() if value is not None}

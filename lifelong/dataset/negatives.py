@@ -39,7 +39,7 @@ import numpy.typing as npt
 from lifelong.dataset.arrays import CHUNK, event_chunks, is_first, ranges
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.examples import SPLITS, VAULT, Examples, Split
-from lifelong.dataset.folder import Dataset, Manifest, NegativeRule
+from lifelong.dataset.folder import Dataset, NegativeRule
 from lifelong.dataset.histories import Histories
 from lifelong.dtypes import BoolArray, Int32Array, IntArray
 from lifelong.errors import DataError, MismatchError
@@ -48,6 +48,8 @@ WINDOWS = {"windowed": 28.0, "following": 7.0}
 """Rules that draw from a window of days at the target, and the default number of days."""
 ROUNDS = 16
 """Draws by one rule before the next one is tried."""
+DRAWN = "drawn.npy"
+"""How often each row is drawn, of a dataset whose histories do not say so."""
 EVENTS = 20_000_000
 """About how many events a window draws from; of a longer log, a random part."""
 
@@ -115,7 +117,7 @@ class NegativeSampler:
                 expected="a dataset with sampled labels",
                 fix="use its examples as they are",
             )
-        if split == "train" and (width := training_window(manifest)) is not None:
+        if split == "train" and (width := training_window(rule, manifest.cut_times)) is not None:
             rule = rule.model_copy(update={"rule": "windowed", "window": width / 86_400})
         everything = manifest.protocol == "paper" and rule.rule == "uniform"
         count_V = _counts_of_split(dataset, None if everything else split, since)
@@ -239,12 +241,11 @@ class _Window:
         return np.where(empty_N, asked.row_N, self._row_W[np.where(empty_N, 0, event_N)])
 
 
-def training_window(manifest: Manifest) -> int | None:
+def training_window(rule: NegativeRule, cuts: Sequence[int]) -> int | None:
     """Width in seconds of the window that training negatives by `popularity` are drawn from: the validation period's.
 
     None where they are drawn from all of the training period, or by another rule: there is no validation period.
     """
-    rule, cuts = manifest.negatives, manifest.cut_times
     if rule.rule != "popularity" or not rule.drawn_in_training or len(cuts) < 2:
         return None
     return int(cuts[1] - cuts[0])
@@ -342,7 +343,11 @@ def drawn_counts(dataset: Dataset) -> IntArray | None:
     manifest = dataset.manifest
     if manifest.negatives.rule in ("none", "uniform"):
         return None
-    width = training_window(manifest)
+    if (dataset.folder / DRAWN).exists():
+        # Of the whole log, where the dataset has a part of the users.
+        whole_V: IntArray = np.load(dataset.folder / DRAWN)
+        return whole_V
+    width = training_window(manifest.negatives, manifest.cut_times)
     return _counts_of_split(dataset, "train", None if width is None else manifest.cut_times[0] - width)
 
 

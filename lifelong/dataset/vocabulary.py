@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.dataset.arrays import AGAIN, check_lengths, open_arrays, ranges, save_arrays
+from lifelong.dataset.arrays import AGAIN, CHUNK, check_lengths, open_arrays, ranges, save_arrays
 from lifelong.dataset.scales import NUMBER
 from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError
@@ -38,6 +38,8 @@ FIRST_BUCKET = 2
 SEARCHED = 16 * 2**20
 """Bytes of ids that a search looks at."""
 
+_MANY = 100_000
+"""Ids that are hashed one by one about as quickly as the compiled loop is loaded."""
 _TYPES = {"text": np.uint8, "offset": np.int64, "hash": np.uint64, "order": np.int64}
 """Files of an index, in the order of its parts."""
 
@@ -48,6 +50,10 @@ def id_hash(value: str) -> int:
 
 
 def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
+    if len(offset) > _MANY:
+        from lifelong.dataset.blake2b import text_hashes
+
+        return text_hashes(text, offset)
     view, blake2b = text.tobytes(), hashlib.blake2b
     pairs = itertools.pairwise(offset.tolist())
     return np.frombuffer(
@@ -154,7 +160,7 @@ class IdIndex(TextColumn):
     @classmethod
     def _of(cls, text: npt.NDArray[np.uint8], offset: IntArray, hashes: npt.NDArray[np.uint64]) -> IdIndex:
         # Stable, so that the files are the same everywhere, also where two hashes are equal.
-        order = np.argsort(hashes, kind="stable").astype(np.int64)
+        order = np.argsort(hashes, kind="stable").astype(np.int64, copy=False)
         index = cls(text, offset, hashes[order], order)
         # Equal ids have equal hashes, so only neighbours with one hash need their text compared.
         same = np.flatnonzero(index._hash[1:] == index._hash[:-1])
@@ -175,7 +181,12 @@ class IdIndex(TextColumn):
         """
         start, length = self._offset[index], np.diff(self._offset)[index]
         offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        return self._of(self._text[ranges(start, length)], offset, self.hashes()[index])
+        text = np.empty(offset[-1], np.uint8)
+        # Chunk by chunk: `ranges` gives eight bytes for each one of the texts.
+        for first in range(0, len(index), CHUNK):
+            last = min(first + CHUNK, len(index))
+            text[offset[first] : offset[last]] = self._text[ranges(start[first:last], length[first:last])]
+        return self._of(text, offset, self.hashes()[index])
 
     def followed_by(self, other: IdIndex) -> IdIndex:
         """These ids, followed by the other ones.
@@ -248,35 +259,46 @@ class IdIndex(TextColumn):
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Index of each id, -1 where it is not held."""
-        index_B = np.full(len(ids), -1, np.int64)
+        wanted = TextColumn.of(ids)
+        return self._places_of(wanted, _text_hashes(wanted._text, wanted._offset))
+
+    def find_all(self, other: IdIndex) -> IntArray:
+        """Index of each id of another index, -1 where it is not held."""
+        hashes, offset = other.hashes(), other._offset
+        # A place in memory for each byte that is compared: of a chunk of the ids, so that they stay few.
+        chunks = [
+            self._places_of(TextColumn(other._text, offset[at : at + CHUNK + 1]), hashes[at : at + CHUNK])
+            for at in range(0, len(other), CHUNK)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *chunks])
+
+    def _places_of(self, wanted: TextColumn, hashes: npt.NDArray[np.uint64]) -> IntArray:
+        index_B = np.full(len(wanted), -1, np.int64)
         if not len(self):
             return index_B
-        encoded = [value.encode() for value in ids]
-        hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
         # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` continues.
         # A hash above all others has its place past the end.
         place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
         index_N = self._order[start[place_N]]
-        same_N = self._is_text(index_N, [encoded[at] for at in place_N.tolist()])
+        same_N = self._is_text(index_N, wanted, place_N)
         index_B[place_N[same_N]] = index_N[same_N]
         for at in place_N[~same_N].tolist():
-            index_B[at] = self._walk(ids[at], hashes[at], int(start[at]))
+            index_B[at] = self._walk(wanted.at(at), hashes[at], int(start[at]))
         return index_B
 
-    def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> BoolArray:
-        """Whether the id of each index is the given text; empty texts are left to `_walk`."""
-        size_N, begin_N = np.fromiter(map(len, encoded), np.int64, len(encoded)), self._offset[index_N]
+    def _is_text(self, index_N: IntArray, wanted: TextColumn, place_N: IntArray) -> BoolArray:
+        """Whether the id of each index is the text at its place; empty texts are left to `_walk`."""
+        begin_N, first_N = self._offset[index_N], wanted._offset[place_N]
+        size_N = wanted._offset[place_N + 1] - first_N
         same_N: BoolArray = (self._offset[index_N + 1] - begin_N == size_N) & (size_N > 0)
         if not same_N.any():
             return same_N
         # Texts of equal length are compared byte by byte, all in one array, and each text's bytes are joined by `and`.
-        size, begin = size_N[same_N], begin_N[same_N]
-        first = np.cumsum(size) - size
-        text = np.frombuffer(b"".join(itertools.compress(encoded, same_N.tolist())), np.uint8)
-        held = self._text[ranges(begin, size)]
+        size = size_N[same_N]
+        equal = self._text[ranges(begin_N[same_N], size)] == wanted._text[ranges(first_N[same_N], size)]
         # Of an empty run `reduceat` gives the value that follows: hence no empty texts.
-        same_N[same_N] = np.logical_and.reduceat(held == text, first)
+        same_N[same_N] = np.logical_and.reduceat(equal, np.cumsum(size) - size)
         return same_N
 
     def _walk(self, value: str, hashed: np.uint64, at: int) -> int:

@@ -191,7 +191,7 @@ def test_training_negatives_are_as_close_to_their_targets_as_a_validation_period
     dataset = tiny_dataset(tmp_path)
     first, second = dataset.manifest.cut_times
     examples, time_N = dataset.examples("train"), np.asarray(dataset.histories.time_N)
-    width = training_window(dataset.manifest)
+    width = training_window(dataset.manifest.negatives, dataset.manifest.cut_times)
     assert width == second - first < first - time_N.min()
     sampler = NegativeSampler.open(dataset, "train", ratio=20)
     drawn_NR, row_N = sampler.draw(examples, np.random.default_rng(0)), np.asarray(dataset.histories.row_N)
@@ -211,8 +211,8 @@ def test_training_negatives_are_as_close_to_their_targets_as_a_validation_period
 )
 def test_other_rules_are_the_same_in_training(tmp_path: Path, rule: NegativeRule) -> None:
     manifest = tiny_dataset(tmp_path).manifest
-    assert training_window(manifest.model_copy(update={"negatives": rule})) is None
-    assert training_window(manifest.model_copy(update={"cut_times": ()})) is None
+    assert training_window(rule, manifest.cut_times) is None
+    assert training_window(manifest.negatives, ()) is None
 
 
 def test_a_window_of_a_long_log_draws_from_a_random_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

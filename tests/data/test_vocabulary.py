@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.dataset import vocabulary as module
-from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, Vocabulary, id_hash
+from lifelong.dataset.blake2b import text_hashes
+from lifelong.dataset.vocabulary import UNKNOWN, IdIndex, TextColumn, Vocabulary, id_hash
 from lifelong.errors import DatasetError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -50,6 +54,35 @@ def test_taken_ids_are_found_at_their_new_place(ids: list[str], data: st.DataObj
     taken = IdIndex.build(ids).take(np.array(chosen, np.int64))
     assert taken.ids() == [ids[place] for place in chosen]
     assert taken.find([ids[place] for place in chosen]).tolist() == list(range(len(chosen)))
+
+
+@pytest.mark.parametrize("many", [0, 100], ids=["compiled", "one by one"])
+@pytest.mark.parametrize("chunk", [2, 100])
+@settings(deadline=None)  # The first call compiles.
+@given(st.lists(TEXT, unique=True, max_size=20), st.lists(TEXT, unique=True, max_size=20))
+def test_an_index_is_the_dict_of_its_ids(many: int, chunk: int, ids: list[str], others: list[str]) -> None:
+    place, wanted = {value: at for at, value in enumerate(ids)}, [*others, *ids[::2]]
+    with mock.patch.multiple(module, _MANY=many, CHUNK=chunk), tempfile.TemporaryDirectory() as folder:
+        IdIndex.build(ids).save(Path(folder))
+        index = IdIndex.open(Path(folder))
+        assert index.find(wanted).tolist() == [place.get(value, -1) for value in wanted]
+        assert [index.find([value])[0] for value in wanted] == [place.get(value, -1) for value in wanted]
+        assert index.find_all(IdIndex.build(others)).tolist() == [place.get(value, -1) for value in others]
+        assert index.take(np.arange(len(ids))[::-2]).ids() == ids[::-2]
+        assert index.hashes().tolist() == [id_hash(value) for value in ids]
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_compiled_hashes_are_those_of_the_standard_library(texts: list[bytes]) -> None:
+    text, offset = np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
+    wanted = [int.from_bytes(hashlib.blake2b(each, digest_size=8).digest(), "little") for each in texts]
+    assert text_hashes(text, offset).tolist() == wanted
+
+
+@pytest.mark.parametrize("size", [0, 1, 8, 127, 128, 129, 256, 257])
+def test_compiled_hashes_of_texts_around_a_block(size: int) -> None:
+    assert text_hashes(*TextColumn.of(["x" * size]).arrays().values()).tolist() == [id_hash("x" * size)]
 
 
 def test_what_was_saved_is_found_again(tmp_path: Path) -> None:

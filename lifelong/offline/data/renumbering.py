@@ -51,7 +51,7 @@ class Renumbering:
     @classmethod
     def of(cls, earlier: Vocabulary, now: Vocabulary) -> Renumbering:
         """Compare two vocabularies of one field, value by value."""
-        number_K = earlier.index.find(now.index.ids())
+        number_K = earlier.index.find_all(now.index)
         source_K = np.where(number_K >= 0, number_K + earlier.first_known, -1)
         gone = len(earlier.index) - int((number_K >= 0).sum())
         return cls(now.size, source_K, now.buckets, earlier.buckets, gone)

@@ -279,7 +279,7 @@ def rows_in(held: Dataset, dataset: Dataset, row_N: IntArray) -> IntArray:
     """The rows of the same items in the catalogue of `held`, the dataset or its vault."""
     if held is dataset:
         return row_N
-    rows: IntArray = FIRST_ROW + held.catalogue.ids.find(dataset.catalogue.ids.ids())[row_N - FIRST_ROW]
+    rows: IntArray = FIRST_ROW + held.catalogue.ids.find_all(dataset.catalogue.ids)[row_N - FIRST_ROW]
     return rows
 
 

@@ -15,7 +15,7 @@ from lifelong.dataset.examples import SPLITS, Examples, Split
 from lifelong.dataset.folder import FORMAT_VERSION, Manifest, NegativeRule
 from lifelong.dataset.histories import Histories
 from lifelong.dataset.mapping import TITLE
-from lifelong.dataset.negatives import row_counts
+from lifelong.dataset.negatives import DRAWN, row_counts, training_window
 from lifelong.dataset.vocabulary import IdIndex, TextColumn
 from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import DataError, UsageError
@@ -71,6 +71,7 @@ def assemble(job: Job) -> Manifest:
     """
     protocol = choose_protocol(job.log, job.settings)
     rule = choose_rule(job.log, protocol, job.settings)
+    job = part_of_users(job, protocol, rule)
     span = check_job(job)
     job.progress(f"numbering the users and items of {span['events']:,} events")
     numbered = number_ids(job)
@@ -78,7 +79,13 @@ def assemble(job: Job) -> Manifest:
     histories = write_events(job, numbered, labelled=rule.rule == "none")
     job.progress("splitting")
     plan = make_plan(job, protocol, histories, numbered.types, users)
-    count_V = plan.training_counts(histories, FIRST_ROW + len(ids))
+    count_V = (
+        job.whole.counts(numbered.items, "trained")
+        if job.whole
+        else plan.training_counts(histories, FIRST_ROW + len(ids))
+    )
+    if job.whole:
+        np.save(job.folder / DRAWN, job.whole.counts(numbered.items, "drawn"))
     job.progress("building vocabularies from the training period")
     catalogue = save_catalogue(job, numbered, ids, count_V)
     profiles = save_training_period(job, numbered, plan, histories)
@@ -105,6 +112,22 @@ def assemble(job: Job) -> Manifest:
     }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
     return make_manifest(job, protocol, rule, plan.cut_times, counts, record)
+
+
+def part_of_users(job: Job, protocol: Protocol, rule: NegativeRule) -> Job:
+    """The job with the events of the users whom the settings choose, if they choose some.
+
+    Raises:
+        UsageError: the protocol does not fit a part of the users.
+    """
+    if job.settings.users is None:
+        return job
+    # Loaded where it is asked for.
+    from lifelong.offline.preparation.user_part import take_part
+
+    cuts = job.cut_times or cuts_of(job.log.impressions if protocol == "impressions" else job.log.events, job.settings)
+    width = training_window(rule, cuts)
+    return take_part(job, protocol, cuts, None if width is None else cuts[0] - width)
 
 
 def check_job(job: Job) -> dict[str, int]:
@@ -137,13 +160,16 @@ def save_training_period(job: Job, numbered: Numbered, plan: Plan, histories: Hi
     """
     if job.log.event_types:
         code_N = np.load(job.work / "type_code.npy", mmap_mode="r")
-        save_event_types(job, plan.training_counts(histories, len(numbered.types), values=code_N), numbered.types)
+        count = plan.training_counts(histories, len(numbered.types), values=code_N)
+        if job.whole:
+            count = np.array([job.whole.types[name] for name in numbered.types])
+        save_event_types(job, count, numbered.types)
     return {} if job.log.users is None else save_profiles(job, numbered, trained_users(histories, plan))
 
 
 def _settings_record(job: Job) -> dict[str, Any]:
     """The settings, without those that are unset or recorded elsewhere, and the dataset that numbers were kept from."""
-    optional = ("tasks", "vault", "window")
+    optional = ("tasks", "vault", "window", "users")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()
     left_out = {"overwrite", "options", "mapping", "start", *unset}
@@ -251,7 +277,7 @@ def task_codes(log: RawLog, settings: PrepareSettings, types: tuple[str, ...]) -
 def cuts_of(table: Any, settings: PrepareSettings) -> tuple[int, ...]:
     """The cut times of a table: two, and a third where a share is put aside."""
     total, shares = count(table), (*settings.cuts, *((1 - settings.vault,) if settings.vault else ()))
-    return tuple(kth_smallest(table["time"], int(share * total)) for share in shares)
+    return kth_smallest(table["time"], *(int(share * total) for share in shares))
 
 
 def save_users(job: Job, numbered: Numbered) -> IdIndex:

@@ -93,7 +93,8 @@ def number_ids(job: Job) -> Numbered:
     users = distinct("user", [log.events, log.impressions])
     # In the order of the ids: numbers then depend neither on the order of the rows nor on the threads of the engine.
     users = users.mutate(user_index=ibis.row_number().over(order_by="user").cast("int32"))
-    items = distinct("item", [log.events, log.impressions, given])
+    named = [log.events, log.impressions] if job.whole is None else [job.whole.items]
+    items = distinct("item", [*named, given])
     # The first rows of the catalogue are padding and the unknown item.
     items = items.mutate(row=(ibis.row_number().over(order_by="item") + FIRST_ROW).cast("int32"))
     items = materialise(connection, "lifelong_items", items)
@@ -108,7 +109,9 @@ def number_ids(job: Job) -> Numbered:
                 fix="remove the other rows of the item",
             )
     types: tuple[str, ...] = ()
-    if log.event_types:
+    if job.whole is not None:
+        types = tuple(sorted(job.whole.types))
+    elif log.event_types:
         column = log.events.select("event_type").distinct().to_pyarrow().column("event_type")
         types = tuple(sorted(value for value in column.to_pylist() if value is not None))
     return Numbered(materialise(connection, "lifelong_users", users), items, types)

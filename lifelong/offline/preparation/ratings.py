@@ -52,7 +52,7 @@ def _seen(ratings: Any, settings: PrepareSettings) -> Any:
     """The ratings that are not put aside: those of the vault make no task."""
     if not settings.vault:
         return ratings
-    cut = kth_smallest(ratings["time"], int((1 - settings.vault) * count(ratings)))
+    (cut,) = kth_smallest(ratings["time"], int((1 - settings.vault) * count(ratings)))
     return ratings.filter(ratings["time"] < cut)
 
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from lifelong.config import Record
+from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.folder import NegativeRule
 from lifelong.dataset.negatives import WINDOWS
+from lifelong.dtypes import IntArray
 from lifelong.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +64,11 @@ class PrepareSettings(Record):
         description="share of the times that is put aside after test, for `evaluate --split vault`; 0.05 is a good "
         "one, 0 puts nothing aside",
     )
+    users: tuple[int, int] | None = Field(
+        None,
+        description="a part of the users, such as 1/64: those of whose ids the CRC-32, modulo 64, is 1; items and "
+        "their popularity are the whole log's; default: all users",
+    )
     min_count: int = Field(2, ge=1, description="items with fewer training events use their hash bucket")
     field_min_count: int = Field(1, ge=1, description="min_count for the values of other item fields")
     buckets: int | dict[str, int] | None = Field(
@@ -87,6 +95,16 @@ class PrepareSettings(Record):
             raise ValueError("tasks are different names with commas between, such as buy,cart or liked=rating>=4")
         return names
 
+    @field_validator("users", mode="before")
+    @classmethod
+    def _part(cls, users: object) -> object:
+        part = users.split("/") if isinstance(users, str) else users
+        if users is None or (isinstance(part, list | tuple) and len(part) == 2 and _is_part(*map(str, part))):
+            return part
+        raise ValueError(
+            f"{users!r} is not NUMBER/PARTS from 0 on, such as 1/64 (in Python (1, 64)) for one of 64 parts"
+        )
+
     @field_validator("cuts")
     @classmethod
     def _ascending(cls, cuts: tuple[float, float]) -> tuple[float, float]:
@@ -101,6 +119,39 @@ class PrepareSettings(Record):
         return {"item": self.buckets} if isinstance(self.buckets, int) else dict(self.buckets)
 
 
+def _is_part(number: str, of: str) -> bool:
+    return number.isdecimal() and of.isdecimal() and int(number) < int(of)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """What is known of the whole log.
+
+    Args:
+        items: Ibis table `item`, `trained` and `drawn`: events (and impressions) in the training period, and in that
+            part of it which negatives are drawn from.
+        types: event type -> events in the training period; empty if the log has none.
+        profiles: Ibis table of the profiles of all users with events in the training period; None if there are none.
+    """
+
+    items: Any
+    types: dict[str, int]
+    profiles: Any | None
+
+    def counts(self, items: Any, column: str) -> IntArray:
+        """`trained` or `drawn` of each catalogue row.
+
+        Args:
+            items: Ibis table `item` and `row`.
+            column: which of the two.
+        """
+        import ibis
+
+        joined = items.left_join(self.items, "item").order_by("row").select(n=ibis.coalesce(self.items[column], 0))
+        count_V: IntArray = joined.to_pyarrow().column("n").to_numpy().astype(np.int64)
+        return np.concatenate([np.zeros(FIRST_ROW, np.int64), count_V])
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A log that is being prepared.
@@ -113,6 +164,7 @@ class Job:
         progress: called with plain words at every stage.
         earlier: an earlier dataset or artifact, to keep its numbers; or None.
         cut_times: where to cut, of a protocol that cuts by time; () = where the shares of the settings say.
+        whole: what is known of the whole log, where the job has a part of the users; else None.
     """
 
     connection: Any
@@ -122,6 +174,7 @@ class Job:
     progress: Callable[[str], None]
     earlier: EarlierDataset | None = None
     cut_times: tuple[int, ...] = ()
+    whole: Whole | None = None
 
     @property
     def work(self) -> Path:

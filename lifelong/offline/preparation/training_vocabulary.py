@@ -55,7 +55,7 @@ def vocabulary_of(
     Returns:
         The vocabulary; int64 numbers of `ids`.
     """
-    before = np.full(len(ids), -1) if earlier is None else earlier.index.find(ids.ids())
+    before = np.full(len(ids), -1) if earlier is None else earlier.index.find_all(ids)
     known = np.flatnonzero((count_V >= max(min_count, 1)) & (before < 0))
     known = known[np.argsort(-count_V[known], kind="stable")]
     index = ids.take(known)

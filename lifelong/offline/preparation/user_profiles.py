@@ -19,7 +19,7 @@ from lifelong.dataset.arrays import event_chunks
 from lifelong.dataset.events import user_context
 from lifelong.dataset.folder import PROFILE
 from lifelong.dataset.histories import Histories
-from lifelong.dataset.vocabulary import UNKNOWN
+from lifelong.dataset.vocabulary import UNKNOWN, Vocabulary
 from lifelong.dtypes import IntArray
 from lifelong.errors import DataError
 from lifelong.offline.preparation.engine import count, materialise
@@ -58,14 +58,23 @@ def save_profiles(job: Job, numbered: Numbered, trained_U: IntArray) -> dict[str
     for column, field in enumerate(fields):
         name = user_context(field)
         codes, values = field_codes(table, field, order="user_index")
-        vocabulary, of_value = field_vocabulary(
-            name, codes, values, trained_U, min_count=job.settings.field_min_count, buckets=0, earlier=earlier.get(name)
-        )
+        how: dict[str, Any] = {"min_count": job.settings.field_min_count, "buckets": 0, "earlier": earlier.get(name)}
+        if job.whole is None:
+            vocabulary, of_value = field_vocabulary(name, codes, values, trained_U, **how)
+        else:
+            vocabulary, of_value = _of_whole(name, job.whole.profiles, field, values, **how)
         number_UF[:, column] = np.append(of_value, UNKNOWN)[codes]
         vocabulary.save(job.folder / "vocabulary" / name)
         record[field] = len(vocabulary.index)
     np.save(job.folder / PROFILE, number_UF)
     return {"users_without_profile": int((number_UF == UNKNOWN).all(axis=1).sum()), "user_fields": record}
+
+
+def _of_whole(name: str, profiles: Any, field: str, values: list[str], **how: Any) -> tuple[Vocabulary, IntArray]:
+    """The vocabulary of the users of the whole log, and the numbers of a part's values."""
+    codes, known = field_codes(profiles, field, order="user")
+    vocabulary, _ = field_vocabulary(name, codes, known, np.ones(len(codes), np.int64), **how)
+    return vocabulary, vocabulary.numbers(values)
 
 
 def trained_users(histories: Histories, plan: Plan) -> IntArray:

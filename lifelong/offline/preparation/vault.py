@@ -30,6 +30,7 @@ from lifelong.offline.preparation.assemble import (
     ANY,
     cuts_of,
     moments_of,
+    part_of_users,
     save_catalogue,
     save_event_types,
     save_users,
@@ -175,7 +176,9 @@ def assemble_vault(job: Job, main: Dataset, aside: Aside) -> VaultEntry:
     """
     job.progress(f"the vault: numbering what was put aside ({job.settings.vault:g})")
     job = replace(job, earlier=EarlierDataset.open(main.folder))
-    numbered, rule = number_ids(job), main.manifest.negatives
+    rule = main.manifest.negatives
+    job = part_of_users(replace(job, cut_times=aside.cut_times), main.manifest.protocol, rule)
+    numbered = number_ids(job)
     users, ids = save_users(job, numbered), id_index(job.connection, numbered.items, "item", "row")
     histories = write_events(job, numbered, labelled=rule.rule == "none")
     # No value is counted, so that only those that the rest of the log has known keep a number of their own.
