@@ -36,7 +36,6 @@ from lifelong.dataset.examples import SPLITS, VAULT, Examples, Split
 from lifelong.dataset.histories import Histories
 from lifelong.dataset.mapping import TableMapping
 from lifelong.dataset.notes import notes_of
-from lifelong.dataset.readings import in_words, note_reading
 from lifelong.dataset.scales import SCALES
 from lifelong.dataset.vocabulary import IdIndex, Vocabulary
 from lifelong.dtypes import Int32Array
@@ -264,6 +263,8 @@ class Dataset:
             DatasetError: the split is `vault`, and there is none, or its reading cannot be written down.
             UsageError: the vault is to be read, and no claim is stated.
         """
+        from lifelong.dataset.readings import in_words, note_reading
+
         if split != VAULT:
             return self
         found = note_reading(self.vault.folder / OPENED, claim)

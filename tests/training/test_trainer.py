@@ -23,7 +23,7 @@ from lifelong.offline.evaluation.calibration import fit_calibrator
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export import saving
 from lifelong.offline.export.saving import load_model
-from lifelong.offline.models import model_class
+from lifelong.offline.models import model_class, tally
 from lifelong.offline.models.tally import best_weight
 from lifelong.offline.nn.counted import TargetPopularity
 from lifelong.offline.training.loop import DivergedError, log_loss_of_shares, measure_tasks, validation_subset
@@ -217,6 +217,15 @@ def test_tally_scales_counts_by_a_runs_own_targets_and_weighs_its_heads_on_valid
         logits.append(predict(model, dataset, validation))
     assert float(weights(first)["head.steady"]) == best_weight(*logits, np.asarray(validation.label_NT))
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
+
+
+def test_an_artifact_has_the_weight_of_tallys_second_head_that_validation_found(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The best weight of this little log is the one that a new model begins with, so another one is found.
+    monkeypatch.setattr(tally, "best_weight", lambda first_NT, second_NT, label_NT: 0.65)
+    artifact = run(dataset, tmp_path / "a", model="tally", own={"width": 4, "embedding": 5}, max_epochs=1)
+    assert float(weights(artifact)["head.steady"]) == pytest.approx(0.65) != tally.STEADY
 
 
 def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, tmp_path: Path) -> None:
