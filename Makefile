@@ -5,6 +5,7 @@
 # make test-spark   a store filled by Spark
 # make test-feast   the tests of `lifelong.feast`, in an environment of its own
 # make test-lowest  tests of training, export and service with the oldest releases that pyproject.toml allows
+# make lock   renews requirements.lock: a release of each package, all Pythons and machines
 # make docs-version   adds the docs of this version to the local branch gh-pages; pushes nothing
 # make page   builds the service's page from page/ (needs Node 20 or later and a registry of packages)
 #
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve test-feast test-spark test-lowest soak check lint types architecture docs docs-version pictures page page-check clean
+.PHONY: demo test test-full test-serve test-feast test-spark test-lowest soak check lint types architecture docs docs-version lock pictures page page-check clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +75,12 @@ test-lowest: $(VENV)/bin/python
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all]'
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis httpx greenlet polars
 	.venv-lowest/bin/python -m pytest -m "not soak" -p no:anyio tests/artifact tests/models/test_contract.py tests/test_api.py tests/test_plugins.py tests/test_import.py tests/evaluation tests/scoring --numprocesses auto --dist loadfile
+
+# With the torch of this environment, which the tests have run with.
+lock: $(VENV)/.lifelong-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --extra all \
+		--constraint <($(BIN)/python -m pip freeze | sed -n 's/^\(torch==[0-9.]*\).*/\1/p') pyproject.toml --output-file requirements.lock
 
 soak: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m soak --timeout 7200

@@ -96,7 +96,7 @@ def _import_named() -> None:
             raise UsageError(
                 f"the module {name!r} cannot be imported: {error}",
                 expected="a module on the path or in this folder",
-                fix="check --import, or LIFELONG_IMPORT",
+                fix="check --import (import_modules), or LIFELONG_IMPORT",
             ) from error
         except LifelongError:
             raise
@@ -105,7 +105,7 @@ def _import_named() -> None:
         except Exception as error:
             raise UsageError(
                 f"the module {name!r} fails while it is imported: {type(error).__name__}: {error}",
-                fix="repair it; --debug shows where it happened",
+                fix="repair it; the traceback says where (--debug shows it)",
             ) from error
 
 
@@ -156,7 +156,7 @@ def named_in_errors(
             f"the {kind.removesuffix('s')} {part_name!r} of the module {module!r} failed while {doing}: "
             f"{type(error).__name__}: {str(error).strip() or 'no message'}{where}",
             expected="" if line else expected,
-            fix=f"repair {module}, or ask who wrote it; --debug shows where it happened",
+            fix=f"repair {module}, or ask who wrote it; the traceback says where (--debug shows it)",
         ) from error
 
 
@@ -182,7 +182,7 @@ def modules_named_in_errors() -> Iterator[None]:
             raise PluginError(
                 f"the module {module!r}, which registers the {', the '.join(registered)}, failed: "
                 f"{type(error).__name__}: {str(error).strip() or 'no message'} ({line})",
-                fix=f"repair {module}, or ask who wrote it; --debug shows where it happened",
+                fix=f"repair {module}, or ask who wrote it; the traceback says where (--debug shows it)",
             ) from error
         raise
 

@@ -98,3 +98,22 @@ def test_an_error_that_a_python_call_raises_names_no_option_of_a_command(place):
     calls = [node for node in ast.walk(ast.parse((PACKAGE / place).read_text())) if isinstance(node, ast.Call)]
     fixes = [ast.unparse(word.value) for call in calls for word in call.keywords if word.arg == "fix"]
     assert fixes and not [fix for fix in fixes if OPTION.search(fix)]
+
+
+COMMAND = re.compile(r"\b(lifelong [a-z]+|torchrun)\b[^`]*")
+PYTHON = re.compile(r"[iI]n Python (by )?(\w|\{\w+\})+=|\(\w+=|\(import_modules\)|traceback says")
+OF_COMMANDS = ("cli", "serving")
+
+
+def test_an_error_that_names_an_option_names_the_argument_of_python_too():
+    named, found = 0, []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if not set(path.relative_to(PACKAGE).parts) & set(OF_COMMANDS):
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            fixes = [ast.unparse(word.value) for call in calls for word in call.keywords if word.arg == "fix"]
+            named += sum(bool(PYTHON.search(fix)) for fix in fixes)
+            found += [
+                (path.name, fix) for fix in fixes if OPTION.search(COMMAND.sub("", fix)) and not PYTHON.search(fix)
+            ]
+    assert named > 10
+    assert found == []

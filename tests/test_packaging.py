@@ -6,14 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email import policy
 from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, mac_platforms, parse_tag, sys_tags
-from packaging.utils import parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 ROOT = Path(__file__).parents[1]
 BUILD = """
@@ -74,6 +76,48 @@ def test_one_line_of_uvx_runs_the_first_command_from_a_wheel(tmp_path: Path) -> 
     )
     assert ran.returncode == 0, ran.stderr
     assert "cola: score" in ran.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed: pip install uv")
+def test_uv_runs_an_example_without_an_installation(tmp_path: Path) -> None:
+    example = ROOT / "examples" / "own_csv_to_score.py"
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    ran = subprocess.run(
+        ["uv", "run", str(example)],
+        cwd=tmp_path,
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "probability" in ran.stdout
+
+
+def releases_of(lock: str) -> dict[str, set[str]]:
+    """Package -> its releases in the lock file: one, or one for each range of Pythons."""
+    releases: dict[str, set[str]] = {}
+    for line in lock.splitlines():
+        (exact,) = (requirement := Requirement(line)).specifier
+        assert exact.operator == "==", line
+        releases.setdefault(canonicalize_name(requirement.name), set()).add(exact.version)
+    return releases
+
+
+def test_the_lock_file_has_a_release_of_every_requirement() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    releases = releases_of((ROOT / "requirements.lock").read_text())
+    waiting, seen = {"all"}, set[str]()
+    while waiting:
+        seen.add(extra := waiting.pop())
+        for requirement in map(Requirement, extras[extra]):
+            if requirement.name == "lifelong":
+                waiting |= requirement.extras - seen
+            else:
+                locked = releases[canonicalize_name(requirement.name)]
+                assert all(requirement.specifier.contains(release) for release in locked), requirement
+    assert {"serve", "train", "kafka"} <= seen
 
 
 def test_the_container_of_developers_installs_what_the_tests_need() -> None:

@@ -242,8 +242,8 @@ class Dataset:
         if not self.has_vault:
             raise DatasetError(
                 f"{self.folder} has no vault",
-                expected="a dataset that was prepared with --vault",
-                fix="prepare the log again with --vault 0.05, and train on that",
+                expected="a dataset that was prepared with a vault",
+                fix="prepare the log again with --vault 0.05 (vault=0.05), and train on that",
             )
         return type(self)(self.folder / VAULT)
 

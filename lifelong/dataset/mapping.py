@@ -353,7 +353,7 @@ def mapping_of_events(base: TableMapping | None, columns: Mapping[str, Any], fie
             raise UsageError(
                 f"there is no column {name!r} to map{suggestion(name, [*mappable, *TableMapping.model_fields])}",
                 expected=f"one of: {', '.join(mappable)}; or a setting of a mapping, such as time_unit",
-                fix="check the names in --column or in the --mapping file",
+                fix="check the names of columns that are given, or those in the mapping file",
             )
     return _checked(settings, "by --column NAME=VALUE, or in a --mapping file")
 

@@ -82,7 +82,7 @@ class RowQuery:
             if any(not name.endswith("_SCAN") for name in several):
                 raise ConfigError(
                     [f"query: it needs several rows of the log at once ({', '.join(sorted(several)).lower()})"],
-                    fix="write the events as the query gives them, and read them with a --mapping that has no query",
+                    fix="write the events as the query gives them, and read them with a mapping that has no query",
                 )
             names: list[str] = self._connection.sql(self._query).columns
         return names
@@ -118,7 +118,7 @@ class RowQuery:
         self._connection.register(LOG, table.append_column("file", names).append_column("sequence", places))
 
     def _running(self) -> AbstractContextManager[str]:
-        return running(self._query, tables=[LOG], fix="; files of another form need a --mapping of their own")
+        return running(self._query, tables=[LOG], fix="; files of another form need a mapping of their own")
 
     def _with_sequence(self) -> str:
         """The query with `sequence` among what it selects, which says of which line a row is."""

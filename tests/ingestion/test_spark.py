@@ -173,7 +173,7 @@ def test_a_server_that_lacks_users_does_not_say_until_when_it_is_filled(session,
     # The last user of all, so that users before it are written.
     wrong = frame.selectExpr("user", "if(user = 'u59', null, item) item", "time").coalesce(1)
     session.conf.set("spark.sql.shuffle.partitions", "4")
-    with pytest.raises(SourceError, match="^part 0, its rows"):
+    with pytest.raises(SourceError, match=r"^part 0, its rows"):
         backfill(artifact, wrong, redis_url, engine="spark")
     assert records_of(redis_url)
     with closing(open_store(redis_url)) as store:

@@ -123,6 +123,13 @@ def test_images_have_the_version_of_the_package_and_extras_that_there_are():
     assert set(extras) <= set(project["optional-dependencies"])
 
 
+def test_the_builder_of_the_image_is_given_what_it_copies():
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    names = [name for line in copied for name in line.split()]
+    assert "lifelong" in names and all((ROOT / name).exists() for name in names)
+    assert {f"!{name}" for name in names} <= set((ROOT / ".dockerignore").read_text().splitlines())
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("tool", "words"),

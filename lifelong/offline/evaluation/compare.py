@@ -283,7 +283,7 @@ def cautions(rows: Sequence[ComparisonRow], reference: str) -> list[str]:
     if few and len(rows) > 1:
         said.append(
             f"Fewer than {LEAST_SEEDS} seeds: {', '.join(few)}. Their intervals do not say what another training would "
-            f"give, so claim no difference (`lifelong compare` with --seeds {LEAST_SEEDS})"
+            f"give, so claim no difference (`lifelong compare --seeds {LEAST_SEEDS})"
         )
     shown = [row.differences["auc"].detectable for row in rows if row.differences is not None]
     sizes = sorted(value for value in shown if value)

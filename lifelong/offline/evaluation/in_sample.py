@@ -48,7 +48,8 @@ def check_in_sample(artifact: Artifact, dataset: Dataset, split: Split, *, allow
         raise MismatchError(
             found.why,
             expected=f"a {split} period that the artifact has not seen",
-            fix="measure it on its own dataset or on a later one; --in-sample measures it anyway and marks the result",
+            fix="measure it on its own dataset or on a later one; --in-sample (in_sample=True) measures it anyway and "
+            "marks the result",
         )
     return found
 

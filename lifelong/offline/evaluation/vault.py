@@ -77,7 +77,7 @@ def stored_result(dataset: Dataset, artifact: Artifact) -> Result:
         raise UsageError(
             f"the vault of {dataset.folder} holds no result of this artifact's family",
             expected="an artifact of a family that has been measured on it",
-            fix="measure it without --stored, once",
+            fix="measure it without --stored (stored=True), once",
         )
     return opening.result
 
@@ -96,7 +96,7 @@ def check_closed(dataset: Dataset, artifact: Artifact) -> None:
     raise MismatchError(
         f"the vault of {dataset.folder} has been opened: {opening.in_words()}{family}",
         expected="one measurement for an artifact and all that are continued from it",
-        fix="--stored shows what was measured; a new measurement needs data that nobody has seen",
+        fix="--stored (stored=True) shows what was measured; a new measurement needs data that nobody has seen",
     )
 
 

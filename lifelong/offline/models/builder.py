@@ -46,7 +46,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(chosen: Chosen) -> _Checked:
     entry, given = chosen.entry, chosen.config
-    # Before pydantic sees them: unknown and wrong settings are all told at once.
+    # Before pydantic sees them: unknown and wrong settings are all reported at once.
     own_names, shared = [field.name for field in fields(entry.Config)], shared_names(entry)
     problems = [
         f"model.{key}: {chosen.model} has no such setting (it has: {', '.join(own_names)})"

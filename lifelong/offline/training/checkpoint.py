@@ -178,7 +178,7 @@ class Checkpoint:
         # The format refuses tensors with gaps, such as views of columns.
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         with (
-            full_disk(self.folder, kept="free some space, then train again with --resume"),
+            full_disk(self.folder, kept="free some space, then train again with --resume (resume=True)"),
             write_whole(self.path) as fresh,
         ):
             save_file(whole, fresh, metadata=header)

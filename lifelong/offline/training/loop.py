@@ -178,7 +178,7 @@ class Loop:
                 self._save()
                 raise KeyboardInterrupt(
                     f"stopped after {progress.examples:,} examples; the state is in {self.checkpoint.folder}, "
-                    "train again with --resume to go on"
+                    "train again with --resume (resume=True) to go on"
                 )
             if self._finished():
                 # Otherwise the thread that makes batches ahead would go on until the generator is collected.

@@ -183,7 +183,7 @@ class _Run:
             # torchrun starts all processes again after one was lost: they go on by themselves.
             resume = resume or (left and self.processes.place.restarts > 0)
             if left and not resume:
-                display.say(f"the state of an interrupted run in {self.checkpoint.folder} is not used (no --resume)")
+                display.say(f"the state of an interrupted run in {self.checkpoint.folder} is not used (no resume)")
             loop = Loop(
                 model,
                 self.dataset,

@@ -131,7 +131,7 @@ class FileLetters:
         return UsageError(
             f"the dead letters cannot be written to {self._path}: {error.strerror or error}",
             expected="a file in a folder that can be written",
-            fix="choose another --dead-letter",
+            fix="choose another place (--dead-letter, in Python dead_letters=)",
         )
 
 

@@ -278,7 +278,7 @@ class FileReader:
                 file=str(self.path),
                 line=text.held,
                 expected=wanted,
-                fix="run again when it is written; --last-line complete takes it as it is",
+                fix='run again when it is written; --last-line complete (last_line="complete") takes it as it is',
             )
         if not head:
             raise SourceError(

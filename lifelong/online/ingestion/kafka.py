@@ -385,7 +385,8 @@ class Stream:
                 f"{place} ends at offset {end}, before {wanted}, where the store continues: it was recreated, or has"
                 " lost messages",
                 expected="the topic that the store has followed",
-                fix="if it is another topic of that name, name it with --source; all of its messages are then applied",
+                fix="if it is another topic of that name, name it with --source (source=NAME); all of its "
+                "messages are then applied",
             )
         if wanted >= first:
             # The message is there after all.
@@ -396,7 +397,7 @@ class Stream:
                 f"{place} begins at offset {first}; Kafka has deleted {first - wanted} messages from {wanted} on, which"
                 " were not applied",
                 expected="a retention that is longer than any pause of the updater",
-                fix="apply them from another copy, or leave them out with --on-gap skip",
+                fix='apply them from another copy, or leave them out with --on-gap skip (on_gap="skip")',
             )
         logger.warning("%s: %d messages from offset %d on were deleted and are left out", place, first - wanted, wanted)
         self._patiently(lambda: self._store.commit(Commit(watermarks={(self.source, partition): first - 1})))
@@ -516,8 +517,8 @@ class Stream:
             file=f"{self.address.name}, partition {message.partition()}, offset {message.offset()}",
             column=problem.column,
             expected=problem.expected,
-            fix="the messages before it are applied; leave such messages out with --on-bad skip, and keep them with"
-            " --dead-letter",
+            fix='the messages before it are applied; leave such messages out with --on-bad skip (on_bad="skip"), '
+            "and keep them as dead letters",
         )
 
     def _keep(self, message: Any, problem: Problem) -> None:

@@ -271,7 +271,7 @@ def check_columns(
                 line=line,
                 expected=expected,
                 fix=(naming_delimiter(names[0]) if line is not None and len(names) == 1 else "")
-                or f"name the column by --column {ours}=NAME, or in a --mapping file; in Python by {ours}='NAME'",
+                or f"name the column by --column {ours}=NAME, or in a mapping file; in Python by {ours}='NAME'",
             )
 
 

@@ -67,7 +67,7 @@ def find_source(
         raise UsageError(
             f"a source named {named!r}",
             expected="another name: a backfill has this one",
-            fix="choose another name with --source",
+            fix="choose another name with --source (source=NAME)",
         )
     known, path = known_sources(store), reader().path
     record = (usual or path_source(path)) if named is None else named
@@ -79,7 +79,7 @@ def find_source(
         raise UsageError(
             f"{record!r} is the name of a source that is no file",
             expected="another name: events of a topic were applied under this one",
-            fix="choose another name with --source",
+            fix="choose another name with --source (source=NAME)",
         )
     if named is not None:
         _check_events(reader, known)

@@ -150,7 +150,7 @@ def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> st
     if not count:
         return "the memory has no events yet"
     if not found:
-        fix = "" if asked_data else "; a prepared dataset (--data) would give them"
+        fix = "" if asked_data else "; a prepared dataset (--data, in Python data=) would give them"
         return f"none of the {count} events behind this memory is known{fix}"
     words = {"data": "the dataset", "store": "the store's event log", "memory": "the stored recent history"}
     where = " and ".join(words[name] for name in sources)

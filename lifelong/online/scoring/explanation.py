@@ -12,6 +12,10 @@ from lifelong.online.scoring.answer import Score
 from lifelong.tally.plan import Precision
 
 LOW = "least value that is counted together with this one, of a number such as a price; null for any other value"
+PRECISION = (
+    "what `times` is: small counts are exact, larger ones about right; less than the truth if the memory has dropped "
+    "the value meanwhile, to make room"
+)
 HIGH = "least value above it that is counted apart, of a number; null if there is none"
 
 
@@ -81,16 +85,14 @@ class CountedValue:
         ),
     ]
     events_ago: Annotated[
-        int | None, Field(description="about how many events ago she last did, 1 for the last; null without a cell")
+        int | None, Field(description="about how many events ago that last was, 1 for the last; null without a cell")
     ]
-    precision: Annotated[
-        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
-    ]
+    precision: Annotated[Precision, Field(description=PRECISION)]
     effect: Annotated[float, Field(description="the score less what it would be without this")]
     low: Annotated[float | None, Field(description=LOW)] = None
     high: Annotated[float | None, Field(description=HIGH)] = None
     logged: Annotated[
-        int | None, Field(description="how many of all her events have it; null unless all of them are known")
+        int | None, Field(description="how many of all events of the user have it; null unless all of them are known")
     ] = None
     seconds_ago: Annotated[
         int | None, Field(description="since the last known event that has it; null without one, or without times")
@@ -103,7 +105,8 @@ class Affinity:
 
     field: Annotated[str, Field(description="its item field")]
     cosine: Annotated[
-        float, Field(description="of the value's factor and the sum over all her events, from -1 to 1; 0 if unknown")
+        float,
+        Field(description="of the value's factor and the sum over all events of the user, from -1 to 1; 0 if unknown"),
     ]
     cosine_lately: Annotated[float, Field(description="the same with the sum in which later events weigh more")]
     effect: Annotated[float, Field(description="the score less what it would be with empty sums of this field")]
@@ -158,7 +161,7 @@ class Slot:
         int | None, Field(description="events from one write to the next; null if the model has no periods")
     ]
     rate: Annotated[
-        float | None, Field(description="share of her events that wrote it, if the model decides that; else null")
+        float | None, Field(description="share of the events that wrote it, if the model decides that; else null")
     ]
     written: Annotated[str, Field(description="when it is written, in words")]
     empty: Annotated[bool, Field(description="not written yet")]
@@ -182,9 +185,9 @@ class Explanation:
 
     user: str
     known_user: Annotated[bool, Field(description="false: scored from the empty memory")]
-    count: Annotated[int, Field(description="events in her memory")]
+    count: Annotated[int, Field(description="events in the memory")]
     last_time: Annotated[int | None, Field(description="time of the last of them")]
-    slots: Annotated[list[CoveredSlot], Field(description="her memory")]
+    slots: Annotated[list[CoveredSlot], Field(description="the memory")]
     candidates: Annotated[list[CandidateExplanation], Field(description="one per item, in order")]
     attention_over: Annotated[
         Literal["slots", "events"] | None,
@@ -195,5 +198,5 @@ class Explanation:
         str | None, Field(description='"data", "store", "memory", or several with "and"; null if none is known')
     ]
     events_note: Annotated[str, Field(description="where the events come from, in words, and what is missing")]
-    recent: Annotated[list[PastEvent], Field(description="her latest events, the latest first")]
+    recent: Annotated[list[PastEvent], Field(description="the latest events, the latest first")]
     artifact: Annotated[str, Field(description="id of the one that scored")]

@@ -21,7 +21,7 @@ class ListedUser:
     """One user of the store."""
 
     user: str
-    count: Annotated[int, Field(description="events in her memory")]
+    count: Annotated[int, Field(description="events in the memory")]
     last_time: Annotated[int | None, Field(description="time of the last of them")]
     recent: Annotated[bool, Field(description="had an event since the service was started")]
 

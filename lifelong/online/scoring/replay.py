@@ -82,7 +82,7 @@ def replay(
         raise UsageError(
             f"the test examples of this dataset (protocol {dataset.manifest.protocol}) have no period of their own",
             expected="a dataset that is split by time",
-            fix="prepare the log with --protocol temporal",
+            fix="prepare the log with protocol=temporal",
         )
     examples = dataset.examples("test")
     late_N = np.flatnonzero(np.asarray(dataset.histories.time_N) >= dataset.manifest.cut_times[-1])

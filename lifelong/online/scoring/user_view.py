@@ -16,7 +16,7 @@ from lifelong.online.memory.state import Counting, States
 from lifelong.online.opening import AnyDataset, as_dataset
 from lifelong.online.scoring.arguments import checked_scorer
 from lifelong.online.scoring.evidence import bounds_of, met_of, past_of
-from lifelong.online.scoring.explanation import HIGH, LOW
+from lifelong.online.scoring.explanation import HIGH, LOW, PRECISION
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.tables import table_of
 from lifelong.tally.plan import Precision
@@ -62,8 +62,8 @@ class Timeline:
 
     user: str
     known_user: bool
-    count: Annotated[int, Field(description="events in her memory; more than are listed where some are not known")]
-    position: Annotated[list[int], Field(description="1 is her first event")]
+    count: Annotated[int, Field(description="events in the memory; more than are listed where some are not known")]
+    position: Annotated[list[int], Field(description="1 is the first event")]
     time: Annotated[list[int], Field(description="UTC seconds (or the ordinal of a log without times)")]
     items: Texts
     types: Annotated[Texts, Field(description="event types; none where the log has none")]
@@ -125,11 +125,9 @@ class Cell:
     value: Annotated[
         str | None, Field(description="null where no value of the data has the counter's key, or several have")
     ]
-    times: Annotated[int, Field(description="how often she met it, see `precision`")]
-    events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
-    precision: Annotated[
-        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
-    ]
+    times: Annotated[int, Field(description="how often the user met it, see `precision`")]
+    events_ago: Annotated[int, Field(description="about how many events ago that last was, 1 for the last")]
+    precision: Annotated[Precision, Field(description=PRECISION)]
     low: Annotated[float | None, Field(description=LOW)] = None
     high: Annotated[float | None, Field(description=HIGH)] = None
 
@@ -150,8 +148,8 @@ class MemoryCells:
     """The counters of one user's memory."""
 
     user: str
-    known_user: Annotated[bool, Field(description="false: nothing is kept of her")]
-    count: Annotated[int, Field(description="events in her memory")]
+    known_user: Annotated[bool, Field(description="false: nothing is kept of the user")]
+    count: Annotated[int, Field(description="events in the memory")]
     fields: Annotated[list[FieldCells], Field(description="one per item field; empty for a memory without counters")]
     artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
 

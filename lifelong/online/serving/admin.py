@@ -97,7 +97,7 @@ async def delete_artifact(artifact: Name, takeovers: Asked) -> ArtifactStates:
 
 @admin.get("/users/{user:text}", summary="All that is kept of a user", response_model=dict[str, Any])
 async def get_user(user: User, service: Served) -> Response:
-    """Her memory of each artifact, number by number, her event log, her event ids, and her logged impressions."""
+    """The memory of each artifact, number by number, the event log, the event ids, and logged impressions of a user."""
 
     def text(export: dict[str, Any]) -> bytes:
         lists = {name: encoded_list(export[name]) for name in ("events", "impressions")}
@@ -108,5 +108,5 @@ async def get_user(user: User, service: Served) -> Response:
 
 @admin.delete("/users/{user:text}", summary="Forget a user")
 async def delete_user(user: User, service: Served) -> ForgottenUser:
-    """Erases all of it, and rewrites the store's files, so that nothing of her is left in them."""
+    """Erases all of it, and rewrites the store's files, so that nothing of the user is left in them."""
     return await service.forget(user)

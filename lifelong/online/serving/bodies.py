@@ -210,7 +210,7 @@ class OneBody(StrictBody):
 
 
 class ManyBody(StrictBody):
-    """Many users, each with her candidates."""
+    """Many users, each with candidates."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={

@@ -114,7 +114,7 @@ class OwnerProcess:
             there.close()
         channel = Channel(here)
         with contextlib.suppress(OSError):
-            # A process that has ended already cannot be told; `_wait` then reads the end of the stream.
+            # A process that has ended already gets no message; `_wait` then reads the end of the stream.
             channel.send(self.task)
         return process, channel
 

@@ -137,7 +137,7 @@ class ForgottenUser(_Reply):
     impressions: int = Field(description="rows removed from the impressions log")
     dead_letters: int = Field(description="lines removed from the file of dead letters")
     purged: bool = Field(
-        description="no byte of her is left in the store's files; false where a server keeps files of its own, or"
+        description="no byte of the user is left in the store's files; false where a server keeps files of its own, or"
         " something still reads the old ones, which go when it ends"
     )
 

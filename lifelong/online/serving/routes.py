@@ -109,7 +109,7 @@ async def post_score(
         Purpose, Query(alias="for", description="list: each candidate also has `in_list`, which orders a list")
     ] = None,
 ) -> bytes:
-    """One user with her candidates, or a list of such requests; the reply has the same form.
+    """One user with candidates, or a list of such requests; the reply has the same form.
 
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """

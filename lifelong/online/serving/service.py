@@ -69,9 +69,9 @@ class UserMemory:
     """What is kept of a user."""
 
     user: str
-    count: Annotated[int, Field(description="events in her memory")]
+    count: Annotated[int, Field(description="events in the memory")]
     last_time: Annotated[int | None, Field(description="time of the last of them")]
-    bytes: Annotated[int, Field(description="size of her stored memory")]
+    bytes: Annotated[int, Field(description="size of the stored memory")]
     slots: Sequence[Slot]
     artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
 

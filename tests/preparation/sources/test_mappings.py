@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong.config import read_mapping
-from lifelong.dataset.mapping import TableMapping
+from lifelong.dataset.mapping import TITLE, TableMapping
 from lifelong.errors import SourceError, UsageError
 from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.preparation.sources import MAPPINGS, SOURCES
@@ -260,7 +260,7 @@ def news(save: Save) -> list[Path]:
 def test_every_article_of_ebnerd_is_a_target_and_events_are_histories_and_the_clicks_they_lack(
     save: Save, read: Read, rows: Rows
 ) -> None:
-    articles = save("articles.parquet", article_id=[10, 99], category_str=["news", ""])
+    articles = save("articles.parquet", article_id=[10, 99], title=["Ten", None], category_str=["news", ""])
     raw = read("ebnerd", *news(save), articles)
     assert sorted(rows(raw.impressions, *EVENT, "click")) == [
         ("1", "20", 5, 0.0),
@@ -269,7 +269,7 @@ def test_every_article_of_ebnerd_is_a_target_and_events_are_histories_and_the_cl
         ("2", "20", 3, 0.0),
     ]
     assert sorted(rows(raw.events, *EVENT)) == [("1", "11", 1), ("1", "11", 1), ("1", "21", 5), ("2", "10", 3)]
-    assert rows(raw.items, "item", "category") == [("10", "news"), ("99", None)]
+    assert rows(raw.items, "item", "category", TITLE) == [("10", "news", "Ten"), ("99", None, None)]
     assert raw.protocol == "impressions"
     with pytest.raises(SourceError, match="there is no file of history"):
         read("ebnerd", news(save)[0])

@@ -76,7 +76,7 @@ class _Format:
         if "mapping" in options:
             raise UsageError(
                 f"the source {self.module!r} has a mapping of its own, and {options['mapping']} was given",
-                expected="--mapping with the source table",
+                expected="a mapping with the source table",
                 fix=f"lifelong prepare table ... --mapping {options['mapping']}",
             )
         assert self.mapping is not None

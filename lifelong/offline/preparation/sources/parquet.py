@@ -71,7 +71,7 @@ class ParquetFile:
                     file=str(self.path),
                     column=name,
                     expected=f"the columns {', '.join(columns)}",
-                    fix="say which column is what: --column user=NAME, or a mapping file",
+                    fix='say which column is what: --column user=NAME (user="NAME"), or a mapping file',
                 )
             if kind in TYPES:
                 check_types(self.schema, {name: cast(ColumnKind, kind)}, file=str(self.path))

@@ -54,7 +54,7 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
     return open_rows(connection, files, mapping.of_log, wanted_of(mapping))
 
 
-_NAMING = "say which column is what: --column user=COLUMN (item, time ...), or a --mapping file"
+_NAMING = 'say which column is what: --column user=COLUMN (item, time ...), in Python user="COLUMN"; or a mapping file'
 
 
 def wanted_of(mapping: TableMapping) -> dict[str, Kind]:
@@ -258,7 +258,9 @@ def _unusable(opened: Opened, mapping: TableMapping, by_reason: Mapping[str, Map
         line=line,
         column=getattr(mapping, role),
         expected="rows with a user, an item and a time" if mapping.skip_invalid else f"the {role} in every row",
-        fix="check the mapping" if mapping.skip_invalid else "--column skip_invalid=true counts and skips such rows",
+        fix="check the mapping"
+        if mapping.skip_invalid
+        else "--column skip_invalid=true (skip_invalid=True) counts and skips them",
     )
 
 
@@ -271,5 +273,6 @@ def _not_a_time(opened: Opened, mapping: TableMapping, sequence: int, text: str 
         column=mapping.time,
         expected=f"the format {mapping.time_format}" if mapping.time_format else f"time_unit = {mapping.time_unit!r}",
         fix="for texts such as 2017-11-25T18:00:00Z --column time_unit=iso, for milliseconds --column time_unit=ms (or "
-        "us, ns, ordinal), for others such as --column 'time_format=%d.%m.%Y %H:%M:%S'; or the same in the mapping",
+        "us, ns, ordinal), for others such as --column 'time_format=%d.%m.%Y %H:%M:%S'; or the same in the mapping, "
+        'in Python time_unit="iso"',
     )

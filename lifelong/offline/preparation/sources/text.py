@@ -269,8 +269,8 @@ def _decoded(path: Path, layout: Layout) -> Iterator[str]:
                     line=number,
                     column=data.count(layout.delimiter.encode(), 0, error.start) + 1,
                     expected=f"text in {layout.encoding}",
-                    fix="convert the file to UTF-8; the source table reads others by --column encoding=NAME, such as "
-                    "latin-1",
+                    fix="convert the file to UTF-8; the source table reads others by --column encoding=NAME "
+                    "(encoding=NAME), such as latin-1",
                 ) from error
 
 
