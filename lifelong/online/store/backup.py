@@ -28,6 +28,7 @@ from lifelong.atomic import building, put_in_place, remove_left, replace_text
 from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
 from lifelong.online.store.database import ACKNOWLEDGED
 from lifelong.online.store.folder import COPY, HEAD, databases, left_copies, unwritable
+from lifelong.online.store.part import FolderUrl
 from lifelong.online.store.sharded import open_folder
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ def _remove_copies(out: Path) -> None:
 
 def _opened_once(store: Path) -> str:
     """Check a copy and bring it to rest; returns the artifact that it serves."""
-    with contextlib.closing(open_folder(store, None, read_only=False)) as opened:
+    with contextlib.closing(open_folder(FolderUrl(store), read_only=False)) as opened:
         identity = opened.artifact_list().identity
     return "" if identity is None else identity.artifact_id
 
