@@ -1,13 +1,15 @@
 """A folder with some of the shards of a store."""
 
 import json
+import shutil
 from contextlib import closing
 
 import pytest
 
 pytest.importorskip("rocksdict")
 
-from lifelong.errors import OtherShardError, StoreCorruptError, UsageError
+from lifelong.errors import OtherShardError, StoreCorruptError, StoreLockedError, UsageError
+from lifelong.online.store.backup import backup, restore
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import folder_of, node_of, open_store
 from lifelong.online.store.part import Share, murmur2, numbers_of, part_of
@@ -132,3 +134,42 @@ def test_murmur2_is_that_of_kafka_s_java_clients():
         b"abc": 479470107,
     }
     assert {key: murmur2(key) for key in known} == {key: number & 0x7FFFFFFF for key, number in known.items()}
+
+
+# One shard by itself
+
+
+def test_a_shard_moves_to_another_node_and_back_into_one_that_has_lost_it(filled, tmp_path):
+    other = f"rocksdb://{tmp_path / 'other'}"
+    with closing(open_store(f"{other}?shards=8&own=0")) as store:
+        store.bind(IDENTITY)
+    with closing(open_store(filled)):
+        backup(tmp_path / "store", tmp_path / "copy", shard=3)
+    with closing(open_store(other)), pytest.raises(StoreLockedError):
+        restore(tmp_path / "copy", tmp_path / "other", shard=3)
+    restore(tmp_path / "copy", tmp_path / "other", shard=3)
+    with closing(open_store(other)) as store:
+        assert store.share.numbers == (0, 3)
+        assert {part_of(user, 8) for user, _ in store.scan()} == {3}
+    restore(tmp_path / "copy", tmp_path / "new", shard=3)
+    restore(tmp_path / "copy", tmp_path / "whole")
+    for name in ("new", "whole"):
+        assert node_of(f"rocksdb://{tmp_path / name}") == Share((3,), 8, "crc32")
+    shutil.rmtree(tmp_path / "store" / "shard-3")
+    restore(tmp_path / "copy", tmp_path / "store", shard=3)
+    with closing(open_store(filled)) as store:
+        assert dict(store.scan()) == dict.fromkeys(OWN, b"1")
+
+
+def test_a_shard_that_is_there_or_is_not_in_the_backup_or_is_of_another_number_is_refused(filled, tmp_path):
+    with pytest.raises(UsageError, match="has no shard 4"):
+        backup(tmp_path / "store", tmp_path / "copy", shard=4)
+    backup(tmp_path / "store", tmp_path / "copy")
+    open_store(f"rocksdb://{tmp_path / 'four'}?shards=4&own=0").close()
+    open_store(f"rocksdb://{tmp_path / 'unbound'}?shards=8&own=0").close()
+    with pytest.raises(UsageError, match="memories of other artifacts"):
+        restore(tmp_path / "copy", tmp_path / "unbound", shard=3)
+    for shard, name in ((3, "store"), (4, "new"), (3, "four")):
+        with pytest.raises(UsageError, match=f"shard {shard} of .* cannot be put into"):
+            restore(tmp_path / "copy", tmp_path / name, shard=shard)
+    assert sorted(path.name for path in (tmp_path / "four").iterdir()) == ["shard-0", "store.json"]
