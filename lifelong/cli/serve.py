@@ -68,9 +68,7 @@ def serve(
             "--topic", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
         ),
     ] = None,
-    peers: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of a node: shards and addresses of all nodes, TOML or JSON.")
-    ] = None,
+    peers: Annotated[Path | None, typer.Option(metavar="FILE", help="Addresses of all nodes, by shard.")] = None,
     log: Annotated[
         Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
     ] = "text",
