@@ -95,13 +95,15 @@ def serve(
     keys = None if api_key_file is None else KeyFile(api_key_file)
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.config import load_record
-    from lifelong.online.serving.peers import Peers
+    from lifelong.online.serving.peers import Peers, read_peers
     from lifelong.online.serving.settings import ServiceConfig
 
     fix = "`lifelong serve --print-config` prints all settings"
     settings = load_record(ServiceConfig, config, changes, fix=fix)
     hosts = allowed_hosts(host, settings.allowed_hosts, keys=keys is not None)
-    following, others = _following(place, settings, store), None if peers is None else Peers(peers)
+    following, others = _following(place, settings, store), None
+    if peers is not None:
+        others = Peers(peers, read_peers, what="addresses of other nodes")
     plan = _Plan(artifact, store, settings, keys, hosts, following, log, workers, others)
     with _failures_in(log, terminal):
         _serve(terminal, plan, host, port)

@@ -10,6 +10,7 @@ pytest.importorskip("rocksdict")
 
 from confluent_kafka import Producer
 
+from lifelong.cli.program import run
 from lifelong.errors import SourceError, StreamError, UsageError
 from lifelong.online.ingestion.dead_letters import FileLetters
 from lifelong.online.ingestion.files import ingest
@@ -102,3 +103,13 @@ def test_a_topic_of_other_partitions_and_a_file_are_refused(artifact, kafka, top
     (tmp_path / "log.csv").write_text("user,item,time\nu,i,1\n")
     with closing(open_store(url)) as store, pytest.raises(UsageError, match="partitions of a topic"):
         ingest(artifact, store, tmp_path / "log.csv")
+
+
+def test_the_command_reads_a_node_s_partitions_and_says_how_far(artifact, kafka, topic, tmp_path, capsys):
+    produce(kafka, topic, "consistent")
+    url = f"rocksdb://{tmp_path / 'store'}?shards=3&own=1-2"
+    words = ["ingest", str(artifact.path), kafka.url(topic), "--store", url, "--max-idle", "1s", "--json"]
+    for applied in (True, False):
+        assert run(words) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["applied"] > 0) == applied and set(said["partitions"]) == {"1", "2"}

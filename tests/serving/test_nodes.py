@@ -1,6 +1,7 @@
 """Nodes that own shards: what comes through the topic, and who answers for whom."""
 
 import json
+import signal
 import time
 from contextlib import closing, contextmanager
 
@@ -10,15 +11,20 @@ import pytest
 pytest.importorskip("confluent_kafka")
 pytest.importorskip("rocksdict")
 
+from support.client import Client as InProcess
+from support.kafka import broker
 from support.processes import until
 from support.serving import Service
 
 from lifelong.client import Client
 from lifelong.errors import RequestError, UsageError
+from lifelong.online.ingestion.kafka import StreamSettings
+from lifelong.online.ingestion.kafka_client import parse
 from lifelong.online.memory.updater import UserEvent
 from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.serving.app import create_app, follow
 from lifelong.online.serving.peers import Peers, read_peers
-from lifelong.online.store.opening import open_store
+from lifelong.online.store.opening import node_of, open_store
 from lifelong.online.store.part import part_of
 
 START = 1_700_000_000
@@ -134,7 +140,6 @@ def test_node_and_standby_have_the_same_records(nodes):
 
 def test_a_node_is_not_started_without_its_topic_nor_with_moments_of_its_own(artifact, kafka, topic, tmp_path):
     from lifelong.cli.serve import _following
-    from lifelong.online.serving.app import create_app, follow
     from lifelong.online.serving.settings import ServiceConfig
 
     url = f"rocksdb://{tmp_path / 'store'}?shards=3&own=0"
@@ -152,7 +157,7 @@ def test_a_node_is_not_started_without_its_topic_nor_with_moments_of_its_own(art
 def test_addresses_are_read_again_when_they_change_and_stay_when_they_are_wrong(tmp_path):
     path, second = tmp_path / "peers", [0.0]
     path.write_text('"0-2,7" = "http://a:1/"\n"3" = "https://b"\n')
-    peers = Peers(path, now=lambda: second[0])
+    peers = Peers(path, read_peers, what="addresses", now=lambda: second[0])
     assert peers.content() == {**dict.fromkeys((0, 1, 2, 7), "http://a:1"), 3: "https://b"}
     path.write_text('{"0": "http://c"}')
     assert peers.content()[0] == "http://a:1"
@@ -221,3 +226,25 @@ def test_the_client_does_not_go_on_to_nowhere_nor_to_where_its_key_could_be_read
     assert asked(httpx.Response(421, json=ERROR)) == (["http://one/"], asked(httpx.Response(421, json=ERROR))[1])
     assert "elsewhere" in asked(httpx.Response(421, json=ERROR))[1]
     assert "elsewhere" in asked(moved("http://two"), address="https://one")[1]
+
+
+# A broker that is away
+
+
+def test_events_are_refused_while_the_broker_is_away_and_taken_when_it_is_back(artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr("lifelong.online.serving.topic_writes._DELIVERY", 1.0)
+    url = f"rocksdb://{tmp_path / 'store'}?shards=3&own=0-2"
+    with broker(tmp_path / "kafka") as kafka, closing(open_store(url)) as store:
+        kafka.make("t", 3)
+        app = create_app(artifact, store)
+        follow(app, parse(kafka.url("t")), StreamSettings(share=node_of(url)), None)
+        client, body = InProcess(app), {"events": [{"user": "u", "item": "i1", "time": START, "event_id": "1"}]}
+        kafka.process.send_signal(signal.SIGSTOP)
+        answer = client.post("/v1/events", body)
+        assert answer.status_code == 503 and "did not take all messages" in answer.text
+        assert client.delete("/v1/users/u/memory").status_code == 503
+        kafka.process.send_signal(signal.SIGCONT)
+        # Nobody follows it here, so that it is in the topic alone.
+        until(lambda: client.post("/v1/events", body).status_code == 200, "the broker does not come back")
+        assert client.post("/v1/events", body).json()["queued"] == 1
+        assert list(store.scan()) == []

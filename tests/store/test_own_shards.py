@@ -94,7 +94,7 @@ def test_another_number_another_partitioner_and_what_is_no_range_are_refused(fil
 
 
 def test_own_shards_are_of_a_store_of_shards(url):
-    with pytest.raises(UsageError, match="own= for one database"):
+    with pytest.raises(UsageError, match="shards = 1"):
         open_store(f"{url}?own=0-3")
 
 

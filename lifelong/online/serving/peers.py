@@ -10,9 +10,7 @@ shard has moved, or a standby has become the owner, when the file says so.
 from __future__ import annotations
 
 import json
-import time
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 from lifelong.errors import UsageError
@@ -22,19 +20,8 @@ from lifelong.online.store.part import numbers_of
 _EXPECTED = 'lines such as "0-7" = "http://node-0:8000", in TOML or JSON'
 
 
-class Peers(WatchedFile[dict[int, str]]):
-    """Shard -> the address of the node that answers for it, as a file says.
-
-    Args:
-        path: the file.
-        now: a clock, in seconds.
-
-    Raises:
-        UsageError: see `read_peers`.
-    """
-
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(path, read_peers, what="addresses of other nodes", now=now)
+Peers = WatchedFile[dict[int, str]]
+"""Shard -> the address of the node that answers for it."""
 
 
 def read_peers(path: Path) -> dict[int, str]:
@@ -47,12 +34,14 @@ def read_peers(path: Path) -> dict[int, str]:
         text = path.read_text(encoding="utf-8")
         named = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the addresses of other nodes: {path}: {error}", expected=_EXPECTED) from error
+        problem = f"cannot read the addresses of other nodes: {path}: {error}"
+        raise UsageError(problem, expected=_EXPECTED, fix="correct it") from error
     found: dict[int, str] = {}
     for shards, address in named.items():
         if not (isinstance(address, str) and address.startswith(("http://", "https://"))):
             raise UsageError(f"{path}: {shards!r} is at {address!r}", expected=_EXPECTED, fix="correct the address")
         for number in numbers_of(shards):
             if found.setdefault(number, address.rstrip("/")) != address.rstrip("/"):
-                raise UsageError(f"{path}: shard {number} is at two addresses", expected="one owner of each shard")
+                problem = f"{path}: shard {number} is at two addresses"
+                raise UsageError(problem, expected="one owner of each shard", fix="take one out")
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time as clock
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -29,7 +29,6 @@ _LINGER = 1
 """Milliseconds that a message waits for others to be sent with."""
 _STEP = 0.005
 """Seconds between two looks at how far the topic is followed."""
-_FIX = "send them again: events with an event_id count once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,38 +44,6 @@ class Queued(Applied):
     ends: Mapping[int, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Sending:
-    """Messages of one request, until the brokers have each.
-
-    Args:
-        wanted: how many there are.
-        unnamed: events without an id.
-    """
-
-    wanted: int
-    unnamed: int = 0
-    taken: int = 0
-    error: str = "they do not answer"
-    ends: dict[int, int] = field(default_factory=dict)
-
-    def delivered(self, error: Any, message: Any) -> None:
-        """Note what became of a message; called by the client."""
-        if error is not None:
-            self.error = error.str()
-            return
-        self.taken += 1
-        self.ends[message.partition()] = max(message.offset(), self.ends.get(message.partition(), -1))
-
-    def outcome(self, topic: str) -> Queued | StreamUnavailableError:
-        """What it came to, when no more is heard."""
-        if self.taken == self.wanted:
-            return Queued(no_dedup=self.unnamed, queued=self.wanted, ends=self.ends)
-        return StreamUnavailableError(
-            f"the brokers of {topic} took {self.taken} of {self.wanted} messages: {self.error}", fix=_FIX
-        )
-
-
 class TopicWrites:
     """Puts a node's events and erasures into the topic that it follows.
 
@@ -86,10 +53,14 @@ class TopicWrites:
     """
 
     def __init__(self, stream: Stream, share: Share) -> None:
-        kit: Any = require("confluent_kafka", extra="kafka", purpose="a node of several")
-        settings = {"enable.idempotence": True, "linger.ms": _LINGER, "delivery.timeout.ms": round(1000 * _DELIVERY)}
-        self._producer: Any = kit.Producer(stream.address.settings() | settings)
+        self._kit: Any = require("confluent_kafka", extra="kafka", purpose="a node of several")
         self._stream, self._share, self._rows = stream, share, stream.rows
+        self._column = {**self._rows.column, "event_id": str(self._rows.reading["event_id"])}
+        self._producer: Any = self._made()
+
+    def _made(self) -> Any:
+        settings = {"enable.idempotence": True, "linger.ms": _LINGER, "delivery.timeout.ms": round(1000 * _DELIVERY)}
+        return self._kit.Producer(self._stream.address.settings() | settings)
 
     def fold(self, parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[Applied | Exception]:
         """Send the events of several requests.
@@ -98,57 +69,73 @@ class TopicWrites:
             parts: of each request what a `UserEvent` holds, by name.
 
         Returns:
-            Of each request what became of it, or its error; then some of it may be in the topic.
+            Of each request what became of it, or why nothing of it was sent.
+
+        Raises:
+            StreamUnavailableError: the brokers did not take all; some may be in the topic.
         """
-        sent = [self._sent(rows) for rows in parts]
-        self._producer.flush(_DELIVERY)
-        return [one.outcome(self._stream.address.name) if isinstance(one, _Sending) else one for one in sent]
+        outcomes: list[Queued | Exception] = []
+        messages: list[tuple[str, bytes | None]] = []
+        for rows in parts:
+            try:
+                messages += [(row["user"], self._message(number, row)) for number, row in enumerate(rows)]
+                outcomes.append(Queued(queued=len(rows), no_dedup=sum(row.get("event_id") is None for row in rows)))
+            except RequestError as error:
+                outcomes.append(error)
+        ends = self._send(messages)
+        return [replace(one, ends=ends) if isinstance(one, Queued) else one for one in outcomes]
 
-    def _sent(self, rows: Sequence[Mapping[str, Any]]) -> _Sending | RequestError:
-        """Begin to send a request; its error if the topic's readers would not take it."""
-        try:
-            messages = [self._message(number, row) for number, row in enumerate(rows)]
-        except RequestError as error:
-            return error
-        sending = _Sending(len(rows), unnamed=sum(row.get("event_id") is None for row in rows))
-        for row, message in zip(rows, messages, strict=True):
-            self._put(row["user"], msgspec.json.encode(message), sending)
-        return sending
-
-    def _message(self, number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _message(self, number: int, row: Mapping[str, Any]) -> bytes:
         """An event as the topic's messages are.
 
         Raises:
             RequestError: they are written otherwise, or a reader would stop at it.
         """
-        column = {**self._rows.column, "event_id": str(self._rows.reading["event_id"])}
+        column, fields = self._column, row.get("fields") or {}
         if not self._rows.plain_times:
             raise RefusedError(
                 "events are taken through a topic with times of its own format", fix="send them to the topic"
             )
-        values = {
-            **(row.get("fields") or {}),
-            **{name: row.get(name) for name in column if name not in self._rows.fields},
-        }
+        values = {**fields, **{name: row.get(name) for name in column if name not in self._rows.fields}}
         message = {column[name]: value for name, value in values.items() if name in column and value is not None}
         if isinstance(problem := self._rows.event(message), Problem):
-            raise RequestError(f"event {number}: {problem.column} {problem.found}", expected=problem.expected)
-        return message
+            fix = "correct it; nothing of the request was kept"
+            raise RequestError(f"event {number}: {problem.column} {problem.found}", expected=problem.expected, fix=fix)
+        return msgspec.json.encode(message)
 
-    def _put(
-        self, user: str, value: bytes | None, sending: _Sending, headers: Sequence[tuple[str, bytes]] = ()
-    ) -> None:
-        # The partition is named: whatever the client's own rule is, a user's messages are where readers look for them.
-        partition = int(self._share.parts([user])[0])
-        options: dict[str, Any] = {"key": user.encode(), "partition": partition, "headers": list(headers)}
-        options["on_delivery"] = sending.delivered
-        topic = self._stream.address.topic
+    def _send(self, messages: Sequence[tuple[str, bytes | None]], **options: Any) -> dict[int, int]:
+        """Send messages of users; partition -> offset of the last one, when the brokers have all.
+
+        Raises:
+            StreamUnavailableError: they do not.
+        """
+        ends: dict[int, int] = {}
+        errors: list[str] = []
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is not None:
+                errors.append(error.str())
+            else:
+                ends[message.partition()] = max(message.offset(), ends.get(message.partition(), -1))
+
+        # The partition is named: whatever the client's own rule is, readers find a user's messages in her own.
+        parts = self._share.parts([user for user, _ in messages]).tolist()
         try:
-            self._producer.produce(topic, value, **options)
-        except BufferError:
-            # As many wait as the client keeps: they have to go first.
-            self._producer.flush(_DELIVERY)
-            self._producer.produce(topic, value, **options)
+            for (user, value), partition in zip(messages, parts, strict=True):
+                options |= {"key": user.encode(), "partition": partition, "on_delivery": delivered}
+                self._producer.produce(self._stream.address.topic, value, **options)
+            left = self._producer.flush(_DELIVERY)
+        except (BufferError, self._kit.KafkaException) as error:
+            left = str(error)
+        if left or errors:
+            # What is left in this one would come later, after what is sent again; some errors end it for good.
+            self._producer = self._made()
+            why = errors[0] if errors else left
+            raise StreamUnavailableError(
+                f"the brokers of {self._stream.address.name} did not take all messages: {why}",
+                fix="send them again: events with an event_id count once",
+            )
+        return ends
 
     def erase(self, user: str, *, files: bool) -> Queued:
         """Send a message that erases a user.
@@ -160,13 +147,7 @@ class TopicWrites:
         Raises:
             StreamUnavailableError: the brokers did not take it.
         """
-        sending = _Sending(1)
-        self._put(user, None, sending, [(FORGET, b"")] if files else [])
-        self._producer.flush(_DELIVERY)
-        outcome = sending.outcome(self._stream.address.name)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
+        return Queued(ends=self._send([(user, None)], headers=[(FORGET, b"")] if files else []))
 
     async def seen(self, queued: Queued, *, patience: float) -> bool:
         """Wait until the memories have what is of the partitions that are followed here; False if they do not in time.

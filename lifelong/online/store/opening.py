@@ -122,9 +122,13 @@ def node_of(url: str) -> Share | None:
     """
     if not url.startswith("rocksdb://"):
         return None
-    from lifelong.online.store.sharded import node_in
+    from lifelong.online.store.folder import read_head
+    from lifelong.online.store.sharded import share_of
 
-    return node_in(folder_of(url))
+    named = folder_of(url)
+    head = read_head(named.path) or {"shards": named.shards}
+    share = None if head.get("shards") is None else share_of(named, head)
+    return share if share is not None and share.partitioner else None
 
 
 def folder_of(url: str) -> FolderUrl:

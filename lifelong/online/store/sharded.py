@@ -91,7 +91,7 @@ class ShardedStore(Shards):
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))
                 _make(named)
             head = require_head(path, SHARDED, read_only=read_only)
-            self.share: Share = _share(named, head)
+            self.share: Share = share_of(named, head)
             opened = open_shards(path, self.share, read_only=read_only)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)
@@ -145,31 +145,18 @@ def open_folder(named: FolderUrl, *, read_only: bool) -> ShardedStore | RocksDbS
         UsageError: see `ShardedStore`.
         StoreError: see `ShardedStore`.
     """
-    head, path, options = read_head(named.path), named.path, {"own": named.own, "partitioner": named.partitioner}
+    head, path = read_head(named.path), named.path
     if head is None:
         number = named.shards or 1
     else:
         number = head["shards"] if head["version"] == SHARDED else 1
         _check_number(path, named.shards, number)
-    if number == 1 and (given := [f"{name}=" for name, value in options.items() if value is not None]):
-        raise UsageError(
-            f"{' and '.join(given)} for one database",
-            expected="a store of shards, each of which is a partition of a topic",
-            fix="name how many, of a new store: rocksdb:///path?shards=64&own=0-7",
-        )
-    if number == 1:
+    if number == 1 and named.own is None and named.partitioner is None:
         return RocksDbStore(path, read_only=read_only)
     return ShardedStore(path, number, read_only=read_only, own=named.own, partitioner=named.partitioner)
 
 
-def node_in(named: FolderUrl) -> Share | None:
-    """See `lifelong.online.store.opening.node_of`."""
-    head = read_head(named.path) or {"shards": named.shards}
-    share = None if head.get("shards") is None else _share(named, head)
-    return share if share is not None and share.partitioner else None
-
-
-def _share(named: FolderUrl, head: Mapping[str, Any]) -> Share:
+def share_of(named: FolderUrl, head: Mapping[str, Any]) -> Share:
     """The shards that a process opens.
 
     Args:
@@ -263,7 +250,7 @@ def _make(named: FolderUrl) -> None:
     path = named.path
     if named.shards is None or any(not _ours(file) for file in path.iterdir()):
         return
-    share = _share(named, {"shards": named.shards})
+    share = share_of(named, {"shards": named.shards})
     for number in share.numbers:
         folder = folder_of(path, number)
         prepare(folder, facts=facts_of(number, share))
