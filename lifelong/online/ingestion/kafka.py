@@ -535,13 +535,10 @@ class Stream:
         if table is None:
             return None
         share = self.settings.share
-        if share is not None and (share.parts(table.user) != messages[0].partition()).any():
-            return None
-        if (
-            share is None
-            and not self._warned
-            and [message.key() for message in messages] != list(map(str.encode, table.user))
-        ):
+        if share is not None:
+            if (share.parts(table.user) != messages[0].partition()).any():
+                return None
+        elif not self._warned and [message.key() for message in messages] != list(map(str.encode, table.user)):
             for message, user in zip(messages, table.user, strict=True):
                 self._check_key(message, user)
         offsets = [message.offset() for message in messages]

@@ -412,11 +412,7 @@ class Service:
         return bool(await self._write(lambda: self.online_items.remove([item])))
 
     def _refuse_items(self) -> None:
-        """Refuse what the other nodes and the standbys would not have.
-
-        Raises:
-            RefusedError: this is a node of several.
-        """
+        """Refuse what the other nodes and the standbys would not have."""
         if self.topic is not None:
             raise RefusedError(
                 "a node of several takes no items: the others would not have them",
@@ -436,19 +432,22 @@ class Service:
         """What a reader finds out from the scorer, in turn with the other readers."""
         return await self._ask(work)
 
-    async def erase(self, user: str) -> bool:
-        """Erase a user's memory and events; whether there was anything."""
+    async def erase(self, user: str, *, files: bool = False) -> bool:
+        """Erase a user's memory and events; whether there was anything.
+
+        Args:
+            user: her id.
+            files: of a node, whether what is left in files goes at others that follow its topic, too.
+        """
         if self.topic is not None:
-            return await self._erase_by(self.topic, user, files=False)
+            return await self._erase_by(self.topic, user, files=files)
         return await self._write(lambda: forget(self.store, user))
 
     async def _erase_by(self, topic: TopicWrites, user: str, *, files: bool) -> bool:
-        """Erase a user by a message.
-
-        Raises:
-            StreamUnavailableError: it is not, or not yet.
-        """
+        """Erase a user by a message."""
         held = await self.aside(lambda: holds(self.store, user))
+        if files:
+            self._forgetting.add(user)
         queued = await self._write(lambda: topic.erase(user, files=files))
         if not await topic.seen(queued, patience=self.settings.timeout / 2):
             raise StreamUnavailableError(
@@ -460,19 +459,13 @@ class Service:
     def erased(self, erasures: Sequence[Erasure]) -> None:
         """Take users whom messages have erased out of files, where that was asked for, and not by a request here."""
         users = [user for user, files in erasures if files and user not in self._forgetting]
+        self._forgetting.difference_update(user for user, _ in erasures)
         if users:
             self._cleaner.submit(lambda: (self.clean(users), self.store.purge()))
 
     async def forget(self, user: str) -> ForgottenUser:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
-        if self.topic is None:
-            erased = await self.erase(user)
-        else:
-            self._forgetting.add(user)
-            try:
-                erased = await self._erase_by(self.topic, user, files=True)
-            finally:
-                self._forgetting.discard(user)
+        erased = await self.erase(user, files=True)
         with self.noted():
             # In a thread of its own: files are rewritten, and neither events nor scores wait for that.
             rows, purged = await asyncio.get_running_loop().run_in_executor(
