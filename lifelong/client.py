@@ -5,7 +5,8 @@
         client.score(ScoreRequest("u1", ["i7", "i8"])).scores[0].score
 
 A request that the service was too busy for, or that got no answer, is sent again, the same byte for byte. Every event
-has an id, so that it is applied once however often it is sent. `AsyncClient` has the same methods, to await.
+has an id, so that it is applied once however often it is sent. A request about a user of another node goes on to that
+node. `AsyncClient` has the same methods, to await.
 
     method --what to send, and when--> Client | AsyncClient sends and waits --answer--> method --> result
 """
@@ -170,7 +171,7 @@ class _Calls:
         """Send a request until an answer is its last, and return what that says."""
         content = None if body is None else json.dumps(body).encode()
         request = {"method": method, "url": path, "params": params, "content": content}
-        end, wait, attempts = clock.monotonic() + self.patience, 0.0, 0
+        end, wait, attempts, followed = clock.monotonic() + self.patience, 0.0, 0, False
         while True:
             left = max(end - clock.monotonic() - wait, 0.001)
             answer = yield wait, {**request, "timeout": min(self.timeout, left)}
@@ -181,10 +182,25 @@ class _Calls:
                     return TypeAdapter(reply).validate_json(answer.content, extra="ignore")
                 except ValidationError as error:
                     raise self._error(answer, attempts) from error
-            wait = _wait(answer, attempts)
+            owner = self._owner(answer)
+            wait = 0.0 if owner and not followed else _wait(answer, attempts)
+            # An owner that names another one, or is away, may be so for as long as its shard moves: again from the
+            # start, and not at once.
+            followed = owner is not None and not followed
+            request["url"] = owner if followed else path
+            if owner is not None and again and clock.monotonic() + wait < end:
+                continue
             lasting = isinstance(answer, httpx.Response) and answer.status_code not in _AGAIN
             if lasting or not again or clock.monotonic() + wait >= end:
                 raise self._error(answer, attempts)
+
+    def _owner(self, answer: _Answer) -> str | None:
+        """Where the node is that has the user of a request; None if the answer does not say that."""
+        if not isinstance(answer, httpx.Response) or answer.status_code != 421:
+            return None
+        owner: str | None = answer.headers.get("location")
+        # The key of a request must not go over a connection that anybody can read.
+        return None if owner is None or (self.address.startswith("https:") and owner.startswith("http:")) else owner
 
     def _error(self, answer: _Answer, attempts: int) -> LifelongError:
         """What the last answer means, or that there was none."""

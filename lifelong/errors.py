@@ -14,6 +14,7 @@
     |   |-- StoreConflictError     a write is based on values that have changed since they were read
     |   |-- StoreBehindError       the store has lost commits that it had acknowledged
     |   |-- StoreCorruptError      a stored value cannot be decoded
+    |   |-- OtherShardError        a user of a shard that another node has
     |   `-- StoreUnavailableError  the disk is full or the server does not answer
     |-- StreamError           a stream of events cannot be followed: no topic, no permission, a position that is gone
     |   `-- StreamUnavailableError  no broker answers
@@ -164,6 +165,21 @@ class StoreConflictError(StoreError):
 
 class StoreBehindError(StoreError):
     """The store has lost commits that it had acknowledged, as a server may after a restart."""
+
+
+class OtherShardError(StoreError):
+    """A user of a shard that another node has.
+
+    Args:
+        found: see `LifelongError`.
+        shard: its number.
+        expected: see `LifelongError`.
+        fix: see `LifelongError`.
+    """
+
+    def __init__(self, found: str, *, shard: int = 0, expected: str = "", fix: str = "") -> None:
+        self.shard = shard
+        super().__init__(found, expected=expected, fix=fix)
 
 
 class StoreCorruptError(StoreError):

@@ -132,8 +132,9 @@ def _part(artifact: Path, data: str | None, store: str, part: str, **options: An
 
     if data is None:
         raise UsageError("found no DATA", expected="events of the part's users", fix="give files, ordered by user")
-    folder, whole = folder_of(store)[0], part.partition("/")[2]
-    report = fill_part(Artifact.open(artifact), data, folder, part, **options)
+    named, whole = folder_of(store), part.partition("/")[2]
+    folder = named.path
+    report = fill_part(Artifact.open(artifact), data, folder, part, partitioner=named.partitioner or "", **options)
     if report is None:
         return Reply({"part": part, "users": 0}, [f"part {part} is there already"])
     join = f"lifelong backfill {quote(str(artifact))} --join --store {quote(f'rocksdb://{folder}?shards={whole}')}"
@@ -158,14 +159,14 @@ def _join(store: str) -> Reply:
     from lifelong.online.ingestion.parts import join_parts
     from lifelong.online.store.opening import folder_of
 
-    folder, parts = folder_of(store)
-    if parts is None:
+    named = folder_of(store)
+    if named.shards is None:
         raise UsageError(
             f"{store!r} does not say how many parts there are",
             expected="rocksdb:///path?shards=N",
             fix="add ?shards=N, with the N of --part K/N",
         )
-    report = join_parts(folder, parts)
+    report = join_parts(named.path, named.shards, own=named.own, partitioner=named.partitioner)
     return Reply({"users": report.users, "until": report.until}, [f"users {report.users}, until {report.until}"])
 
 

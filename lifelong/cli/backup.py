@@ -22,16 +22,17 @@ def backup(
     restore: Annotated[
         bool, typer.Option("--restore", help="The other way: create the store from the backup.")
     ] = False,
+    shard: Annotated[int | None, typer.Option(min=0, help="Only this shard.")] = None,
 ) -> Reply:
     """Copy a rocksdb:// store with all acknowledged events, also while a service owns it; or restore such a copy."""
-    return _restored(backup, store) if restore else _copied(store, backup)
+    return _restored(backup, store, shard) if restore else _copied(store, backup, shard)
 
 
-def _copied(store: str, dest: Path) -> Reply:
+def _copied(store: str, dest: Path, shard: int | None) -> Reply:
     from lifelong.online.store.backup import backup as make
     from lifelong.online.store.opening import local_folder
 
-    made = make(local_folder(store), dest)
+    made = make(local_folder(store), dest, shard=shard)
     document = {"backup": str(dest), "store": made.store, "artifact": made.artifact, "bytes": made.bytes}
     size = f"{len(made.files):,} files, {made.bytes / 2**20:,.1f} MiB"
     again = (
@@ -40,12 +41,12 @@ def _copied(store: str, dest: Path) -> Reply:
     return Reply(document, [f"{dest} is a backup of {made.store}: {size}.", again])
 
 
-def _restored(source: Path, store: str) -> Reply:
+def _restored(source: Path, store: str, shard: int | None) -> Reply:
     from lifelong.online.store.backup import restore
     from lifelong.online.store.opening import local_folder
 
     folder = local_folder(store)
-    made = restore(source, folder)
+    made = restore(source, folder, shard=shard)
     document = {"store": str(folder), "backup": str(source), "artifact": made.artifact, "made": made.made}
     made_at = datetime.fromtimestamp(made.made, UTC)
     artifact_words = f" of artifact {made.artifact[:12]}" if made.artifact else ""

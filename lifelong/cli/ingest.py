@@ -120,10 +120,12 @@ def ingest(
         if topic is not None:
             from lifelong.online.ingestion.kafka import FILLING, Stream, StreamSettings
             from lifelong.online.memory.updater import Updater
+            from lifelong.online.store.opening import node_of
 
             apply = Updater(opened, memories, **folding).apply_table
             known = None if mapping is None else mapping_from(mapping)
-            settings = StreamSettings(on_gap=on_gap, idle=max_idle, mapping=known, batch=FILLING, **reading)
+            reading |= {"batch": FILLING, "share": node_of(store)}
+            settings = StreamSettings(on_gap=on_gap, idle=max_idle, mapping=known, **reading)
             stream = Stream(topic, memories, apply, opened.config.dataset_schema, settings=settings, letters=letters)
             return _of_topic(terminal, stream, metrics_port)
         of_files: dict[str, Any] = {"last_line": last_line, "mapping": mapping, "workers": workers}

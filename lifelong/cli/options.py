@@ -17,7 +17,9 @@ ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder t
 DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lifelong prepare` wrote.")]
 StoreUrl = Annotated[
     str,
-    typer.Option("--store", metavar="URL", help="rocksdb:///path[?shards=N], redis://host:port/database or memory://"),
+    typer.Option(
+        "--store", metavar="URL", help="rocksdb:///path[?shards=N[&own=0-7]], redis://host:port/database or memory://"
+    ),
 ]
 StoreOrService = Annotated[
     str,

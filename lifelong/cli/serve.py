@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lifelong.online.serving.keys import KeyFile
     from lifelong.online.serving.logs import LogFormat
     from lifelong.online.serving.owner import OwnerProcess
+    from lifelong.online.serving.peers import Peers
     from lifelong.online.serving.service import Service
     from lifelong.online.serving.settings import ServiceConfig
     from lifelong.online.serving.writer import Writer
@@ -67,6 +68,7 @@ def serve(
             "--topic", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
         ),
     ] = None,
+    peers: Annotated[Path | None, typer.Option(metavar="FILE", help="Addresses of all nodes, by shard.")] = None,
     log: Annotated[
         Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
     ] = "text",
@@ -93,13 +95,16 @@ def serve(
     keys = None if api_key_file is None else KeyFile(api_key_file)
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.config import load_record
+    from lifelong.online.serving.peers import Peers, read_peers
     from lifelong.online.serving.settings import ServiceConfig
 
     fix = "`lifelong serve --print-config` prints all settings"
     settings = load_record(ServiceConfig, config, changes, fix=fix)
     hosts = allowed_hosts(host, settings.allowed_hosts, keys=keys is not None)
-    following = None if place is None else _following(place, settings)
-    plan = _Plan(artifact, store, settings, keys, hosts, following, log, workers)
+    following, others = _following(place, settings, store), None
+    if peers is not None:
+        others = Peers(peers, read_peers, what="addresses of other nodes")
+    plan = _Plan(artifact, store, settings, keys, hosts, following, log, workers, others)
     with _failures_in(log, terminal):
         _serve(terminal, plan, host, port)
     return Reply(None, [] if log == "json" else ["Stopped; every accepted event is in the store."])
@@ -144,8 +149,19 @@ class _Following:
     dead_letter: str | None
 
 
-def _following(place: str, config: ServiceConfig) -> _Following:
-    """The topic that a URL names."""
+def _following(place: str | None, config: ServiceConfig, store: str) -> _Following | None:
+    """The topic that a URL names, and which of its partitions are followed into a store."""
+    from lifelong.online.store.opening import node_of
+
+    share = node_of(store)
+    if place is None and share is not None:
+        raise UsageError(
+            f"--store {store} without a topic: each of its shards is a partition of one",
+            expected="the topic by which events come to this node and its standbys",
+            fix="name it: --topic kafka://host:port/topic",
+        )
+    if place is None:
+        return None
     from lifelong.dataset.mapping import mapping_from
     from lifelong.online.ingestion.kafka import StreamSettings
     from lifelong.online.ingestion.kafka_client import EXPECTED, is_kafka, parse
@@ -154,7 +170,7 @@ def _following(place: str, config: ServiceConfig) -> _Following:
         raise UsageError(f"--topic {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
     mapping = None if config.mapping is None else mapping_from(config.mapping)
     settings = StreamSettings(
-        None, config.columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead, mapping=mapping
+        None, config.columns, config.on_bad, config.on_gap, max_ahead=config.max_ahead, mapping=mapping, share=share
     )
     return _Following(parse(place), settings, config.dead_letter)
 
@@ -171,6 +187,7 @@ class _Plan:
     following: _Following | None
     log: LogFormat
     workers: int
+    peers: Peers | None = None
     folder: Path | None = None
 
 
@@ -202,6 +219,7 @@ def _open_app(plan: _Plan, owner: OwnerProcess | None = None) -> Iterator[FastAP
             report=settings.report,
             settings=settings,
             writer=writer,
+            peers=plan.peers,
         )
         if following is not None:
             follow(app, following.address, following.settings, letters)

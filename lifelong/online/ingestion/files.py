@@ -136,6 +136,12 @@ def ingest(
             backfilled=backfilled, last_line=last_line, mapping=given,
         )  # fmt: skip
 
+    if isinstance(store, ShardedStore) and store.share.partitioner:
+        raise UsageError(
+            f"events of files for {store.path}, whose shards are partitions of a topic",
+            expected="its topic, which a standby follows, too",
+            fix="send them there; or fill new shards: lifelong backfill ARTIFACT LOG --part K/N",
+        )
     run = _Ingest(artifact, store, task, source, progress, dead_letters, patience, workers)
     if not is_path(log):
         with table_file(log, what="events", expected=f"a path, a glob, or {TABLES}") as path:

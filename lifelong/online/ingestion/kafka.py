@@ -9,7 +9,8 @@ follows it and is never read. When a partition is assigned, reading starts after
 With a shared store, several processes of one group share the partitions, and Kafka assigns them. A process that still
 holds messages of a partition that another process has by now does no harm: its write is refused if the other one was
 first, and then its messages are at or below the position. An embedded store has one owner, so this process reads all
-partitions itself, whatever other members the group has.
+partitions itself, whatever other members the group has; of a node, those that are its shards. There a message without a
+value erases the user that its key names, in a commit of its own.
 
 The producer's key should be the user's id: then all events of a user are in one partition, in order.
 """
@@ -20,8 +21,10 @@ import logging
 import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,8 +38,10 @@ from lifelong.online.ingestion.kafka_client import KafkaAddress, consumer, parti
 from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import EventRows, Problem, json_row
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
+from lifelong.online.memory.forgetting import erase
 from lifelong.online.memory.updater import Applied, UserEvent
 from lifelong.online.store.contract import Commit, MemoryStore
+from lifelong.online.store.part import Share
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -56,6 +61,10 @@ _REMIND = 30.0
 """Seconds between two warnings that brokers do not answer."""
 _ANSWER = 5.0
 """Seconds that a broker has to answer."""
+FORGET = "lifelong-forget"
+"""Header of a message that also takes an erased user out of the files."""
+Erasure = tuple[str, bool]
+"""A user, and whether also the files are rewritten."""
 
 
 class Apply(Protocol):
@@ -90,6 +99,7 @@ class StreamSettings:
         max_ahead: days that an event may be ahead of the clock; one further ahead is a bad message.
         batch: messages of one commit at most; larger ones write a user's memory less often.
         mapping: names columns and times, as in files of the log; each message is an event.
+        share: of a node: the shards of its store, each of which is the partition of its number.
     """
 
     source: str | None = None
@@ -101,6 +111,7 @@ class StreamSettings:
     max_ahead: float = MAX_AHEAD
     batch: int = BATCH
     mapping: TableMapping | None = None
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         if self.mapping is not None and (self.mapping.query or self.mapping.labels):
@@ -162,6 +173,7 @@ class _Read:
         through: offset of the last message, -1 if there is none.
         bad: messages that are not events, and are left out.
         stopped: the error of one that is not left out, after them.
+        erased: users that the messages erase, and whether also from the files; then there are no events.
     """
 
     table: EventTable
@@ -169,6 +181,7 @@ class _Read:
     through: int
     bad: int = 0
     stopped: SourceError | None = None
+    erased: Sequence[Erasure] = ()
 
     @classmethod
     def joined(cls, reads: Sequence[_Read]) -> _Read:
@@ -179,6 +192,7 @@ class _Read:
             max(read.through for read in reads),
             sum(read.bad for read in reads),
             reads[-1].stopped,
+            [erasure for read in reads for erasure in read.erased],
         )
 
 
@@ -200,6 +214,10 @@ class Stream:
 
     address: KafkaAddress
     settings: StreamSettings
+    rows: EventRows
+    """Makes events of messages."""
+    on_erased: list[Callable[[Sequence[Erasure]], object]]
+    """Called with users that messages have erased."""
 
     def __init__(
         self,
@@ -215,7 +233,10 @@ class Stream:
         self.address, self.settings = address, settings or StreamSettings()
         self.source: str = self.settings.source or f"kafka:{address.topic}"
         self._store, self._apply, self._letters = store, apply, letters
-        self._rows = EventRows(schema, self.settings.columns, self._latest, self.settings.mapping)
+        # A node's own messages have the ids that clients gave.
+        ids = {"event_id": "event_id"} if self.settings.share is not None else {}
+        self.rows = EventRows(schema, ids | dict(self.settings.columns), self._latest, self.settings.mapping)
+        self.on_erased = []
         self._stopping = threading.Event()
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
         self._applied, self._lost, self._warned = Applied(), 0, False
@@ -225,7 +246,7 @@ class Stream:
         self._trouble, self._reminded = "", -_REMIND
 
     def _latest(self) -> int:
-        return latest_time(self._rows.time_unit, self.settings.max_ahead, clock.time())
+        return latest_time(self.rows.time_unit, self.settings.max_ahead, clock.time())
 
     def stop(self) -> None:
         """End `run` after the current batch; may be called from any thread or a signal handler."""
@@ -267,10 +288,28 @@ class Stream:
 
     def _partitions(self, client: Any) -> list[int]:
         try:
-            return partitions_of(client, self.address, timeout=min(_ANSWER, max(self.settings.patience, 1)))
+            return self.partitions(client, timeout=min(_ANSWER, max(self.settings.patience, 1)))
         except StreamUnavailableError as error:
             found = error.found + (f" ({self._trouble})" if self._trouble else "")
             raise StreamUnavailableError(found, expected=error.expected, fix=error.fix) from error
+
+    def partitions(self, client: Any, *, timeout: float) -> list[int]:
+        """The partitions that this process may read.
+
+        Raises:
+            StreamUnavailableError: no broker answers.
+            StreamError: there is no such topic, or its partitions are not the shards of the store.
+        """
+        found, share = partitions_of(client, self.address, timeout=timeout), self.settings.share
+        if share is None:
+            return found
+        if len(found) != share.of:
+            raise StreamError(
+                f"{self.address.name} has {len(found)} partitions, and the store {share.of} shards",
+                expected="a partition for each shard",
+                fix=f"make a topic of {share.of} partitions, or a new store with ?shards={len(found)}",
+            )
+        return list(share.numbers)
 
     def _skip_what_is_there(self, client: Any, partitions: Sequence[int]) -> None:
         """Start after the last message, or at a time. The places are stored: partitions added later are read whole."""
@@ -328,7 +367,7 @@ class Stream:
                 progress(report)
                 reported = report
 
-    def _gather(self, client: Any) -> tuple[Mapping[int, _Read], Sequence[Any]]:
+    def _gather(self, client: Any) -> tuple[Mapping[int, Sequence[_Read]], Sequence[Any]]:
         """What the next message and the ones after it hold, by partition, as soon as there is one.
 
         A piece is read and dropped before the next one comes: it fits into the processor's cache.
@@ -345,13 +384,17 @@ class Stream:
         while messages:
             failed = [message for message in messages if message.error() is not None]
             for partition, part in _by_partition([one for one in messages if one.error() is None], reads).items():
-                reads.setdefault(partition, []).append(self._read(part))
+                reads.setdefault(partition, []).extend(self._read(part))
             left -= len(messages)
             if failed or len(messages) < asked or left == 0 or any(part[-1].stopped for part in reads.values()):
                 break
             asked = min(_PIECE, left)
             messages = client.consume(asked, _GATHER)
-        return {partition: _Read.joined(part) for partition, part in reads.items()}, failed
+        # An erasure stays between the events before and after it.
+        runs = {
+            at: [list(run) for _, run in groupby(part, lambda read: bool(read.erased))] for at, part in reads.items()
+        }
+        return {partition: list(map(_Read.joined, some)) for partition, some in runs.items()}, failed
 
     def _handle(self, client: Any, message: Any) -> None:
         """Act on an error that came in a message's place.
@@ -417,11 +460,12 @@ class Stream:
             raise self._silent(error) from error
         return int(first), int(end)
 
-    def _take(self, client: Any, parts: Mapping[int, _Read]) -> None:
+    def _take(self, client: Any, parts: Mapping[int, Sequence[_Read]]) -> None:
         """Apply messages, partition by partition."""
-        for partition, read in parts.items():
+        for partition, reads in parts.items():
             try:
-                self._take_part(partition, read)
+                for read in reads:
+                    self._take_part(partition, read)
             except StoreBehindError as error:
                 logger.warning("%s Reading from there.", error.found)
                 self.begin_again(client, partition)
@@ -435,7 +479,13 @@ class Stream:
         """
         if read.bad and self._letters is not None:
             self._letters.flush()
-        if read.through >= 0:
+        if read.erased:
+            marks = {(self.source, partition): read.through}
+            self._patiently(lambda: erase(self._store, [user for user, _ in read.erased], marks))
+            self._place_of[partition] = Place(read.through, None)
+            for take in self.on_erased:
+                take(read.erased)
+        elif read.through >= 0:
             place = self._before.get(partition)
             apply = partial(
                 self._apply,
@@ -452,18 +502,44 @@ class Stream:
         if read.stopped is not None:
             raise read.stopped
 
-    def _read(self, messages: Sequence[Any]) -> _Read:
-        """What messages of one partition hold."""
-        return self._at_once(messages) or self._one_by_one(messages)
+    def _read(self, messages: Sequence[Any]) -> list[_Read]:
+        """What messages of one partition hold; erasures by themselves."""
+        if self.settings.share is None:
+            return [self._at_once(messages) or self._one_by_one(messages)]
+        reads: list[_Read] = []
+        for erasing, run in groupby(messages, self._erases):
+            some = list(run)
+            if erasing:
+                users = [(message.key().decode(), (FORGET, b"") in (message.headers() or [])) for message in some]
+                offsets = [message.offset() for message in some]
+                reads.append(_Read(EventTable.of([], time_unit=self.rows.time_unit), [], offsets[-1], erased=users))
+            else:
+                reads.append(self._at_once(some) or self._one_by_one(some))
+            if reads[-1].stopped is not None:
+                break
+        return reads
+
+    def _erases(self, message: Any) -> bool:
+        """Whether a message of a node's topic erases a user."""
+        key, share = message.key(), self.settings.share
+        if message.value() is not None or not key or share is None:
+            return False
+        with suppress(UnicodeDecodeError):
+            return bool(share.parts([key.decode()])[0] == message.partition())
+        return False
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
         """What messages hold; None if one may not be an event and has to be checked by itself."""
         read = [json_row(message.value() or b"") for message in messages]
         rows = [row for row in read if not isinstance(row, Problem)]
-        table = self._rows.table_of(rows) if len(rows) == len(read) else None
+        table = self.rows.table_of(rows) if len(rows) == len(read) else None
         if table is None:
             return None
-        if not self._warned and [message.key() for message in messages] != list(map(str.encode, table.user)):
+        share = self.settings.share
+        if share is not None:
+            if (share.parts(table.user) != messages[0].partition()).any():
+                return None
+        elif not self._warned and [message.key() for message in messages] != list(map(str.encode, table.user)):
             for message, user in zip(messages, table.user, strict=True):
                 self._check_key(message, user)
         offsets = [message.offset() for message in messages]
@@ -487,16 +563,25 @@ class Stream:
                 events.append(event)
                 offsets.append(message.offset())
             through = message.offset()
-        return _Read(EventTable.of(events, time_unit=self._rows.time_unit), offsets, through, bad, stopped)
+        return _Read(EventTable.of(events, time_unit=self.rows.time_unit), offsets, through, bad, stopped)
 
     def _event(self, message: Any) -> UserEvent | Problem:
         value = message.value()
         if value is None:
             return Problem("a message without value", "a JSON object")
         row = json_row(value)
-        event = row if isinstance(row, Problem) else self._rows.event(row)
-        if isinstance(event, UserEvent):
+        event = row if isinstance(row, Problem) else self.rows.event(row)
+        if not isinstance(event, UserEvent):
+            return event
+        if (share := self.settings.share) is None:
             self._check_key(message, event.user)
+        elif (meant := share.parts([event.user])[0]) != message.partition():
+            return Problem(
+                f"the event of a user of partition {meant} (of {share.of}, by {share.partitioner})",
+                "the user's id as the key, and producers whose partitioner is the store's: `consistent` of librdkafka"
+                " is crc32, the default of Java, Spark and Flink is murmur2 (rocksdb:///path?partitioner=murmur2)",
+                self.rows.column["user"],
+            )
         return event
 
     def _check_key(self, message: Any, user: str) -> None:
@@ -641,7 +726,7 @@ class _Group:
 
 
 class _Everything:
-    """Reads all partitions, including those that are added later."""
+    """Reads all partitions that it may, including those that are added later."""
 
     def __init__(self, stream: Stream, client: Any) -> None:
         self._stream, self._client = stream, client
@@ -652,7 +737,7 @@ class _Everything:
     def look(self) -> None:
         """Add new partitions."""
         try:
-            found = partitions_of(self._client, self._stream.address, timeout=_ANSWER)
+            found = self._stream.partitions(self._client, timeout=_ANSWER)
         except StreamError as error:
             logger.warning("%s", error)
             return

@@ -23,12 +23,14 @@ from lifelong.online.store.folder import read_head
 from lifelong.online.store.part import Share, folder_of
 from lifelong.online.store.rocksdb import RocksDbStore
 from lifelong.online.store.rocksdb_opening import prepare
-from lifelong.online.store.sharded import MOST, ShardedStore
+from lifelong.online.store.sharded import MOST, ShardedStore, facts_of
 
 _NAMED = 5
 
 
-def fill_part(artifact: Artifact, log: Any, store: Path, part: str, **options: Any) -> BackfillReport | None:
+def fill_part(
+    artifact: Artifact, log: Any, store: Path, part: str, *, partitioner: str = "", **options: Any
+) -> BackfillReport | None:
     """Fill one part of a new store from a log; None if the part is there already.
 
     Args:
@@ -37,19 +39,20 @@ def fill_part(artifact: Artifact, log: Any, store: Path, part: str, **options: A
         store: its folder; made if it is not there.
         part: number of the part and how many there are, as in "3/64": those users of whose ids the CRC-32, modulo 64,
             is 3.
+        partitioner: of a node, see `Share`.
         options: of `fill_log`.
 
     Raises:
         UsageError: there is no such part, or the store is complete already.
     """
-    share = _share(part)
+    share = replace(_share(part), partitioner=partitioner)
     (number,), out = share.numbers, folder_of(store, share.numbers[0])
     check_new(store)
     if out.exists():
         return None
     with building(out) as draft:
         folder = draft / "store"
-        prepare(folder, facts={"shard": number, "shards": share.of})
+        prepare(folder, facts=facts_of(number, share))
         shard = RocksDbStore(folder)
         try:
             report = fill_log(artifact, log, shard, share=share, **options)
@@ -81,12 +84,13 @@ def check_new(store: Path) -> None:
         )
 
 
-def join_parts(store: Path, parts: int) -> BackfillReport:
+def join_parts(store: Path, parts: int, **node: Any) -> BackfillReport:
     """Make one store of all its parts, and note until when it is filled. A second call changes nothing.
 
     Args:
         store: its folder.
         parts: how many there are.
+        node: `own` and `partitioner` of `ShardedStore`, where the folder has some of them.
 
     Returns:
         What the store has now: users, and until when it is filled.
@@ -95,7 +99,8 @@ def join_parts(store: Path, parts: int) -> BackfillReport:
         UsageError: a part is missing, or is still being filled.
         StoreError: a part is damaged, or is one of another number of parts.
     """
-    missing = [number for number in range(parts) if not folder_of(store, number).is_dir()]
+    numbers = node.get("own") or range(parts)
+    missing = [number for number in numbers if not folder_of(store, number).is_dir()]
     if missing:
         some = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
         raise UsageError(
@@ -103,14 +108,14 @@ def join_parts(store: Path, parts: int) -> BackfillReport:
             expected="all of them",
             fix=f"fill them: lifelong backfill ARTIFACT LOG --store rocksdb://{store} --part {missing[0]}/{parts}",
         )
-    for number in range(parts):
+    for number in numbers:
         remove_remains(folder_of(store, number))
-    busy = next((left for number in range(parts) for left in unfinished(folder_of(store, number))), None)
+    busy = next((left for number in numbers for left in unfinished(folder_of(store, number))), None)
     if busy is not None:
         raise UsageError(
             f"{busy} is still being filled", expected="no process that fills a part", fix="wait for it, or end it"
         )
-    whole = ShardedStore(store, parts)
+    whole = ShardedStore(store, parts, **node)
     try:
         moment = filled_until(whole)
         if moment is not None:

@@ -78,7 +78,8 @@ def backfill(
                 # Now that every user is there: before, the store would have said so of users who were still missing.
                 note_filled(opened, report.until)
         return replace(report, seconds=clock.perf_counter() - started)
-    folder, shards = folder_of(store)
+    named = folder_of(store)
+    folder, shards = named.path, named.shards
     if shards is None:
         raise UsageError(
             f"{store!r} does not say how many parts there are",

@@ -8,7 +8,7 @@ outside of the store, and who takes it out there: `docs/privacy.md`.
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any
@@ -29,10 +29,21 @@ def forget(store: MemoryStore, user: str) -> bool:
     Raises:
         StoreUnavailableError: the store does not answer, or the list of artifacts changes again and again.
     """
+    return erase(store, [user])[0]
 
-    def attempt(refused: frozenset[str] | None) -> bool:
-        held = _holds(store, user)
-        store.commit(Commit(deleted=[user]))
+
+def erase(store: MemoryStore, users: Sequence[str], marks: Mapping[tuple[str, int], int] | None = None) -> list[bool]:
+    """`forget` for some users in one commit.
+
+    Args:
+        store: open for writing.
+        users: to be erased.
+        marks: watermarks of the messages that erase them; kept in the same commit.
+    """
+
+    def attempt(refused: frozenset[str] | None) -> list[bool]:
+        held = [holds(store, user) for user in users]
+        store.commit(Commit(deleted=users, watermarks=marks or {}))
         return held
 
     def failure() -> StoreUnavailableError:
@@ -44,7 +55,8 @@ def forget(store: MemoryStore, user: str) -> bool:
     return until_kept(attempt, failure)
 
 
-def _holds(store: MemoryStore, user: str) -> bool:
+def holds(store: MemoryStore, user: str) -> bool:
+    """Whether a store keeps anything of a user."""
     if any(store.read_many([user], space=space)[0] is not None for space in store.artifact_list().spaces):
         return True
     return bool(store.events(user, last=1) or store.event_ids(user))

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.dataset.events import NO_TIME
+from lifelong.errors import OtherShardError
 from lifelong.online.scoring.scorer import Scorer
 
 LOOKED = 5_000
@@ -50,7 +51,13 @@ def find_users(scorer: Scorer, text: str, *, most: int, recent: Iterable[str] = 
     memories, complete = _looked_at(scorer)
     first = dict.fromkeys([*([text] if text else []), *lately])
     named = [user for user in first if wanted in user.casefold()]
-    found = dict(zip(named, scorer.store.read_many(named, space=scorer.space), strict=True)) if named else {}
+    try:
+        records = scorer.store.read_many(named, space=scorer.space) if named else []
+    except OtherShardError:
+        # The text, which may be no id at all: recent users are this node's own.
+        named = [user for user in named if user != text]
+        records = scorer.store.read_many(named, space=scorer.space) if named else []
+    found = dict(zip(named, records, strict=True))
     others = {user: value for user, value in memories.items() if wanted in user.casefold() and user not in found}
     chosen = {user: value for user, value in (found | others).items() if value is not None}
     listed = _listed(scorer, chosen, lately, most=most)

@@ -28,6 +28,7 @@ from lifelong.online.serving.impressions import ImpressionsLog
 from lifelong.online.serving.keys import GivenKeys, KeyRing
 from lifelong.online.serving.middleware import AddressGate, BodyLimit, Deadline, HostGate, KeyGate, Measure
 from lifelong.online.serving.pages import Report, pages
+from lifelong.online.serving.peers import Peers
 from lifelong.online.serving.routes import api, busy, operations
 from lifelong.online.serving.service import Service
 from lifelong.online.serving.settings import ServiceSettings
@@ -35,6 +36,7 @@ from lifelong.online.serving.sweeper import Sweeper
 from lifelong.online.serving.takeovers import Takeovers
 from lifelong.online.serving.writer import Writer
 from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.part import Share
 from lifelong.version import __version__
 
 
@@ -48,6 +50,7 @@ def create_app(
     report: Path | str | None = None,
     settings: ServiceSettings | None = None,
     writer: Writer | None = None,
+    peers: Peers | None = None,
 ) -> FastAPI:
     """Build the service around one artifact and one store.
 
@@ -64,6 +67,7 @@ def create_app(
         settings: limits and threads.
         writer: the process that owns the store and folds events in, as `lifelong serve` starts it for a store on disk;
             None where this process does both.
+        peers: the nodes that have the other shards, for a store that has some.
 
     Raises:
         StoreForeignError: another artifact wrote the store.
@@ -87,6 +91,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _attach(app, service, shown)
+    app.state.peers = peers
     routers = (busy, admin, api, explorer, operations, pages)
     app.state.routes = [route for router in routers for route in router.routes]
     for router in routers:
@@ -145,16 +150,36 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
         address: of the topic.
         settings: how it is followed.
         letters: where messages go that are no events.
+
+    Raises:
+        UsageError: a node would forget inactive users by itself.
     """
     service: Service = app.state.service
     schema = service.artifact.config.dataset_schema
     stream = Stream(address, service.store, service.apply, schema, settings=settings, letters=letters)
+    if settings.share is not None:
+        _write_through(service, stream, settings.share)
     follower = Follower(stream)
     service.metrics.add(StreamCollector(stream.report, lambda: follower.up))
     if letters is not None:
         # Users who are forgotten go from there too.
         service.on_forget["dead_letters"] = letters.forget
     app.state.keepers.append(follower)
+
+
+def _write_through(service: Service, stream: Stream, share: Share) -> None:
+    """Let a node's events and erasures go through its topic, so that a standby has them, too."""
+    from lifelong.online.serving.topic_writes import TopicWrites
+
+    if service.settings.forget_after is not None:
+        raise UsageError(
+            "forget_after on a node of several: each process would forget a user at another moment",
+            expected="erasures that come through the topic",
+            fix="leave it out, and erase users by DELETE /v1/admin/users/USER",
+        )
+    service.topic, service.probe = TopicWrites(stream, share), share.user()
+    service.writes.fold_parts = service.topic.fold
+    stream.on_erased.append(service.erased)
 
 
 @contextlib.asynccontextmanager

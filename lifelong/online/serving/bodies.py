@@ -447,7 +447,7 @@ def encoded_list(entries: Iterable[object]) -> msgspec.Raw:
 
 def _parsed_by_the_writer(service: Service, text: bytes) -> EventsBody | None:
     """Many events, without holding up scores in this process; None where this one has to look at them."""
-    parsed = None if service.writer is None else service.writer.parse(text)
+    parsed = None if service.writer is None or service.topic is not None else service.writer.parse(text)
     return None if parsed is None else EventsBody.model_construct(events=cast("Any", parsed))
 
 

@@ -13,7 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from lifelong.errors import LifelongError, RequestError, StoreCorruptError, StoreUnavailableError, UsageError
+from lifelong.errors import (
+    LifelongError,
+    OtherShardError,
+    RequestError,
+    StoreCorruptError,
+    StoreUnavailableError,
+    StreamUnavailableError,
+    UsageError,
+)
 from lifelong.online.serving.replies import ErrorReply
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -68,6 +76,8 @@ _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (RequestError, 422),
     (UsageError, 422),
     (StoreUnavailableError, 503),
+    (StreamUnavailableError, 503),
+    (OtherShardError, 421),
 )
 
 _HEADERS = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
@@ -78,6 +88,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     403: {"model": ErrorReply, "description": "an API key of another scope, another host's name, another site's page"},
     413: {"model": ErrorReply, "description": "larger than the service accepts; nothing was kept"},
     415: {"model": ErrorReply, "description": "the body has no Content-Type, or one that is not taken here"},
+    421: {"model": ErrorReply, "description": "another node has this user; the header Location says which, if known"},
     422: {"model": ErrorReply, "description": "the body is not valid; nothing was kept"},
     500: {"model": ErrorReply, "description": "a fault of the service"},
     503: {
@@ -125,13 +136,24 @@ def _parts(kind: str, found: str, expected: str, fix: str) -> dict[str, str]:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LifelongError)
-    response = error_response(error)
+    response = error_response(error, headers=_elsewhere(request, error))
     # A line for each request that is one too many would make it worse; metrics count them.
     if response.status_code >= 500 and not isinstance(error, OverloadedError):
         # The error itself can name a user; the answer has it, the log must not.
         message = "a stored memory is damaged" if isinstance(error, StoreCorruptError) else str(error)
         logger.error("%s %s: %s", request.method, _route(request), message)
     return response
+
+
+def _elsewhere(request: Request, error: LifelongError) -> dict[str, str]:
+    """Where to send a request about a user of another node."""
+    peers = request.app.state.peers
+    owner = peers.content().get(error.shard) if peers is not None and isinstance(error, OtherShardError) else None
+    if owner is None:
+        return {}
+    # As it came, with all that is escaped in it.
+    path, query = request.scope.get("raw_path") or request.url.path.encode(), request.scope["query_string"]
+    return {"location": owner + path.decode("latin-1") + (f"?{query.decode('latin-1')}" if query else "")}
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -15,15 +15,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lifelong.errors import UsageError
-
-logger: logging.Logger = logging.getLogger(__name__)
+from lifelong.online.serving.watched import WatchedFile
 
 SCOPES = ("events", "score", "users", "admin")
 """`admin` includes all others."""
@@ -33,8 +31,6 @@ Keys = dict[str, frozenset[str]]
 """Key, or `sha256:` and its hash -> its scopes."""
 HASHED = re.compile("sha256:[0-9a-f]{64}")
 """A key that is listed by its hash."""
-_LOOK = 1.0
-"""Seconds between two checks of a file of keys."""
 
 _SCOPE_OF = {
     "/v1/events": "events",
@@ -129,8 +125,8 @@ def hashed(key: str) -> str:
     return key if HASHED.fullmatch(key) else f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-class KeyFile:
-    """The keys of a file, read again when it changes; a change that cannot be read leaves them as they were.
+class KeyFile(WatchedFile[Keys]):
+    """The keys of a file, read again when it changes.
 
     Args:
         path: the file.
@@ -140,40 +136,8 @@ class KeyFile:
         UsageError: see `read_keys`.
     """
 
-    path: Path
-
     def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.path, self._now = path, now
-        # The stamp before the content: a change while the file is read is then noticed at the next look.
-        self._looked, self._state = now(), self._stamp()
-        self._keys = read_keys(path)
-
-    def keys(self) -> Keys:
-        """The keys as they are now."""
-        # Not for each request, since a file on a network drive may answer slowly.
-        if self._now() - self._looked >= _LOOK:
-            self._looked = self._now()
-            if (stamp := self._stamp()) != self._state:
-                # Before it is read: an error in the file is logged once, and not at each look.
-                self._state = stamp
-                self._read_again()
-        return self._keys
-
-    def _read_again(self) -> None:
-        try:
-            self._keys = read_keys(self.path)
-        except UsageError as error:
-            logger.error("the API keys stay as they were: %s", error)
-        else:
-            logger.warning("%s was read again: it holds %d keys", self.path, len(self._keys))
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return None
-        # Not the time alone: a file that is moved here may be as old as the one before, and has another inode.
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        super().__init__(path, read_keys, what="API keys", now=now)
 
 
 GivenKeys = Sequence[str] | Mapping[str, frozenset[str]] | KeyFile
@@ -201,7 +165,7 @@ class KeyRing:
 
     def scopes(self, key: str) -> frozenset[str] | None:
         """The scopes of a key, None if there is no such key."""
-        keys = self._source.keys() if isinstance(self._source, KeyFile) else self._source
+        keys = self._source.content() if isinstance(self._source, KeyFile) else self._source
         # A file gives the same object as long as it has not changed.
         if keys is not self._made:
             self._made, self._scopes = keys, {}

@@ -255,6 +255,9 @@ class Writes(Queue):
         queue: see `Queue`.
     """
 
+    fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]]
+    """Folds the events of several requests in."""
+
     def __init__(
         self,
         updater: Updater,
@@ -267,7 +270,7 @@ class Writes(Queue):
         # One thread: the events of a user are folded in the order in which they came, and two commits never overlap.
         super().__init__(1, "write", **queue)
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
-        self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
+        self.fold_parts = fold or self._fold_rows
         self._batches: deque[_Batch] = deque()
         self._event_seconds = 0.0
 
@@ -303,7 +306,7 @@ class Writes(Queue):
         try:
             # A failed commit is an outcome for each request: an error that left this thread would leave all of them
             # waiting.
-            outcomes: Sequence[Applied | Exception] = self._fold_parts(parts)
+            outcomes: Sequence[Applied | Exception] = self.fold_parts(parts)
         except Exception as error:
             outcomes = [error] * len(taken)
         seconds = time.perf_counter() - started

@@ -21,6 +21,9 @@ class EventsReply(_Reply):
     no_dedup: int = Field(description="without event_id, so that a repetition would count twice")
     unknown_types: int = Field(description="with an event type that the model has not seen in training")
     backfilled: int = Field(description="from before the moment until which the store was filled; they changed nothing")
+    queued: int = Field(
+        0, description="in the topic, of a node of several: applied by whoever follows it, here before this answer"
+    )
     note: str | None = Field(description="what the counts mean for the client, if anything")
 
 

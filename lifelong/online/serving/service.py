@@ -18,16 +18,16 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.atomic import guarded
 from lifelong.dataset.events import NO_TIME
 from lifelong.dtypes import IntArray
-from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
+from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError, StreamUnavailableError
 from lifelong.online.background import running
-from lifelong.online.memory.forgetting import export, forget
+from lifelong.online.memory.forgetting import export, forget, holds
 from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.answer import Answer, ScoreRequest
 from lifelong.online.scoring.explain import explain, slots_of
@@ -35,7 +35,7 @@ from lifelong.online.scoring.explanation import Slot
 from lifelong.online.scoring.features import FeatureTable, feature_table
 from lifelong.online.scoring.online_items import Fields, OnlineItems
 from lifelong.online.scoring.scorer import Scorer
-from lifelong.online.serving.errors import NotFoundError, TooLargeError
+from lifelong.online.serving.errors import NotFoundError, RefusedError, TooLargeError
 from lifelong.online.serving.health import WriteHealth, check_clock
 from lifelong.online.serving.metrics import Metrics
 from lifelong.online.serving.queues import Reads, Writes
@@ -47,10 +47,12 @@ from lifelong.online.store.contract import ITEMS
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.dataset.folder import Dataset
+    from lifelong.online.ingestion.kafka import Erasure
     from lifelong.online.memory.event import EventTable
     from lifelong.online.memory.updater import Applied
     from lifelong.online.memory.writer import MemoryWriter
     from lifelong.online.scoring.explanation import Explanation
+    from lifelong.online.serving.topic_writes import Queued, TopicWrites
     from lifelong.online.store.contract import MemoryStore
 
 T = TypeVar("T")
@@ -119,6 +121,10 @@ class Service:
     writer: Writer | None
     settings: ServiceSettings
     dataset: Dataset | None
+    topic: TopicWrites | None
+    """Where events and erasures of a node go; None where they go into the store."""
+    probe: str
+    """A user whom the store is asked about."""
 
     def __init__(
         self,
@@ -130,6 +136,7 @@ class Service:
         writer: Writer | None = None,
     ) -> None:
         self.store, self.settings, self.dataset, self.writer = store, settings, dataset, writer
+        self.topic, self.probe, self._forgetting = None, "readiness", set[str]()
         self.updater: Updater = Updater(
             artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
         )
@@ -212,7 +219,7 @@ class Service:
             raise StoreUnavailableError("the service is stopping", fix="ask another instance")
 
         def ask() -> None:
-            self.store.read_many(["readiness"])
+            self.store.read_many([self.probe])
             self._check_clock()
             self.health.check()
             for work in running():
@@ -262,6 +269,9 @@ class Service:
         self.allow("events", len(rows))
         with self.noted():
             applied = await self.writes.fold(rows)
+        if self.topic is not None:
+            await self.topic.seen(cast("Queued", applied), patience=self.settings.max_wait)
+            return applied
         self.recent.extend(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
         for outcome in fields(applied):
             self.metrics.events.labels(outcome.name).inc(getattr(applied, outcome.name))
@@ -393,11 +403,22 @@ class Service:
 
     async def put_items(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably."""
+        self._refuse_items()
         return await self._write(lambda: self.online_items.put(items))
 
     async def remove_item(self, item: str) -> bool:
         """Take the fields of an item away that were put online, durably; whether it had any."""
+        self._refuse_items()
         return bool(await self._write(lambda: self.online_items.remove([item])))
+
+    def _refuse_items(self) -> None:
+        """Refuse what the other nodes and the standbys would not have."""
+        if self.topic is not None:
+            raise RefusedError(
+                "a node of several takes no items: the others would not have them",
+                expected="fields that come with candidates and events",
+                fix="send the fields with the request, or train with the items",
+            )
 
     async def memory(self, user: str) -> UserMemory:
         """What is kept of a user.
@@ -411,13 +432,40 @@ class Service:
         """What a reader finds out from the scorer, in turn with the other readers."""
         return await self._ask(work)
 
-    async def erase(self, user: str) -> bool:
-        """Erase a user's memory and events; whether there was anything."""
+    async def erase(self, user: str, *, files: bool = False) -> bool:
+        """Erase a user's memory and events; whether there was anything.
+
+        Args:
+            user: her id.
+            files: of a node, whether what is left in files goes at others that follow its topic, too.
+        """
+        if self.topic is not None:
+            return await self._erase_by(self.topic, user, files=files)
         return await self._write(lambda: forget(self.store, user))
+
+    async def _erase_by(self, topic: TopicWrites, user: str, *, files: bool) -> bool:
+        """Erase a user by a message."""
+        held = await self.aside(lambda: holds(self.store, user))
+        if files:
+            self._forgetting.add(user)
+        queued = await self._write(lambda: topic.erase(user, files=files))
+        if not await topic.seen(queued, patience=self.settings.timeout / 2):
+            raise StreamUnavailableError(
+                "the erasure is in the topic, and not yet in the store",
+                fix="it comes when the topic is followed again: see /readyz, and ask again",
+            )
+        return held
+
+    def erased(self, erasures: Sequence[Erasure]) -> None:
+        """Take users whom messages have erased out of files, where that was asked for, and not by a request here."""
+        users = [user for user, files in erasures if files and user not in self._forgetting]
+        self._forgetting.difference_update(user for user, _ in erasures)
+        if users:
+            self._cleaner.submit(lambda: (self.clean(users), self.store.purge()))
 
     async def forget(self, user: str) -> ForgottenUser:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
-        erased = await self.erase(user)
+        erased = await self.erase(user, files=True)
         with self.noted():
             # In a thread of its own: files are rewritten, and neither events nor scores wait for that.
             rows, purged = await asyncio.get_running_loop().run_in_executor(

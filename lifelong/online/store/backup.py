@@ -21,13 +21,26 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lifelong.atomic import building, put_in_place, remove_left, replace_text
 from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
 from lifelong.online.store.database import ACKNOWLEDGED
-from lifelong.online.store.folder import COPY, HEAD, databases, left_copies, unwritable
+from lifelong.online.store.folder import (
+    COPY,
+    HEAD,
+    SHARDED,
+    databases,
+    held,
+    left_copies,
+    read_head,
+    unwritable,
+    write_head,
+)
+from lifelong.online.store.part import FolderUrl, folder_of
+from lifelong.online.store.rocksdb import RocksDbStore
 from lifelong.online.store.sharded import open_folder
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -61,7 +74,7 @@ class Backup:
         return sum(size for size, _ in self.files.values())
 
 
-def backup(path: Path, dest: Path) -> Backup:
+def backup(path: Path, dest: Path, *, shard: int | None = None) -> Backup:
     """Copy a store into a new folder; a process that owns it continues meanwhile.
 
     On the same disk tables are linked: they take no space until the store has other ones.
@@ -69,13 +82,16 @@ def backup(path: Path, dest: Path) -> Backup:
     Args:
         path: folder of the store.
         dest: must not be there.
+        shard: copies this one alone, as a node's store that has no other.
 
     Raises:
-        UsageError: there is no store, or `dest` is there.
+        UsageError: there is no store, or it lacks the shard, or `dest` is there.
         StoreCorruptError: the store is damaged.
         StoreUnavailableError: `dest` cannot be written, or the store's files change all the time.
     """
-    folders = databases(path)
+    folders = [folder for folder in databases(path) if shard is None or folder == folder_of(path, shard)]
+    if not folders:
+        raise UsageError(f"{path} has no shard {shard}", expected="a shard that is there", fix="see its store.json")
     if dest.exists():
         raise UsageError(f"{dest} exists", expected="the name of a new folder", fix="name another one")
     try:
@@ -84,7 +100,8 @@ def backup(path: Path, dest: Path) -> Backup:
             store = draft / COPY
             store.mkdir()
             if folders != [path]:
-                shutil.copy2(path / HEAD, store / HEAD)
+                one = {} if shard is None else {"own": [shard]}
+                write_head(store, SHARDED, **{**_divided(path), **one})
             for folder in folders:
                 _copy(folder, store / folder.relative_to(path))
             with _named(store, path):
@@ -97,19 +114,29 @@ def backup(path: Path, dest: Path) -> Backup:
     return made
 
 
-def restore(source: Path, path: Path) -> Backup:
+def _divided(path: Path) -> dict[str, Any]:
+    """What a store of shards says of them."""
+    head = read_head(path) or {}
+    return {name: value for name, value in head.items() if name in ("shards", "own", "partitioner")}
+
+
+def restore(source: Path, path: Path, *, shard: int | None = None) -> Backup:
     """Make a store of a backup, which stays as it is.
 
     Args:
         source: what `backup` made.
         path: folder of the new store; nothing may be there.
+        shard: brings back this one alone, also into a store that has other shards and that no process owns.
 
     Raises:
         UsageError: `source` is no backup, or something is at `path`.
+        StoreLockedError: a process owns the store into which a shard goes.
         StoreCorruptError: the backup lacks a file, or one is not as it was, or leads out of its folder.
         StoreUnavailableError: `path` cannot be written.
     """
     made = read_backup(source)
+    if shard is not None:
+        return _restore_shard(source, path, shard, made)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(
             f"{path} exists, and a backup never overwrites anything",
@@ -120,16 +147,70 @@ def restore(source: Path, path: Path) -> Backup:
         _remove_copies(path)
         with building(path) as draft:
             store = draft / COPY
-            for name in made.files:
-                (store / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / name, store / name)
-            _check_copies(source, store, made)
+            _copy_backup(source, store, made)
             with _named(store, source):
                 _opened_once(store)
             put_in_place(store, path)
     except OSError as error:
         raise unwritable(path, error) from error
     return made
+
+
+def _copy_backup(source: Path, store: Path, made: Backup) -> None:
+    for name in made.files:
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, store / name)
+    _check_copies(source, store, made)
+
+
+def _restore_shard(source: Path, path: Path, shard: int, made: Backup) -> Backup:
+    """Bring one shard of a backup into a store, or a new one; see `restore`."""
+    out, now, head = folder_of(path, shard), _divided(source), read_head(path)
+    made = replace(made, files={name: fact for name, fact in made.files.items() if Path(name).parts[0] == out.name})
+    there = head or {"version": SHARDED, **now, "own": []}
+    rule = [(of.get("shards"), of.get("partitioner", "crc32")) for of in (there, now)]
+    if not made.files or out.exists() or rule[0] != rule[1]:
+        raise UsageError(
+            f"shard {shard} of {source} cannot be put into {path}",
+            expected="a backup with this shard, and a store of as many shards, divided alike, that lacks it",
+            fix="compare store.json of both, and move away what is there",
+        )
+    try:
+        with held(path), building(out) as draft:
+            store = draft / COPY
+            store.mkdir()
+            _copy_backup(source, store, made)
+            write_head(store, SHARDED, **{"partitioner": "crc32", **now, "own": [shard]})
+            with _named(store, source):
+                _opened_once(store)
+            _check_artifacts(path, store / out.name)
+            put_in_place(store / out.name, out)
+            if "own" in there:
+                # Last: until now it is a store without this shard.
+                own = sorted({*there["own"], shard})
+                write_head(path, SHARDED, **{"partitioner": "crc32", **now, "own": own})
+    except OSError as error:
+        raise unwritable(path, error) from error
+    return made
+
+
+def _check_artifacts(path: Path, shard: Path) -> None:
+    """Refuse a shard with memories of other artifacts than the shards of a store: one list is that of all.
+
+    Raises:
+        UsageError: it has some.
+    """
+    lists = []
+    for folder in [shard, *path.glob(f"{shard.name.partition('-')[0]}-*")][:2]:
+        with contextlib.closing(RocksDbStore(folder, read_only=True)) as opened:
+            listed = opened.artifact_list()
+        lists.append((listed.active, [(one.id, one.space, one.phase) for one in listed.artifacts]))
+    if lists[0] != lists[-1]:
+        raise UsageError(
+            f"{shard.name} has memories of other artifacts than {path}, or another one is served",
+            expected="the same artifacts, built and switched in both stores",
+            fix="make a backup after the switch, or switch this store, too",
+        )
 
 
 def read_backup(source: Path) -> Backup:
@@ -201,7 +282,7 @@ def _remove_copies(out: Path) -> None:
 
 def _opened_once(store: Path) -> str:
     """Check a copy and bring it to rest; returns the artifact that it serves."""
-    with contextlib.closing(open_folder(store, None, read_only=False)) as opened:
+    with contextlib.closing(open_folder(FolderUrl(store), read_only=False)) as opened:
         identity = opened.artifact_list().identity
     return "" if identity is None else identity.artifact_id
 

@@ -72,7 +72,7 @@ def check_store(url: str) -> Checkup:
         identity = store.artifact_list().identity
     if url.startswith("memory:"):
         return Checkup(_outcomes(_NOTHING, _NONE, _NOTHING), {})
-    folder, shards = folder_of(url)[0], store.share.of if isinstance(store, ShardedStore) else 1
+    folder, shards = folder_of(url).path, store.share.of if isinstance(store, ShardedStore) else 1
     kind, free = _file_system(folder), shutil.disk_usage(folder).free / shutil.disk_usage(folder).total
     facts = {
         "artifact": "none yet" if identity is None else identity.artifact_id[:12],

@@ -97,7 +97,7 @@ def databases(path: Path) -> list[Path]:
     if head["version"] != SHARDED:
         require_head(path, SINGLE, read_only=True)
         return [path]
-    return [folder_of(path, number) for number in range(head["shards"])]
+    return [folder_of(path, number) for number in head.get("own", range(head["shards"]))]
 
 
 def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from lifelong.errors import UsageError
 from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.part import PARTITIONERS, FolderUrl, Share, numbers_of
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.online.store.redis_address import SCHEMES, parse
 from lifelong.plugins import Registry
@@ -22,9 +25,10 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
 
     Args:
         url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.online.store.rocksdb`), with
-            `?shards=N` for a new store of several databases (see `lifelong.online.store.sharded`), or
-            `redis://host:port/database` (see `lifelong.online.store.redis_address` and `.redis`); or the URL of a store
-            of another package (see `lifelong.plugins`).
+            `?shards=N` for a new store of several databases, of which `&own=0-7` opens some (see
+            `lifelong.online.store.sharded`), or `redis://host:port/database` (see
+            `lifelong.online.store.redis_address` and `.redis`); or the URL of a store of another package (see
+            `lifelong.plugins`).
         read_only: opens an existing store, which another process may own: of a folder a fixed view, of a server its
             present state.
 
@@ -56,7 +60,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     if scheme == "rocksdb":
         from lifelong.online.store.sharded import open_folder
 
-        return open_folder(*folder_of(url), read_only=read_only)
+        return open_folder(folder_of(url), read_only=read_only)
     if scheme in SCHEMES:
         from lifelong.online.store.redis import RedisStore
 
@@ -107,27 +111,51 @@ def local_folder(url: str) -> Path:
             expected="rocksdb:///path",
             fix="docs/backup.md says how to copy a server",
         )
-    return folder_of(url)[0]
+    return folder_of(url).path
 
 
-def folder_of(url: str) -> tuple[Path, int | None]:
-    """The folder that a `rocksdb://` URL names, and the number of shards, None if it names none.
+def node_of(url: str) -> Share | None:
+    """The shards of a node: those that it owns, and how partitions are chosen; None if the store is not divided so.
+
+    Raises:
+        UsageError: see `folder_of`, and `open_store`.
+    """
+    if not url.startswith("rocksdb://"):
+        return None
+    from lifelong.online.store.folder import read_head
+    from lifelong.online.store.sharded import share_of
+
+    named = folder_of(url)
+    head = read_head(named.path) or {"shards": named.shards}
+    share = None if head.get("shards") is None else share_of(named, head)
+    return share if share is not None and share.partitioner else None
+
+
+def folder_of(url: str) -> FolderUrl:
+    """What a `rocksdb://` URL says.
 
     Raises:
         UsageError: it names no folder, or has an unknown option.
 
     Example:
-        >>> folder_of("rocksdb:///data/memories?shards=4")
-        (PosixPath('/data/memories'), 4)
+        >>> named = folder_of("rocksdb:///data/memories?shards=64&own=0-2,12")
+        >>> named.path, named.shards, named.own
+        (PosixPath('/data/memories'), 64, (0, 1, 2, 12))
     """
     folder, _, query = url.partition("://")[2].partition("?")
-    expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards"
+    expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards, or ?shards=N&own=0-7 for some"
     if not folder:
         raise UsageError(f"{url!r} names no folder", expected=expected, fix="add the path of a folder")
-    option, _, value = query.partition("=")
-    if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if not all(re.fullmatch(_OPTIONS.get(name, "$^"), value) for name, value in options.items()):
         raise UsageError(f"{url!r} has the option {query!r}", expected=expected, fix="correct the URL")
-    return Path(folder), int(value) if query else None
+    own, shards = options.get("own"), options.get("shards")
+    named = int(shards) if shards else None, numbers_of(own) if own else None
+    return FolderUrl(Path(folder), *named, options.get("partitioner"))
+
+
+_OPTIONS = {"shards": r"0*[1-9]\d{0,8}", "own": ".+", "partitioner": "|".join(PARTITIONERS)}
+"""What a value is, by the name of the option."""
 
 
 def _meant(url: str) -> str:

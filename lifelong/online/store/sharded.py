@@ -5,6 +5,9 @@ FOLDER/
   owner.json    process that has the store open for writing; it also holds a lock on FOLDER
   shard-0/ ...  each as `lifelong.online.store.rocksdb` has it; its store.json says which shard of how many it is
 
+With `?shards=N&own=0-7` the folder has some of the shards alone, and each is the partition of its number of a topic:
+one node of several. store.json then says which ones, and how producers choose a partition (`partitioner=`).
+
 The number of shards is fixed when the store is made. One process owns the folder; it can lend the shards to processes
 of its own (`lent`), so that each database is read and written under a Python lock of its own. What a commit survives is
 what the commits of the shards survive, each by itself: see `lifelong.online.store.shards`.
@@ -14,8 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import time as clock
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from lifelong.atomic import DRAFT
 from lifelong.errors import StoreCorruptError, StoreLockedError, UsageError
@@ -33,7 +37,7 @@ from lifelong.online.store.folder import (
     way_back,
     write_head,
 )
-from lifelong.online.store.part import Share, folder_of, is_part
+from lifelong.online.store.part import FolderUrl, Share, folder_of, is_part
 from lifelong.online.store.rocksdb import CACHE, RocksDbStore
 from lifelong.online.store.rocksdb_opening import prepare
 from lifelong.online.store.shards import Shards
@@ -51,9 +55,11 @@ class ShardedStore(Shards):
         path: the folder; made if it is not there.
         shards: how many, of a new store; of an old one None, or as many as it has.
         read_only: a fixed view of each shard as it is now, while another process may write to it.
+        own: of a node, the shards that it opens; None for all, or those of before.
+        partitioner: of a node, see `Share`; None for "crc32", or that of before.
 
     Raises:
-        UsageError: the store has another number of shards, or a new one cannot have that many.
+        UsageError: the store has another number of shards or another partitioner, or a new one cannot have that many.
         StoreLockedError: another process has it open; names the process.
         StoreCorruptError: a shard is missing or damaged; names it.
         StoreUnavailableError: the disk is full or cannot be read.
@@ -62,7 +68,15 @@ class ShardedStore(Shards):
 
     path: Path
 
-    def __init__(self, path: Path | str, shards: int | None = None, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        shards: int | None = None,
+        *,
+        read_only: bool = False,
+        own: tuple[int, ...] | None = None,
+        partitioner: str | None = None,
+    ) -> None:
         if shards is not None and not 2 <= shards <= MOST:
             raise UsageError(
                 f"shards = {shards}",
@@ -70,21 +84,23 @@ class ShardedStore(Shards):
                 fix="choose about one shard for each core",
             )
         self.path = path = Path(path)
-        self._read_only = read_only
+        self._read_only, named = read_only, FolderUrl(path, shards, own, partitioner)
         # Whatever fails on the way, what was opened before it is closed again.
         with contextlib.ExitStack() as stack:
             if not read_only:
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))
-                _make(path, shards)
-            number = require_head(path, SHARDED, read_only=read_only)["shards"]
-            _check_number(path, shards, number)
-            self.share: Share = Share.whole(number)
+                _make(named)
+            head = require_head(path, SHARDED, read_only=read_only)
+            self.share: Share = share_of(named, head)
             opened = open_shards(path, self.share, read_only=read_only)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)
             if not read_only:
                 self._own()
                 self.align()
+                if (facts := _facts(self.share)) != {name: head.get(name) for name in facts}:
+                    # Now that each of them is there: later URLs need not name them.
+                    write_head(path, SHARDED, **facts)
             self._ending = stack.pop_all()
 
     def close(self) -> None:
@@ -118,25 +134,58 @@ class ShardedStore(Shards):
                 (self.path / OWNER).unlink(missing_ok=True)
 
 
-def open_folder(path: Path, shards: int | None, *, read_only: bool) -> ShardedStore | RocksDbStore:
+def open_folder(named: FolderUrl, *, read_only: bool) -> ShardedStore | RocksDbStore:
     """Open the store in a folder, of shards or not, or make a new one.
 
     Args:
-        path: the folder.
-        shards: of a new store, 1 if None; of an old one None, or as many as it has.
+        named: the folder; shards of a new store, 1 if None; of an old one None, or as many as it has.
         read_only: see `RocksDbStore`.
 
     Raises:
         UsageError: see `ShardedStore`.
         StoreError: see `ShardedStore`.
     """
-    head = read_head(path)
+    head, path = read_head(named.path), named.path
     if head is None:
-        number = shards or 1
+        number = named.shards or 1
     else:
         number = head["shards"] if head["version"] == SHARDED else 1
-        _check_number(path, shards, number)
-    return RocksDbStore(path, read_only=read_only) if number == 1 else ShardedStore(path, number, read_only=read_only)
+        _check_number(path, named.shards, number)
+    if number == 1 and named.own is None and named.partitioner is None:
+        return RocksDbStore(path, read_only=read_only)
+    return ShardedStore(path, number, read_only=read_only, own=named.own, partitioner=named.partitioner)
+
+
+def share_of(named: FolderUrl, head: Mapping[str, Any]) -> Share:
+    """The shards that a process opens.
+
+    Args:
+        named: what it was asked for.
+        head: what store.json says, or is to say.
+
+    Raises:
+        UsageError: the store is another one than was asked for.
+    """
+    number, noted = head["shards"], head.get("partitioner")
+    _check_number(named.path, named.shards, number)
+    if named.own is None and named.partitioner is None and noted is None:
+        return Share.whole(number)
+    # A store without a note was filled by the rule of all stores.
+    found, wanted = noted or ("crc32" if "version" in head else None), named.partitioner or noted or "crc32"
+    if found not in (None, wanted):
+        raise UsageError(
+            f"the users of {named.path} are divided by {found}, which was fixed when it was made",
+            expected=f"partitioner={found}, or nothing",
+            fix="leave it out if producers choose partitions so; for others build a new store in another folder",
+        )
+    own = named.own or head.get("own") or range(number)
+    return Share(tuple(own), number, wanted)
+
+
+def _facts(share: Share) -> dict[str, Any]:
+    """What store.json says of the shards in a folder."""
+    own = {"own": list(share.numbers), "partitioner": share.partitioner} if share.partitioner else {}
+    return {"shards": share.of, **own}
 
 
 def _check_number(path: Path, wanted: int | None, found: int) -> None:
@@ -167,7 +216,7 @@ def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[in
     opened: dict[int, RocksDbStore] = {}
     try:
         for number in share.numbers:
-            _check(path, number, share.of)
+            _check(path, number, share)
             # Of all shards, also where this process has some of them: the others are read elsewhere.
             folder, cache = folder_of(path, number), CACHE // share.of
             opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
@@ -191,23 +240,25 @@ def _open(folder: Path, *, read_only: bool, cache: int, stores: int) -> RocksDbS
             clock.sleep(_PAUSE)
 
 
-def _make(path: Path, shards: int | None) -> None:
+def _make(named: FolderUrl) -> None:
     """Make the shards of a new store; those that an interrupted start has left are taken as they are.
 
     Raises:
         StoreCorruptError: the interrupted start was one with another number.
         StoreUnavailableError: the folder cannot be written.
     """
-    if shards is None or any(not _ours(file) for file in path.iterdir()):
+    path = named.path
+    if named.shards is None or any(not _ours(file) for file in path.iterdir()):
         return
-    for number in range(shards):
+    share = share_of(named, {"shards": named.shards})
+    for number in share.numbers:
         folder = folder_of(path, number)
-        prepare(folder, facts={"shard": number, "shards": shards})
+        prepare(folder, facts=facts_of(number, share))
         # The database, too: one that is missing later was lost.
         RocksDbStore(folder).close()
-        _check(path, number, shards)
+        _check(path, number, share)
     try:
-        write_head(path, SHARDED, shards=shards)
+        write_head(path, SHARDED, **_facts(share))
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -217,7 +268,13 @@ def _ours(file: Path) -> bool:
     return file.name == HEAD + DRAFT or is_part(file)
 
 
-def _check(path: Path, number: int, of: int) -> None:
+def facts_of(number: int, share: Share) -> dict[str, Any]:
+    """What a shard's own store.json says of it; nothing of the rule by which all stores are divided."""
+    other = {} if share.partitioner in ("", "crc32") else {"partitioner": share.partitioner}
+    return {"shard": number, "shards": share.of, **other}
+
+
+def _check(path: Path, number: int, share: Share) -> None:
     """Refuse a shard that is not there, or is another one.
 
     Raises:
@@ -226,11 +283,15 @@ def _check(path: Path, number: int, of: int) -> None:
     folder = folder_of(path, number)
     head = read_head(folder)
     fix = way_back(folder)
+    if share.partitioner:
+        fix = f"restore this shard: `lifelong backup BACKUP --restore --shard {number} --store rocksdb://{path}`"
     if head is None or not (folder / "db" / "CURRENT").exists():
-        raise StoreCorruptError(f"{folder} is missing, one of {of} shards, or has no database", fix=fix)
-    if (head.get("shard"), head.get("shards")) != (number, of):
+        raise StoreCorruptError(f"{folder} is missing, one of {share.of} shards, or has no database", fix=fix)
+    wanted = facts_of(number, share)
+    if {name: head.get(name) for name in ("shard", "shards", "partitioner")} != {"partitioner": None, **wanted}:
+        rule = f", divided by {head['partitioner']}" if "partitioner" in head else ""
         raise StoreCorruptError(
-            f"{folder} is shard {head.get('shard')} of {head.get('shards')}",
-            expected=f"shard {number} of {of}",
+            f"{folder} is shard {head.get('shard')} of {head.get('shards')}{rule}",
+            expected=f"shard {number} of {share.of}" + f", divided by {share.partitioner}" * bool(share.partitioner),
             fix=fix,
         )

@@ -3,6 +3,9 @@
     shard k   memories, event log and event ids of its users, and the positions of sources: see `part`
     shard 0   items put online, too, and the artifact list that counts
 
+If the shards are partitions of a topic, a watermark is that of the partition's own shard, and users of shards that are
+not here are refused.
+
 A commit is divided by user and written shard by shard: all of what it says of a user or nothing. The watermark of the
 whole store is the lowest one; if a crash left some shards behind, `positions` gives for each user how far the user's
 shard is.
@@ -17,14 +20,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from lifelong.errors import StoreConflictError, StoreError
+from lifelong.errors import OtherShardError, StoreConflictError, StoreError
 from lifelong.online.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.online.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
-from lifelong.online.store.part import Share, part_of
+from lifelong.online.store.part import Share
 from lifelong.online.store.record_cache import Listenable, Listener
 
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 V = TypeVar("V")
+A = TypeVar("A")
 
 
 class Shards:
@@ -42,7 +46,7 @@ class Shards:
     def __init__(
         self, place: str, share: Share, shards: Mapping[int, MemoryStore], *, items: Mapping[str, bytes] | None = None
     ) -> None:
-        self._place, self._of, self._items = place, share.of, items
+        self._place, self._share, self._items = place, share, items
         self._shards = dict(sorted(shards.items()))
         # A list of artifacts, a view of all users and a commit each see the others done or not begun.
         self._lock = threading.RLock()
@@ -142,7 +146,11 @@ class Shards:
         parts, divided = self._parts(change), {}
         for number, shard in self._shards.items():
             # A shard that is further than the others stays where it is.
-            marks = {key: offset for key, offset in change.watermarks.items() if offset > shard.watermark(*key)}
+            marks = {
+                key: offset
+                for key, offset in change.watermarks.items()
+                if shard in self._marked(key[1]) and offset > shard.watermark(*key)
+            }
             own = replace(parts[number], watermarks=marks)
             if SOURCES in own.records and change.watermarks and not marks:
                 # What was applied of a source goes with the watermark.
@@ -154,10 +162,10 @@ class Shards:
 
     def _parts(self, change: Commit) -> dict[int, Commit]:
         """Number of a shard -> what a change says of its users, the watermarks left as they are."""
-        if len(self._shards) == 1:
+        if len(self._shards) == 1 and not self._share.partitioner:
             # Whoever owns one shard alone is given its users alone.
             return dict.fromkeys(self._shards, change)
-        number_of = {user: part_of(user, self._of) for user in change.users}
+        number_of = self._numbers(list(change.users))
         event_ids, events = _by_shard(change.event_ids, number_of), _by_shard(change.events, number_of)
         trimmed = _by_shard(change.trimmed, number_of)
         records, bases = self._by_space(change.records, number_of), self._by_space(change.bases, number_of)
@@ -191,7 +199,11 @@ class Shards:
 
     def watermark(self, source: str, partition: int) -> int:
         """Offset up to which all events were applied in every shard, -1 if none."""
-        return min(shard.watermark(source, partition) for shard in self._shards.values())
+        return min(shard.watermark(source, partition) for shard in self._marked(partition))
+
+    def _marked(self, partition: int) -> Sequence[MemoryStore]:
+        """The shards that keep how far a partition is: all, or the one of which the partition is."""
+        return [self._shards[partition]] if self._share.partitioner else list(self._shards.values())
 
     def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
         """Per user the watermark of the user's shard."""
@@ -244,22 +256,39 @@ class Shards:
             shard.close()
 
     def _of_user(self, user: str) -> MemoryStore:
-        return self._shards[part_of(user, self._of)] if len(self._shards) > 1 else self._first
+        return self._asked([user], lambda shard, some: [shard] * len(some))[0]
 
-    def _asked(self, users: Sequence[str], ask: Callable[[MemoryStore, Sequence[int]], Sequence[V]]) -> list[V]:
+    def _numbers(self, users: Sequence[str]) -> dict[str, int]:
+        """User -> the number of her shard.
+
+        Raises:
+            OtherShardError: it is not here.
+        """
+        number_of = dict(zip(users, self._share.parts(users).tolist(), strict=True))
+        if other := set(number_of.values()) - set(self._shards):
+            raise OtherShardError(
+                f"{self._place} does not have shard {min(other)} of {self._share.of}, which a user is of",
+                shard=min(other),
+                expected="users of the shards that this node has",
+                fix="ask the node that has it",
+            )
+        return number_of
+
+    def _asked(self, users: Sequence[str], ask: Callable[[MemoryStore, Sequence[int]], Sequence[A]]) -> list[A]:
         """What the shards answer, in the order of the question.
 
         Args:
             users: that are asked about.
             ask: gives a shard's answer about the users at some places.
         """
-        if len(self._shards) == 1:
+        if len(self._shards) == 1 and not self._share.partitioner:
             return list(ask(self._first, range(len(users))))
+        number_of = self._numbers(users)
         places: dict[int, list[int]] = {number: [] for number in self._shards}
         for at, user in enumerate(users):
-            places[part_of(user, self._of)].append(at)
+            places[number_of[user]].append(at)
         # Answers come shard by shard, and are put back into the order of the question.
-        answer_at: dict[int, V] = {}
+        answer_at: dict[int, A] = {}
         for number, some in places.items():
             answer_at.update(zip(some, ask(self._shards[number], some), strict=True))
         return [answer_at[at] for at in range(len(users))]
