@@ -57,8 +57,14 @@ def forget(
         if inactive is not None:
             raise UsageError("--inactive with a service", fix="start the service with --set forget_after=365d")
         return _reply(_asked(store, key_file, users))
-    from lifelong.online.store.opening import open_store
+    from lifelong.online.store.opening import node_of, open_store
 
+    if node_of(store) is not None:
+        raise UsageError(
+            f"{store} is the store of a node, whose standbys would keep the users",
+            expected="the address of its service, which erases them through the topic",
+            fix="lifelong forget USER --store http://HOST:PORT",
+        )
     outside = _Outside(impressions_log, dead_letter)
     with contextlib.closing(open_store(store)) as opened:
         document = _named(opened, users, outside) if inactive is None else _inactive(opened, inactive / 86_400, outside)

@@ -394,6 +394,13 @@ def test_a_service_that_does_not_answer_is_named(run):
 # forget, export
 
 
+def test_forget_leaves_the_store_of_a_node_to_its_service_as_a_standby_would_keep_the_user(run, tmp_path):
+    url = f"rocksdb://{tmp_path / 'node'}"
+    open_store(f"{url}?shards=2&own=0").close()
+    refused = run("forget", "u1", "--store", url)
+    assert refused.code != 0 and "--store http://" in refused.stderr
+
+
 def test_forget_takes_users_out_of_the_store_and_its_files(run, artifact, filled, tmp_path):
     document = run("forget", "u1", "nobody", "--store", filled, "--json").document
     assert document == {"users": 2, "erased": 1, "impressions": 0, "dead_letters": 0, "purged": True}

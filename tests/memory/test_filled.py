@@ -7,11 +7,11 @@ pytest.importorskip("torch")
 from support.client import Client
 
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory.filled import BACKFILL, filled_until, note_filled
+from lifelong.online.memory.filled import filled_until, note_filled
 from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
 from lifelong.online.memory.verify import verify
-from lifelong.online.store.contract import SOURCES
+from lifelong.online.store.contract import BACKFILL, SOURCES
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore
 

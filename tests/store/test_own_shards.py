@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import OtherShardError, StoreCorruptError, StoreLockedError, UsageError
+from lifelong.online.memory.filled import filled_until, note_filled
 from lifelong.online.store.backup import backup, restore
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import folder_of, node_of, open_store
@@ -159,6 +160,24 @@ def test_a_shard_moves_to_another_node_and_back_into_one_that_has_lost_it(filled
     restore(tmp_path / "copy", tmp_path / "store", shard=3)
     with closing(open_store(filled)) as store:
         assert dict(store.scan()) == dict.fromkeys(OWN, b"1")
+
+
+def test_a_shard_that_was_filled_until_another_moment_is_refused(filled, tmp_path):
+    # The store's moment would be the later one, and events of the shard between the two would be taken for known.
+    for name, until in (("store", 500), ("later", 900), ("same", 500), ("never", None)):
+        url = filled if name == "store" else f"rocksdb://{tmp_path / name}?shards=8&own=0"
+        with closing(open_store(url)) as store:
+            store.bind(IDENTITY)
+            if until:
+                note_filled(store, until)
+    backup(tmp_path / "store", tmp_path / "copy", shard=3)
+    for name in ("later", "never"):
+        with pytest.raises(UsageError, match=f"shard-3 was filled until 500, and .*{name} until (900|None)"):
+            restore(tmp_path / "copy", tmp_path / name, shard=3)
+        assert sorted(path.name for path in (tmp_path / name).glob("shard-*")) == ["shard-0"]
+    restore(tmp_path / "copy", tmp_path / "same", shard=3)
+    with closing(open_store(f"rocksdb://{tmp_path / 'same'}")) as store:
+        assert (store.share.numbers, filled_until(store)) == ((0, 3), 500)
 
 
 def test_a_shard_that_is_there_or_is_not_in_the_backup_or_is_of_another_number_is_refused(filled, tmp_path):

@@ -23,8 +23,7 @@ from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.prefix import Prefix, traced
 from lifelong.online.ingestion.task import batches_of
 from lifelong.online.ingestion.text_lines import EVERY
-from lifelong.online.memory.filled import BACKFILL
-from lifelong.online.store.contract import SOURCES, MemoryStore
+from lifelong.online.store.contract import BACKFILL, SOURCES, MemoryStore
 
 Points = Mapping[int, str]
 _EVERYWHERE = [str(number) for number in range(4_096)]

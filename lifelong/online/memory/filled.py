@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import json
 
-from lifelong.online.store.contract import SOURCES, Commit, MemoryStore
-
-BACKFILL = "lifelong:backfill"
-"""Name of the backfill among a store's sources."""
+from lifelong.online.store.contract import BACKFILL, SOURCES, Commit, MemoryStore
 
 
 def filled_until(store: MemoryStore) -> int | None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from lifelong.atomic import building, put_in_place, remove_left, replace_text
 from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
+from lifelong.online.store.contract import BACKFILL, SOURCES
 from lifelong.online.store.database import ACKNOWLEDGED
 from lifelong.online.store.folder import (
     COPY,
@@ -183,7 +184,7 @@ def _restore_shard(source: Path, path: Path, shard: int, made: Backup) -> Backup
             write_head(store, SHARDED, **{"partitioner": "crc32", **now, "own": [shard]})
             with _named(store, source):
                 _opened_once(store)
-            _check_artifacts(path, store / out.name)
+            _check_alike(path, store / out.name)
             put_in_place(store / out.name, out)
             if "own" in there:
                 # Last: until now it is a store without this shard.
@@ -194,22 +195,30 @@ def _restore_shard(source: Path, path: Path, shard: int, made: Backup) -> Backup
     return made
 
 
-def _check_artifacts(path: Path, shard: Path) -> None:
-    """Refuse a shard with memories of other artifacts than the shards of a store: one list is that of all.
+def _check_alike(path: Path, shard: Path) -> None:
+    """Refuse a shard with memories of other artifacts than the shards of a store, or filled until another moment.
 
     Raises:
-        UsageError: it has some.
+        UsageError: it is another one.
     """
-    lists = []
+    lists, moments = [], []
     for folder in [shard, *path.glob(f"{shard.name.partition('-')[0]}-*")][:2]:
         with contextlib.closing(RocksDbStore(folder, read_only=True)) as opened:
-            listed = opened.artifact_list()
+            listed, sources = opened.artifact_list(), dict(opened.scan(SOURCES))
         lists.append((listed.active, [(one.id, one.space, one.phase) for one in listed.artifacts]))
+        moments.append(json.loads(sources.get(BACKFILL, b"{}")).get("until"))
     if lists[0] != lists[-1]:
         raise UsageError(
             f"{shard.name} has memories of other artifacts than {path}, or another one is served",
             expected="the same artifacts, built and switched in both stores",
             fix="make a backup after the switch, or switch this store, too",
+        )
+    if moments[0] != moments[-1]:
+        # A store has one such moment, and its latest would hide events of the shard that came between the two.
+        raise UsageError(
+            f"{shard.name} was filled until {moments[0]}, and {path} until {moments[-1]}",
+            expected="one moment for all shards of a store, as one `lifelong backfill` writes it",
+            fix="restore it into a folder of its own, and serve it by another process",
         )
 
 

@@ -26,6 +26,8 @@ ITEMS: Final = -1
 SOURCES: Final = -2
 """The space of what was applied of each source. It is read with `scan` alone: a store of several parts that have their
 own watermarks may give a name once for each part."""
+BACKFILL: Final = "lifelong:backfill"
+"""Name among the sources of what says until when a store was filled."""
 ATTEMPTS = 100
 """How often a change is made again because other processes wrote what it was made from."""
 
