@@ -45,7 +45,7 @@ JSON = "json"
 LOG = "log"
 """The table of the rows of the log."""
 _ROLES = ("user", "item", "time", "event_type")
-RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
+RESERVED = {"item", "user", "time", "sequence", "row", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
 
 def _check_names(names: Iterable[str]) -> None:

@@ -254,6 +254,7 @@ def test_all_mistakes_of_a_mapping_are_told_at_once(write: Write, read: Read) ->
         ({"fields": ["c"], "items": {"files": ["x"], "item": "i", "fields": ["c"]}}, "c names two"),
         ({"fields": ["Brand"], "labels": ["brand"]}, "brand names two"),
         ({"fields": {"Item": "i"}}, "cannot name an item field"),
+        ({"fields": {"Row": "i"}}, "cannot name an item field"),
         ({"encoding": "latin-99"}, "no encoding"),
         ({"items": {"item": "i", "files": []}}, "say where the rows are: `files`"),
     ],
