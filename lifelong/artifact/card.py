@@ -53,7 +53,9 @@ def _lines(config: ArtifactConfig, metrics: Mapping[str, Any]) -> Iterator[str]:
     yield f"* Fields of an item: {', '.join(schema.item_fields)}; of a user: {', '.join(schema.user_fields) or 'none'}"
     yield f"* Event types are {'read' if schema.event_types else 'not read: all events are alike'}"
     yield f"* Times are {'UTC seconds' if schema.time_unit == 'seconds' else 'ordinals: an order without ages'}"
-    yield "* An item that training did not have is scored from its hash bucket and its known fields\n"
+    counts = config.memory is not None and any(part.cells is not None for part in config.memory)
+    counted = "is counted from its first event on, and otherwise " if counts else ""
+    yield f"* An item that training did not have {counted}is scored by its hash bucket and its known fields\n"
     yield "## How to serve\n"
     if config.memory is None:
         yield f"It cannot be served: {config.not_served}."

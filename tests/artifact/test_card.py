@@ -36,6 +36,7 @@ def test_it_says_what_config_and_metrics_say(shop: Artifact) -> None:
         "once the setting `base_rate` says",
         "Fields of an item: item, category, price; of a user: none",
         "Event types are not read",
+        "is counted from its first event on, and otherwise is scored by its hash bucket",
         "lifelong serve ARTIFACT --store",
     ]:
         assert part in text
@@ -51,6 +52,7 @@ def test_it_gives_the_bytes_that_a_store_keeps(shop: Artifact) -> None:
     [
         ({"calibrator": None}, "Not calibrated"),
         ({"base_rate": 0.25}, "labels were logged, 25.00% of them positive"),
+        ({"memory": ()}, "did not have is scored by its hash bucket"),
         ({"memory": None, "not_served": "it reads the raw history"}, "It cannot be served: it reads the raw history."),
     ],
 )
