@@ -192,7 +192,8 @@ def moved(path):
 
 
 ERROR = {"error": {"type": "OtherShardError", "found": "elsewhere", "expected": "", "fix": "ask there"}}
-REPLY = {"user": "u", "known_user": True, "count": 1, "artifact": "a", "request_id": None, "reason": None, "scores": []}
+REPLY = {"user": "u", "known_user": True, "count": 1, "artifact": "a", "request_id": None, "negatives": "none"}
+REPLY |= {"reason": None, "scores": []}
 
 
 def asked(*answers, address="http://one"):
