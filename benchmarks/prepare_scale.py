@@ -30,7 +30,7 @@ CHILD = """
 import resource, sys, time
 from lifelong.offline.preparation.prepare import PrepareSettings, prepare
 started = time.monotonic()
-settings = PrepareSettings(threads=int(sys.argv[3]), protocol=sys.argv[4], users=sys.argv[5] or None)
+settings = PrepareSettings(threads=int(sys.argv[3]), protocol=sys.argv[4], part=sys.argv[5] or None)
 tell = lambda text: print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)
 if sys.argv[1].endswith(".csv"):
     prepare("taobao", [sys.argv[1]], sys.argv[2], settings=settings, progress=tell)

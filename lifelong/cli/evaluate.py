@@ -46,7 +46,6 @@ def evaluate(
         bool, typer.Option("--stored", help="Show the stored result of the vault; compute nothing.")
     ] = False,
     delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the users for the 95 % intervals.")] = 1000,
     claim: Annotated[
         str | None,
         typer.Option(metavar="SENTENCE", help="With --split vault: what this reading is to decide; it is kept."),
@@ -84,7 +83,6 @@ def evaluate(
             dataset,
             split=split,
             delays=delays,
-            bootstrap=bootstrap,
             in_sample=in_sample,
             ranking=asked,
             claim=claim,

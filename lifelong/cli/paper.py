@@ -50,7 +50,6 @@ def paper(
         list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
     ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
     command = command_line("paper", locals(), places=("log", "paths"))
@@ -65,7 +64,6 @@ def paper(
         seeds=range(seeds),
         reference=FLAGSHIP if FLAGSHIP in configs else None,
         max_minutes=_MINUTES,
-        workers=jobs,
     )
     plan(study, out)
     check_drawing()

@@ -46,7 +46,7 @@ def prepare(
         float | None,
         typer.Option(metavar="SHARE", help="Hold out the last share, such as 0.05, for evaluate --split vault."),
     ] = None,
-    users: Annotated[
+    part: Annotated[
         str | None,
         typer.Option(metavar="K/N", help="Take one of N parts of the users; items and counts are those of all."),
     ] = None,
@@ -72,7 +72,7 @@ def prepare(
     if out is None:
         fix = "name a new folder for the dataset: --out data"
         raise UsageError("--out is not given", expected="--out DATA", fix=fix)
-    named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "users": users}
+    named: dict[str, Any] = {"protocol": protocol, "negatives": negatives, "vault": vault, "part": part}
     named |= {"tasks": tasks, "mapping": mapping, "start": start}
     changes, options = source_options(changes)
     chosen: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}

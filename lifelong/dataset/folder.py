@@ -6,7 +6,7 @@ DATA/
   catalogue/              every item with its field numbers
   users/                  IdIndex: user id <-> index into the histories
   profile.npy             what is known of users besides their events, if anything (`preparation.user_profiles`)
-  drawn.npy               `drawn_counts` of the whole log, of a dataset with a part of the users (`--users`)
+  drawn.npy               `drawn_counts` of the whole log, of a dataset with a part of the users (`--part`)
   histories/              memory-mapped ragged arrays
   examples/{train,validation,test}/
   vault/                  a dataset of the whole log with the numbers of this one, if asked for (`--vault`): its only

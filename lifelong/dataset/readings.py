@@ -43,7 +43,7 @@ def stated(claim: str | None) -> str:
         raise UsageError(
             f"a vault is to be read for the claim {claim!r}" if words else "a vault is to be read without a claim",
             expected=f"a sentence of {_WORDS} words or more that says what this reading is to decide; it is kept",
-            fix='state it: --claim "Tally has a higher AUC than LightGBM" (Python: claim="...")',
+            fix='state it: --claim "Tally has a higher AUC than LightGBM", in Python claim="..."',
         )
     return " ".join(words)
 

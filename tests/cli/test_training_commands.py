@@ -131,13 +131,13 @@ def test_a_training_needs_a_model_or_a_start(run, dataset, tmp_path):
 
 
 def test_evaluate_prints_tables(run, trained, dataset):
-    outcome = run("evaluate", trained, dataset.folder, "--bootstrap", "20")
+    outcome = run("evaluate", trained, dataset.folder)
     assert outcome.code == 0
     assert "AUC" in outcome.stdout and "negatives were sampled" in outcome.stdout
 
 
 def test_evaluate_ranks_all_items_for_the_baskets_of_some_users(run, trained, dataset):
-    words = ["--ranking", "5,10", "--max-users", "3", "--bootstrap", "5"]
+    words = ["--ranking", "5,10", "--max-users", "3"]
     document = run("evaluate", trained, dataset.folder, *words, "--json").document
     ranking = document["ranking"]
     assert (ranking["users"], ranking["items"], ranking["popular"]) == (3, len(dataset.catalogue) - 2, None)
@@ -150,7 +150,7 @@ def test_evaluate_ranks_all_items_for_the_baskets_of_some_users(run, trained, da
 
 
 def test_evaluate_for_machines_is_the_record_with_every_delay(run, trained, dataset):
-    words = ("--split", "validation", "--delay", "0s,1m,1h,1d", "--bootstrap", "10", "--json")
+    words = ("--split", "validation", "--delay", "0s,1m,1h,1d", "--json")
     document = run("evaluate", trained, dataset.folder, *words).document
     assert document["split"] == "validation"
     assert [part["delay"] for part in document["delays"]] == [0, 60, 3600, 86400]
@@ -167,7 +167,7 @@ def test_evaluate_prints_who_opened_a_vault_and_what_it_kept(run, tmp_path):
     words = ("--set", "options.users=60", "--set", "threads=1", "--vault", "0.05")
     assert run("prepare", "synthetic", "--out", tmp_path / "data", *words).code == 0
     assert run("train", tmp_path / "data", "--model", "popularity", "--out", tmp_path / "artifact").code == 0
-    vault = ("evaluate", tmp_path / "artifact", tmp_path / "data", "--split", "vault", "--bootstrap", "2")
+    vault = ("evaluate", tmp_path / "artifact", tmp_path / "data", "--split", "vault")
     none = run(*vault, "--json")
     assert none.code == 2 and "without a claim" in none.error["found"]
     claim = ("--claim", "Popularity tells buyers from others")
@@ -183,12 +183,12 @@ def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is
     first, last = period_of(dataset, "test")
     later = moved(dataset, tmp_path / "later", (last - first) // 2)
     run("train", later.folder, "--model", "popularity", "--out", tmp_path / "artifact")
-    words = ("evaluate", tmp_path / "artifact", dataset.folder, "--bootstrap", "2")
+    words = ("evaluate", tmp_path / "artifact", dataset.folder)
     outcome = run(*words, "--json")
     assert outcome.code == 1 and "overlaps what the artifact saw" in outcome.error["found"]
     assert run(*words, "--in-sample", "--json").document["in_sample"] is True
     assert "IN SAMPLE: the test period" in run(*words, "--in-sample").stdout.replace("\n", " ")
-    there = run("evaluate", tmp_path / "artifact", later.folder, "--bootstrap", "2", "--json").document
+    there = run("evaluate", tmp_path / "artifact", later.folder, "--json").document
     assert there["in_sample"] is False
 
 
@@ -274,7 +274,11 @@ def test_the_mapping_of_a_public_log_is_printed_to_copy_and_used_without_a_copy(
     own = run("prepare", "movielens", tmp_path / "ratings.csv", "--out", tmp_path / "own", "--json").document
     copied = ["table", tmp_path / "ratings.csv", "--mapping", path, "--out", tmp_path / "copied", "--json"]
     assert run("prepare", *copied).document["data_hash"] == own["data_hash"]
-    assert run("prepare", "taobao", "--show-mapping", "--json").error["expected"].startswith("one of ebnerd, ")
+    assert (
+        run("prepare", "taobao", "--show-mapping", "--json")
+        .error["expected"]
+        .startswith("one of anki_revlogs, ebnerd, ")
+    )
     assert run("prepare", "movielens", tmp_path / "ratings.csv", "--json").error["expected"] == "--out DATA"
 
 

@@ -75,7 +75,7 @@ def test_a_part_has_the_rows_of_its_users_and_what_the_whole_log_counts(
     tmp_path: Path, columns: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     whole = table(tmp_path / "whole", columns, **settings)
-    part = table(tmp_path / "part", columns, users="1/4", **settings)
+    part = table(tmp_path / "part", columns, part="1/4", **settings)
     mine = [user for user in whole.users.ids() if part_of(user, 4) == 1]
     assert part.users.ids() == mine and 5 < len(mine) < 20
     assert events_of(part, mine) == events_of(whole, mine)
@@ -88,8 +88,8 @@ def test_a_part_has_the_rows_of_its_users_and_what_the_whole_log_counts(
             assert one.vocabularies[field].content_hash() == vocabulary.content_hash()
         assert values_of(one.event_types) == values_of(other.event_types)
     assert list_of(drawn_counts(part)) == list_of(drawn_counts(whole))
-    assert part.manifest.record["settings"]["users"] == [1, 4]
-    assert "users" not in whole.manifest.record["settings"]
+    assert part.manifest.record["settings"]["part"] == [1, 4]
+    assert "part" not in whole.manifest.record["settings"]
 
 
 def values_of(vocabulary: Any) -> list[str] | None:
@@ -105,7 +105,7 @@ def test_profiles_are_numbered_as_in_the_whole_log(tmp_path: Path) -> None:
     (tmp_path / "users.csv").write_text("id,place\n" + "\n".join(lines) + "\n")
     columns = {**COLUMNS, "users": {"files": [str(tmp_path / "users.csv")], "user": "id", "fields": {"place": "place"}}}
     whole = table(tmp_path / "whole", columns)
-    part = table(tmp_path / "part", {"mapping": columns}, users="1/4")
+    part = table(tmp_path / "part", {"mapping": columns}, part="1/4")
     one, other = (each.profile_vocabularies["user.place"] for each in (part, whole))
     # One of the two users who have it is of another part.
     assert values_of(one) == values_of(other) == ["north", "east", "south"]
@@ -114,19 +114,19 @@ def test_profiles_are_numbered_as_in_the_whole_log(tmp_path: Path) -> None:
 
 
 def test_other_parts_together_have_all_users(tmp_path: Path) -> None:
-    parts = [table(tmp_path / str(number), TYPED, users=(number, 3)) for number in range(3)]
+    parts = [table(tmp_path / str(number), TYPED, part=(number, 3)) for number in range(3)]
     assert sorted(user for part in parts for user in part.users.ids()) == sorted({row["user"] for row in rows()})
 
 
-@pytest.mark.parametrize("users", ["4/4", "1", "a/b", "-1/4", (1, 2, 3), (1, 0)])
-def test_what_is_no_part_is_refused(tmp_path: Path, users: Any) -> None:
+@pytest.mark.parametrize("part", ["4/4", "1", "a/b", "-1/4", (1, 2, 3), (1, 0)])
+def test_what_is_no_part_is_refused(tmp_path: Path, part: Any) -> None:
     with pytest.raises(ConfigError, match=r"is not NUMBER/PARTS from 0 on, such as 1/64"):
-        table(tmp_path / "data", TYPED, users=users)
+        table(tmp_path / "data", TYPED, part=part)
 
 
 def test_a_protocol_whose_training_period_depends_on_the_users_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="a part of the users with the protocol 'paper'"):
-        table(tmp_path / "data", TYPED, users="0/2", protocol="paper")
+        table(tmp_path / "data", TYPED, part="0/2", protocol="paper")
 
 
 def test_the_command_takes_a_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

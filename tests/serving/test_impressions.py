@@ -249,7 +249,7 @@ def test_served_impressions_train_the_next_model(logged, tmp_path, capsys):
     small = ["--set", "model.embedding=4", "--set", "train.max_examples=40", "--set", "train.threads=1"]
     assert main(["train", str(data), "--model", "dnn", "--out", str(artifact), *small]) == 0
     capsys.readouterr()
-    assert main(["evaluate", str(artifact), str(data), "--bootstrap", "10", "--json"]) == 0
+    assert main(["evaluate", str(artifact), str(data), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]
 
 

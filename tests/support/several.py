@@ -222,7 +222,7 @@ def together(data: Path, out: Path) -> None:
     logit_NT = predict(load_model(alone), dataset, examples, processes=processes)
     np.save(out / f"logits-{place.rank}.npy", logit_NT)
     found["record"] = evaluate(alone, dataset, delays=(0, 86_400), bootstrap=20).model_dump(mode="json")
-    found["evaluate"] = command("evaluate", out / "alone", data, "--bootstrap", 0, "--json")
+    found["evaluate"] = command("evaluate", out / "alone", data, "--json")
     found["models"] = command("models", "--json")
     (out / f"{place.rank}.json").write_text(json.dumps(found))
 

@@ -219,7 +219,9 @@ def evaluate(
     if not delays:
         raise UsageError("no delay is given", expected="at least one", fix="delays=[0], or leave it out")
     if claim is not None and split != VAULT:
-        raise UsageError(f"a claim with the split {split!r}", expected="--split vault", fix="leave out --claim")
+        raise UsageError(
+            f"a claim with the split {split!r}", expected="--split vault", fix="leave out --claim (claim=)"
+        )
     check_fits(artifact, dataset)
     check_in_sample(artifact, dataset, split, allowed=in_sample)
     held = held_by(dataset, split)

@@ -120,7 +120,7 @@ def part_of_users(job: Job, protocol: Protocol, rule: NegativeRule) -> Job:
     Raises:
         UsageError: the protocol does not fit a part of the users.
     """
-    if job.settings.users is None:
+    if job.settings.part is None:
         return job
     # Loaded where it is asked for.
     from lifelong.offline.preparation.user_part import take_part
@@ -169,7 +169,7 @@ def save_training_period(job: Job, numbered: Numbered, plan: Plan, histories: Hi
 
 def _settings_record(job: Job) -> dict[str, Any]:
     """The settings, without those that are unset or recorded elsewhere, and the dataset that numbers were kept from."""
-    optional = ("tasks", "vault", "window", "users")
+    optional = ("tasks", "vault", "window", "part")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()
     left_out = {"overwrite", "options", "mapping", "start", *unset}

@@ -290,9 +290,6 @@ def _settings_of(
         ConfigError: a setting of the preparation is wrong; lists all of them.
     """
     own = {name: value for name, value in named.items() if name in PrepareSettings.model_fields}
-    if not isinstance(own.get("users", ""), str | tuple | list | None):
-        # Not which users are taken, but the mapping's section of their files, or an option of a source.
-        own.pop("users")
     others = {name: value for name, value in named.items() if name not in own}
     columns: dict[str, Any] = {}
     if source == TABLE or is_mapped(source):

@@ -64,7 +64,7 @@ class PrepareSettings(Record):
         description="share of the times that is put aside after test, for `evaluate --split vault`; 0.05 is a good "
         "one, 0 puts nothing aside",
     )
-    users: tuple[int, int] | None = Field(
+    part: tuple[int, int] | None = Field(
         None,
         description="a part of the users, such as 1/64: those of whose ids the CRC-32, modulo 64, is 1; items and "
         "their popularity are the whole log's; default: all users",
@@ -95,14 +95,14 @@ class PrepareSettings(Record):
             raise ValueError("tasks are different names with commas between, such as buy,cart or liked=rating>=4")
         return names
 
-    @field_validator("users", mode="before")
+    @field_validator("part", mode="before")
     @classmethod
-    def _part(cls, users: object) -> object:
-        part = users.split("/") if isinstance(users, str) else users
-        if users is None or (isinstance(part, list | tuple) and len(part) == 2 and _is_part(*map(str, part))):
-            return part
+    def _number_and_parts(cls, part: object) -> object:
+        numbers = part.split("/") if isinstance(part, str) else part
+        if part is None or (isinstance(numbers, list | tuple) and len(numbers) == 2 and _is_part(*map(str, numbers))):
+            return numbers
         raise ValueError(
-            f"{users!r} is not NUMBER/PARTS from 0 on, such as 1/64 (in Python (1, 64)) for one of 64 parts"
+            f"{part!r} is not NUMBER/PARTS from 0 on, such as 1/64 (in Python (1, 64)) for one of 64 parts"
         )
 
     @field_validator("cuts")

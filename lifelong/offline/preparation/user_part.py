@@ -24,7 +24,7 @@ from lifelong.offline.preparation.settings import Job, Whole
 
 
 def take_part(job: Job, protocol: str, cut_times: tuple[int, ...], since: int | None) -> Job:
-    """The job with the events of the users of `settings.users` alone, and what is known of the whole log.
+    """The job with the events of the users of `settings.part` alone, and what is known of the whole log.
 
     Args:
         job: of the whole log.
@@ -35,17 +35,17 @@ def take_part(job: Job, protocol: str, cut_times: tuple[int, ...], since: int | 
     Raises:
         UsageError: the protocol does not cut by time.
     """
-    assert job.settings.users is not None
+    assert job.settings.part is not None
     if protocol not in ("temporal", "impressions"):
         raise UsageError(
             f"a part of the users with the protocol {protocol!r}, whose training period is not the same for all users",
             expected="temporal or impressions",
-            fix="choose protocol=temporal, or leave out users",
+            fix="choose protocol=temporal, or leave out part",
         )
     connection, log, shown = job.connection, job.log, job.log.impressions
     tables = [log.events] if shown is None else [log.events, shown]
-    job.progress(f"counting the items of all users, and taking part {'/'.join(map(str, job.settings.users))} of them")
-    chosen = _users_of(connection, _together(tables, "user").distinct(), *job.settings.users)
+    job.progress(f"counting the items of all users, and taking part {'/'.join(map(str, job.settings.part))} of them")
+    chosen = _users_of(connection, _together(tables, "user").distinct(), *job.settings.part)
 
     def part(table: Any) -> Any:
         # Written once, so that later steps read as few rows as they keep.

@@ -127,7 +127,7 @@ class Share:
         """The number of each user's part.
 
         >>> Share.whole(4).parts(["ann", "bob"]).tolist(), Share((0,), 4, "murmur2").parts(["ann", "bob"]).tolist()
-        ([3, 0], [2, 0])
+        ([3, 0], [2, 2])
         """
         hashed = PARTITIONERS[self.partitioner or "crc32"]
         return np.fromiter(map(hashed, map(str.encode, users)), np.int64, len(users)) % self.of
