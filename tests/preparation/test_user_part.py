@@ -132,7 +132,7 @@ def test_a_protocol_whose_training_period_depends_on_the_users_is_refused(tmp_pa
 def test_the_command_takes_a_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "user,item,time\n" + "".join(f"{row['user']},{row['item']},{row['time']}\n" for row in rows())
     (tmp_path / "log.csv").write_text(text)
-    assert main(["prepare", "table", str(tmp_path / "log.csv"), "--out", str(tmp_path / "part"), "--users", "2/4"]) == 0
+    assert main(["prepare", "table", str(tmp_path / "log.csv"), "--out", str(tmp_path / "part"), "--part", "2/4"]) == 0
     assert {part_of(user, 4) for user in Dataset(tmp_path / "part").users.ids()} == {2}
-    assert main(["prepare", "table", str(tmp_path / "log.csv"), "--out", str(tmp_path / "no"), "--users", "4/4"]) == 2
+    assert main(["prepare", "table", str(tmp_path / "log.csv"), "--out", str(tmp_path / "no"), "--part", "4/4"]) == 2
     assert "such as 1/64" in capsys.readouterr().err
