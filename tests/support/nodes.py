@@ -39,7 +39,7 @@ from support.kafka import Broker
 from support.processes import until
 from support.serving import Service
 
-SHARDS, USERS, TOPIC = 6, 600, "nodes"
+SHARDS, USERS, TOPIC = 6, 600, "moving"
 _CHUNK, _PAUSE = 200, 0.1
 """Events that are sent together, and seconds between two times while something happens."""
 _BY_HTTP, _ERASED = 20, 50
