@@ -59,40 +59,28 @@ def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+def printed(folder: Path, *words: str) -> str:
+    """What a command prints in an empty folder that is its home, too."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment["HOME"] = str(folder)
+    ran = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("uvx") is None, reason="uv is not installed: pip install uv")
 def test_one_line_of_uvx_runs_the_first_command_from_a_wheel(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path / "dist")
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "dist").glob("*.whl")
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    ran = subprocess.run(
-        ["uvx", "--from", f"{path}[serve]", "lifelong", "try", "--exit"],
-        cwd=tmp_path,
-        env={**environment, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "cola: score" in ran.stdout
+    assert "cola: score" in printed(tmp_path, "uvx", "--from", f"{path}[serve]", "lifelong", "try", "--exit")
 
 
 @pytest.mark.soak
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed: pip install uv")
 def test_uv_runs_an_example_without_an_installation(tmp_path: Path) -> None:
-    example = ROOT / "examples" / "own_csv_to_score.py"
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    ran = subprocess.run(
-        ["uv", "run", str(example)],
-        cwd=tmp_path,
-        env={**environment, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "sku1-0 " in ran.stdout
+    assert "sku1-0 " in printed(tmp_path, "uv", "run", str(ROOT / "examples" / "own_csv_to_score.py"))
 
 
 def releases_of(lock: str) -> dict[str, set[str]]:

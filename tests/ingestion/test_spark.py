@@ -210,6 +210,13 @@ def test_a_server_that_lacks_users_does_not_say_until_when_it_is_filled(session,
         assert filled_until(store) is None
 
 
+@pytest.mark.parametrize("option", ["own=0", "partitioner=murmur2"])
+def test_a_node_is_refused_before_anything_is_read(session, artifact, log, tmp_path, option):
+    with pytest.raises(UsageError, match=r"these are what Spark fills.*--part K/2"):
+        backfill(artifact, log, f"rocksdb://{tmp_path / 'store'}?shards=2&{option}", engine="spark")
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_store_that_is_complete_is_refused_before_anything_is_read(session, artifact, log, tmp_path):
     url = f"rocksdb://{tmp_path / 'store'}?shards=2"
     backfill(artifact, log, url, engine="spark")

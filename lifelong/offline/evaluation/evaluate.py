@@ -176,6 +176,15 @@ def torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _check_asked(split: Split, delays: Sequence[int], claim: str | None) -> None:
+    if not delays:
+        raise UsageError("no delay is given", expected="at least one", fix="delays=[0], or leave it out")
+    if claim is not None and split != VAULT:
+        raise UsageError(
+            f"a claim with the split {split!r}", expected="--split vault", fix="leave out --claim (claim=)"
+        )
+
+
 def evaluate(
     artifact: Artifact,
     dataset: Dataset,
@@ -216,12 +225,7 @@ def evaluate(
     """
     from lifelong.offline.export.saving import load_model
 
-    if not delays:
-        raise UsageError("no delay is given", expected="at least one", fix="delays=[0], or leave it out")
-    if claim is not None and split != VAULT:
-        raise UsageError(
-            f"a claim with the split {split!r}", expected="--split vault", fix="leave out --claim (claim=)"
-        )
+    _check_asked(split, delays, claim)
     check_fits(artifact, dataset)
     check_in_sample(artifact, dataset, split, allowed=in_sample)
     held = held_by(dataset, split)

@@ -86,6 +86,12 @@ def backfill(
             expected="rocksdb:///path?shards=N",
             fix="add ?shards=N: Spark fills one shard after another, several at a time",
         )
+    if named.own is not None or named.partitioner not in (None, "crc32"):
+        raise UsageError(
+            f"{store!r} asks for some shards, or for users divided by {named.partitioner or 'crc32'}",
+            expected="all shards, by crc32: these are what Spark fills",
+            fix=f"fill each shard K by itself: lifelong backfill ARTIFACT LOG --store URL --part K/{shards}",
+        )
     check_new(folder)
     report = _sum(divided(log, rows, shards), FillTask(path, folder.resolve(), shards, reading))
     for number in range(shards):
