@@ -184,11 +184,12 @@ def test_several_processes_leave_out_the_same_lines(artifact, store, tmp_path) -
 def test_folders_that_name_columns_are_read_as_columns(query: str | None, tmp_path: Path, store: Any) -> None:
     folders = "user=ann/shop=7", "user=ann/shop=8", "user=bob/shop=007", "user=bob/shop=Z%C3%BCrich"
     for place, folder in enumerate(folders):
-        path = tmp_path / "log" / folder / "rows.parquet"
+        # Of an item that the rows name themselves.
+        path = tmp_path / "log" / folder / "item=none" / "rows.parquet"
         path.parent.mkdir(parents=True)
         items, times = [f"i{place}{k % 3}" for k in range(8)], [100 * place + k for k in range(8)]
         pq.write_table(pa.table({"item": items, "time": times}), path)
-    log, mapping = f"{tmp_path}/log/*/*/*.parquet", {"fields": {"shop": "shop"}}
+    log, mapping = f"{tmp_path}/log/*/*/*/*.parquet", {"fields": {"shop": "shop"}}
     artifact, dataset = prepared(tmp_path, log, mapping | ({"query": query} if query else {}))
     applied = ingest(artifact, store, log)
     assert applied.applied == dataset.histories.num_events == (24 if query else 32)
