@@ -77,12 +77,17 @@ def note_reading(opened: Path, claim: str | None, by: str = "") -> list[Reading]
             file.write(reading.model_dump_json().encode() + b"\n")
             os.fsync(file.fileno())
     except OSError as error:
-        raise DatasetError(
-            f"the vault cannot be opened, since that cannot be written down in {opened}: {error}",
-            expected="a dataset folder that can be written",
-            fix="copy the dataset to a disk that can be written, and measure there",
-        ) from error
+        raise unwritten(opened, error) from error
     return found
+
+
+def unwritten(opened: Path, error: OSError) -> DatasetError:
+    """The error of a reading that cannot be written down."""
+    return DatasetError(
+        f"the vault cannot be opened, since that cannot be written down in {opened}: {error}",
+        expected="a dataset folder that can be written",
+        fix="copy the dataset to a disk that can be written, and measure there",
+    )
 
 
 def readings(opened: Path) -> list[Reading]:

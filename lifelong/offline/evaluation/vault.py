@@ -18,8 +18,8 @@ from typing import ClassVar
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.examples import VAULT, Split
 from lifelong.dataset.folder import OPENED, Dataset
-from lifelong.dataset.readings import Reading, note_reading, readings, stated
-from lifelong.errors import DatasetError, MismatchError, UsageError
+from lifelong.dataset.readings import Reading, note_reading, readings, stated, unwritten
+from lifelong.errors import MismatchError, UsageError
 from lifelong.offline.evaluation.results import RecordFile, Result
 
 FORMAT_VERSION = 1
@@ -132,11 +132,7 @@ def open_for(dataset: Dataset, artifact: Artifact, claim: str | None) -> Opening
         opening.save(path)
         note_reading(path.parent, claim, f"{opening.title} {artifact.id[:12]}")
     except OSError as error:
-        raise DatasetError(
-            f"the vault cannot be opened, since that cannot be written down in {path.parent}: {error}",
-            expected="a dataset folder that can be written",
-            fix="copy the dataset to a disk that can be written, and measure there",
-        ) from error
+        raise unwritten(path.parent, error) from error
     return opening
 
 
