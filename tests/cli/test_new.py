@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -123,9 +124,8 @@ def test_commands_name_the_program_where_it_is_not_on_the_path(program, tmp_path
 def test_a_new_model_depends_on_this_package_from_where_it_was_installed(
     run, tmp_path, monkeypatch, origin, dependency
 ):
-    from importlib.metadata import PathDistribution
-
-    monkeypatch.setattr(PathDistribution, "read_text", lambda self, name: origin)
+    # Its class by asking: once any package imports the `importlib_metadata` of PyPI, that one finds the distributions.
+    monkeypatch.setattr(type(metadata.distribution("lifelong")), "read_text", lambda self, name: origin)
     assert run("new", "model", tmp_path / "fading_words").code == 0
     project = tomllib.loads((tmp_path / "fading_words" / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == [dependency]
