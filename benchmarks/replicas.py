@@ -29,7 +29,8 @@ from ingest_throughput import ITEMS, MODELS, START, make_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.online.ingestion.patience import Patience
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.opening import open_store
 
 # Servers are shared with the tests.

@@ -28,7 +28,8 @@ from load import result, start
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.catalogue import FIRST_ROW
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.rocksdb import RocksDbStore

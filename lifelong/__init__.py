@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from lifelong.offline.preparation.prepare import PrepareSettings as PrepareSettings
     from lifelong.offline.preparation.prepare import prepare as prepare
     from lifelong.offline.training.callbacks import Callback as Callback
+    from lifelong.online.memory.event import UserEvent as UserEvent
     from lifelong.online.memory.updater import Updater as Updater
-    from lifelong.online.memory.updater import UserEvent as UserEvent
     from lifelong.online.opening import open_artifact as open_artifact
     from lifelong.online.scoring.answer import ScoreRequest as ScoreRequest
     from lifelong.online.scoring.features import export_features as export_features
@@ -61,7 +61,7 @@ _HOMES = {
     "ScoreRequest": "lifelong.online.scoring.answer",
     "Scorer": "lifelong.online.scoring.scorer",
     "Updater": "lifelong.online.memory.updater",
-    "UserEvent": "lifelong.online.memory.updater",
+    "UserEvent": "lifelong.online.memory.event",
     "backfill": "lifelong.api",
     "compare": "lifelong.api",
     "create_app": "lifelong.online.serving.app",

@@ -19,7 +19,7 @@ from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.online.memory.updater import UserEvent
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 

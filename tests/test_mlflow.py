@@ -13,7 +13,7 @@ import pytest
 import lifelong
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, SourceError
-from lifelong.online.memory.updater import UserEvent
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.scoring.answer import ScoreRequest
 
 mlflow, pd = pytest.importorskip("mlflow"), pytest.importorskip("pandas")

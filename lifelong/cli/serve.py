@@ -239,10 +239,9 @@ def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
 def _opened_by_owner(plan: _Plan, folder: Path, owner: OwnerProcess | None) -> Iterator[Opened]:
     """The artifact, and a store that a process of its own owns."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.online.serving.run import held
     from lifelong.online.serving.writer import Writer
 
-    with held(folder), contextlib.closing(Writer(folder, shared=plan.workers > 1)) as writer:
+    with contextlib.closing(Writer(folder, shared=plan.workers > 1)) as writer:
         opened = Artifact.open(plan.artifact)
         if owner is not None:
             _get_ready(opened)

@@ -54,7 +54,8 @@ def serving_of(artifact: Artifact, *, events: Sequence[int] = EVENTS) -> Serving
 
 def _measured(artifact: Artifact, events: Sequence[int]) -> Serving:
     from lifelong.offline.evaluation.costs import Serving
-    from lifelong.online.memory.updater import Updater, UserEvent
+    from lifelong.online.memory.event import UserEvent
+    from lifelong.online.memory.updater import Updater
     from lifelong.online.scoring.answer import ScoreRequest
     from lifelong.online.scoring.scorer import Scorer
     from lifelong.online.store.opening import open_store

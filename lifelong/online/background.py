@@ -68,6 +68,7 @@ class Background:
         self._retry, self._longest, self._gives_up = retry, longest, gives_up
         self.failing, self.failures, self._pause = None, 0, retry
         self._kind: type[Exception] | None = None
+        # Held only to look at the two flags; never while work is done.
         self._changed = threading.Condition()
         self._stopping = self._woken = False
         self._thread = threading.Thread(target=self._run, name=f"lifelong-{name}", daemon=True)
@@ -84,12 +85,15 @@ class Background:
             self._stopping = True
             self._changed.notify_all()
         if self._thread.is_alive():
+            # The pass that runs may be in the middle of a write.
             self._thread.join()
+        # Last: until then what fails in the pass is shown.
         _RUNNING.discard(self)
 
     def rest(self, seconds: float) -> bool:
         """Wait, at most until the end or until `wake`; whether to stop. A long pass calls it between its steps."""
         with self._changed:
+            # A condition and no sleep: `wake` and `close` end it at once.
             self._changed.wait_for(lambda: self._stopping or self._woken, seconds)
             self._woken = False
             return self._stopping

@@ -49,12 +49,7 @@ def open_artifact(path: AnyArtifact, *, verify: Literal["full", "sizes"] = "full
         ArtifactError: the folder is missing, not an artifact, or damaged.
         UsageError: it is neither a folder nor an artifact.
     """
-    if verify not in ("full", "sizes"):
-        raise UsageError(
-            f"verify = {verify!r}",
-            expected='"full" or "sizes"',
-            fix='"full" reads every byte; "sizes" is faster and misses altered bytes',
-        )
+    check_word("verify", verify, full="reads every byte", sizes="is faster and misses altered bytes")
     if isinstance(path, Artifact):
         return path
     if isinstance(path, str | Path):
@@ -110,10 +105,33 @@ def counter(progress: Counter | bool | None) -> Counter | None:
     return progress
 
 
+def check_word(name: str, given: object, **meant: str) -> None:
+    """Refuse an argument that is none of the words that it may be.
+
+    Args:
+        name: of the argument.
+        given: its value.
+        meant: word -> what it does.
+
+    Raises:
+        UsageError: it is none of them; says what each does.
+
+    >>> check_word("late", "maybe", apply="folds late events in", refuse="leaves them out")
+    Traceback (most recent call last):
+    lifelong.errors.UsageError: late = 'maybe'. Expected: "apply" or "refuse". To do: "apply" folds late events in; \
+"refuse" leaves them out.
+    """
+    if given not in list(meant):
+        expected = " or ".join(f'"{word}"' for word in meant)
+        fix = "; ".join(f'"{word}" {what}' for word, what in meant.items())
+        raise UsageError(f"{name} = {given!r}", expected=expected, fix=fix)
+
+
 @contextlib.contextmanager
 def opened_store(store: AnyStore, *, read_only: bool = False) -> Iterator[MemoryStore]:
     """A store; one that was given by its URL is closed at the end."""
     opened, own = as_store(store, read_only=read_only)
+    # Whoever gave an opened store goes on using it.
     with contextlib.closing(opened) if own else contextlib.nullcontext():
         yield opened
 

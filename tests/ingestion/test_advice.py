@@ -10,7 +10,8 @@ from support.event_files import HEAD, START, assert_holds_once, code_of, lines_o
 
 from lifelong.errors import LifelongError, SourceError, UsageError
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory.updater import Applied, Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.store.contract import BACKFILL
 
 LINES = lines_of(0, 60)

@@ -19,7 +19,8 @@ from lifelong import Scorer, backfill, ingest, open_store, prepare
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
 from lifelong.errors import ConfigError, LifelongError, MissingExtraError
-from lifelong.online.memory.updater import Applied, decode_event
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.updater import Applied
 from lifelong.online.memory.verify import verify
 
 pytestmark = pytest.mark.full

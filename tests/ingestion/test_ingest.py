@@ -18,7 +18,8 @@ from lifelong.online.ingestion.dead_letters import FileLetters
 from lifelong.online.ingestion.files import ingest
 from lifelong.online.ingestion.sources import path_source
 from lifelong.online.ingestion.task import batch_size
-from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
+from lifelong.online.memory.event import UserEvent, decode_event
+from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore
 

@@ -10,7 +10,7 @@ import pytest
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import SourceError
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory.updater import decode_event
+from lifelong.online.memory.event import decode_event
 from lifelong.online.store.opening import open_store
 
 

@@ -133,7 +133,7 @@ def test_shares_folded_one_by_one_and_interrupted_equal_one_process(
             return fold_file(artifact, part, task(file), share=share, progress=progress)
 
     def task(file: OpenedFile) -> Task:
-        return Task(file, "log", columns, late, event_log, None, "skip", size)
+        return Task(file, "log", columns, {"late": late, "event_log": event_log}, "skip", size)
 
     for some in (lines[:grown], lines):
         path.write_text("\n".join(["user,item,time,event_type,name", *some]) + "\n")
@@ -157,7 +157,7 @@ def test_shares_folded_one_by_one_and_interrupted_equal_one_process(
 def test_lines_that_are_no_events_are_told_with_the_first_shard_alone(artifact, tmp_path):
     path = write_csv(tmp_path / "log.csv", [{"user": f"u{k}", "item": "i1", "time": "?", "t": ""} for k in range(9)])
     with open_file(path) as file:
-        task = Task(file, "log", {}, "apply", True, None, "skip", 100)
+        task = Task(file, "log", {}, {}, "skip", 100)
         outcomes = [
             fold_file(artifact, Shards("one", share, {share.numbers[0]: InMemoryStore()}, items={}), task, share=share)
             for share in (Share((0,), 2), Share((1,), 2))
@@ -275,11 +275,11 @@ def test_more_workers_than_shards_are_refused(artifact, opened, store, tmp_path,
 def test_the_error_of_a_worker_is_the_parent_s_and_the_store_answers_again(artifact, opened, log, tmp_path):
     path = write_csv(tmp_path / "log.csv", rows_of(log))
     with open_file(path) as file:
-        task = Task(file, "log", {}, "sometimes", True, None, "stop", 100)
+        task = Task(file, "log", {}, {"late": "sometimes"}, "stop", 100)
         with pytest.raises(UsageError, match="late = 'sometimes'") as caught:
             ingest_in_workers(artifact, opened, task, 2)
         assert caught.value.exit_code == 2
-        ingest_in_workers(artifact, opened, replace(task, late="apply"), 2)
+        ingest_in_workers(artifact, opened, replace(task, folding={}), 2)
     assert opened.watermark("log", 0) == len(log) + 1
 
 

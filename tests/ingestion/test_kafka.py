@@ -12,7 +12,8 @@ from lifelong.errors import SourceError, StreamError, UsageError
 from lifelong.online.ingestion.dead_letters import FileLetters
 from lifelong.online.ingestion.kafka import Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import consumer, parse
-from lifelong.online.memory.updater import Updater, decode_event
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000

@@ -155,7 +155,7 @@ def fold_two(artifact, store: Shards, path: Path, *, source: str | None = None) 
     schema, error, total = artifact.config.dataset_schema, None, Applied()
     with opened(path) as file:
         found = find_source(store, lambda: FileReader(file, schema, {}, size=40), source)
-        task = Task(file, found.name, {}, "apply", True, None, "stop", 20, found.record, found.known)
+        task = Task(file, found.name, {}, {}, "stop", 20, found.record, found.known)
         for number, shard in store._shards.items():
             share = Share((number,), 2)
             try:

@@ -8,7 +8,8 @@ import pytest
 from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion import files
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory.updater import Applied, decode_event
+from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.updater import Applied
 from lifelong.online.store.opening import open_store
 
 START = 1_700_000_000

@@ -15,7 +15,8 @@ from lifelong.online.ingestion.files import ingest
 from lifelong.online.ingestion.opened_file import OpenedFile, opened
 from lifelong.online.ingestion.sources import find_source, path_source
 from lifelong.online.ingestion.task import Task, fold_file
-from lifelong.online.memory.updater import Applied, Updater, UserEvent, decode_event
+from lifelong.online.memory.event import UserEvent, decode_event
+from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.part import Share
@@ -192,7 +193,7 @@ def _fold_shares(artifact, whole: Shards, file: OpenedFile, stops) -> bool:
         return FileReader(file, artifact.config.dataset_schema, {}, size=1_000)
 
     found, ended, error = find_source(whole, reader, None), True, None
-    task = Task(file, found.name, {}, "apply", True, None, "stop", 9, found.record, found.known)
+    task = Task(file, found.name, {}, {}, "stop", 9, found.record, found.known)
     for (number, shard), stop in zip(whole._shards.items(), stops, strict=True):
         left = [stop]
 

@@ -225,7 +225,8 @@ import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.tally import kernel
 from lifelong.online.memory.compiling import compile_writes
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.ram import InMemoryStore
 

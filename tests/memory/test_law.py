@@ -14,9 +14,10 @@ from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.models import MODELS, SERVED
 from lifelong.online.memory import filling
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore

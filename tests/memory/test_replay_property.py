@@ -20,7 +20,8 @@ from hypothesis.stateful import (
 )
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lifelong.online.memory.codec import CODECS
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.ram import InMemoryStore
 
 

@@ -9,9 +9,10 @@ import pytest
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import MismatchError, StoreError, StoreForeignError, UsageError
 from lifelong.online.memory import takeover
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store

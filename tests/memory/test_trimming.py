@@ -9,9 +9,10 @@ from support.variants import other_artifact
 
 from lifelong.errors import StoreError
 from lifelong.online.memory import takeover
+from lifelong.online.memory.event import UserEvent, decode_event
 from lifelong.online.memory.forgetting import Trim, trim_logs
 from lifelong.online.memory.rebuild import Rebuild
-from lifelong.online.memory.updater import Updater, UserEvent, decode_event
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.memory.writer import MemoryWriter
 from lifelong.online.store.contract import Commit

@@ -14,15 +14,8 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.online.memory.updater import (
-    LAST_SECOND,
-    REMEMBER,
-    LoggedEvent,
-    Updater,
-    UserEvent,
-    decode_event,
-    encode_event,
-)
+from lifelong.online.memory.event import LAST_SECOND, LoggedEvent, UserEvent, decode_event, encode_event
+from lifelong.online.memory.updater import REMEMBER, Updater
 from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.ram import InMemoryStore

@@ -7,7 +7,8 @@ import pytest
 
 from lifelong.errors import MismatchError, StoreForeignError, UsageError
 from lifelong.online.memory.codec import Fp32
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import counts_until, verify
 from lifelong.online.scoring.online_items import OnlineItems
 from lifelong.online.store.artifact_list import StoreIdentity

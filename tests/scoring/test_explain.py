@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.explain import explain
 from lifelong.online.scoring.scorer import Scorer

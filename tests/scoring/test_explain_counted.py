@@ -15,7 +15,8 @@ from support.artifacts import tiny_artifact
 from lifelong import cli
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.explain import counted_rows
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.catalogue_view import find_items
 from lifelong.online.scoring.explain import explain

@@ -14,8 +14,9 @@ from support.artifacts import tiny_artifact
 
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.models.base import Query, Window
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.state import unroll
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.explain import WEIGHTED, explain
 from lifelong.online.scoring.scorer import Scorer

@@ -13,7 +13,8 @@ from support.events import events_of  # noqa: E402
 
 from lifelong.dataset.negatives import labelled_training_examples  # noqa: E402
 from lifelong.errors import UsageError  # noqa: E402
-from lifelong.online.memory.updater import Updater, UserEvent  # noqa: E402
+from lifelong.online.memory.event import UserEvent  # noqa: E402
+from lifelong.online.memory.updater import Updater  # noqa: E402
 from lifelong.online.scoring import features as featuring  # noqa: E402
 from lifelong.online.scoring.features import export_features, features  # noqa: E402
 from lifelong.online.scoring.scorer import Scorer  # noqa: E402

@@ -20,8 +20,9 @@ from lifelong.dataset.folder import Dataset
 from lifelong.offline.data.batches import evaluation_batches
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export.saving import load_model
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.filling import backfill
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.explain import explain

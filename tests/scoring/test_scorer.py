@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lifelong.errors import RequestError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring import scorer as scoring
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.explain import explain

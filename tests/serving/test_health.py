@@ -7,7 +7,8 @@ import pytest
 from support.client import Client
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.serving.app import create_app
 from lifelong.online.serving.health import TRUSTED, WriteHealth, check_clock
 from lifelong.online.store.opening import open_store

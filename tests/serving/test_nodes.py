@@ -20,7 +20,7 @@ from lifelong.client import Client
 from lifelong.errors import RequestError, UsageError
 from lifelong.online.ingestion.kafka import StreamSettings
 from lifelong.online.ingestion.kafka_client import parse
-from lifelong.online.memory.updater import UserEvent
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.serving.app import create_app, follow
 from lifelong.online.serving.peers import Peers, read_peers

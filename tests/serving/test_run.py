@@ -20,7 +20,7 @@ from support.valkey import free_port, server
 
 from lifelong.errors import UsageError
 from lifelong.online.serving.metrics import SHARED
-from lifelong.online.serving.run import METRICS, _shared_metrics, check_workers, held, listen, remove_left_metrics, run
+from lifelong.online.serving.run import _shared_metrics, check_workers, listen, run
 
 
 def test_one_worker_is_always_fine_and_several_on_a_store_that_they_can_share():
@@ -248,9 +248,6 @@ def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their
         running[1].kill()
         running[1].wait()
         wait_until_gone(workers)
-        assert list(tmp_path.glob(f"{METRICS}*"))
-        remove_left_metrics()
-        assert not list(tmp_path.glob(f"{METRICS}*"))
         with listen("127.0.0.1", port):
             pass
     finally:
@@ -260,27 +257,9 @@ def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their
             process.wait()
 
 
-def test_folders_of_metrics_that_killed_services_left_are_removed_and_no_others(monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left, kept, link = (tmp_path / f"{METRICS}{name}" for name in ("left", "held", "link"))
-    other = tmp_path / "other"
-    for folder in (left, kept, other):
-        folder.mkdir()
-        (folder / "counter.db").write_bytes(b"x")
-    link.symlink_to(other)
-    with held(kept), held(kept):
-        remove_left_metrics()
-        assert set(tmp_path.iterdir()) == {kept, link, other}
-    remove_left_metrics()
-    assert set(tmp_path.iterdir()) == {link, other}
-    assert (other / "counter.db").exists()
-
-
-def test_the_folder_of_metrics_is_held_while_it_is_used_and_gone_after_that(monkeypatch, tmp_path):
+def test_the_folder_of_metrics_is_gone_when_nobody_uses_it(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv(SHARED, raising=False)
     with _shared_metrics():
         assert [str(folder) for folder in tmp_path.iterdir()] == [os.environ[SHARED]]
-        remove_left_metrics()
-        assert Path(os.environ[SHARED]).is_dir()
     assert (SHARED in os.environ, list(tmp_path.iterdir())) == (False, [])

@@ -24,8 +24,9 @@ from support.valkey import server
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
 from lifelong.errors import StoreError, StoreUnavailableError
+from lifelong.online.memory.event import UserEvent, decode_event
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.updater import Updater, UserEvent, decode_event
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore
 

@@ -22,8 +22,9 @@ import pytest
 from support.processes import children, command_of, until, wait_until_gone
 
 from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, StoreUnavailableError, UsageError
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.serving import owner as owning
 from lifelong.online.serving import writer as writing
 from lifelong.online.serving.app import create_app

@@ -18,7 +18,8 @@ pytest.importorskip("rocksdict")
 
 from lifelong.cli.program import run
 from lifelong.errors import StoreCorruptError, UsageError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.store import backup as backups
 from lifelong.online.store.backup import FACTS, backup, read_backup, restore

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.rocksdb import RocksDbStore

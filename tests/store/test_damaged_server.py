@@ -11,7 +11,8 @@ import pytest
 from support.valkey import Server, free_port
 
 from lifelong.errors import LifelongError, StoreCorruptError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.store import redis_check
 from lifelong.online.store.artifact_list import StoreIdentity

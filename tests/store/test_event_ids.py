@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.contract import Commit, Elapsed
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.rocksdb import RocksDbStore

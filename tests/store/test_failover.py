@@ -13,9 +13,9 @@ from support.valkey import cluster, replica, sentinel, server
 from lifelong.errors import StoreBehindError, StoreError, StoreUnavailableError
 from lifelong.online.ingestion.files import ingest
 from lifelong.online.ingestion.patience import Patience
-from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.event import UserEvent, decode_event
 from lifelong.online.memory.forgetting import forget
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store import redis_client
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.opening import open_store

@@ -14,7 +14,8 @@ from support.valkey import cluster, free_port, server
 
 from lifelong.errors import StoreBehindError, StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.online.ingestion.patience import Patience
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store import redis_client
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store
@@ -28,7 +29,8 @@ WRITER = """
 import sys
 from lifelong.artifact.folder import Artifact
 from lifelong.online.store.opening import open_store
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 path, url, name, size = sys.argv[1:]
 store = open_store(url)
 updater = Updater(Artifact.open(path), store)

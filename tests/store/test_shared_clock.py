@@ -8,7 +8,8 @@ import pytest
 from support.power_loss import library
 from support.valkey import Server, free_port
 
-from lifelong.online.memory.updater import REMEMBER, Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import REMEMBER, Updater
 from lifelong.online.store.contract import Commit
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.shared_clock import SharedSeconds

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lifelong.online.memory.updater import decode_event
+from lifelong.online.memory.event import decode_event
 from lifelong.online.memory.verify import verify
 
 START = 1_700_000_000

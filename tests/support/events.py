@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lifelong.online.memory.updater import UserEvent
+from lifelong.online.memory.event import UserEvent
 
 
 def events_of(dataset: Any) -> list[UserEvent]:

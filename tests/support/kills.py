@@ -34,8 +34,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.part import part_of

@@ -29,7 +29,8 @@ from lifelong.client import Client
 from lifelong.errors import require
 from lifelong.online.ingestion.kafka import FILLING, Stream, StreamSettings
 from lifelong.online.ingestion.kafka_client import parse
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.store.backup import backup, restore
 from lifelong.online.store.contract import MemoryStore

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.artifact.folder import Artifact
-from lifelong.online.memory.event import decode_event
+from lifelong.online.memory.event import UserEvent, decode_event
 from lifelong.online.memory.forgetting import forget
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.opening import local_folder, open_store

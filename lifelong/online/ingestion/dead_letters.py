@@ -37,6 +37,9 @@ class DeadLetter:
     value: bytes | Mapping[str, Any] | None = None
 
 
+_PLACE = ("source", "partition", "offset", "reason")
+
+
 class DeadLetters(Protocol):
     """Keeps dead letters; after a crash one can be kept twice, with equal source, partition and offset."""
 
@@ -79,14 +82,8 @@ class FileLetters:
 
     def put(self, letter: DeadLetter) -> None:
         """Add one."""
-        row = {
-            "source": letter.source,
-            "partition": letter.partition,
-            "offset": letter.offset,
-            "reason": letter.reason,
-            "key": _text(letter.key),
-            "value": _text(letter.value) if isinstance(letter.value, bytes) else letter.value,
-        }
+        value = _text(letter.value) if isinstance(letter.value, bytes) else letter.value
+        row = {**{name: getattr(letter, name) for name in _PLACE}, "key": _text(letter.key), "value": value}
         try:
             with self._lock:
                 self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
@@ -108,6 +105,7 @@ class FileLetters:
             return
         try:
             self._file.flush()
+            # The position moves past these lines next, and no run would look at them again.
             os.fsync(self._file.fileno())
         except OSError as error:
             raise self._unwritable(error) from error
@@ -150,6 +148,7 @@ def forget_letters(path: Path, users: Collection[str]) -> int:
             while line := file.readline():
                 # What has no end is still being written.
                 if line.endswith(b"\n") and line.strip() and named.by(line):
+                    # Back to the start of the line, and as many bytes again: nothing behind it moves.
                     file.seek(-len(line), os.SEEK_CUR)
                     file.write(b" " * (len(line) - 1) + b"\n")
                     found += 1

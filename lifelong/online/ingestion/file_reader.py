@@ -122,6 +122,7 @@ class FileReader:
         """
         for number, digest in self._known.items():
             if self.digest.lines < number <= through:
+                # A digest only goes forward: each number that an earlier run noted is compared on the way.
                 self.digest.advance(number)
                 if not self.digest.hex().startswith(digest):
                     raise overwritten(self.path)
@@ -187,6 +188,7 @@ class FileReader:
     def _text_lines(self) -> Generator[Lines]:
         with self._opened() as (file, text):
             for lines in self._csv_lines(text) if self._format == "csv" else self._json_lines(text):
+                # The place in the file itself, which may be compressed: progress is in its bytes.
                 yield self._selection.of_rows(replace(lines, done=file.tell()))
 
     @contextlib.contextmanager
@@ -228,12 +230,14 @@ class FileReader:
         head = self._head(text)
         parts = text.parts(self._size)
         for lines in parts:
+            # `number` is already that of the last of these lines.
             first = text.number - len(lines) + 1
             cells = _plain_cells(lines, len(head), self._written.delimiter)
             if cells is None:
                 # A quoted cell may go on in the next part: from here on, the csv reader has to look at each character.
                 yield from self._quoted_lines(chain(lines, chain.from_iterable(parts)), head, first - 1)
                 return
+            # Cells lie row by row, so a column is one of every so many.
             columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
             yield Lines(range(first, first + len(lines)), columns, row_of(columns))
 
@@ -255,6 +259,7 @@ class FileReader:
             if isinstance(error, csv.Error):
                 # A quote that is not closed swallows all lines after it; the line in which it opens is the bad one.
                 error = self.bad(number[-1] + 1, f"{error}: a quote that opens here is not closed, or not yet")
+            # The first number is that of the line before these rows.
             filled = [(place, row) for place, row in zip(number[1:], rows, strict=True) if row]
             if filled:
                 yield _of_cells([row for _, row in filled], head, [place for place, _ in filled])
@@ -345,6 +350,7 @@ class FileReader:
         for batch in self._parquet.batches(self._size):
             if self.noted:
                 self.digest.feed(self._row_lines(batch))
+            # Rows are counted from 1, as lines are.
             number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
             if self._asks:
                 yield selection.of_table(batch, number, done)
@@ -366,6 +372,7 @@ class FileReader:
         self.absent = self.rows.absent(empty.schema.names)
         if self._parquet.check([*self.rows.named, *self._selection.labels], self.rows.kinds):
             try:
+                # Timestamps come as seconds, whatever the mapping says of times.
                 self.rows = self.rows.in_seconds()
             except UsageError as error:
                 file, column = str(self.path), self.rows.column["time"]
@@ -384,6 +391,7 @@ def _plain_cells(lines: Sequence[str], size: int, delimiter: str) -> list[str] |
     # Empty lines are no rows; a line of one cell may be one.
     if '"' in text or "\r" in text or size == 1 or {line.count(delimiter) for line in lines} != {size - 1}:
         return None
+    # All lines have as many cells: their ends can be taken for one more delimiter.
     return text.replace("\n", delimiter).split(delimiter)
 
 

@@ -41,12 +41,15 @@ from lifelong.online.ingestion.task import Task, fold_file
 from lifelong.online.ingestion.workers import ingest_in_workers, number_of_workers
 from lifelong.online.memory.event import MAX_AHEAD
 from lifelong.online.memory.updater import Applied
+from lifelong.online.opening import check_word
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.sharded import ShardedStore
 from lifelong.tables import TABLES, expand, is_path, named_columns, table_file
 
 BATCH = 32_768
 """Events of one commit at most. A commit writes each user once, and waits for the disk once."""
+_FOLDING = ("late", "event_log", "codec", "backfilled")
+"""Options that are the updater's."""
 PATIENCE = 60.0
 """Seconds to wait for a shared store that does not answer."""
 
@@ -60,17 +63,13 @@ def ingest(
     source: str | None = None,
     mapping: Path | str | Mapping[str, Any] | None = None,
     columns: Mapping[str, str] | None = None,
-    late: str = "apply",
-    event_log: bool = True,
-    codec: str | None = None,
     on_bad: str = "stop",
     dead_letters: DeadLetters | None = None,
     patience: float = PATIENCE,
     workers: int | None = 1,
     max_ahead: float = MAX_AHEAD,
-    backfilled: str = "skip",
     last_line: str = "leave",
-    **named: str,
+    **named: Any,
 ) -> Applied:
     """Fold the events of files or of a table into the memories of a store.
 
@@ -88,19 +87,16 @@ def ingest(
         mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared: which
             column is what, how text is written, which rows are left out.
         columns: our name -> the file's name, and settings of a mapping that win over it; see `EventRows`.
-        late: see `Updater`.
-        event_log: see `Updater`.
-        codec: see `Updater`.
         on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.
         dead_letters: where lines that were left out are kept; flushed here, not closed.
         patience: seconds to wait for a shared store that does not answer.
         workers: processes that divide the shards of a store among them; None for one per shard, up to the number of
             cores.
         max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
-        backfilled: see `Updater`.
         last_line: what to do with a last line without its end: "leave" it for the next run; "complete" takes it as it
             is.
-        named: columns with other names, by ours: `user="customer"`. These win over `columns`.
+        named: `late`, `event_log`, `codec` and `backfilled` of `Updater`; and columns with other names, by ours:
+            `user="customer"`. These win over `columns`.
 
     Returns:
         What became of the lines; lines that an earlier run applied count as duplicates.
@@ -115,26 +111,16 @@ def ingest(
         StoreUnavailableError: the store does not answer; another run continues where this one stopped.
         LostProcessError: a worker was killed; another run continues where this one stopped.
     """
-    if on_bad not in ("stop", "skip"):
-        raise UsageError(
-            f"on_bad = {on_bad!r}",
-            expected='"stop" or "skip"',
-            fix='on_bad="skip" leaves bad lines out and counts them; "stop" ends at the first',
-        )
-    if last_line not in ("leave", "complete"):
-        raise UsageError(
-            f"last_line = {last_line!r}",
-            expected='"leave" or "complete"',
-            fix='"leave" leaves a last line without its end for the next run; "complete" takes it as it is',
-        )
-
+    check_word("on_bad", on_bad, stop="ends at the first bad line", skip="leaves bad lines out and counts them")
+    left = "leaves a last line without its end for the next run"
+    check_word("last_line", last_line, leave=left, complete="takes it as it is")
     given = artifact.config.mapping if mapping is None else mapping_from(mapping)
 
+    folding = {name: named.pop(name) for name in _FOLDING if name in named}
+    chosen = named_columns(columns, named)
+
     def task(file: OpenedFile) -> Task:
-        return Task(
-            file, "", named_columns(columns, named), late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
-            backfilled=backfilled, last_line=last_line, mapping=given,
-        )  # fmt: skip
+        return Task(file, "", chosen, folding, on_bad, BATCH, last_line=last_line, max_ahead=max_ahead, mapping=given)
 
     if isinstance(store, ShardedStore) and store.share.partitioner:
         raise UsageError(
@@ -220,6 +206,7 @@ def _distinct(paths: Iterable[Path]) -> list[Path]:
     """The paths without those that lead to a file that is there already."""
     found: dict[Path, Path] = {}
     for path in paths:
+        # Two names may lead to one file, of which each line would come twice.
         found.setdefault(path.resolve(), path)
     return list(found.values())
 
@@ -230,4 +217,5 @@ def _part(
     """The progress of one file as a part of all of them, in bytes."""
     if progress is None:
         return None
+    # `total` may be rows: only the share of it counts. 1: an empty file is done at once.
     return lambda done, total: progress(before + size * done // max(total, 1), whole)

@@ -149,11 +149,13 @@ class _Folder:
         runtime, names, first_U = self.writer.runtime, *_runs(events.user)
         self._check_order(names, path)
         states = runtime.empty(len(names))
+        # The first user of a batch may be the last one of the batch before, whose memory is kept here.
         if names[0] == self._user:
             states.put(np.zeros(1, np.int64), self._open)
         else:
             yield from self.rest()
         user_N = np.repeat(np.arange(len(names)), np.diff(first_U, append=len(events)))
+        # Folding may change the states in place.
         before_U = states.count_B.copy()
         plan = make_rounds(user_N, events.time_N, states.last_time_B, refuse=False)
         after = fold(runtime, states, plan, self.writer.numbers(self.writer.only_known(events), plan))
@@ -172,6 +174,7 @@ class _Folder:
             yield self._ended([user], self._open)
 
     def _ended(self, names: Sequence[str], states: States) -> Folded:
+        # Of the user who goes on in the next batch the log stays here.
         ended, runtime = set(names), self.writer.runtime
         log = {key: event for key, event in self._log.items() if key[0] in ended}
         self._log = {key: event for key, event in self._log.items() if key[0] not in ended}

@@ -44,6 +44,7 @@ class Follower:
 
     def close(self) -> None:
         """Commit the current batch, and end."""
+        # First, since the pass that runs ends only by it.
         self.stream.stop()
         self._background.close()
 

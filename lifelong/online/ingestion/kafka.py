@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +37,10 @@ from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.online.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
 from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import EventRows, Problem, json_row
-from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
+from lifelong.online.memory.event import MAX_AHEAD, EventTable, UserEvent, latest_time
 from lifelong.online.memory.forgetting import erase
-from lifelong.online.memory.updater import Applied, UserEvent
+from lifelong.online.memory.updater import Applied
+from lifelong.online.opening import check_word
 from lifelong.online.store.contract import Commit, MemoryStore
 from lifelong.online.store.part import Share
 
@@ -65,22 +66,8 @@ FORGET = "lifelong-forget"
 """Header of a message that also takes an erased user out of the files."""
 Erasure = tuple[str, bool]
 """A user, and whether also the files are rewritten."""
-
-
-class Apply(Protocol):
-    """Folds events in: `Updater.apply_table`, or something that calls it in another thread."""
-
-    def __call__(
-        self,
-        table: EventTable,
-        *,
-        source: str,
-        partition: int,
-        offsets: Sequence[int] | IntArray,
-        through: int,
-        after: int,
-    ) -> Applied:
-        """See `Updater.apply_table`."""
+Apply = Callable[..., Applied]
+"""Folds events in: `Updater.apply_table`, or something that calls it in another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +108,7 @@ class StreamSettings:
                 fix="give the topic a mapping of its own, and let its producer send what is an event",
             )
         for name in ("on_bad", "on_gap"):
-            if getattr(self, name) not in ("stop", "skip"):
-                raise UsageError(
-                    f"{name} = {getattr(self, name)!r}",
-                    expected='"stop" or "skip"',
-                    fix=f'{name}="skip" goes on without what cannot be applied; "stop" ends there',
-                )
+            check_word(name, getattr(self, name), stop="ends there", skip="goes on without what cannot be applied")
         if not 1 <= self.batch <= MOST:
             raise UsageError(
                 f"batch = {self.batch!r}",
@@ -238,11 +220,13 @@ class Stream:
         self.rows = EventRows(schema, ids | dict(self.settings.columns), self._latest, self.settings.mapping)
         self.on_erased = []
         self._stopping = threading.Event()
+        # A store that this process owns does not come back by waiting; a server does.
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
         self._applied, self._lost, self._warned = Applied(), 0, False
         self._place_of: dict[int, Place] = {}
         # The same for messages that are gathered: their partition may be given back before they are applied.
         self._before: dict[int, Place] = {}
+        # So that the first trouble is logged at once.
         self._trouble, self._reminded = "", -_REMIND
 
     def _latest(self) -> int:
@@ -254,6 +238,7 @@ class Stream:
 
     def report(self) -> Followed:
         """What became of the messages so far; may be called from any thread."""
+        # Copied in one step, since the thread that follows goes on changing it.
         return Followed(self._applied, self._lost, dict(self._place_of))
 
     def run(self, progress: Callable[[Followed], None] | None = None) -> Followed:
@@ -288,6 +273,7 @@ class Stream:
 
     def _partitions(self, client: Any) -> list[int]:
         try:
+            # One question takes no longer than all patience; within less than a second no broker answers.
             return self.partitions(client, timeout=min(_ANSWER, max(self.settings.patience, 1)))
         except StreamUnavailableError as error:
             found = error.found + (f" ({self._trouble})" if self._trouble else "")
@@ -317,6 +303,7 @@ class Stream:
             found = {partition: self._bounds(client, partition)[1] for partition in partitions}
         else:
             found = self._offsets_from(client, partitions, int(self.address.start))
+        # A position is the last offset that is done, and not the next one.
         marks = {(self.source, partition): offset - 1 for partition, offset in found.items() if offset > 0}
         if marks:
             self._patiently(lambda: self._store.commit(Commit(watermarks=marks)))
@@ -334,6 +321,7 @@ class Stream:
             StreamUnavailableError: no broker answers.
         """
         kit = self._kafka
+        # Kafka counts in milliseconds.
         asked = [kit.TopicPartition(self.address.topic, partition, 1_000 * second) for partition in partitions]
         try:
             found = client.offsets_for_times(asked, timeout=_ANSWER)
@@ -355,6 +343,7 @@ class Stream:
             for message in failed:
                 # Only now: where a partition goes on depends on what the store has.
                 self._handle(client, message)
+            # Idle is only who could have had a message: a member of the group that knows where partitions end.
             if parts or not reader.joined or (self._unheard() and now - began < self.settings.patience):
                 last = now
             elif self.settings.idle is not None and now - last > self.settings.idle:
@@ -379,6 +368,7 @@ class Stream:
         reads: dict[int, list[_Read]] = {}
         failed: Sequence[Any] = ()
         left = self.settings.batch
+        # The wait is short, so that `stop` is noticed; a message that is there ends it.
         first, asked = client.poll(_WAIT), min(_PIECE, left)
         messages = [] if first is None else [first, *client.consume(asked - 1, _GATHER)]
         while messages:
@@ -443,6 +433,7 @@ class Stream:
                 fix='apply them from another copy, or leave them out with --on-gap skip (on_gap="skip")',
             )
         logger.warning("%s: %d messages from offset %d on were deleted and are left out", place, first - wanted, wanted)
+        # As if the last message that is gone had been applied.
         self._patiently(lambda: self._store.commit(Commit(watermarks={(self.source, partition): first - 1})))
         self._lost += first - wanted
         self.begin_again(client, partition)
@@ -469,6 +460,7 @@ class Stream:
             except StoreBehindError as error:
                 logger.warning("%s Reading from there.", error.found)
                 self.begin_again(client, partition)
+        # After the store: a group that is further than the memories would hide the lag.
         self._commit_offsets(client, list(parts))
 
     def _take_part(self, partition: int, read: _Read) -> None:
@@ -624,6 +616,7 @@ class Stream:
         """Commit the group's offsets, which only serve to watch the lag."""
         some = list(self._place_of) if partitions is None else partitions
         places = [
+            # A group notes the next offset.
             self._kafka.TopicPartition(self.address.topic, partition, self._place_of[partition].offset + 1)
             for partition in some
             if partition in self._place_of and self._place_of[partition].offset >= 0
@@ -638,9 +631,11 @@ class Stream:
     def _measure(self, client: Any) -> None:
         """Note the lag of each partition, as far as the brokers have reported it."""
         for partition, place in list(self._place_of.items()):
+            # As the last fetch said: a question to the broker after each batch would hold up the next one.
             _, end = client.get_watermark_offsets(
                 self._kafka.TopicPartition(self.address.topic, partition), cached=True
             )
+            # The end is the offset that the next message will get.
             self._place_of[partition] = Place(place.offset, max(0, end - place.offset - 1) if end >= 0 else None)
 
     def _unheard(self) -> bool:
@@ -677,6 +672,7 @@ class Stream:
 
     def begin_again(self, client: Any, partition: int) -> None:
         """Read a partition from the store's position on."""
+        # Given back first: one that is assigned already goes on where it was.
         client.incremental_unassign([self._kafka.TopicPartition(self.address.topic, partition)])
         client.incremental_assign(self.starts([partition]))
 
@@ -737,6 +733,7 @@ class _Everything:
     def look(self) -> None:
         """Add new partitions."""
         try:
+            # An error stops the search alone; what is assigned is read on.
             found = self._stream.partitions(self._client, timeout=_ANSWER)
         except StreamError as error:
             logger.warning("%s", error)

@@ -21,9 +21,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from lifelong.errors import StreamError, StreamUnavailableError, UsageError, require
+from lifelong.errors import StreamError, StreamUnavailableError, require
+from lifelong.online.store.server_url import ServerUrl
 
 EXPECTED = "kafka://host:port,host:port/topic?group=NAME"
 _CHOICES = {
@@ -107,21 +107,18 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> KafkaAddress
     >>> parse("kafka://ada:secret@broker/events?group=memories", {}).name
     'kafka://broker:9092/events'
     """
-    _, _, rest = url.partition("://")
-    place, _, query = rest.partition("?")
-    place, _, topic = place.partition("/")
-    login, _, hosts = place.rpartition("@")
-    user, _, password = login.partition(":")
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
-        raise _bad(f"a topic {topic!r}" if topic else "no topic")
-    options = _options(query)
-    user = unquote(user) or environment.get("LIFELONG_KAFKA_USER", "")
+    fix = "correct it, as in kafka://localhost:9092/events?group=shop"
+    parts = ServerUrl.of(url, _OPTIONS, what="stream", server="broker", expected=EXPECTED, fix=fix)
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", parts.path):
+        raise parts.bad(f"a topic {parts.path!r}" if parts.path else "no topic")
+    user, password = parts.login("KAFKA", environment)
+    options = {name: _checked(name, value, parts) for name, value in parts.options.items() if name != "session"}
     return KafkaAddress(
-        hosts=tuple(_host(text) for text in hosts.split(",")),
-        topic=topic,
-        user=user or None,
-        password=unquote(password) or environment.get("LIFELONG_KAFKA_PASSWORD") or None,
-        session=_session(options.pop("session", "10")),
+        hosts=tuple(_host(text, parts) for text in parts.hosts),
+        topic=parts.path,
+        user=user,
+        password=password,
+        session=parts.seconds("session", 10, above=3),
         **({"security": "sasl_ssl"} if user else {}) | options,
     )
 
@@ -141,15 +138,20 @@ def consumer(address: KafkaAddress, *, on_error: Callable[[Any], None]) -> Any:
     settings = address.settings() | {
         "group.id": address.group,
         "partition.assignment.strategy": "cooperative-sticky",
+        # Positions are in the store, and the group has them only when the store does.
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         # A position that is gone must be reported instead of replaced.
         "auto.offset.reset": "error",
+        # What a producer has taken back must not be applied.
         "isolation.level": "read_committed",
         "topic.metadata.refresh.interval.ms": _REFRESH * 1000,
         "session.timeout.ms": round(1000 * address.session),
+        # Three in the shortest session, so that one that is late costs no partition.
         "heartbeat.interval.ms": 1_000,
+        # A broker that is back is found soon, however long it was away.
         "reconnect.backoff.max.ms": 2_000,
+        # Where few messages come, each counts soon.
         "fetch.wait.max.ms": 100,
         "error_cb": on_error,
     }
@@ -185,45 +187,18 @@ def partitions_of(client: Any, address: KafkaAddress, *, timeout: float) -> list
     return sorted(found.partitions)
 
 
-def _options(query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for name, value in options.items():
-        if name not in _OPTIONS:
-            raise _bad(f"an option {name!r}", expected=f"one of: {', '.join(_OPTIONS)}")
-        if not value:
-            raise _bad(f"an empty {name}=")
-        if name == "start" and value.isascii() and value.isdigit():
-            continue
-        if value not in _CHOICES.get(name, (value,)):
-            more = " or UTC seconds" if name == "start" else ""
-            raise _bad(f"{name}={value}", expected=f"one of: {', '.join(_CHOICES[name])}{more}")
-    return options
+def _checked(name: str, value: str, parts: ServerUrl) -> str:
+    """An option that has its own words, or any."""
+    choices = _CHOICES.get(name, (value,))
+    if not value:
+        raise parts.bad(f"an empty {name}=")
+    if value not in choices and not (name == "start" and value.isascii() and value.isdigit()):
+        more = " or UTC seconds" if name == "start" else ""
+        raise parts.bad(f"{name}={value}", expected=f"one of: {', '.join(choices)}{more}")
+    return value
 
 
-def _host(text: str) -> str:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise _bad(f"a broker {text!r}: {error}") from error
-    if not host:
-        raise _bad("no broker")
-    return f"{f'[{host}]' if ':' in host else host}:{_PORT if port is None else port}"
-
-
-def _session(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 3 < seconds < 3600:
-        raise _bad(f"a session of {text!r}", expected="seconds, more than 3")
-    return seconds
-
-
-def _bad(found: str, *, expected: str = EXPECTED) -> UsageError:
-    return UsageError(
-        f"the URL of the stream names {found}",
-        expected=expected,
-        fix="correct it, as in kafka://localhost:9092/events?group=shop",
-    )
+def _host(text: str, parts: ServerUrl) -> str:
+    host, port = parts.host(text, _PORT)
+    # librdkafka takes an IPv6 address in brackets alone.
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

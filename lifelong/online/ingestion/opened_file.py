@@ -117,6 +117,7 @@ class _Bytes(io.RawIOBase):
             OverwrittenError: what was read before is no longer there.
         """
         file, at = self._file, self._position
+        # Up to the end that it had when it was opened, whatever was appended since.
         wanted = min(len(buffer), max(0, file.end - at))
         read = os.pread(file.descriptor, wanted, at)
         # Compared afterwards: whatever happened to the file before or during this read is seen now.

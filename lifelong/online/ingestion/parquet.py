@@ -56,12 +56,14 @@ class ParquetRows:
         """
         with self._open() as file:
             for rows in file.iter_batches(batch_size=size):
+                # A column that a folder names, as in day=2025-01-31, is in no file of it.
                 batch = with_folder_columns(rows, self._path)
                 yield batch if self._time is None else time_in_seconds(batch, self._time)
 
     def empty(self) -> Any:
         """A table of Arrow with its columns, and no rows."""
         with self._open() as file:
+            # Made of the schema: no row is read to know the columns.
             return with_folder_columns(file.schema_arrow.empty_table(), self._path)
 
     @contextlib.contextmanager

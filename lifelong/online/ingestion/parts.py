@@ -58,6 +58,7 @@ def fill_part(
             report = fill_log(artifact, log, shard, share=share, **options)
         finally:
             shard.close()
+        # Before it has its name: a part that is there counts as whole.
         sync_tree(folder)
         try:
             folder.rename(out)
@@ -109,6 +110,7 @@ def join_parts(store: Path, parts: int, **node: Any) -> BackfillReport:
             fix=f"fill them: lifelong backfill ARTIFACT LOG --store rocksdb://{store} --part {missing[0]}/{parts}",
         )
     for number in numbers:
+        # What nobody holds goes; what is left after this is still being filled.
         remove_remains(folder_of(store, number))
     busy = next((left for number in numbers for left in unfinished(folder_of(store, number))), None)
     if busy is not None:

@@ -47,10 +47,13 @@ class Patience:
                 return work()
             except (StoreUnavailableError, StreamUnavailableError) as error:
                 now = clock.monotonic()
+                # Counted from the first failure: work that took long and succeeded says nothing.
                 first, end = end is None, now + self.seconds if end is None else end
+                # No last pause after which nothing would be tried.
                 if now + pause > end or self._stopping.is_set():
                     raise
                 if first:
                     logger.warning("%s Trying again, for %.0f more seconds at most.", error, end - now)
+                # Not `sleep`: whoever stops the process does not wait for the pause.
                 self._stopping.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -115,11 +115,13 @@ class Digest:
 
     def feed(self, lines: Sequence[str]) -> None:
         """Give the next lines, each with its end."""
+        # What was given and not counted in yet stays in front.
         self._fed, self._at = [*self._fed[self._at :], *lines], 0
 
     def advance(self, through: int) -> None:
         """Count in all lines up to one, which were fed."""
         while self.lines < through:
+            # Not past the next multiple of the step, at which a short digest is due.
             upto = min(through, (self.lines // self._step + 1) * self._step)
             self._take(upto - self.lines)
             self.lines = upto
@@ -158,9 +160,6 @@ class Uncounted(Digest):
     def feed(self, lines: Sequence[str]) -> None:
         """Nothing is kept."""
 
-    def feed_one(self, line: str) -> None:
-        """Nothing is kept."""
-
     def advance(self, through: int) -> None:
         """Only the number of lines is known."""
         self.lines = max(self.lines, through)
@@ -181,6 +180,7 @@ class Traces:
         while (place := len(self._kept) * self._step) < self._seen:
             self._kept.append(trace(events, place - begin))
             if len(self._kept) > _MOST:
+                # Every second one stays, the first among them: the step doubles.
                 self._kept, self._step = self._kept[::2], 2 * self._step
         self._last = trace(events, len(events) - 1)
 

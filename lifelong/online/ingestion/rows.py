@@ -295,6 +295,7 @@ def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, st
     if not columns:
         return None
     rows = list(zip(*columns.values(), strict=True))
+    # Many rows, few combinations of values.
     made: dict[tuple[str | None, ...], Mapping[str, str | None]] = {
         row: {name: value for name, value in zip(columns, row, strict=True) if value is not None}
         for row in dict.fromkeys(rows)
@@ -330,4 +331,5 @@ def _times(values: Sequence[Any], latest: int) -> IntArray | None:
     if set(map(type, values)) != {str}:
         return np.array(values, np.int64) if times_hold(values, latest) else None
     time_N = np.fromiter(map(int, values), np.int64, len(values))
+    # All of them lie between the least and the largest.
     return time_N if times_hold([int(time_N.min()), int(time_N.max())], latest) else None

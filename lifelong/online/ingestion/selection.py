@@ -97,6 +97,7 @@ class Selection:
                 return found
             bad = {int(number): row for number, row in zip(lines.number, rows, strict=True) if isinstance(row, Problem)}
             made = dict(zip(map(int, found.number), map(found.row, range(len(found.number))), strict=True))
+            # In the order of the file, so that a bad line ends the run at its place.
             merged = dict(sorted((bad | made).items()))
             return replace(lines, number=list(merged), columns=None, row=list(merged.values()).__getitem__)
         return self._labelled(lines) if self.labels else lines
@@ -119,7 +120,9 @@ class Selection:
         wanted = [name for name in texts if name is not None]
         columns = self._query.rows(table, file=self._path.name, first=first, texts=wanted)
         self._seen += len(table)
+        # The query counts rows over all batches, of which `first` came before this one.
         numbers = [number[place - first] for place in columns["sequence"]]
+        # Also where the query leaves out the last lines, the position moves past them.
         through = number[-1] if number else None
         lines = Lines(numbers, columns, row_of(columns), done, through=through)
         return self._labelled(lines) if self.labels else lines

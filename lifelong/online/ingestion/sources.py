@@ -224,6 +224,7 @@ def _copied(reader: Callable[[], FileReader], known: Mapping[str, Sequence[Prefi
         if other is None and all(prefix.lines == agreed for prefix in prefixes) and _ends(reader(), agreed):
             _check_mapping(reader(), name, prefixes)
             return Source(prefixes[0].source, None, points)
+        # The source with which most lines agree says most of what the file is.
         worst = max(worst, (agreed, name))
     agreed, name = worst
     if agreed == 0:

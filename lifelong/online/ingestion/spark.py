@@ -104,18 +104,18 @@ def backfill(
 
 def _sum(frame: Any, task: FillTask) -> BackfillReport:
     """What all tasks did; the error of one of them, if there is any."""
-    total = BackfillReport(0, 0, 0, 0, 0, 0.0)
+    outcomes = list[BackfillReport]()
     for row in frame.mapInArrow(task, f"{_OUTCOME} binary").collect():
         # Written by this package, in tasks of this session.
         outcome = pickle.loads(row[_OUTCOME])
         if isinstance(outcome, LifelongError):
             raise outcome
-        users, events, newer, size = (
-            getattr(total, name) + getattr(outcome, name) for name in ("users", "events", "newer", "bytes")
-        )
-        until = max((moment for moment in (total.until, outcome.until) if moment is not None), default=None)
-        total = BackfillReport(users, events, newer, 0, size, 0.0, until)
-    return total
+        outcomes.append(outcome)
+    users, events, newer, size = (
+        sum(getattr(one, name) for one in outcomes) for name in ("users", "events", "newer", "bytes")
+    )
+    until = max((one.until for one in outcomes if one.until is not None), default=None)
+    return BackfillReport(users, events, newer, 0, size, 0.0, until)
 
 
 def divided(log: Any, rows: EventRows, parts: int | None) -> Any:
@@ -214,6 +214,7 @@ def _runs(batches: Iterable[Any]) -> Iterator[tuple[int, Any]]:
     """The rows of Arrow batches, cut where another part begins: its number, and the rows without the number."""
     for batch in batches:
         number_N = batch.column(_PART).to_numpy()
+        # A difference at place i is between rows i and i + 1.
         first = [0, *(np.flatnonzero(np.diff(number_N)) + 1).tolist(), len(number_N)]
         rows = batch.drop_columns([_PART])
         for start, end in pairwise(first):

@@ -25,8 +25,8 @@ from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import Problem
 from lifelong.online.ingestion.selection import Lines
 from lifelong.online.ingestion.text_lines import EVERY
-from lifelong.online.memory.event import MAX_AHEAD, EventTable, latest_time
-from lifelong.online.memory.updater import Applied, Updater, UserEvent
+from lifelong.online.memory.event import MAX_AHEAD, EventTable, UserEvent, latest_time
+from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.store.contract import MemoryStore
 from lifelong.online.store.part import Share
 
@@ -46,32 +46,26 @@ class Task:
         file: the file; every reader reads this one, whatever becomes of its path.
         source: its name as a source.
         columns: our name -> the file's name.
-        late: see `Updater`.
-        event_log: see `Updater`.
-        codec: see `Updater`.
+        folding: options of `Updater`.
         on_bad: "stop" or "skip".
         size: events of one commit at most.
         record: name under which the store keeps what was applied of it; None keeps nothing.
         known: digests of the lines that were applied, see `FileReader`.
         last_line: "leave" or "complete"; see `FileReader`.
         max_ahead: days that an event may be ahead of the clock.
-        backfilled: see `Updater`.
         mapping: see `FileReader`.
     """
 
     file: OpenedFile
     source: str
     columns: Mapping[str, str]
-    late: str
-    event_log: bool
-    codec: str | None
+    folding: Mapping[str, Any]
     on_bad: str
     size: int
     record: str | None = None
     known: Mapping[int, str] = field(default_factory=dict)
     last_line: str = "leave"
     max_ahead: float = MAX_AHEAD
-    backfilled: str = "skip"
     mapping: TableMapping | None = None
 
     def reader(self, schema: Schema, *, size: int) -> FileReader:
@@ -111,17 +105,12 @@ def fold_file(
         SourceError: see `ingest`.
         StoreUnavailableError: see `ingest`.
     """
-    updater = Updater(
-        artifact,
-        store,
-        late=task.late,
-        event_log=task.event_log,
-        codec=task.codec,
-        backfilled=task.backfilled,
-    )
+    updater = Updater(artifact, store, **task.folding)
     size = batch_size(task.size, updater.runtime.codec.size, shared=store.shared)
+    # Only a part of the lines are of these users: of more lines a commit has as many events.
     size = size if share is None else size * share.of // len(share.numbers)
     reader = task.reader(artifact.config.dataset_schema, size=size)
+    # Every worker sees each bad line, and one alone says so.
     waiting, reports = Patience(patience if store.shared else 0), share is None or share.first
     mark, size, total, reached = store.watermark(task.source, 0), reader.size(), Applied(), -1
     # What an earlier run has passed is not looked at again.

@@ -68,6 +68,7 @@ class TextLines:
         """The next lines from the text, of which the last one certainly has its end or is to be given without it."""
         lines, self._ahead = self._ahead, []
         try:
+            # The line that was read ahead is one of these.
             lines.extend(islice(self._text, most - len(lines)))
             if not lines or lines[-1].endswith("\n"):
                 return lines, None
@@ -82,6 +83,7 @@ class TextLines:
             return lines, None
         if self._ahead:
             return lines, None
+        # Nothing follows: the last of them has no end, or ends in a CR.
         number = self.number + len(lines)
         if number <= self._upto:
             self.unended = number

@@ -106,7 +106,7 @@ def ingest_in_workers(
         LifelongError: the error of a worker.
         LostProcessError: a worker was killed.
     """
-    store.bind(identity_of(artifact, store, task.codec))
+    store.bind(identity_of(artifact, store, task.folding.get("codec")))
     with _running(artifact, store, task, workers, letters=dead_letters is not None) as pipes:
         return _outcome(pipes, progress or (lambda done, total: None), dead_letters)
 
@@ -152,6 +152,7 @@ class Worker:
 
     def close(self) -> None:
         """Wait until it has ended."""
+        # It was asked to end and does not; what it has committed stays.
         if self.exit_code() is None:
             self._process.kill()
             self._process.wait()
@@ -211,6 +212,7 @@ def _outcome(
     left, done, total = list(pipes), dict.fromkeys(pipes, 0), Applied()
     stopped: SourceError | None = None
     while left:
+        # Whichever says something first: a slow worker holds up no other.
         for pipe in wait(left):
             assert isinstance(pipe, Connection)
             message = _received(pipe, pipes[pipe])
@@ -221,6 +223,7 @@ def _outcome(
                 for letter in message:
                     dead_letters.put(letter)
                 dead_letters.flush()
+                # Only when they are on the disk: the worker then moves its position past these lines.
                 pipe.send(True)
             elif isinstance(message, SourceError):
                 # The other workers reach this line too, after the lines before it are in their shards.
@@ -307,6 +310,7 @@ class _ParentLetters:
         if self._letters:
             self._pipe.send(self._letters)
             self._letters = []
+            # Until the parent has them: after the commit that follows, no run looks at these lines again.
             self._pipe.recv()
 
     def close(self) -> None:

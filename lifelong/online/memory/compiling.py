@@ -28,6 +28,7 @@ def compile_reads(*, backwards: bool = False) -> None:
         lambda: counting.look(states, np.zeros((1, 1, 2), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:
+        # Each call has the types that requests have: Numba compiles for those it meets.
         step()
 
 

@@ -67,6 +67,7 @@ class UserEvent:
             UsageError: user or item is no text, or the time is no time.
         """
         if type(self.time) is not int:
+            # The class is frozen; nobody has seen the event yet.
             object.__setattr__(self, "time", seconds_of(self.time))
         for name in ("user", "item"):
             if not isinstance(value := getattr(self, name), str):
@@ -201,6 +202,7 @@ def _are_fields(fields: object) -> bool:
 def encode_event(event: UserEvent | LoggedEvent) -> bytes:
     """One event for the log: a JSON list [item, time, type, fields], without empty parts at its end."""
     parts = [event.item, event.time, event.event_type, dict(event.fields) if event.fields else None]
+    # The item is never None, so this ends.
     while parts[-1] is None:
         parts.pop()
     return to_json(parts).encode()
@@ -261,26 +263,29 @@ class EventTable:
                 expected="a list of UserEvent",
                 fix='updater.apply([UserEvent("u1", "i1", 1700000000)])',
             )
-        types, fields = [event.event_type for event in events], [event.fields or None for event in events]
-        names = [event.event_id for event in events]
-        user, item, times = (
-            [event.user for event in events],
-            [event.item for event in events],
-            [event.time for event in events],
-        )
+        user, item, times, types, fields, names = columns = _columns(events)
         texts = texts_hold((user, item), (types, names)) and all(map(_are_fields, fields))
         if not (texts and times_hold(times, last_time(time_unit))):
             check_events(events, time_unit=time_unit)
-        return cls(user, item, np.array(times, np.int64), _or_none(types), _or_none(fields), _or_none(names))
+        return cls._of(*columns)
+
+    @classmethod
+    def of_checked(cls, events: Sequence[Any]) -> EventTable:
+        """The events of objects that were checked and have the attributes of a `UserEvent`."""
+        return cls._of(*_columns(events))
 
     @classmethod
     def of_rows(cls, rows: Sequence[Mapping[str, Any]]) -> EventTable:
         """The events of rows that were checked and name their values as `UserEvent` does."""
-        types, fields = [row.get("event_type") for row in rows], [row.get("fields") or None for row in rows]
-        names = [row.get("event_id") for row in rows]
-        time_N = np.array([row["time"] for row in rows], np.int64)
-        user, item = [row["user"] for row in rows], [row["item"] for row in rows]
-        return cls(user, item, time_N, _or_none(types), _or_none(fields), _or_none(names))
+        return cls._of(*([row.get(name) for row in rows] for name in _NAMES))
+
+    @classmethod
+    def _of(
+        cls, user: list[Any], item: list[Any], times: list[Any], types: list[Any], fields: list[Any], names: list[Any]
+    ) -> EventTable:
+        # Whoever asks an event for its fields asks whether there are any: none and no mapping are one.
+        given = [some or None for some in fields]
+        return cls(user, item, np.array(times, np.int64), _or_none(types), _or_none(given), _or_none(names))
 
     @classmethod
     def joined(cls, tables: Sequence[EventTable]) -> EventTable:
@@ -297,6 +302,7 @@ class EventTable:
             given = [getattr(table, name) for table in tables]
             if all(one is None for one in given):
                 return None
+            # A column that one table lacks and another has is empty in the first.
             filled = [[None] * len(table) if one is None else one for one, table in zip(given, tables, strict=True)]
             return list(itertools.chain.from_iterable(filled))
 
@@ -323,6 +329,7 @@ class EventTable:
 
     def logged(self) -> list[bytes]:
         """Each event for the log, as `encode_event` gives it."""
+        # Items come again and again in a batch: each is written once.
         item_json = {item: to_json(item) for item in set(self.item)}
         pairs = zip(map(item_json.__getitem__, self.item), self.time_N.tolist(), strict=True)
         if self.event_type is None and self.fields is None:
@@ -343,6 +350,18 @@ class EventTable:
             else:
                 ends.append("]" if kind is None else f",{type_json[kind]}]")
         return ends
+
+
+_NAMES = ("user", "item", "time", "event_type", "fields", "event_id")
+"""Columns, as the attributes of events are called."""
+
+
+def _columns(events: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any], list[Any], list[Any]]:
+    """The values of events, in the order of `_NAMES`."""
+    # Attributes that are named here are found at once; those that a variable names are looked up in each event.
+    ids = [event.user for event in events], [event.item for event in events], [event.time for event in events]
+    types, fields = [event.event_type for event in events], [event.fields for event in events]
+    return *ids, types, fields, [event.event_id for event in events]
 
 
 def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> None:
@@ -373,6 +392,7 @@ def _are_ids(column: Sequence[str | None]) -> bool:
     lengths = set(map(len, texts))
     if min(lengths) < 1 or max(lengths) > MAX_ID:
         return False
+    # One question for all of them; only where it fails is each text looked at.
     return "".join(texts).isascii() or all(map(_encodes, texts))
 
 
@@ -409,4 +429,5 @@ def places(ids: Sequence[str]) -> tuple[list[str], IntArray]:
 
 
 def _or_none(column: list[T | None]) -> list[T | None] | None:
-    return None if all(value is None for value in column) else column
+    # No id is empty, and nothing else stands for none: `any` is many times faster than to compare each with None.
+    return column if any(column) else None

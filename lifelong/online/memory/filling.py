@@ -15,11 +15,10 @@ from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreForeignError
-from lifelong.online.memory.event import check_user
+from lifelong.online.memory.event import LoggedEvent, check_user, encode_event
 from lifelong.online.memory.filled import note_filled
 from lifelong.online.memory.replaying import HistoryFold, counts_until
 from lifelong.online.memory.runtime import Runtime, identity_of
-from lifelong.online.memory.updater import LoggedEvent, encode_event
 from lifelong.online.store.artifact_list import StoreIdentity
 from lifelong.online.store.contract import Commit, MemoryStore
 
@@ -135,6 +134,7 @@ def fill(
         )
     started, done, newer, events, size = time.perf_counter(), 0, 0, 0, 0
     for folded in histories:
+        # What came by other ways since DATA was prepared must not be lost.
         stored_B = runtime.decode(store.read_many(folded.users, space=space), folded.users).count_B
         chosen = np.flatnonzero(stored_B <= np.array(folded.events)).tolist()
         records = {folded.users[at]: folded.records[at] for at in chosen}
@@ -162,6 +162,7 @@ def _histories(
 def _moment(dataset: Dataset, until: int | None) -> int | None:
     """The second before which the store has everything: no later than the one after the last event of all."""
     offset_U = np.asarray(dataset.histories.offset_U, np.int64)
+    # Of users without events the end is another user's.
     end_U = offset_U[1:][np.diff(offset_U) > 0]
     if dataset.schema.time_unit != "seconds" or not len(end_U):
         return None
@@ -174,6 +175,7 @@ def _groups(count_U: IntArray, size: int) -> Iterator[IntArray]:
     users = np.flatnonzero(count_U)
     # A record counts, too: a thousand recent histories may be gigabytes.
     weight = count_U[users] + size // _BYTES
+    # A group ends at the user before whom another `_EVENTS` have come: no user is divided.
     group = (np.cumsum(weight) - weight) // _EVENTS
     yield from np.split(users, np.flatnonzero(np.diff(group)) + 1) if len(users) else ()
 

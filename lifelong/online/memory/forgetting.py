@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice, takewhile
 from typing import Any
 
 from lifelong.dataset.events import NO_TIME
-from lifelong.errors import StoreUnavailableError, UsageError
+from lifelong.errors import UsageError
 from lifelong.online.memory.codec import codec_of
 from lifelong.online.memory.event import decode_event
 from lifelong.online.store.contract import Commit, MemoryStore, try_commit, until_kept
@@ -42,17 +42,13 @@ def erase(store: MemoryStore, users: Sequence[str], marks: Mapping[tuple[str, in
     """
 
     def attempt(refused: frozenset[str] | None) -> list[bool]:
+        # Before the commit, after which nothing of them is there.
         held = [holds(store, user) for user in users]
         store.commit(Commit(deleted=users, watermarks=marks or {}))
         return held
 
-    def failure() -> StoreUnavailableError:
-        return StoreUnavailableError(
-            "the store's list of artifacts changes again and again", fix="erase the user again"
-        )
-
     # An artifact may be added or dropped in between.
-    return until_kept(attempt, failure)
+    return until_kept(attempt, "the store's list of artifacts changes again and again", fix="erase the user again")
 
 
 def holds(store: MemoryStore, user: str) -> bool:
@@ -111,6 +107,7 @@ def forget_inactive(
             if NO_TIME < int(codec.decode([record]).last_time_B[0]) < before:
                 yield user, record
 
+    # The scan goes on between two groups: all inactive users of a store may not fit into RAM.
     rows = inactive()
     while not ended and (group := list(islice(rows, _GROUP))):
         clean([user for user, _ in group])
@@ -163,20 +160,10 @@ def export(store: MemoryStore, user: str) -> dict[str, Any]:
                 "fields": {name: value[0].tolist() for name, value in states.fields.items()},
             }
         )
-    events = [{"position": count, **_plain(value)} for count, value in store.logs([(user, 0)])[0]]
+    events = [{"position": count, **asdict(decode_event(value))} for count, value in store.logs([(user, 0)])[0]]
     ids = [{"event_id": name, "forgotten_at": expiry} for name, expiry in store.event_ids(user)]
     anything = bool(memories or events or ids)
     return {"user": user, "known": anything, "memories": memories, "events": events, "event_ids": ids}
-
-
-def _plain(value: bytes) -> dict[str, Any]:
-    event = decode_event(value)
-    return {
-        "item": event.item,
-        "time": event.time,
-        "event_type": event.event_type,
-        "fields": None if event.fields is None else dict(event.fields),
-    }
 
 
 _USERS = 64

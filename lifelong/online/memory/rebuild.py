@@ -162,6 +162,7 @@ class Rebuild:
         built = self.store.read_many(users, space=stored.space)
         wanted, states = codec_of(served.identity).decode(served_records), self.writer.runtime.decode(built)
         spaces = {served.space: served_records, stored.space: built}
+        # A user may have been erased since the scan gave her name.
         known_B = np.array([record is not None for record in served_records], bool)
         behind = np.flatnonzero(known_B & (states.count_B != wanted.count_B))
         if not len(behind):

@@ -148,6 +148,7 @@ class Replayer:
             event_type=[event.event_type for event in events],
             fields=[event.fields and only_known(event.fields) for event in events],
         )
+        # Late events are folded in as they were: the log has only those that counted.
         plan = make_rounds(np.array(user, np.int64), table.time_N, states.last_time_B, refuse=False)
         return fold(self.writer.runtime, states, plan, self.writer.numbers(table, plan))
 
@@ -228,6 +229,7 @@ def counts_until(dataset: Dataset, until: int | None) -> IntArray:
     offset_U = np.asarray(histories.offset_U, np.int64)
     if until is None:
         return offset_U[1:] - offset_U[:-1]
+    # All users at one moment: how many events of each come before it.
     every = np.arange(histories.num_users)
     return histories.positions(every, np.full(len(every), until, np.int64))
 

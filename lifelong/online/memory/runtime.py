@@ -108,6 +108,7 @@ class Runtime:
         counted = () if self.counting is None else self.counting.names
         self._learned = [part for part in self.layout if part.name not in counted]
         if self._learned and not self._recent:
+            # A memory of counts alone has no graph that writes.
             self._sessions["write"] = Session(artifact, "write", threads)
         read = self._sessions["read"].session
         given = {part.name for part in read.get_outputs()} & {"attention", "weight"}
@@ -168,6 +169,7 @@ class Runtime:
         """Recent histories after N more events; see `lifelong.online.memory.state.append`."""
         count_B = states.count_B + np.bincount(user_N, minlength=len(states))
         last_time_B = states.last_time_B.copy()
+        # Not `last_time_B[user_N] = ...`: of several events of a user one alone would count.
         np.maximum.at(last_time_B, user_N, time_N)
         fields = append(states, user_N, rank_N, number_NF[:, : len(self._event)], time_N)
         return self.codec.round(States(count_B, last_time_B, fields))
@@ -308,7 +310,8 @@ class Runtime:
                 self._score(states, chosen, memory, number_BCF[chosen, some], context_BCF[chosen], asked)
                 for some in _slices(candidates, wide)
             ]
-            rows.append([_joined(part, axis=1) for part in zip(*cells, strict=True)])
+            # Without the interest, which nobody asked for.
+            rows.append([_joined(part, axis=1) for part in zip(*(cell[::2] for cell in cells), strict=True)])
         if not rows or not candidates:
             return self._nothing(users, candidates, asked)
         whole = [_joined(part, axis=0) for part in zip(*rows, strict=True)]
@@ -326,14 +329,10 @@ class Runtime:
         logits, readouts = [], []
         for chosen in _slices(len(states), min(_CELLS, self._cells_at_once(states))):
             memory = self._readable(states, chosen, time_B, 1)
-            number_BCF = number_BF[chosen, None]
-            target = self._embed(number_BCF, self._item)
-            (interest,) = self._run("read", ["interest"], memory | self._asked(states, chosen, number_BCF, target))
-            feed = {"interest": interest, "target": target}
-            if self.context_fields:
-                feed["context"] = self._embed(context_BF[chosen, None], self.context_fields)
-            logits.append(self._run("head", ["logit"], feed)[0].reshape(len(target), -1))
-            readouts.append(interest[:, 0])
+            target_BCF, context_BCF = number_BF[chosen, None], context_BF[chosen, None]
+            logit_BCT, interest_BCI, *_ = self._score(states, chosen, memory, target_BCF, context_BCF, ["interest"])
+            logits.append(logit_BCT[:, 0])
+            readouts.append(interest_BCI[:, 0])
         return Read(np.concatenate(logits), np.concatenate(readouts))
 
     def _score(
@@ -345,17 +344,17 @@ class Runtime:
         context_BCF: IntArray,
         asked: list[str],
     ) -> list[Float32Array]:
-        """Logits, and what the read graph is asked for besides the interest."""
+        """Logits, and what the read graph is asked for: the interest first."""
         target = self._embed(number_BCF, self._item)
-        interest, *attention = self._run("read", asked, memory | self._asked(states, chosen, number_BCF, target))
-        feed = {"interest": interest, "target": target}
+        found = self._run("read", asked, memory | self._asked(states, chosen, number_BCF, target))
+        feed = {"interest": found[0], "target": target}
         if self.context_fields:
             context = self._embed(context_BCF, self.context_fields)
             if not self._one_context:
                 context = np.repeat(context, number_BCF.shape[1], axis=1)
             feed["context"] = context
         (logit,) = self._run("head", ["logit"], feed)
-        return [logit.reshape(*target.shape[:2], -1), *attention]
+        return [logit.reshape(*target.shape[:2], -1), *found]
 
     def _asked(self, states: States, chosen: slice, number_BCF: IntArray, target: Float32Array) -> dict[str, Any]:
         """What the read graph is given of targets, and of what memories counted of them."""
@@ -367,7 +366,7 @@ class Runtime:
         nobody, first, number_BCF = self.empty(1), slice(0, 1), np.zeros((1, 1, 2 * len(self._item)), np.int64)
         memory = self._readable(nobody, first, np.zeros(1, np.int64), 1)
         no_context = np.zeros((1, 1, len(self.context_fields)), np.int64)
-        one = self._score(nobody, first, memory, number_BCF, no_context, asked)
+        one = self._score(nobody, first, memory, number_BCF, no_context, asked)[::2]
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
         return empty[0], empty[1] if len(asked) > 1 else None
 
@@ -375,6 +374,7 @@ class Runtime:
         """Targets that go through the read graph at once: few where histories are long."""
         if not self._recent:
             return _CELLS
+        # At least one target, however long the history is.
         return max(1, min(_CELLS, _PAIRS // self._longest(states)))
 
     def _longest(self, states: States) -> int:

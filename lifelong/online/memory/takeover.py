@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import ArtifactError, MismatchError, StoreForeignError, StoreUnavailableError
+from lifelong.errors import ArtifactError, MismatchError, StoreForeignError
 from lifelong.online.memory.runtime import identity_of
 from lifelong.online.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.online.store.contract import MemoryStore, until_kept
@@ -34,9 +34,7 @@ def change(store: MemoryStore, make: Callable[[ArtifactList], ArtifactList]) -> 
         store.change_artifact_list(before, after)
         return after
 
-    return until_kept(
-        attempt, lambda: StoreUnavailableError("the store's list of artifacts changes again and again", fix="try again")
-    )
+    return until_kept(attempt, "the store's list of artifacts changes again and again", fix="try again")
 
 
 def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None) -> StoredArtifact:
@@ -129,6 +127,7 @@ def empty_dropped(store: MemoryStore) -> ArtifactList:
     for space in artifact_list.dropping:
         # First every writer must know that the space belongs to no artifact any more.
         store.change_artifact_list(artifact_list, artifact_list)
+        # In steps that can be repeated: an interruption leaves the space on the list.
         store.clear(space)
         artifact_list = change(store, partial(ArtifactList.emptied, space=space))
     return artifact_list

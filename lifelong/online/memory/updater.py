@@ -18,27 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from operator import add
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreBehindError, StoreUnavailableError, UsageError
-
-# What others import from here, next to the updater itself.
-from lifelong.online.memory.event import LAST_SECOND as LAST_SECOND
-from lifelong.online.memory.event import MAX_AHEAD, EventTable, ahead_problem, latest_time, places
-from lifelong.online.memory.event import LoggedEvent as LoggedEvent
-from lifelong.online.memory.event import UserEvent as UserEvent
-from lifelong.online.memory.event import check_events as check_events
-from lifelong.online.memory.event import decode_event as decode_event
-from lifelong.online.memory.event import encode_event as encode_event
-from lifelong.online.memory.event import event_problem as event_problem
+from lifelong.online.memory.event import MAX_AHEAD, EventTable, UserEvent, ahead_problem, latest_time, places
 from lifelong.online.memory.filled import filled_until
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.writer import MemoryWriter, OpenArtifacts, Rounds, make_rounds
-from lifelong.online.opening import AnyArtifact, checked_store, open_artifact
+from lifelong.online.opening import AnyArtifact, check_word, checked_store, open_artifact
 from lifelong.online.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, until_kept
 
 T = TypeVar("T")
@@ -116,26 +107,18 @@ class Updater:
         max_ahead: float = MAX_AHEAD,
         backfilled: str = "skip",
     ) -> None:
-        if backfilled not in ("skip", "apply"):
-            raise UsageError(
-                f"backfilled = {backfilled!r}",
-                expected='"skip" or "apply"',
-                fix='"skip" leaves out events from before the end of the backfill; "apply" folds them in',
-            )
-        if late not in ("apply", "refuse"):
-            raise UsageError(
-                f"late = {late!r}",
-                expected='"apply" or "refuse"',
-                fix='"apply" folds late events in after the others; "refuse" leaves them out',
-            )
+        before = "leaves out events from before the end of the backfill"
+        check_word("backfilled", backfilled, skip=before, apply="folds them in")
+        check_word("late", late, apply="folds late events in after the others", refuse="leaves them out")
         artifact, store = open_artifact(artifact), checked_store(store)
         identity = identity_of(artifact, store, codec)
         writer = MemoryWriter(artifact, identity.codec, store)
         self.artifact, self.store, self.runtime = artifact, store, writer.runtime
-        self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
+        self._refuse_late = late == "refuse"
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
         # Event ids expire as time passes, and not when somebody sets a clock.
         self._id_clock = now or store.clock
+        # One batch at a time: of two that read the same memories, one would be refused.
         self._lock, self._max_ahead = threading.Lock(), max_ahead
         self._identity = identity
         store.bind(identity)
@@ -195,7 +178,7 @@ class Updater:
         batch = NewEvents.of(table, source, partition, offsets, through=through, after=after)
         batch = replace(batch, sources=sources or {})
         with self._lock:
-            return self.finish(self.make(batch))
+            return self._finished(self._made(batch), 1)[0]
 
     def apply_parts(self, table: EventTable, sizes: Sequence[int]) -> list[Applied | Exception]:
         """Fold in events that came in several requests, with one commit for all of them.
@@ -217,7 +200,7 @@ class Updater:
         with self._lock:
             try:
                 self._check_times(table)
-                step = self.make(batch)
+                step = self._made(batch)
             except StoreUnavailableError:
                 raise
             except Exception as error:
@@ -243,16 +226,12 @@ class Updater:
             fix = "check the clock or the unit that gave it; nothing was kept"
             raise RequestError(f"event {far[0]}: {column} {found}", expected=expected, fix=fix)
 
-    def finish(self, step: Attempt) -> Applied:
-        """Write what a batch has changed; where another process was faster, the change is made again.
+    def _finished(self, step: Attempt, parts: int) -> list[Applied]:
+        """Write what a batch has changed, again where another process was faster; the outcome of each of its parts.
 
         Raises:
             StoreUnavailableError: see `apply`.
         """
-        return self._finished(step, 1)[0]
-
-    def _finished(self, step: Attempt, parts: int) -> list[Applied]:
-        """`finish`, with an outcome for each of the parts that a batch was made of."""
         applied = [Applied()] * parts
 
         def attempt(refused: frozenset[str] | None) -> list[Applied]:
@@ -260,23 +239,20 @@ class Updater:
             if refused is not None:
                 # All other users of the batch have been written: what is left is made again from what there is now.
                 applied = list(map(add, applied, step.outcomes(parts, without=refused)))
-                step = self.make(step.batch.only(refused))
+                step = self._made(step.batch.only(refused))
             # A shared store acknowledges also what it had before: its replicas may lack that.
             if step.change.watermarks or step.change.users or self.store.shared:
                 self.store.commit(step.change)
             return list(map(add, applied, step.outcomes(parts)))
 
-        def failure() -> StoreUnavailableError:
+        def left() -> str:
             number = len(step.batch.table)
-            return StoreUnavailableError(
-                f"{number} events were not kept: other processes wrote their users {ATTEMPTS} times in between",
-                expected="few processes that write the same users at once",
-                fix="send them again",
-            )
+            return f"{number} events were not kept: other processes wrote their users {ATTEMPTS} times in between"
 
-        return until_kept(attempt, failure)
+        few = "few processes that write the same users at once"
+        return until_kept(attempt, left, expected=few, fix="send them again")
 
-    def make(self, batch: NewEvents) -> Attempt:
+    def _made(self, batch: NewEvents) -> Attempt:
         """Fold events into the memories that the store holds now."""
         self._check_reached(batch)
         second, now = self._id_clock(), self.artifacts.follow()
@@ -291,7 +267,7 @@ class Updater:
         used_U, user_N = _used(user_N[fresh_N], len(everyone))
         used = _chosen(everyone, used_U)
         before = served.runtime.decode(_chosen(next(iter(read.values())), used_U), used)
-        plan = make_rounds(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
+        plan = make_rounds(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._refuse_late)
         kept_N = fresh_N[plan.kept_N]
         kept = table.take(kept_N)
         # With late events refused, a user may have none that counts.
@@ -300,6 +276,7 @@ class Updater:
             before, used_U, plan = before.take(touched_U), used_U[touched_U], replace(plan, user_N=user_N)
         names = _chosen(everyone, used_U)
         bases = {space: dict(zip(names, _chosen(records, used_U), strict=True)) for space, records in read.items()}
+        # A watermark only rises: another process may have moved it further.
         marks = {key: value for key, value in batch.marks.items() if value > self.store.watermark(*key)}
         sources = {SOURCES: batch.sources} if marks and batch.sources else {}
         change = Commit(
@@ -353,6 +330,7 @@ class Updater:
         table, place_N = batch.table, np.arange(len(batch.table))
         if batch.offset_N is not None:
             position_U = np.array(self.store.positions(batch.source, batch.partition, everyone), np.int64)
+            # By user: of several parts of a store each has a position of its own.
             place_N = np.flatnonzero(batch.offset_N > position_U[user_N])
         if table.event_id is None:
             return place_N
@@ -411,6 +389,7 @@ class NewEvents:
         """
         offset_N = None if offsets is None else _checked_offsets(table, offsets)
         last = -1 if through is None else through
+        # The last event counts, too, where the partition was read no further.
         if offset_N is not None and len(offset_N):
             last = max(last, int(offset_N[-1]))
         key = source, partition

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -174,16 +175,13 @@ class _Comparison:
             else:
                 reasons[at] = f"the {'memory' if memory_B[at] else 'score'} is not what the events give"
                 reasons[at] += expected.differing(users[at], int(held.count_B[at]))
+        differ = {"missing": missing_B, "corrupt": corrupt_B, "count": count_B, "last_time": time_B}
+        differ |= {"memory": memory_B, "score": score_B, "extra": count_B & (held.count_B > wanted.count_B)}
+        counts: dict[str, Any] = {name: int(differs_B.sum()) for name, differs_B in differ.items()}
         return VerifyReport(
+            **counts,
             users=len(users),
             events=int(wanted.count_B[checked_B].sum()),
-            missing=int(missing_B.sum()),
-            corrupt=int(corrupt_B.sum()),
-            count=int(count_B.sum()),
-            extra=int((count_B & (held.count_B > wanted.count_B)).sum()),
-            last_time=int(time_B.sum()),
-            memory=int(memory_B.sum()),
-            score=int(score_B.sum()),
             unverifiable=len(set(unknown) - set(np.flatnonzero(corrupt_B).tolist())),
             exact=sum(same and one == other for one, other, same in exact),
             memory_difference=memory_difference,
@@ -211,6 +209,7 @@ class _Comparison:
         for name, value in wanted.fields.items():
             found = kept.fields[name]
             difference = np.where(same_B.reshape(-1, *[1] * (value.ndim - 1)), np.abs(found - value), 0)
+            # So that NaN, which is not less than anything, is a difference.
             beyond = ~(difference <= self.runtime.codec.allowed(name, value))
             differs_B |= beyond.reshape(len(kept), -1).any(axis=1)
             largest = max(largest, float(difference.max(initial=0)))
@@ -218,9 +217,11 @@ class _Comparison:
 
     def _scores(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:
         size, catalogue = len(kept), self.catalogue
+        # A catalogue may have no item at all, but the rows that every one has.
         row_BC = self.rng.integers(min(FIRST_ROW, len(catalogue) - 1), len(catalogue), (size, _TARGETS))
         number_BCF = catalogue.of_rows(row_BC)
         last_B = wanted.last_time_B
+        # Any moment after the last event will do: both memories are asked at the same one.
         time_B = np.where(last_B == NO_TIME, 0, last_B) + 3600
         context_BCF = context_numbers(self.runtime.context_fields, time_B, last_B)[:, None]
         difference_BCT = np.abs(

@@ -47,6 +47,7 @@ class ScoreRequest:
         """
         if not isinstance(self.user, str):
             raise UsageError(f"a user of type {type(self.user).__name__}: {self.user!r}", expected=_USER, fix=_TEXT)
+        # The check by itself would cost each request a call.
         if not 0 < len(self.user) <= MAX_ID:
             check_user(self.user)
         # A text is a sequence, too: each of its letters would be a candidate.
@@ -77,6 +78,7 @@ def checked_time(time: object) -> int | None:
         UsageError: it is no time, or one that no moment is.
     """
     seconds = time if time is None or type(time) is int else seconds_of(time)
+    # A larger one would overflow where times are subtracted.
     if seconds is None or -(2**62) < seconds < 2**62:
         return seconds
     raise UsageError(f"time = {time!r}", expected="UTC seconds; None for now", fix="give the moment of the request")

@@ -42,6 +42,7 @@ def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) ->
     if not isinstance(given, Mapping):
         given = {tasks[0]: given}
     for rate in given.values():
+        # True is a number in Python, and no share.
         if isinstance(rate, bool) or not isinstance(rate, float | int) or not 0 < rate < 1:
             raise UsageError(
                 f"a base rate of {rate!r}",

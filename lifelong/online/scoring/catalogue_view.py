@@ -21,7 +21,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
@@ -100,6 +100,7 @@ def find_items(scorer: Scorer, text: str, *, most: int) -> FoundItems:
     index = scorer.artifact.catalogue.ids
     found = scorer.artifact.catalogue.search(text, most)
     if text and text not in found and (scorer.online_items.of(text) is not None or index.find([text])[0] >= 0):
+        # Otherwise who knows an item by its id would not find it among many longer ones.
         found = [text, *found][:most]
     return FoundItems(_listed(scorer, found), len(index))
 
@@ -132,14 +133,12 @@ def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None, 
     probability = _probabilities(scorer, answer.scores, value_C)
     listed = _listed(scorer, [items[at] for at in best])
     ranked = [
-        RankedItem(**_of(one), score=float(score_C[at]), rank=rank, probability=probability[at], **added.of(at))
+        RankedItem(
+            one.item, one.title, one.fields, float(score_C[at]), rank=rank, probability=probability[at], **added.of(at)
+        )
         for rank, (one, at) in enumerate(zip(listed, best, strict=True), start=1)
     ]
     return TopItems(user, answer.known_user, ranked, order, len(items), len(index))
-
-
-def _of(item: ListedItem) -> dict[str, Any]:
-    return {"item": item.item, "title": item.title, "fields": item.fields}
 
 
 def _after(scorer: Scorer, states: States, item: str, time: int) -> States:
@@ -161,6 +160,7 @@ def _probabilities(scorer: Scorer, scores: Sequence[Score], value_C: FloatArray)
     if scorer.artifact.drawn is None or rate is None:
         # Without popularity in the list, an item's probability is that of its score.
         return [None if scorer.artifact.drawn is not None else score.probability for score in scores]
+    # Less the largest, so that no power overflows.
     share_C = np.exp(value_C - value_C.max())
     odds_C = rate / (1 - rate) * len(value_C) * share_C / share_C.sum()
     return [float(probability) for probability in odds_C / (1 + odds_C)]
@@ -171,6 +171,7 @@ def _ranked_items(scorer: Scorer, states: States) -> list[str]:
     index = artifact.catalogue.ids
     if artifact.drawn is None or len(index) <= RANKED:
         return index.search("", RANKED)
+    # Row `FIRST_ROW` of the catalogue is item 0 of its ids.
     popular = np.argsort(-artifact.drawn[FIRST_ROW:], kind="stable")[:RANKED]
     kept = np.zeros(0, np.int64)
     if counting is not None:

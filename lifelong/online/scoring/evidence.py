@@ -83,6 +83,7 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
     logged = {**from_data, **from_store}
     from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
     every = {**logged, **from_memory}
+    # By position: the three sources know other events, in any order.
     rows = {at: every[at] for at in sorted(every)}
     events_of = {"data": from_data, "store": from_store, "memory": from_memory}
     sources = [name for name in events_of if events_of[name]]

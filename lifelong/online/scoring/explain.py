@@ -74,6 +74,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     states, known = scorer.states([request.user])
     answer = scorer.answer_from(states, known, [request], attention=True)[0]
     slots = slots_of(scorer, states, 0)
+    # All that a recent history holds, however long: weights are of each of its events.
     last = max(EXPLAINED, scorer.runtime.stored(answer.count))
     past = past_of(scorer, request.user, states, dataset=dataset, last=last)
     number_CF = scorer.online_items.numbers(request.items, request.fields)
@@ -106,6 +107,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         attention_note=_attention_note(scorer, answer.count),
         events_from=past.source,
         events_note=past.note if answer.count <= last else f"{past.note}; looked at are the latest {last:,}",
+        # From the last event backwards.
         recent=[shown.event(at) for at in range(len(past.items) - 1, -1, -1)[:RECENT]],
         artifact=answer.artifact,
     )

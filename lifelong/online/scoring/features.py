@@ -147,6 +147,7 @@ def export_features(
     export, done = _Export(artifact, dataset, examples), 0
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as draft:
+        # Without a row: a file of a split without examples has all columns, too.
         first = arrow.table(export.columns(np.zeros(0, np.int64)))
         with parquet.ParquetWriter(draft, first.schema) as writer:
             for chosen_N in export.parts():
@@ -172,6 +173,7 @@ class _Export:
         order = np.lexsort((self._position_N, self._user_N))
         users = np.unique(self._user_N)
         for at in range(0, len(users), _USERS):
+            # From the first user of a group to its last: the next group begins behind that.
             low, high = users[at], users[min(at + _USERS, len(users)) - 1]
             inside = (self._user_N[order] >= low) & (self._user_N[order] <= high)
             yield order[inside]
@@ -230,6 +232,7 @@ def _columns(
     """The features of N candidates: of the memory at `place`, the item's numbers, the context's numbers, the moment."""
     seconds = artifact.config.dataset_schema.time_unit == "seconds"
     last_N = states.last_time_B[place_N]
+    # NaN and not a huge age: without events, or with ordinals, there are no seconds.
     age_N = np.where((last_N == NO_TIME) | (not seconds), np.nan, time_N - last_N.astype(np.float64))
     logit_N, readout_NI = _read(runtime, states, place_N, number_NF, context_NF, time_N)
     columns: Columns = {"events": states.count_B[place_N], "seconds_since_last": age_N, "score": logit_N[:, 0]}
@@ -240,6 +243,7 @@ def _columns(
             times_N, age_N = met_NFX[:, field, 0].astype(np.int64), met_NFX[:, field, 1].astype(np.int64)
             middle_N = np.array([middle_age(age) for age in age_N.tolist()], np.float64)
             columns[f"{name}_times"] = times_N
+            # Age 0 is that of the last event, which is one event ago.
             columns[f"{name}_events_ago"] = np.where(times_N > 0, 1 + middle_N, np.nan)
     return columns
 
@@ -255,5 +259,6 @@ def _read(
     parts = []
     for at in range(0, len(place_N), _ROWS):
         some = slice(at, at + _ROWS)
+        # Each candidate is read from a memory of its own: this copy is what bounds the rows.
         parts.append(runtime.read(states.take(place_N[some]), number_NF[some], context_NF[some], time_N[some]))
     return np.concatenate([part.logit_BT for part in parts]), np.concatenate([part.readout_BI for part in parts])

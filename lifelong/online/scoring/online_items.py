@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from lifelong.dataset.catalogue import number_fields
 from lifelong.dtypes import IntArray
-from lifelong.errors import StoreUnavailableError
 from lifelong.online.store.contract import ITEMS, Commit, until_kept
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from lifelong.online.store.contract import MemoryStore
 
 Fields = Mapping[str, str | None]
+_BUSY = "other processes put the same items again and again"
 _SHORT = 1_024
 """Bytes of a stored value up to which its decoded fields are kept."""
 
@@ -61,13 +61,11 @@ class OnlineItems:
             before = dict(zip(items, self.store.read_many(list(items), space=ITEMS), strict=True))
             merged = {item: {**_decode(before[item] or b"{}"), **fields} for item, fields in items.items()}
             values = {item: json.dumps(fields).encode() for item, fields in merged.items()}
+            # Merged from what was there: of two processes that put one item, none loses its fields.
             self.store.commit(Commit(records={ITEMS: values}, bases={ITEMS: before}))
             return len(values)
 
-        def failure() -> StoreUnavailableError:
-            return StoreUnavailableError("other processes put the same items again and again", fix="put them again")
-
-        return until_kept(attempt, failure)
+        return until_kept(attempt, _BUSY, fix="put them again")
 
     def remove(self, items: Sequence[str]) -> int:
         """Take fields away that were put online, durably: the catalogue's count again.
@@ -86,11 +84,7 @@ class OnlineItems:
                 self.store.commit(Commit(bases={ITEMS: {item: before[item] for item in there}}, removed=there))
             return len(there)
 
-        def failure() -> StoreUnavailableError:
-            found = "other processes put the same items again and again"
-            return StoreUnavailableError(found, fix="remove them again")
-
-        return until_kept(attempt, failure)
+        return until_kept(attempt, _BUSY, fix="remove them again")
 
     def _online(self, items: Sequence[str]) -> list[Fields | None]:
         """Fields that were put online, for each item; None if there are none."""

@@ -49,6 +49,7 @@ def find_users(scorer: Scorer, text: str, *, most: int, recent: Iterable[str] = 
     wanted = text.casefold()
     lately = list(recent)
     memories, complete = _looked_at(scorer)
+    # Each user once, whoever is asked for by the whole id first.
     first = dict.fromkeys([*([text] if text else []), *lately])
     named = [user for user in first if wanted in user.casefold()]
     try:
@@ -67,6 +68,7 @@ def find_users(scorer: Scorer, text: str, *, most: int, recent: Iterable[str] = 
 def _looked_at(scorer: Scorer) -> tuple[dict[str, bytes], bool]:
     """The first memories of the store, and whether these are all."""
     rows = scorer.store.scan(scorer.space)
+    # Bounded: a search through a store of millions would hold up a reader for seconds.
     memories = dict(islice(rows, LOOKED))
     return memories, next(rows, None) is None
 

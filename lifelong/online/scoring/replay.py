@@ -18,7 +18,8 @@ from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import UsageError
-from lifelong.online.memory.updater import Updater, UserEvent
+from lifelong.online.memory.event import UserEvent
+from lifelong.online.memory.updater import Updater
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.store.contract import MemoryStore
@@ -94,6 +95,7 @@ def replay(
     try:
         scorer, updater = Scorer(artifact, store), Updater(artifact, store)
         for number, step in enumerate(rounds):
+            # Half-way, so that what was written is read back from the disk.
             if number and number == len(rounds) // 2:
                 store.close()
                 store = open_store()

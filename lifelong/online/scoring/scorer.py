@@ -61,7 +61,6 @@ class Scorer:
         artifact: the model, or its folder; the store must be its own.
         store: an opened store, which is not closed here; or its URL, which is opened for reading and closed by `close`
             or at the end of a `with` block.
-        online_items: items put online; read from the store if None.
         base_rate: share of positives in production, if it is known and the artifact does not hold it: of the
             first task, or task -> share.
 
@@ -81,7 +80,6 @@ class Scorer:
         artifact: AnyArtifact,
         store: AnyStore,
         *,
-        online_items: OnlineItems | None = None,
         base_rate: float | Mapping[str, float] | None = None,
     ) -> None:
         artifact = open_artifact(artifact)
@@ -90,7 +88,7 @@ class Scorer:
         self.identity = identity = identity_of(artifact, store)
         self.runtime: Runtime = Runtime(artifact, codec=identity.codec)
         self.space = store.bind(identity)
-        self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
+        self.online_items: OnlineItems = OnlineItems(artifact, store)
         self.schema: Schema = artifact.config.dataset_schema
         self.mapping: TableMapping | None = artifact.config.mapping
         self._first_known, self._id = artifact.vocabularies["item"].first_known, artifact.id
@@ -249,6 +247,7 @@ class Scorer:
         """
         number_BCF = self._targets(requests)
         now = int(clock.time())
+        # One moment for all requests that name none, or equal ones could be answered differently.
         time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
         context_BCF = self.context(requests, time_B, states.last_time_B)
         logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
@@ -333,6 +332,7 @@ class Scorer:
         if len(requests) == 1:
             return self.online_items.numbers(requests[0].items, requests[0].fields)[None]
         width = max(len(request.items) for request in requests)
+        # Number 0 is padding in every field, and each field has a number and a key.
         number_BCF = np.zeros((len(requests), width, 2 * len(self.schema.item_fields)), np.int64)
         for place, request in enumerate(requests):
             number_BCF[place, : len(request.items)] = self.online_items.numbers(request.items, request.fields)
@@ -341,6 +341,7 @@ class Scorer:
     def _scores(self, items: Sequence[str], known: Sequence[bool], logit_CT: npt.NDArray[np.floating]) -> list[Score]:
         """Scores with probabilities, or with the reason why there are none."""
         of_all = {task: self._of_task(task, logit_CT[:, at]) for at, task in enumerate(self.schema.tasks)}
+        # Of several tasks, the first one orders candidates.
         first = of_all[self.schema.tasks[0]]
         if len(of_all) == 1:
             return list(map(Score, items, *first, repeat(None), known))

@@ -78,6 +78,7 @@ def written_rows(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[R
         columns: column -> the Arrow name of its type, which only parquet needs. A row may lack some.
     """
     kind = format_of(path)
+    # Before the work: a folder that cannot be made would be found out after the last row.
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         draft = stack.enter_context(write_whole(path))
@@ -203,6 +204,7 @@ class _Columns:
             return
         arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
         rows, first = iter(rows), 0
+        # Some at a time: the query makes a table of them, and a file may be larger than RAM.
         while some := list(islice(rows, _ROWS)):
             numbers, values = zip(*some, strict=True)
             table = arrow.Table.from_pylist(list(values))
@@ -212,6 +214,7 @@ class _Columns:
             places = made.pop("sequence")
             made.pop("file", None)
             for place, one in zip(places, zip(*made.values(), strict=True), strict=True):
+                # The query counts rows over all batches, of which `first` came before this one.
                 yield numbers[place - first], dict(zip(made, one, strict=True))
             first += len(table)
 
@@ -300,6 +303,7 @@ def _table_rows(table: Any, columns: _Columns) -> Iterator[Numbered]:
 
 def _csv(path: Path, columns: _Columns) -> Iterator[Numbered]:
     with path.open(encoding="utf-8-sig", errors="replace") as file:
+        # Names alone are needed, so a byte that is not UTF-8 is no error here; the reader below finds it.
         columns.settle(next(csv.reader(file), []))
     text = columns.mapping.of_log
     with path.open(newline="", encoding=text.codec) as file:
@@ -337,6 +341,7 @@ def _parquet(path: Path, columns: _Columns) -> Iterator[Numbered]:
 def _joined(rows: Sequence[ScoreRequest]) -> list[ScoreRequest]:
     """One request per run of rows of one user, moment and profile."""
     requests = []
+    # Neighbours only: the output has the order of the input.
     for _, group in groupby(rows, key=lambda row: (row.user, row.time, row.profile)):
         run = list(group)
         fields = [field for row in run for field in row.fields or ()]

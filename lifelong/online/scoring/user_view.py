@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -109,11 +110,7 @@ def texts(column: Iterable[str | None]) -> Texts:
     Texts(values=['tea', 'milk'], index=[1, 0, -1, 0])
     """
     entries = list(column)
-    often: dict[str, int] = {}
-    for entry in entries:
-        if entry is not None:
-            often[entry] = often.get(entry, 0) + 1
-    values = sorted(often, key=lambda entry: -often[entry])
+    values = [entry for entry, _ in Counter(entry for entry in entries if entry is not None).most_common()]
     place_of: dict[str | None, int] = {entry: at for at, entry in enumerate(values)}
     return Texts(values, [place_of.get(entry, -1) for entry in entries])
 
@@ -184,11 +181,13 @@ def _field_cells(name: str, field: int, counting: Counting, states: States, cata
         ids, key_N = vocabulary.index, vocabulary.known_keys(catalogue.keys_F[field])
     else:
         ids, key_N = catalogue.ids, catalogue.key_VF[FIRST_ROW:, 0].astype(np.int64)
+    # Few of very many values: the search below passes over these alone.
     at_N = np.flatnonzero(np.isin(key_N, kept[0]))
     for key, times, age in zip(*(part.tolist() for part in kept), strict=True):
         found = at_N[key_N[at_N] == key].tolist()
         # Of several values with one key it is not known which she met.
         value, number = (ids.id_at(found[0]), vocabulary.first_known + found[0]) if len(found) == 1 else (None, 0)
         shown.append(Cell(value, *met_of(times, age), *bounds_of(number, vocabulary)))
+    # Of equal counts the later one first.
     shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
     return FieldCells(name, counting.plan.cells_F[field], len(shown), shown)

@@ -110,10 +110,11 @@ def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.report = _impressions_log(service), report
     service.metrics.add(ServiceCollector(service, app.state.takeovers))
-    # At once: a switch waits until the figures of all workers name the new artifact.
-    service.on_switch.append(service.metrics.tell)
+    if (together := service.metrics.together) is not None:
+        # At once: a switch waits until the figures of all workers name the new artifact.
+        service.on_switch.append(together.wake)
     keepers = [
-        service.metrics,
+        together,
         service.health,
         app.state.impressions,
         app.state.takeovers,

@@ -33,8 +33,7 @@ from pydantic import (
     with_config,
 )
 from pydantic_core import PydanticCustomError
-from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import TypedDict
 
@@ -274,23 +273,12 @@ class ExactRoute(APIRoute):
     Patterns of routes also match before one last line break: `/v1/users/u/memory%0a` would be an address of user `u`.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function that answers a request."""
-        handler = self.handler()
-        if self.path.endswith("}"):
-            # The break is the end of an id.
-            return handler
-
-        async def handle(request: Request) -> Response:
-            if request.scope["path"].endswith("\n"):
-                raise HTTPException(404)
-            return await handler(request)
-
-        return handle
-
-    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function that answers a request to the exact address."""
-        return super().get_route_handler()
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for this route."""
+        # A break at the end of an id is a part of it.
+        if scope["path"].endswith("\n") and not self.path.endswith("}"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 class JsonRoute(ExactRoute):
@@ -299,9 +287,9 @@ class JsonRoute(ExactRoute):
     A page of another site can send other kinds of bodies to any address without being asked for permission.
     """
 
-    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
-        usual = super().handler()
+        usual = super().get_route_handler()
         if self.body_field is None:
             return usual
 
@@ -346,7 +334,7 @@ class ShortRoute(ExactRoute):
     answer: Callable[[Request], Coroutine[Any, Any, Response]]
     """Answers a request without FastAPI; see `ShortRoutes`."""
 
-    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
         self.answer = _short_answer(self.endpoint)
         return self.answer

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-import numpy as np
 
 from lifelong.online.memory.event import LAST_SECOND, MAX_ID, EventTable
 
@@ -49,13 +48,4 @@ def table_of(text: bytes) -> EventTable | None:
         events = _decoder.decode(text).events
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    types, names = [event.event_type for event in events], [event.event_id for event in events]
-    fields = [event.fields or None for event in events]
-    return EventTable(
-        [event.user for event in events],
-        [event.item for event in events],
-        np.array([event.time for event in events], np.int64),
-        types if any(types) else None,
-        fields if any(fields) else None,
-        names if any(names) else None,
-    )
+    return EventTable.of_checked(events)

@@ -189,31 +189,24 @@ class ImpressionsLog:
             return False
         # It stays the next one while the store is away that has the fields of its items.
         self._next = scored
-        self._take(scored)
+        size = len(scored.answer.scores)
+        if self._num_held >= _HELD * self._rows:
+            self._count("failed", size)
+        else:
+            try:
+                self._held.append((scored.scorer, _rows_of(scored)))
+            except StoreUnavailableError:
+                raise
+            # Whatever else is wrong with a request, it must not come again and again as the next one.
+            except Exception:
+                logger.exception("a scored request could not be written down")
+                self._count("failed", size)
         self._next = None
         return True
 
     @property
     def _num_held(self) -> int:
         return sum(len(rows) for _, rows in self._held)
-
-    def _take(self, scored: Scored) -> None:
-        """Make rows of a request; with the lock."""
-        size = len(scored.answer.scores)
-        if self._num_held >= _HELD * self._rows:
-            self._count("failed", size)
-            return
-        try:
-            rows = _rows_of(scored)
-        # It stays the next one, and is taken when the store is back.
-        except StoreUnavailableError:
-            raise
-        # Whatever else is wrong with a request, it must not come again and again as the next one.
-        except Exception:
-            logger.exception("a scored request could not be written down")
-            self._count("failed", size)
-            return
-        self._held.append((scored.scorer, rows))
 
     def _write(self) -> None:
         """Write a file for each artifact; what the disk refuses is held. With the lock."""

@@ -13,6 +13,7 @@ plain hash is enough. The service keeps hashes only, and reads its files again w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import re
@@ -107,7 +108,7 @@ def check_exposure(host: str, *, keys: bool, open_to_all: bool = False) -> None:
     Raises:
         UsageError: everybody who reaches the machine could read and erase memories.
     """
-    if keys or open_to_all or _is_loopback(host):
+    if keys or open_to_all or host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback):
         return
     raise UsageError(
         f"--host {host} is reachable from other machines, and there are no API keys",
@@ -206,19 +207,19 @@ def allowed_hosts(host: str, names: Sequence[str], *, keys: bool) -> list[str] |
     """
     if keys and not names:
         return None
-    return [*([] if _is_address(host) else [host]), *names]
+    return [*([] if is_address(host) else [host]), *names]
 
 
-def _is_address(host: str) -> bool:
+# Bounded, since a client may send as many names as it likes.
+@functools.lru_cache(1_024)
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, and no name.
+
+    >>> is_address("::1"), is_address("localhost")
+    (True, False)
+    """
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

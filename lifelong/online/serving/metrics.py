@@ -39,6 +39,9 @@ _SCORES = (-20, -12, -8, -6, *(half / 2 for half in range(-10, 11)), 6, 8, 12, 2
 class Metrics:
     """What the service counts, and the figures of its parts.
 
+    Attributes:
+        together: of all processes on one address; None if this is the only one.
+
     >>> metrics = Metrics()
     >>> metrics.candidates.inc(100)
     >>> "lifelong_candidates_total 100.0" in metrics.text().decode()
@@ -85,7 +88,7 @@ class Metrics:
         ProcessCollector(registry=self._figures)
         GCCollector(registry=self._figures)
         folder = os.environ.get(SHARED)
-        self._together = Together(Path(folder), self._figures) if folder else None
+        self.together: Together | None = Together(Path(folder), self._figures) if folder else None
 
     def add(self, collector: Collector) -> None:
         """Add figures of this process."""
@@ -93,28 +96,9 @@ class Metrics:
 
     def text(self) -> bytes:
         """All numbers in Prometheus' text format."""
-        if self._together is None:
+        if self.together is None:
             return generate_latest(self.registry) + generate_latest(self._figures)
-        return generate_latest(self._together)
-
-    def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
-        """Pid of each other process of this service that runs -> labels of one of its figures."""
-        return {} if self._together is None else self._together.elsewhere(name)
-
-    def tell(self) -> None:
-        """Let other processes know now what has changed."""
-        if self._together is not None:
-            self._together.wake()
-
-    def start(self) -> None:
-        """Let other processes know the figures of this one, if there are others."""
-        if self._together is not None:
-            self._together.start()
-
-    def close(self) -> None:
-        """End that."""
-        if self._together is not None:
-            self._together.close()
+        return generate_latest(self.together)
 
 
 class Together(CollectorRegistry):
@@ -202,7 +186,7 @@ class Together(CollectorRegistry):
 
 class _Each(Collector):
     def __init__(self, together: Together) -> None:
-        self._together = together
+        self.together = together
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: names are known when they come."""
@@ -210,7 +194,7 @@ class _Each(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The current values."""
-        return self._together.families()
+        return self.together.families()
 
 
 def _plain(families: Iterable[Metric]) -> list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]:

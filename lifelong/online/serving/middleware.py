@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import ipaddress
 import logging
 import re
 import time
@@ -15,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lifelong.errors import RequestError
+from lifelong.errors import LifelongError, RequestError
 from lifelong.online.serving.errors import (
     DeadlineError,
     ForbiddenError,
@@ -23,13 +21,10 @@ from lifelong.online.serving.errors import (
     UnauthorizedError,
     error_response,
 )
-from lifelong.online.serving.keys import KeyRing, scope_of
+from lifelong.online.serving.keys import KeyRing, is_address, scope_of
 from lifelong.online.serving.logs import access
 from lifelong.online.serving.metrics import Metrics
 
-# Bounded, since a client may send as many names as it likes.
-_HOSTS = 1_024
-"""Names in `Host` headers of which it is remembered whether they are addresses."""
 _TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """A `traceparent` header of W3C Trace Context, with the id of its trace."""
 
@@ -92,7 +87,29 @@ def given_key(headers: Headers) -> str:
     return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
 
 
-class HostGate:
+class Gate:
+    """Refuses some requests before they reach a route; plain ASGI.
+
+    Args:
+        app: called for requests that pass.
+    """
+
+    app: ASGIApp
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    def refusal(self, scope: Scope) -> LifelongError | None:
+        """Why a request is refused; None if it passes."""
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        error = self.refusal(scope) if scope["type"] == "http" else None
+        await (self.app if error is None else error_response(error))(scope, receive, send)
+
+
+class HostGate(Gate):
     """Refuses requests in the name of another host, and those that pages of other sites make.
 
     A web page can let its own name point to 127.0.0.1 (DNS rebinding); its scripts then reach a service on the machine
@@ -105,21 +122,13 @@ class HostGate:
         origins: whether all of `/v1/` is kept from other sites' pages, and not `/v1/admin/` alone.
     """
 
-    app: ASGIApp
-
     def __init__(self, app: ASGIApp, hosts: Sequence[str] | None, *, origins: bool) -> None:
-        self.app, self._prefix = app, "/v1/" if origins else "/v1/admin/"
+        super().__init__(app)
+        self._prefix = "/v1/" if origins else "/v1/admin/"
         self._hosts = None if hosts is None else {"localhost", *(_name(host) for host in hosts)}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 403 or pass on."""
-        error = self._refusal(scope) if scope["type"] == "http" else None
-        if error is None:
-            await self.app(scope, receive, send)
-        else:
-            await error_response(error)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> ForbiddenError | None:
+    def refusal(self, scope: Scope) -> ForbiddenError | None:
+        """What is wrong with its `Host` or `Origin`."""
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         for host in hosts:
             if not self._ours(host):
@@ -143,7 +152,7 @@ class HostGate:
         if self._hosts is None:
             return True
         name = _name(host)
-        return name in self._hosts or name.endswith(".localhost") or _is_address(name)
+        return name in self._hosts or name.endswith(".localhost") or is_address(name)
 
     def _same_site(self, origin: str, hosts: Sequence[str]) -> bool:
         own = origin.partition("://")[2].lower()
@@ -163,16 +172,7 @@ def _name(host: str) -> str:
     return (name if name and port.isdecimal() and ":" not in name else host).lower().rstrip(".")
 
 
-@functools.lru_cache(_HOSTS)
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-class KeyGate:
+class KeyGate(Gate):
     """Refuses requests without an API key of the scope that the address needs.
 
     Args:
@@ -180,33 +180,31 @@ class KeyGate:
         keys: the keys and their scopes.
     """
 
-    app: ASGIApp
     keys: KeyRing
 
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
-        self.app, self.keys = app, keys
+        super().__init__(app)
+        self.keys = keys
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 or 403, or pass on."""
-        needed = scope_of(scope["path"]) if scope["type"] == "http" else None
+    def refusal(self, scope: Scope) -> UnauthorizedError | ForbiddenError | None:
+        """What is wrong with its key."""
+        needed = scope_of(scope["path"])
         if needed is None:
-            await self.app(scope, receive, send)
-        elif (scopes := self.keys.scopes(given_key(Headers(scope=scope)))) is None:
-            missing = UnauthorizedError(
+            return None
+        scopes = self.keys.scopes(given_key(Headers(scope=scope)))
+        if scopes is None:
+            return UnauthorizedError(
                 "no valid API key came with the request",
                 expected="X-API-Key: KEY or Authorization: Bearer KEY",
                 fix="ask the owner for a key",
             )
-            await error_response(missing)(scope, receive, send)
-        elif needed in scopes or "admin" in scopes:
-            await self.app(scope, receive, send)
-        else:
-            error = ForbiddenError(
-                f"this API key is for {', '.join(sorted(scopes))}",
-                expected=f"a key with the scope {needed}",
-                fix="ask the owner for another key, or add the scope to this one in the file of keys",
-            )
-            await error_response(error)(scope, receive, send)
+        if needed in scopes or "admin" in scopes:
+            return None
+        return ForbiddenError(
+            f"this API key is for {', '.join(sorted(scopes))}",
+            expected=f"a key with the scope {needed}",
+            fix="ask the owner for another key, or add the scope to this one in the file of keys",
+        )
 
 
 class Deadline:
@@ -329,7 +327,7 @@ PARAMETERS = 4_000
 """Parameters of an address, at most: to take apart all that fit into a head would hold up the event loop."""
 
 
-class AddressGate:
+class AddressGate(Gate):
     """Refuses addresses and parameters that are not UTF-8, and too many parameters.
 
     The server replaces each byte that it cannot read by the same character, so that ids of different users would become
@@ -339,30 +337,22 @@ class AddressGate:
         app: called for requests that pass.
     """
 
-    app: ASGIApp
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413, 422 or pass on."""
+    def refusal(self, scope: Scope) -> RequestError | None:
+        """What is wrong with its address."""
         # Counted and not parsed: to parse them is what would take long.
-        if scope["type"] == "http" and (number := scope["query_string"].count(b"&") + 1) > PARAMETERS:
-            too_many = TooLargeError(
+        if (number := scope["query_string"].count(b"&") + 1) > PARAMETERS:
+            return TooLargeError(
                 f"an address with {number:,} parameters",
                 expected=f"at most {PARAMETERS:,}",
                 fix="send several requests",
             )
-            await error_response(too_many)(scope, receive, send)
-        elif scope["type"] == "http" and not all(map(_is_text, (scope.get("raw_path") or b"", scope["query_string"]))):
-            error = RequestError(
-                "the address of the request is not text in UTF-8",
-                expected="ids in UTF-8, percent-encoded",
-                fix="encode the id as UTF-8 first: ü is %C3%BC, not %FC",
-            )
-            await error_response(error)(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        if all(map(_is_text, (scope.get("raw_path") or b"", scope["query_string"]))):
+            return None
+        return RequestError(
+            "the address of the request is not text in UTF-8",
+            expected="ids in UTF-8, percent-encoded",
+            fix="encode the id as UTF-8 first: ü is %C3%BC, not %FC",
+        )
 
 
 def _is_text(encoded: bytes) -> bool:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import gc
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -36,8 +34,6 @@ BACKLOG = 2_048
 """Connections that wait to be accepted, at most."""
 STOP_SECONDS = 30
 """Seconds that accepted requests may take after the signal to stop."""
-METRICS = "lifelong-metrics-"
-"""Begin of the names of folders of the processes of a service, in which they add up what they count among others."""
 PORT_SECONDS = 5.0
 """Seconds that workers of a service that was killed may take to leave the port to the next one."""
 
@@ -143,55 +139,17 @@ def _shared_metrics() -> Iterator[None]:
 
 @contextlib.contextmanager
 def shared_folder() -> Iterator[Path]:
-    """A folder for the processes of one service, which only this user may open; those that killed ones left go."""
-    remove_left_metrics()
-    # It gets its name when it is held: nobody takes it for one that was left.
-    folder = Path(tempfile.mkdtemp(prefix=f".{METRICS}"))
-    with held(folder):
-        named = folder.rename(folder.with_name(folder.name[1:]))
-        try:
-            yield named
-        finally:
-            shutil.rmtree(named, ignore_errors=True)
-
-
-def remove_left_metrics() -> None:
-    """Remove the folders in which killed services have added up what they counted.
-
-    A folder is left alone as long as a process holds it: the parent, or one of its workers, which may outlive it.
-    """
-    for folder in Path(tempfile.gettempdir()).glob(f"{METRICS}*"):
-        # Of another user, or held.
-        with contextlib.suppress(OSError), held(folder, fcntl.LOCK_EX):
-            shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
-    """Hold a folder, together with other processes or alone.
-
-    Raises:
-        OSError: it is not there, is a link, or another process holds it.
-    """
-    # Not through a link: anybody may put one into the temporary folder, and what it points to would be removed.
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        # Whoever holds it alone would remove it, so who is second does not wait but leaves it.
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
+    """A folder for the processes of one service, which only this user may open."""
+    # Workers of a service that was killed may still write into it while it is removed.
+    with tempfile.TemporaryDirectory(prefix="lifelong-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]]) -> FastAPI:
     """The app of one of several processes; what it was opened with is closed when it has shut down."""
-    from lifelong.online.serving.metrics import SHARED
-
     # A worker that outlived its parent would hold the port, and nobody could stop it by the parent's number.
     end_with_parent(grace=STOP_SECONDS)
     opened = contextlib.ExitStack()
-    if (shared := Path(os.environ.get(SHARED, ""))).name.startswith(METRICS):
-        opened.enter_context(held(shared))
     try:
         app = opened.enter_context(make_app())
     except LifelongError as error:

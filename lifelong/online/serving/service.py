@@ -318,7 +318,7 @@ class Service:
             answer = await self.reads.together(request, len(request.items))
             if answer is not None:
                 return reply(answer)
-        return await self._ask(lambda scorer: reply(self._answered(scorer, [request])[0]))
+        return await self.asked(lambda scorer: reply(self._answered(scorer, [request])[0]))
 
     def _answered(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer]:
         answers = self._logged(scorer, requests, scorer.answer(requests))
@@ -346,7 +346,7 @@ class Service:
             requests: the users and their candidates.
             reply: see `answer`.
         """
-        return await self._ask(lambda scorer: reply(self._each(scorer, requests)))
+        return await self.asked(lambda scorer: reply(self._each(scorer, requests)))
 
     def _each(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
         outcomes = scorer.answer_each(requests)
@@ -399,7 +399,7 @@ class Service:
             self.allow("values", columns * len(items))
             return reply(feature_table(scorer, user, items, time=time))
 
-        return await self._ask(work)
+        return await self.asked(work)
 
     async def put_items(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably."""
@@ -426,11 +426,7 @@ class Service:
         Raises:
             NotFoundError: nothing is kept.
         """
-        return await self._ask(lambda scorer: _memory_of(scorer, user))
-
-    async def asked(self, work: Callable[[Scorer], T]) -> T:
-        """What a reader finds out from the scorer, in turn with the other readers."""
-        return await self._ask(work)
+        return await self.asked(lambda scorer: _memory_of(scorer, user))
 
     async def erase(self, user: str, *, files: bool = False) -> bool:
         """Erase a user's memory and events; whether there was anything.
@@ -521,8 +517,8 @@ class Service:
         self.writes.close()
         self.reads.close()
 
-    async def _ask(self, work: Callable[[Scorer], T]) -> T:
-        """Ask the scorer that is served; once more if its memories were dropped meanwhile."""
+    async def asked(self, work: Callable[[Scorer], T]) -> T:
+        """What a reader finds out from the scorer that is served; once more if its memories were dropped meanwhile."""
         # Read once: a switch in between must not mix two artifacts in one answer.
         scorer = self.scorer
         try:

@@ -7,7 +7,7 @@ import logging
 import time as clock
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -148,8 +148,8 @@ class Takeovers:
         """
         # The id is cut as in the label of the figure that it is compared with.
         until, served = clock.monotonic() + SWITCH_SECONDS, self.service.artifact.id[:12]
-        while True:
-            served_by = self.service.metrics.elsewhere("lifelong_build_info")
+        while (together := self.service.metrics.together) is not None:
+            served_by = together.elsewhere("lifelong_build_info")
             if not (behind := sorted(pid for pid, labels in served_by.items() if labels["artifact"] != served)):
                 return
             if clock.monotonic() > until:
@@ -203,10 +203,7 @@ class Takeovers:
             codec=stored.identity.codec,
             phase=stored.phase,
             served=stored.id == artifact_list.active,
-            built=progress.built,
-            looked=progress.looked,
-            running=progress.running,
-            error=progress.error,
+            **asdict(progress),
         )
 
     def _add(self, path: Path, data: Path | None, codec: str | None) -> ArtifactStates:

@@ -266,13 +266,17 @@ def try_commit(store: MemoryStore, change: Commit) -> frozenset[str] | None:
     return None
 
 
-def until_kept(attempt: Callable[[frozenset[str] | None], T], failure: Callable[[], StoreUnavailableError]) -> T:
+def until_kept(
+    attempt: Callable[[frozenset[str] | None], T], found: str | Callable[[], str], *, expected: str = "", fix: str
+) -> T:
     """Read, change and commit, again until no other process writes in between.
 
     Args:
         attempt: reads, makes the change from what it read, commits it, and gives what this is to return. Its argument
             is None at first, then the users for whom the attempt before kept nothing.
-        failure: gives the error if no attempt succeeds.
+        found: of the error if no attempt succeeds, or what gives it then.
+        expected: of it, too.
+        fix: likewise.
 
     Raises:
         StoreUnavailableError: every one of `ATTEMPTS` attempts met a conflict.
@@ -285,7 +289,7 @@ def until_kept(attempt: Callable[[frozenset[str] | None], T], failure: Callable[
         ...     after = int(before or b"0") + 1
         ...     store.commit(Commit(records={0: {"ann": b"%d" % after}}, bases={0: {"ann": before}}))
         ...     return after
-        >>> [until_kept(count, lambda: StoreUnavailableError("ann is busy")) for _ in range(2)]
+        >>> [until_kept(count, "ann is busy", fix="count again") for _ in range(2)]
         [1, 2]
     """
     refused = None
@@ -295,4 +299,4 @@ def until_kept(attempt: Callable[[frozenset[str] | None], T], failure: Callable[
         except StoreConflictError as error:
             # Others were faster: the next attempt starts from what they wrote.
             refused = error.users
-    raise failure()
+    raise StoreUnavailableError(found if isinstance(found, str) else found(), expected=expected, fix=fix)

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -172,8 +173,13 @@ def _named(path: Path, role: str) -> int | None:
         return None
 
 
-def after_killed_owner(path: Path, opened: Callable[[], T]) -> T:
+def after_killed_owner(path: Path, opened: Callable[[], T], *, alone: bool = False) -> T:
     """Open a folder; if its owner was killed, wait for the processes that it has left, which end by themselves.
+
+    Args:
+        path: the folder.
+        opened: opens it.
+        alone: whether nobody else can own it, since this process has the folder above: whoever does is left.
 
     Raises:
         StoreLockedError: another process owns it.
@@ -184,7 +190,7 @@ def after_killed_owner(path: Path, opened: Callable[[], T]) -> T:
             return opened()
         except StoreLockedError:
             owner = named_owner(path)
-            if owner is None or _runs(owner) or time.monotonic() > end:
+            if time.monotonic() > end or not (alone or (owner is not None and not _runs(owner))):
                 raise
         # They notice by themselves that their parent is gone, within moments.
         time.sleep(_PAUSE)
@@ -301,24 +307,17 @@ def database_error(path: Path, text: str) -> StoreError:
         return StoreCorruptError(f"{path} is damaged: {text}", fix=way_back(path))
     if "Read-only file system" in text:
         return on_read_only_disk(path)
-    if "Permission denied" in text:
-        return StoreUnavailableError(
-            f"{path} cannot be written: {text}",
-            expected="a folder that this process may write to, also to read from it",
-            fix="check its rights",
-        )
-    if "No space left" in text:
-        return StoreUnavailableError(
-            f"the disk of {path} is full; nothing was kept",
-            fix=f"free space; {AGAIN}",
-        )
-    if "Writer has previous error" in text:
-        return StoreUnavailableError(
-            f"{path} takes no writes since one failed; nothing was kept",
-            fix=AGAIN,
-        )
-    if "IO error" in text or "closed" in text.lower():
-        return StoreUnavailableError(
-            f"{path} cannot be read or written: {text}", fix=f"check the disk, and `ulimit -n`; {AGAIN}"
-        )
+    for pattern, found, expected, fix in _UNAVAILABLE:
+        if re.search(pattern, text, re.IGNORECASE):
+            return StoreUnavailableError(found.format(path=path, text=text), expected=expected, fix=fix)
     return StoreError(f"{path}: {text}", fix=f"check the disk; if it is sound, {way_back(path)}")
+
+
+_UNAVAILABLE = (
+    ("Permission denied", "{path} cannot be written: {text}",
+     "a folder that this process may write to, also to read from it", "check its rights"),
+    ("No space left", "the disk of {path} is full; nothing was kept", "", f"free space; {AGAIN}"),
+    ("Writer has previous error", "{path} takes no writes since one failed; nothing was kept", "", AGAIN),
+    ("IO error|closed", "{path} cannot be read or written: {text}", "", f"check the disk, and `ulimit -n`; {AGAIN}"),
+)  # fmt: skip
+"""Part of what RocksDB says -> what was found, expected and is to be done."""

@@ -21,10 +21,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
 
-from lifelong.errors import UsageError
+from lifelong.online.store.server_url import ServerUrl
 
 EXPECTED = (
     "redis://host:port/database, redis://host:port,host:port/?cluster=true,"
@@ -105,48 +105,51 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
         >>> address.hosts, address.cluster, address.replicas
         ((('host', 7000), ('other', 6379)), True, 1)
     """
-    scheme, _, rest = url.partition("://")
-    server, _, query = rest.partition("?")
-    server, _, path = server.partition("/")
-    login, _, hosts = server.rpartition("@")
-    user, _, password = login.partition(":")
-    options = _options(query)
-    sentinel = scheme.endswith("+sentinel")
-    service, _, path = path.partition("/") if sentinel else ("", "", path)
-    cluster = _flag("cluster", options)
+    parts = ServerUrl.of(url, _OPTIONS, what="store", expected=EXPECTED, fix="correct the URL")
+    sentinel, cluster = parts.scheme.endswith("+sentinel"), _flag("cluster", parts)
+    # Of Sentinels the path begins with the service whose primary they name.
+    service, _, database = parts.path.partition("/") if sentinel else ("", "", parts.path)
+    user, password = parts.login("REDIS", environment)
+    asking = replace(parts, user="", password="").login("SENTINEL", environment) if sentinel else (None, None)
+    # The server answers only when the wait for replicas is over.
+    waits = parts.options.get("replicas", "0") != "0" or parts.options.get("fsync") == "true"
     address = Address(
-        hosts=tuple(_host(text, _SENTINEL_PORT if sentinel else _PORT) for text in hosts.split(",")),
-        tls=scheme.startswith("rediss"),
+        hosts=tuple(parts.host(text, _SENTINEL_PORT if sentinel else _PORT) for text in parts.hosts),
+        tls=parts.scheme.startswith("rediss"),
         cluster=cluster,
-        database=_database(path, cluster=cluster),
-        prefix=_prefix(options.get("prefix", "lifelong")),
-        timeout=_timeout(options),
-        ca=options.get("ca"),
-        user=unquote(user) or environment.get("LIFELONG_REDIS_USER") or None,
-        password=unquote(password) or environment.get("LIFELONG_REDIS_PASSWORD") or None,
+        database=_database(database, parts, cluster=cluster),
+        prefix=_prefix(parts),
+        timeout=parts.seconds("timeout", _WAITING_TIMEOUT if waits else TIMEOUT),
+        ca=parts.options.get("ca"),
+        user=user,
+        password=password,
         service=unquote(service) or None,
-        sentinel_user=(environment.get("LIFELONG_SENTINEL_USER") or None) if sentinel else None,
-        sentinel_password=(environment.get("LIFELONG_SENTINEL_PASSWORD") or None) if sentinel else None,
-        replicas=_replicas(options.get("replicas", "0")),
-        fsync=_flag("fsync", options),
-        replica_timeout=_seconds("replica_timeout", options.get("replica_timeout", "3")),
+        sentinel_user=asking[0],
+        sentinel_password=asking[1],
+        replicas=_replicas(parts),
+        fsync=_flag("fsync", parts),
+        replica_timeout=parts.seconds("replica_timeout", 3.0),
     )
-    _check_parts(address, sentinel=sentinel, options=options)
+    _check_parts(address, parts, sentinel=sentinel)
     return address
 
 
-def _check_parts(address: Address, *, sentinel: bool, options: Mapping[str, str]) -> None:
+def _check_parts(address: Address, parts: ServerUrl, *, sentinel: bool) -> None:
     """Refuse parts of a URL that do not go together."""
     if sentinel and not address.service:
-        raise _bad("Sentinels without the name of a service", expected="redis+sentinel://host:port/service/database")
+        raise parts.bad(
+            "Sentinels without the name of a service", expected="redis+sentinel://host:port/service/database"
+        )
     if sentinel and address.cluster:
-        raise _bad("Sentinels and a cluster", expected="one of them: a cluster finds its new primaries itself")
+        raise parts.bad("Sentinels and a cluster", expected="one of them: a cluster finds its new primaries itself")
     if len(address.hosts) > 1 and not (address.cluster or sentinel):
-        raise _bad("several servers that are no cluster and no Sentinels")
-    if "replica_timeout" in options and not address.waits:
-        raise _bad("a replica_timeout, but no replicas to wait for", expected="replicas=1, or more, or fsync=true, too")
+        raise parts.bad("several servers that are no cluster and no Sentinels")
+    if "replica_timeout" in parts.options and not address.waits:
+        raise parts.bad(
+            "a replica_timeout, but no replicas to wait for", expected="replicas=1, or more, or fsync=true, too"
+        )
     if address.waits and address.replica_timeout >= address.timeout:
-        raise _bad(
+        raise parts.bad(
             f"a replica_timeout of {address.replica_timeout:g} seconds and a timeout of {address.timeout:g}",
             expected="a shorter replica_timeout: the server answers only when it is over",
         )
@@ -163,69 +166,32 @@ def without_password(url: str) -> str:
     return f"{scheme}{found}{rest.rpartition('@')[2]}" if scheme in SCHEMES else url
 
 
-def _options(query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    for name in options:
-        if name not in _OPTIONS:
-            raise _bad(f"an option {name!r}", expected=f"one of: {', '.join(_OPTIONS)}")
-    return options
-
-
-def _host(text: str, usual: int) -> tuple[str, int]:
-    try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise _bad(f"a server {text!r}: {error}") from error
-    if not host:
-        raise _bad("no server")
-    return host, usual if port is None else port
-
-
-def _database(path: str, *, cluster: bool) -> int:
-    if not path:
+def _database(text: str, parts: ServerUrl, *, cluster: bool) -> int:
+    if not text:
         return 0
-    if not path.isdecimal() or (cluster and int(path)):
-        raise _bad(f"a database {path!r}", expected="0: a cluster has one" if cluster else "a number")
-    return int(path)
-
-
-def _flag(name: str, options: Mapping[str, str]) -> bool:
-    text = options.get(name, "false")
-    if text not in ("true", "false"):
-        raise _bad(f"{name}={text}", expected="true or false")
-    return text == "true"
-
-
-def _replicas(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise _bad(f"replicas={text}", expected="how many replicas have a write before it is acknowledged: 0, 1, ...")
+    if not text.isdecimal() or (cluster and int(text)):
+        raise parts.bad(f"a database {text!r}", expected="0: a cluster has one" if cluster else "a number")
     return int(text)
 
 
-def _timeout(options: Mapping[str, str]) -> float:
-    if "timeout" in options:
-        return _seconds("timeout", options["timeout"])
-    # The server answers only when the wait for replicas is over.
-    waits = options.get("replicas", "0") != "0" or options.get("fsync") == "true"
-    return _WAITING_TIMEOUT if waits else TIMEOUT
+def _flag(name: str, parts: ServerUrl) -> bool:
+    text = parts.options.get(name, "false")
+    if text not in ("true", "false"):
+        raise parts.bad(f"{name}={text}", expected="true or false")
+    return text == "true"
 
 
-def _prefix(text: str) -> str:
+def _replicas(parts: ServerUrl) -> int:
+    text = parts.options.get("replicas", "0")
+    if not (text.isascii() and text.isdecimal()):
+        raise parts.bad(
+            f"replicas={text}", expected="how many replicas have a write before it is acknowledged: 0, 1 ..."
+        )
+    return int(text)
+
+
+def _prefix(parts: ServerUrl) -> str:
+    text = parts.options.get("prefix", "lifelong")
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", text):
-        raise _bad(f"a prefix {text!r}", expected="letters, digits, and _ . -")
+        raise parts.bad(f"a prefix {text!r}", expected="letters, digits, and _ . -")
     return text
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 3600:
-        raise _bad(f"a {name} of {text!r}", expected="seconds, more than 0")
-    return seconds
-
-
-def _bad(found: str, *, expected: str = EXPECTED) -> UsageError:
-    return UsageError(f"the URL of the store names {found}", expected=expected, fix="correct the URL")

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError, require
-from lifelong.online.store.redis_address import TIMEOUT, Address
+from lifelong.online.store.redis_address import Address
 
 _RETRIES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.05, 1.0
 """Tries after the first one, and the seconds between them: together about two and a half seconds."""
-_ALMOST = 0.9
-"""A server that took so much of the seconds for an answer is not asked again: those that wait for it want to know."""
 
 
 def connect(address: Address) -> Any:
@@ -64,38 +61,13 @@ def _connection(address: Address, retries: int) -> dict[str, Any]:
     options: dict[str, Any] = {
         "socket_timeout": address.timeout,
         "socket_connect_timeout": address.timeout,
-        "retry": _bounded(redis.retry.Retry)(pauses, retries),
+        # Not after a timeout: those that wait for a server that hangs want to know.
+        "retry": redis.retry.Retry(pauses, retries, supported_errors=(redis.ConnectionError,)),
         "protocol": 2,
     }
     if address.tls:
         options |= {"ssl": True, "ssl_ca_certs": address.ca}
     return options
-
-
-def _bounded(retry: Any) -> Any:
-    """A kind of `Retry` that does not try again when the tries so far took as long as all pauses would."""
-
-    class Bounded(retry):  # type: ignore[misc]
-        _retries: int
-
-        def call_with_retry(self, do: Any, fail: Any, *rest: Any, **more: Any) -> Any:
-            started, most = time.monotonic(), int(self._retries)
-
-            def attempt() -> Any:
-                try:
-                    return do()
-                except Exception:
-                    # The error goes to the caller unless there are tries left.
-                    late = time.monotonic() - started >= TIMEOUT * _ALMOST
-                    self._retries = 0 if late else most
-                    raise
-
-            try:
-                return super().call_with_retry(attempt, fail, *rest, **more)
-            finally:
-                self._retries = most
-
-    return Bounded
 
 
 def disconnect(client: Any) -> None:

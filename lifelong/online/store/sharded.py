@@ -16,13 +16,13 @@ what the commits of the shards survive, each by itself: see `lifelong.online.sto
 from __future__ import annotations
 
 import contextlib
-import time as clock
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lifelong.atomic import DRAFT
-from lifelong.errors import StoreCorruptError, StoreLockedError, UsageError
+from lifelong.errors import StoreCorruptError, UsageError
 from lifelong.online.store.contract import ITEMS
 from lifelong.online.store.folder import (
     HEAD,
@@ -44,8 +44,6 @@ from lifelong.online.store.shards import Shards
 
 MOST = 256
 """Shards of one store."""
-_PATIENCE, _PAUSE = 10.0, 0.05
-"""Seconds: how long the owner waits for processes of an owner that was killed, and how often it looks."""
 
 
 class ShardedStore(Shards):
@@ -219,25 +217,14 @@ def open_shards(path: Path, share: Share, *, read_only: bool = False) -> dict[in
             _check(path, number, share)
             # Of all shards, also where this process has some of them: the others are read elsewhere.
             folder, cache = folder_of(path, number), CACHE // share.of
-            opened[number] = _open(folder, read_only=read_only, cache=cache, stores=len(share.numbers))
+            options: dict[str, Any] = {"read_only": read_only, "cache": cache, "stores": len(share.numbers)}
+            shard = partial(RocksDbStore, folder, **options)
+            opened[number] = shard() if read_only else after_killed_owner(folder, shard, alone=True)
     except BaseException:
-        for shard in opened.values():
-            shard.close()
+        for one in opened.values():
+            one.close()
         raise
     return opened
-
-
-def _open(folder: Path, *, read_only: bool, cache: int, stores: int) -> RocksDbStore:
-    end = clock.monotonic() + _PATIENCE
-    while True:
-        try:
-            return RocksDbStore(folder, read_only=read_only, cache=cache, stores=stores)
-        except StoreLockedError:
-            # Who owns the whole store finds a shard owned only by what a killed process has left, which ends by itself.
-            if read_only or clock.monotonic() > end:
-                raise
-            # The system takes its lock back when that process has ended, and tells nobody.
-            clock.sleep(_PAUSE)
 
 
 def _make(named: FolderUrl) -> None:
