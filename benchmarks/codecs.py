@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from lifelong.artifact.folder import Artifact
+from lifelong.cli.served_replay import replay, user_events
 from lifelong.config import load_config
 from lifelong.dataset.examples import Examples, Split
 from lifelong.dataset.folder import Dataset
@@ -39,7 +40,6 @@ from lifelong.online.memory.codec import CODECS
 from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import VerifyReport, verify
-from lifelong.online.scoring.replay import replay, user_events
 from lifelong.online.store.rocksdb import RocksDbStore
 
 HEADER = (

@@ -28,7 +28,7 @@ import numpy as np
 from ingest_throughput import ITEMS, MODELS, START, make_artifact
 
 from lifelong.artifact.folder import Artifact
-from lifelong.online.ingestion.patience import Patience
+from lifelong.online.background import Patience
 from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.updater import Updater
 from lifelong.online.store.opening import open_store

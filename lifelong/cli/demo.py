@@ -221,10 +221,10 @@ def _upcoming(dataset: Dataset) -> _Upcoming:
 def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> Online:
     import numpy as np
 
+    from lifelong.cli.served_replay import replay
     from lifelong.cli.served_sections import Online
     from lifelong.offline.training.runs import Run
     from lifelong.online.memory.filling import backfill
-    from lifelong.online.scoring.replay import replay
     from lifelong.online.store.opening import open_store
 
     run = Run(out / "runs" / f"{SERVED}-seed0", SERVED)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
+from lifelong.cli.served_replay import Replay
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import FloatArray, Int32Array
 from lifelong.offline.reports.attention import UserAttention, attention_timeline, item_label
 from lifelong.offline.reports.page import Section
 from lifelong.offline.reports.tables import Cell, Table
 from lifelong.online.scoring.explanation import Explanation
-from lifelong.online.scoring.replay import Replay
 
 TOLERANCE = 1e-4
 """Largest difference allowed between an online and an offline logit."""

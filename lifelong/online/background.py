@@ -1,4 +1,4 @@
-"""Background work of a process: each kind is repeated in a thread of its own until it is stopped.
+"""Work that is repeated: in a thread of its own until it is stopped, or until a store or a broker answers.
 
 pass --error--> logged once, `failing` --pause, twice as long each time--> pass ... --it works--> logged once
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time as clock
 import weakref
 from collections.abc import Callable
-from typing import Self
+from typing import Self, TypeVar
 
 from lifelong.errors import (
     LifelongError,
@@ -19,6 +20,7 @@ from lifelong.errors import (
     StreamUnavailableError,
 )
 
+T = TypeVar("T")
 logger: logging.Logger = logging.getLogger(__name__)
 _RUNNING: weakref.WeakSet[Background] = weakref.WeakSet()
 _PASSING = StoreUnavailableError, StoreConflictError, StoreBehindError, StreamUnavailableError
@@ -154,3 +156,49 @@ def may_pass(error: Exception) -> bool:
     (True, False)
     """
     return isinstance(error, _PASSING) or not isinstance(error, LifelongError)
+
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+
+
+class Patience:
+    """Repeats work while a shared store or a broker does not answer, with longer and longer pauses.
+
+    The work must be safe to repeat, as events with offsets are.
+
+    Args:
+        seconds: how long in all, from the first failure; 0 gives up at once.
+        stopping: gives up when it is set.
+
+    >>> Patience(0)(lambda: "done")
+    'done'
+    """
+
+    seconds: float
+
+    def __init__(self, seconds: float, *, stopping: threading.Event | None = None) -> None:
+        self.seconds, self._stopping = seconds, stopping or threading.Event()
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """The result of `work`.
+
+        Raises:
+            StoreUnavailableError: the store did not answer in time.
+            StreamUnavailableError: no broker did.
+        """
+        pause, end = _FIRST_PAUSE, None
+        while True:
+            try:
+                return work()
+            except (StoreUnavailableError, StreamUnavailableError) as error:
+                now = clock.monotonic()
+                # Counted from the first failure: work that took long and succeeded says nothing.
+                first, end = end is None, now + self.seconds if end is None else end
+                # No last pause after which nothing would be tried.
+                if now + pause > end or self._stopping.is_set():
+                    raise
+                if first:
+                    logger.warning("%s Trying again, for %.0f more seconds at most.", error, end - now)
+                # Not `sleep`: whoever stops the process does not wait for the pause.
+                self._stopping.wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)

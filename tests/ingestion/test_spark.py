@@ -26,7 +26,7 @@ from lifelong import Updater, backfill, ingest, open_store
 from lifelong.cli import main
 from lifelong.errors import SourceError, UsageError
 from lifelong.online.ingestion import spark
-from lifelong.online.memory.filled import filled_until
+from lifelong.online.store.contract import filled_until
 
 # Spark leaves sockets to its processes for Python to close.
 pytestmark = [

@@ -8,11 +8,10 @@ from support.client import Client
 
 from lifelong.online.ingestion.files import ingest
 from lifelong.online.memory.event import UserEvent, decode_event
-from lifelong.online.memory.filled import filled_until, note_filled
 from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.updater import Applied, Updater
 from lifelong.online.memory.verify import verify
-from lifelong.online.store.contract import BACKFILL, SOURCES
+from lifelong.online.store.contract import BACKFILL, SOURCES, filled_until, note_filled
 from lifelong.online.store.opening import open_store
 from lifelong.online.store.ram import InMemoryStore
 

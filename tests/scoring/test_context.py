@@ -14,6 +14,7 @@ from support.artifacts import SETTINGS, tiny_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.options import profile_of
+from lifelong.cli.served_replay import replay
 from lifelong.dataset.folder import Dataset
 from lifelong.dataset.scales import SCALES
 from lifelong.errors import RequestError
@@ -23,7 +24,6 @@ from lifelong.offline.export.saving import load_model
 from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.verify import verify
 from lifelong.online.scoring.answer import ScoreRequest
-from lifelong.online.scoring.replay import replay
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.scoring.tables import score_table
 from lifelong.online.serving.settings import ServiceSettings

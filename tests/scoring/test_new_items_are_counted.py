@@ -16,6 +16,7 @@ from support.artifacts import tiny_artifact
 
 from lifelong import prepare
 from lifelong.artifact.folder import Artifact
+from lifelong.cli.served_replay import replay
 from lifelong.dataset.folder import Dataset
 from lifelong.offline.data.batches import evaluation_batches
 from lifelong.offline.evaluation.evaluate import predict
@@ -26,7 +27,6 @@ from lifelong.online.memory.updater import Updater
 from lifelong.online.memory.verify import verify
 from lifelong.online.scoring.answer import ScoreRequest
 from lifelong.online.scoring.explain import explain
-from lifelong.online.scoring.replay import replay
 from lifelong.online.scoring.scorer import Scorer
 from lifelong.online.scoring.user_view import cells_of
 from lifelong.online.store.opening import open_store

@@ -11,12 +11,12 @@ pytest.importorskip("rocksdict")
 from support.artifacts import tiny_artifact
 
 from lifelong.artifact.folder import Artifact
+from lifelong.cli.served_replay import Replay, replay
 from lifelong.dataset.folder import Dataset
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.export.saving import load_model
 from lifelong.online.memory.filling import backfill
 from lifelong.online.memory.runtime import Runtime
-from lifelong.online.scoring.replay import Replay, replay
 from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 

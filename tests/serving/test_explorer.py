@@ -18,7 +18,7 @@ from lifelong.artifact.list_order import INPUTS
 from lifelong.artifact.manifest import make_manifest
 from lifelong.dataset.catalogue import FIRST_ROW, Catalogue
 from lifelong.dataset.vocabulary import TextColumn
-from lifelong.online.scoring import catalogue_view, people
+from lifelong.online.scoring import catalogue_view, user_view
 from lifelong.online.scoring.evidence import past_of
 from lifelong.online.scoring.user_view import timeline
 from lifelong.online.serving.explorer import MOST_EVENTS, MOST_LISTED
@@ -68,7 +68,7 @@ def test_a_user_beyond_what_is_looked_at_is_found_by_her_whole_id(client, monkey
     for user in ("a", "b", "c"):
         write(client, user, ["i1"])
     client.app.state.service.recent.clear()
-    monkeypatch.setattr(people, "LOOKED", 1)
+    monkeypatch.setattr(user_view, "LOOKED", 1)
     found = client.get("/v1/users").json()
     assert (len(found["users"]), found["looked_at"], found["complete"]) == (1, 1, False)
     assert [names(client, f"q={user}") for user in "abc"] == [["a"], ["b"], ["c"]]

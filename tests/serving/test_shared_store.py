@@ -10,7 +10,7 @@ pytest.importorskip("redis")
 
 from support.valkey import replica, server
 
-from lifelong.online.ingestion.patience import Patience
+from lifelong.online.background import Patience
 from lifelong.online.serving.app import create_app
 from lifelong.online.store import redis_client
 from lifelong.online.store.opening import open_store

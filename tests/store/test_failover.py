@@ -11,8 +11,8 @@ import pytest
 from support.valkey import cluster, replica, sentinel, server
 
 from lifelong.errors import StoreBehindError, StoreError, StoreUnavailableError
+from lifelong.online.background import Patience
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.ingestion.patience import Patience
 from lifelong.online.memory.event import UserEvent, decode_event
 from lifelong.online.memory.forgetting import forget
 from lifelong.online.memory.updater import Updater

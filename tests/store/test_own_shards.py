@@ -9,9 +9,8 @@ import pytest
 pytest.importorskip("rocksdict")
 
 from lifelong.errors import OtherShardError, StoreCorruptError, StoreLockedError, UsageError
-from lifelong.online.memory.filled import filled_until, note_filled
 from lifelong.online.store.backup import backup, restore
-from lifelong.online.store.contract import Commit
+from lifelong.online.store.contract import Commit, filled_until, note_filled
 from lifelong.online.store.opening import folder_of, node_of, open_store
 from lifelong.online.store.part import Share, murmur2, numbers_of, part_of
 from lifelong.testing.store_contract import IDENTITY

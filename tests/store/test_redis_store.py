@@ -13,7 +13,7 @@ import pytest
 from support.valkey import cluster, free_port, server
 
 from lifelong.errors import StoreBehindError, StoreCorruptError, StoreError, StoreUnavailableError
-from lifelong.online.ingestion.patience import Patience
+from lifelong.online.background import Patience
 from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.updater import Updater
 from lifelong.online.store import redis_client

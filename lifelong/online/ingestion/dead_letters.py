@@ -68,6 +68,7 @@ class FileLetters:
     """
 
     def __init__(self, path: Path) -> None:
+        # A stream appends while a request takes a user out.
         self._path, self._written, self._lock = path, False, threading.Lock()
         try:
             self._file = path.open("a", encoding="utf-8")
@@ -153,6 +154,7 @@ def forget_letters(path: Path, users: Collection[str]) -> int:
                     file.write(b" " * (len(line) - 1) + b"\n")
                     found += 1
             file.flush()
+            # After the answer to the erasure, nothing of the user may come back with the power.
             os.fsync(file.fileno())
     except OSError as error:
         raise UsageError(

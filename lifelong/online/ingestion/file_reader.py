@@ -19,7 +19,7 @@ from lifelong.dataset.mapping import JSON, TableMapping, Text
 from lifelong.errors import ConfigError, SourceError, UsageError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.online.ingestion.parquet import ParquetRows
-from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, Uncounted, row_lines
+from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, row_lines
 from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
 from lifelong.online.ingestion.selection import Lines, Row, Selection, row_of
 from lifelong.online.ingestion.text_lines import EVERY, UNREADABLE, TextLines
@@ -80,7 +80,7 @@ class FileReader:
         self._selection = Selection(self.rows.mapping, file.path)
         self.traces: Traces = Traces()
         self._header = 1 if self._format == "csv" and self._written.header else 0
-        self.digest = Digest(header=self._header) if noted else Uncounted()
+        self.digest = Digest(header=self._header, noted=noted)
         self.noted: bool = noted
         # What was applied once without its end is not left out now.
         self._upto = EVERY if last_line == "complete" else max(self._known, default=0)

@@ -24,13 +24,12 @@ from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.opened_file import opened
 from lifelong.online.ingestion.task import batches_of
 from lifelong.online.memory.event import EventTable
-from lifelong.online.memory.filled import note_filled
 from lifelong.online.memory.filling import BackfillReport, Folded, fill
 from lifelong.online.memory.replaying import check_until
 from lifelong.online.memory.runtime import identity_of
 from lifelong.online.memory.state import States
 from lifelong.online.memory.writer import MemoryWriter, fold, make_rounds
-from lifelong.online.store.contract import MemoryStore
+from lifelong.online.store.contract import MemoryStore, note_filled
 from lifelong.online.store.part import Share
 from lifelong.online.store.ram import InMemoryStore
 from lifelong.tables import TABLES, expand, is_path, table_file

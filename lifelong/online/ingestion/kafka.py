@@ -33,9 +33,9 @@ from lifelong.dataset.events import Schema
 from lifelong.dataset.mapping import TableMapping
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
+from lifelong.online.background import Patience
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
-from lifelong.online.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
-from lifelong.online.ingestion.patience import Patience
+from lifelong.online.ingestion.kafka_client import KafkaAddress, consumer, partitions_of, silent
 from lifelong.online.ingestion.rows import EventRows, Problem, json_row
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, UserEvent, latest_time
 from lifelong.online.memory.forgetting import erase
@@ -219,6 +219,7 @@ class Stream:
         ids = {"event_id": "event_id"} if self.settings.share is not None else {}
         self.rows = EventRows(schema, ids | dict(self.settings.columns), self._latest, self.settings.mapping)
         self.on_erased = []
+        # Set by a signal handler or another thread, in the middle of any wait.
         self._stopping = threading.Event()
         # A store that this process owns does not come back by waiting; a server does.
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
@@ -308,12 +309,6 @@ class Stream:
         if marks:
             self._patiently(lambda: self._store.commit(Commit(watermarks=marks)))
 
-    def _silent(self, error: Any) -> StreamUnavailableError:
-        return StreamUnavailableError(
-            f"no broker of {self.address.name} answers: {error.args[0].str()}",
-            fix="check the address, the network and whether the brokers run; then start again: nothing is lost",
-        )
-
     def _offsets_from(self, client: Any, partitions: Sequence[int], second: int) -> dict[int, int]:
         """Partition -> offset of the first message of a time or later; the end of the partition if there is none.
 
@@ -324,9 +319,10 @@ class Stream:
         # Kafka counts in milliseconds.
         asked = [kit.TopicPartition(self.address.topic, partition, 1_000 * second) for partition in partitions]
         try:
+            # Without a limit a broker that is gone would hold up the start for ever.
             found = client.offsets_for_times(asked, timeout=_ANSWER)
         except kit.KafkaException as error:
-            raise self._silent(error) from error
+            raise silent(self.address, error) from error
         return {
             place.partition: place.offset if place.offset >= 0 else self._bounds(client, place.partition)[1]
             for place in found
@@ -448,7 +444,7 @@ class Stream:
             place = self._kafka.TopicPartition(self.address.topic, partition)
             first, end = client.get_watermark_offsets(place, timeout=_ANSWER)
         except self._kafka.KafkaException as error:
-            raise self._silent(error) from error
+            raise silent(self.address, error) from error
         return int(first), int(end)
 
     def _take(self, client: Any, parts: Mapping[int, Sequence[_Read]]) -> None:

@@ -172,11 +172,7 @@ def partitions_of(client: Any, address: KafkaAddress, *, timeout: float) -> list
     try:
         topics = client.list_topics(address.topic, timeout=timeout).topics
     except kafka.KafkaException as error:
-        raise StreamUnavailableError(
-            f"no broker of {address.name} answers: {error.args[0].str()}",
-            expected=f"a Kafka broker at {', '.join(address.hosts)}",
-            fix="check that it runs, and the host, port and login of the URL",
-        ) from error
+        raise silent(address, error) from error
     found = topics.get(address.topic)
     if found is None or found.error is not None or not found.partitions:
         raise StreamError(
@@ -185,6 +181,15 @@ def partitions_of(client: Any, address: KafkaAddress, *, timeout: float) -> list
             fix="check the name, or make the topic",
         )
     return sorted(found.partitions)
+
+
+def silent(address: KafkaAddress, error: Any) -> StreamUnavailableError:
+    """The error where no broker answers."""
+    return StreamUnavailableError(
+        f"no broker of {address.name} answers: {error.args[0].str()}",
+        expected=f"a Kafka broker at {', '.join(address.hosts)}",
+        fix="check that it runs, and the host, port and login of the URL; then start again: nothing is lost",
+    )
 
 
 def _checked(name: str, value: str, parts: ServerUrl) -> str:

@@ -17,8 +17,8 @@ from lifelong.artifact.folder import Artifact
 from lifelong.atomic import building, remove_remains, sync, sync_tree, unfinished
 from lifelong.errors import UsageError
 from lifelong.online.ingestion.folding import fill_log
-from lifelong.online.memory.filled import filled_until, note_filled
 from lifelong.online.memory.filling import BackfillReport
+from lifelong.online.store.contract import filled_until, note_filled
 from lifelong.online.store.folder import read_head
 from lifelong.online.store.part import Share, folder_of
 from lifelong.online.store.rocksdb import RocksDbStore

@@ -90,6 +90,7 @@ class Digest:
 
     Args:
         header: lines that hold no event.
+        noted: whether there is one at all; not of lines after which no other run is to continue.
 
     >>> one, other = Digest(), Digest()
     >>> one.feed(["a\n", "b"])
@@ -100,8 +101,8 @@ class Digest:
 
     lines: int
 
-    def __init__(self, header: int = 0) -> None:
-        self.lines = 0
+    def __init__(self, header: int = 0, *, noted: bool = True) -> None:
+        self.lines, self._noted = 0, noted
         self._header, self._step = header, 1
         self._short = list[str]()
         self._hash, self._fed, self._at = blake2b(digest_size=16), list[str](), 0
@@ -115,6 +116,8 @@ class Digest:
 
     def feed(self, lines: Sequence[str]) -> None:
         """Give the next lines, each with its end."""
+        if not self._noted:
+            return
         # What was given and not counted in yet stays in front.
         self._fed, self._at = [*self._fed[self._at :], *lines], 0
 
@@ -150,19 +153,6 @@ class Digest:
             # Only the last line of a file can be without an end.
             lines = [*lines[:-1], f"{lines[-1]}\n"]
         self._hash.update(_joined(lines).encode())
-
-
-class Uncounted(Digest):
-    """Of lines that no other run is to continue after."""
-
-    lines: int
-
-    def feed(self, lines: Sequence[str]) -> None:
-        """Nothing is kept."""
-
-    def advance(self, through: int) -> None:
-        """Only the number of lines is known."""
-        self.lines = max(self.lines, through)
 
 
 class Traces:

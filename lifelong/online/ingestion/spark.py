@@ -25,9 +25,9 @@ from lifelong.errors import LifelongError, SourceError, StoreUnavailableError, U
 from lifelong.online.ingestion.folding import fill_log
 from lifelong.online.ingestion.parts import check_new, fill_part, join_parts
 from lifelong.online.ingestion.rows import EventRows
-from lifelong.online.memory.filled import note_filled
 from lifelong.online.memory.filling import BackfillReport
 from lifelong.online.memory.runtime import identity_of
+from lifelong.online.store.contract import note_filled
 from lifelong.online.store.opening import folder_of, open_store
 from lifelong.online.store.part import folder_of as folder_of_part
 

@@ -18,10 +18,10 @@ from lifelong.dataset.events import Schema
 from lifelong.dataset.mapping import TableMapping
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError
+from lifelong.online.background import Patience
 from lifelong.online.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.online.ingestion.file_reader import FileReader
 from lifelong.online.ingestion.opened_file import OpenedFile
-from lifelong.online.ingestion.patience import Patience
 from lifelong.online.ingestion.rows import Problem
 from lifelong.online.ingestion.selection import Lines
 from lifelong.online.ingestion.text_lines import EVERY

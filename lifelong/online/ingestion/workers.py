@@ -143,6 +143,7 @@ class Worker:
     def exit_code(self) -> int | None:
         """The exit code of a worker that is ending; None if it does not end in time."""
         with contextlib.suppress(subprocess.TimeoutExpired):
+            # One that hangs, as on a disk, must not keep the parent from its own end.
             return self._process.wait(_PATIENCE)
         return None
 

@@ -16,11 +16,10 @@ from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreForeignError
 from lifelong.online.memory.event import LoggedEvent, check_user, encode_event
-from lifelong.online.memory.filled import note_filled
 from lifelong.online.memory.replaying import HistoryFold, counts_until
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.store.artifact_list import StoreIdentity
-from lifelong.online.store.contract import Commit, MemoryStore
+from lifelong.online.store.contract import Commit, MemoryStore, note_filled
 
 _EVENTS = 262_144
 """Events that are folded in together, and go into one commit: more are not faster."""
@@ -81,7 +80,7 @@ def backfill(
     """`lifelong.backfill`, for an opened artifact, dataset and store.
 
     A second run writes the same memories again. A user is left alone if the store holds more of her events than the
-    dataset. When all are written, the store notes until when it is filled: see `lifelong.online.memory.filled`.
+    dataset. When all are written, the store notes until when it is filled: see `lifelong.online.store.contract`.
     Records have the same bytes as if the events had been ingested.
     """
     identity = identity_of(artifact, store, codec)

@@ -26,11 +26,10 @@ from lifelong.artifact.folder import Artifact
 from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreBehindError, StoreUnavailableError, UsageError
 from lifelong.online.memory.event import MAX_AHEAD, EventTable, UserEvent, ahead_problem, latest_time, places
-from lifelong.online.memory.filled import filled_until
 from lifelong.online.memory.runtime import Runtime, identity_of
 from lifelong.online.memory.writer import MemoryWriter, OpenArtifacts, Rounds, make_rounds
 from lifelong.online.opening import AnyArtifact, check_word, checked_store, open_artifact
-from lifelong.online.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, until_kept
+from lifelong.online.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, filled_until, until_kept
 
 T = TypeVar("T")
 

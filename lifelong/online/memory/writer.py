@@ -25,6 +25,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ from lifelong.online.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.online.store.contract import ITEMS, MemoryStore
 from lifelong.online.store.remote import RemoteStore
 
+T = TypeVar("T")
 logger: logging.Logger = logging.getLogger(__name__)
 _GIVEN = 65_536
 """How many items with fields of their own are kept in RAM with their numbers."""
@@ -212,10 +214,9 @@ class MemoryWriter:
         """Numbers `[N]` of the event types; each distinct type is looked up once."""
         types, kinds = self.artifact.event_types, events.event_type or [None] * len(events)
         assert types is not None
-        distinct = list(dict.fromkeys(kinds))
-        # Events are many and types few.
-        number_of = dict(zip(distinct, types.numbers(distinct).tolist(), strict=True))
-        return np.fromiter(map(number_of.__getitem__, kinds), np.int64, len(events))
+        distinct, place_N = _distinct(kinds)
+        number_N: IntArray = types.numbers(distinct)[place_N]
+        return number_N
 
     def item_numbers(self, events: EventTable) -> IntArray:
         """Numbers of the item fields, followed by their keys: `[N, 2 F]`.
@@ -223,13 +224,10 @@ class MemoryWriter:
         Raises:
             RequestError: an event has a field that items do not have.
         """
-        catalogue, distinct = self.artifact.catalogue, list(dict.fromkeys(events.item))
+        distinct, place_N = _distinct(events.item)
         online = self.put_online(distinct)
         given = [online.get(item) for item in distinct] if online else None
-        # Items come again and again: each is looked up once.
-        row_of = dict(zip(distinct, range(len(distinct)), strict=True))
-        row_N = np.fromiter(map(row_of.__getitem__, events.item), np.int64, len(events))
-        number_NF = catalogue.coded(distinct, given)[row_N]
+        number_NF = self.artifact.catalogue.coded(distinct, given)[place_N]
         some = self._with_fields(events)
         if some:
             rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]
@@ -327,6 +325,13 @@ def _in_rounds(runtime: Runtime, states: States, plan: Rounds, number_NF: IntArr
         place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
         states.put(user_B, runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
     return states
+
+
+def _distinct(values: Sequence[T]) -> tuple[list[T], IntArray]:
+    """The distinct values, and the place of each value among them: values come again and again, and are found once."""
+    distinct = list(dict.fromkeys(values))
+    place_of = dict(zip(distinct, range(len(distinct)), strict=True))
+    return distinct, np.fromiter(map(place_of.__getitem__, values), np.int64, len(values))
 
 
 Opened = tuple[ArtifactList, Mapping[int, MemoryWriter]]

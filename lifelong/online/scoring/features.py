@@ -31,8 +31,7 @@ from lifelong.online.memory.runtime import Runtime
 from lifelong.online.memory.state import States
 from lifelong.online.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
 from lifelong.online.scoring.answer import ScoreRequest, checked_requests
-from lifelong.online.scoring.arguments import checked_scorer
-from lifelong.online.scoring.scorer import Scorer
+from lifelong.online.scoring.scorer import Scorer, checked_scorer
 from lifelong.tally.plan import middle_age
 
 Columns = dict[str, npt.NDArray[Any]]

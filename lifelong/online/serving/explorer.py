@@ -9,8 +9,7 @@ from fastapi.responses import Response
 
 from lifelong.online.memory.event import MAX_ID
 from lifelong.online.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
-from lifelong.online.scoring.people import FoundUsers, find_users
-from lifelong.online.scoring.user_view import MemoryCells, Timeline, cells_of, timeline
+from lifelong.online.scoring.user_view import FoundUsers, MemoryCells, Timeline, cells_of, find_users, timeline
 from lifelong.online.serving.bodies import Id, JsonRoute, Time, sent
 from lifelong.online.serving.errors import DOCUMENTED
 from lifelong.online.serving.replies import ModelReply

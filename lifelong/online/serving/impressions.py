@@ -84,6 +84,7 @@ class ImpressionsLog:
         self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
         self._next: Scored | None = None
+        # The lock is for the rows, between the thread that writes them and who forgets or reads a user.
         self._number, self._lock, self._due = 0, threading.Lock(), clock.monotonic() + seconds
         _check(folder)
         self._known_notices = _notices(folder)
@@ -310,6 +311,7 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
     """Hold one of the folder's locks, for which others wait; the system releases it when the process ends."""
     handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        # Waits: others hold it only while they write a file, or rewrite those that name a user.
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:

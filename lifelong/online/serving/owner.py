@@ -131,6 +131,7 @@ class OwnerProcess:
         try:
             error = self._channel.receive()
         except EOFError:
+            # The end of the stream is the end of the process, so this does not wait.
             error = lost(f"has ended with exit code {self._process.wait()}")
         if error is not None and not self._closing:
             raise error

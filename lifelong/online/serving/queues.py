@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from lifelong.online.memory.event import EventTable
@@ -35,6 +35,17 @@ _TOGETHER = 1_024
 T = TypeVar("T")
 A = TypeVar("A")
 Q = TypeVar("Q")
+F = TypeVar("F", bound=asyncio.Future[Any] | Future[Any])
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Q, F]):
+    """A request that waits: what it asks, how large that is, since when, and where the outcome goes."""
+
+    request: Q
+    size: int
+    came: float
+    outcome: F
 
 
 class Queue:
@@ -130,6 +141,29 @@ class Queue:
         if (waited := self._now() - came) > self.patience:
             raise self._shed(f"the request has waited for {waited:.2g} seconds, and was not begun")
 
+    def _taken(self, waiting: deque[_Waiting[Q, F]], most: int, wanted: Callable[[F], bool]) -> list[_Waiting[Q, F]]:
+        """The next of those that wait, whose sizes are `most` together, without those that have waited too long.
+
+        Args:
+            waiting: in the order in which they came.
+            most: the first one is taken whatever its size, or a request above the bound would wait for ever.
+            wanted: whether somebody still waits for an outcome, which is set in any case if so.
+        """
+        taken, size = list[_Waiting[Q, F]](), 0
+        # In the order in which they came, since a user's events may be in several.
+        while waiting and (not taken or size + waiting[0].size <= most):
+            first = waiting.popleft()
+            try:
+                if wanted(first.outcome):
+                    self._check(first.came)
+                    taken.append(first)
+                    size += first.size
+            except OverloadedError as error:
+                first.outcome.set_exception(error)
+            finally:
+                self._leave(first.came)
+        return taken
+
     def _shed(self, reason: str) -> OverloadedError:
         self.on_shed()
         return OverloadedError(
@@ -137,16 +171,6 @@ class Queue:
             expected="fewer requests at the same time",
             fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
         )
-
-
-@dataclass(slots=True)
-class _Asked(Generic[Q, A]):
-    """A request that waits for its answer; None says that it has to be answered alone."""
-
-    request: Q
-    size: int
-    came: float
-    answer: asyncio.Future[A | None]
 
 
 class Reads(Queue, Generic[Q, A]):
@@ -171,7 +195,7 @@ class Reads(Queue, Generic[Q, A]):
     ) -> None:
         super().__init__(threads, "read", **queue)
         self._answer, self._on_call = answer, on_call
-        self._asked: deque[_Asked[Q, A]] = deque()
+        self._asked: deque[_Waiting[Q, asyncio.Future[A | None]]] = deque()
 
     async def together(self, request: Q, size: int) -> A | None:
         """Answer a request, with all others that have come until the event loop's next turn.
@@ -188,17 +212,19 @@ class Reads(Queue, Generic[Q, A]):
         """
         self.admit()
         loop = asyncio.get_running_loop()
-        asked = _Asked[Q, A](request, size, self._now(), loop.create_future())
+        outcome: asyncio.Future[A | None] = loop.create_future()
+        asked = _Waiting(request, size, self._now(), outcome)
         self._came.append(asked.came)
         self._asked.append(asked)
         # What has come with this request is begun before that. One more turn than needed where an earlier one takes
         # this request too: it then finds nothing.
         loop.call_soon(self._answer_asked)
-        return await asked.answer
+        return await outcome
 
     def _answer_asked(self) -> None:
         """Answer all requests that wait, as many as one call may have."""
-        taken = self._take()
+        # Nobody waits for it any more if it is done.
+        taken = self._taken(self._asked, _TOGETHER, lambda outcome: not outcome.done())
         if not taken:
             return
         self._on_call(len(taken))
@@ -209,39 +235,8 @@ class Reads(Queue, Generic[Q, A]):
             answers = [None] * len(taken)
         for asked, answer in zip(taken, answers, strict=True):
             # Who has hung up meanwhile has cancelled it.
-            if not asked.answer.done():
-                asked.answer.set_result(answer)
-
-    def _take(self) -> list[_Asked[Q, A]]:
-        taken, size = list[_Asked[Q, A]](), 0
-        # The first one is taken whatever its size, or a request above the bound would wait for ever.
-        while self._asked and (not taken or size + self._asked[0].size <= _TOGETHER):
-            asked = self._asked.popleft()
-            try:
-                # Nobody waits for it any more if it is done.
-                if not asked.answer.done():
-                    self._check(asked.came)
-                    taken.append(asked)
-                    size += asked.size
-            except OverloadedError as error:
-                asked.answer.set_exception(error)
-            finally:
-                self._leave(asked.came)
-        return taken
-
-
-@dataclass(slots=True)
-class _Batch:
-    """The events of one request."""
-
-    rows: Rows | ParsedEvents
-    came: float
-    outcome: Future[Applied] = field(default_factory=Future)
-
-    @property
-    def size(self) -> int:
-        """How many they are."""
-        return len(self.rows)
+            if not asked.outcome.done():
+                asked.outcome.set_result(answer)
 
 
 class Writes(Queue):
@@ -271,7 +266,7 @@ class Writes(Queue):
         super().__init__(1, "write", **queue)
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
         self.fold_parts = fold or self._fold_rows
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[_Waiting[Rows | ParsedEvents, Future[Applied]]] = deque()
         self._event_seconds = 0.0
 
     async def fold(self, rows: Rows | ParsedEvents) -> Applied:
@@ -286,7 +281,7 @@ class Writes(Queue):
             StoreUnavailableError: the error says what was kept, if anything.
         """
         self.admit()
-        batch = _Batch(rows, self._now())
+        batch = _Waiting(rows, len(rows), self._now(), Future[Applied]())
         self._came.append(batch.came)
         # Before the thread is woken, which looks at this list and at nothing else.
         self._batches.append(batch)
@@ -297,11 +292,16 @@ class Writes(Queue):
 
     def _fold_waiting(self) -> None:
         """Fold in all events that wait, as many as one commit may have."""
-        taken = self._take()
+        # The bound follows the measured speed, so that a slow disk or model gives shorter commits. 1e-9: nothing is
+        # measured before the first commit.
+        most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
+        # Claimed, a client can no longer cancel it: an outcome could not be set on a cancelled future, and the events
+        # would be written all the same.
+        taken = self._taken(self._batches, most, Future.set_running_or_notify_cancel)
         if not taken:
             return
         started = time.perf_counter()
-        parts = [batch.rows for batch in taken]
+        parts = [batch.request for batch in taken]
         events = sum(batch.size for batch in taken)
         try:
             # A failed commit is an outcome for each request: an error that left this thread would leave all of them
@@ -322,25 +322,3 @@ class Writes(Queue):
     def _fold_rows(self, parts: Sequence[Rows]) -> list[Applied | Exception]:
         rows = [row for batch in parts for row in batch]
         return self._updater.apply_parts(EventTable.of_rows(rows), list(map(len, parts)))
-
-    def _take(self) -> list[_Batch]:
-        taken, events = list[_Batch](), 0
-        # The bound follows the measured speed, so that a slow disk or model gives shorter commits. 1e-9: nothing is
-        # measured before the first commit.
-        most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
-        # In the order in which they came, since a user's events may be in several.
-        while self._batches and (not taken or events + self._batches[0].size <= most):
-            batch = self._batches[0]
-            # From here on the client can no longer cancel it: an outcome could not be set on a cancelled future, and
-            # the events would be written all the same.
-            if batch.outcome.set_running_or_notify_cancel():
-                try:
-                    self._check(batch.came)
-                except OverloadedError as error:
-                    batch.outcome.set_exception(error)
-                else:
-                    taken.append(batch)
-                    events += batch.size
-            self._batches.popleft()
-            self._leave(batch.came)
-        return taken

@@ -292,6 +292,7 @@ class Service:
         table = self.updater.artifacts.served.only_known(table)
         origin: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
         folder = self.updater if self.writer is None else self.writer
+        # Never refused: it is in the topic, and would only come again.
         work = self.writes.submit(lambda: folder.apply_table(table, **origin, through=through, after=after))
         with self.noted():
             applied = work.result()
@@ -445,6 +446,7 @@ class Service:
         if files:
             self._forgetting.add(user)
         queued = await self._write(lambda: topic.erase(user, files=files))
+        # Half of the time, so that this error comes, and not the one of a request that took too long.
         if not await topic.seen(queued, patience=self.settings.timeout / 2):
             raise StreamUnavailableError(
                 "the erasure is in the topic, and not yet in the store",

@@ -196,10 +196,6 @@ class EventFolder:
             )
         return self.updater.apply_parts(EventTable.joined(tables), list(map(len, tables)))
 
-    def apply_table(self, table: EventTable, options: dict[str, Any]) -> Applied:
-        """See `Updater.apply_table`."""
-        return self.updater.apply_table(table, **options)
-
     def give(self, artifact: Path, codec: str) -> None:
         """Open an artifact that will be on the store's list, so that no write waits for it."""
         # The service has checked the hashes of this folder already; reading gigabytes again would only delay the

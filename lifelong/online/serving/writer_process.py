@@ -122,12 +122,13 @@ class _Writing:
             **functions_of(self._store, channel, connection, self._readers, self._notices),
             "parse": (folder.parse, self._parsers),
             "fold": (folder.fold, self._writers),
-            "apply_table": (folder.apply_table, self._writers),
+            "apply_table": (lambda table, options: self._updater.apply_table(table, **options), self._writers),
             "give": (folder.give, self._readers),
         }
 
     def close(self) -> None:
         """Close the store, after the writes that wait."""
+        # In the thread that writes, and so behind all that was accepted.
         self._writers.submit(self._store.close).result()
 
     def accept(self, listening: socket.socket) -> None:

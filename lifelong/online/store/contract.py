@@ -11,6 +11,7 @@ Values are bytes (the codec is elsewhere), names are text.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ SOURCES: Final = -2
 """The space of what was applied of each source. It is read with `scan` alone: a store of several parts that have their
 own watermarks may give a name once for each part."""
 BACKFILL: Final = "lifelong:backfill"
-"""Name among the sources of what says until when a store was filled."""
+"""Name among the sources of what says until when a store was filled: see `filled_until`."""
 ATTEMPTS = 100
 """How often a change is made again because other processes wrote what it was made from."""
 
@@ -300,3 +301,32 @@ def until_kept(
             # Others were faster: the next attempt starts from what they wrote.
             refused = error.users
     raise StoreUnavailableError(found if isinstance(found, str) else found(), expected=expected, fix=fix)
+
+
+def filled_until(store: MemoryStore) -> int | None:
+    """The moment before which a store has everything, UTC seconds; None if no backfill has filled it.
+
+        DATA ----------------------.                 moment = the earlier of --until and the second after DATA's last
+        file, topic, HTTP ---------|------------>    an event before it: known; at it or after it: new
+                                moment
+
+    No event is counted twice by this rule, and none is lost as long as DATA had every event before the moment.
+
+    >>> from lifelong.online.store.ram import InMemoryStore
+    >>> store = InMemoryStore()
+    >>> note_filled(store, 1_700_000_000)
+    >>> filled_until(store)
+    1700000000
+    """
+    return max((json.loads(value)["until"] for name, value in store.scan(SOURCES) if name == BACKFILL), default=None)
+
+
+def note_filled(store: MemoryStore, until: int) -> None:
+    """Note that all memories hold what came before a moment; one that is earlier than the last changes nothing.
+
+    Args:
+        store: all its memories have been written.
+        until: UTC seconds.
+    """
+    value = json.dumps({"until": max(until, filled_until(store) or 0)}).encode()
+    store.commit(Commit(records={SOURCES: {BACKFILL: value}}))

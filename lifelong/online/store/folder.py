@@ -292,6 +292,7 @@ def check_room(path: Path) -> None:
             written = opened.enter_context(tempfile.TemporaryFile(dir=path))
             written.write(bytes(4096))
             written.flush()
+            # Only when it is asked to does a disk say that it is full, or fails.
             os.fsync(written.fileno())
     except OSError as error:
         raise unwritable(path, error) from error

@@ -33,6 +33,7 @@ class InMemoryStore:
     shared = False
 
     def __init__(self, *, read_only: bool = False) -> None:
+        # What a commit compares and what it writes belong together.
         self._read_only, self._lock = read_only, threading.Lock()
         self._artifact_list = ArtifactList()
         self._spaces: dict[int, dict[str, bytes]] = defaultdict(dict)

@@ -73,6 +73,7 @@ class RecordCache(Generic[Name]):
 
     def __init__(self, limit: int, *, favour_read: bool = False) -> None:
         self.limit, self.moment, self._favour_read = limit, 0, favour_read
+        # Of those that change what is kept; reads go without it, see `get`.
         self._lock, self._bytes = threading.Lock(), 0
         # In the order in which they came; when it is full, those that came first go.
         self._records: dict[Name, bytes] = {}
@@ -214,6 +215,7 @@ class RecordCopies:
     """
 
     def __init__(self, limit: int) -> None:
+        # Of those that add pieces; a search goes without it, see `_search`.
         self._limit, self._lock = limit // 4, threading.Lock()
         self._asked = RecordCache[bytes](limit - self._limit, favour_read=True)
         self._pieces, self._bytes = deque[PackedRecords](), 0

@@ -269,7 +269,9 @@ class RedisStore:
         while some := list(islice(keys, _MOST)):
             # A command per key: in a cluster they are in different hash slots.
             self._ask([("UNLINK", key) for key in some])
+        # Their sums last: a space that is emptied half-way does not look whole.
         self._ask([("HDEL", self._notes(group), _kind(space)) for group in range(self._groups)])
+        # A replica that takes over must not bring back what was emptied.
         self._replicas.wait()
 
     def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
@@ -403,6 +405,7 @@ class RedisStore:
         if self._read_only:
             raise refuse_write(self.name)
         self._read([("SET", self._key(group, "probe"), "", "EX", _REMEMBERED) for group in range(self._groups)])
+        # As a commit would: without enough replicas none is acknowledged.
         self._replicas.wait()
 
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
@@ -552,6 +555,7 @@ class RedisStore:
         if -1 in done.values():
             raise self._lost()
         refused = {group for group, answer in done.items() if not answer}
+        # Also where some groups have refused it: what the others have written must not be lost either.
         self._replicas.wait()
         return refused
 

@@ -59,6 +59,7 @@ def _connection(address: Address, retries: int) -> dict[str, Any]:
     backoff = require("redis.backoff", extra="redis", purpose="a redis:// store")
     pauses = backoff.ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE)
     options: dict[str, Any] = {
+        # A server that hangs would otherwise hold a thread for ever.
         "socket_timeout": address.timeout,
         "socket_connect_timeout": address.timeout,
         # Not after a timeout: those that wait for a server that hangs want to know.

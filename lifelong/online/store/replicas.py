@@ -70,6 +70,7 @@ class Replicas:
 
     @property
     def _command(self) -> tuple[Any, ...]:
+        # 0 would wait for ever.
         milliseconds = max(1, round(1000 * self._address.replica_timeout))
         if self._address.fsync:
             return "WAITAOF", 1, self._address.replicas, milliseconds
