@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import part_of
 
 TIME = "1700100000"
 
@@ -198,6 +199,74 @@ def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
     outcome = run("score", artifact, "--store", filled, "--requests", tmp_path / "no.csv", "--out", tmp_path / "o.csv")
     assert outcome.code == 1
     assert "no.csv" in outcome.stderr
+
+
+@pytest.fixture
+def asked(run, artifact, tmp_path):
+    """Scores a file of requests of some users, from the events of all: whole, or by parts with other options."""
+    pytest.importorskip("pyarrow", reason="parquet is of the train extra")
+    log, requests, url = tmp_path / "log.csv", tmp_path / "requests.csv", f"rocksdb://{tmp_path}/whole"
+    log.write_text("user,item,time\n" + "".join(f"u{u:02},i{u + n},{100 + n}\n" for u in range(30) for n in range(5)))
+    requests.write_text("user,item\n" + "".join(f"u{n % 32:02},i{n % 7}\n" for n in range(96)))
+    moment = ("--requests", requests, "--time", "200")
+    assert run("backfill", artifact, log, "--store", url).code == 0
+    assert run("score", artifact, "--store", url, *moment, "--out", tmp_path / "all.parquet").code == 0
+    return lambda *words: run("score", artifact, "--data", log, *moment, *words)
+
+
+def test_a_moment_for_all_rows_of_a_file_in_milliseconds_is_named(asked, tmp_path):
+    words = ("--part", "1/3", "--time", "200000000000000", "--out", tmp_path / "scores", "--json")
+    assert "--time 200000000000000" in asked(*words).error["found"]
+    assert not list((tmp_path / "scores").glob("*"))
+
+
+def test_parts_of_the_users_are_scored_from_events_and_are_together_the_whole(asked, tmp_path):
+    out = tmp_path / "scores"
+    # Of a process that was killed.
+    (out / ".part-2-of-3.parquet.0123456789ab.unfinished").mkdir(parents=True)
+    paths = [out / f"part-{number}-of-3.parquet" for number in range(3)]
+    counts = [asked("--part", f"{number}/3", "--out", out, "--json").document["rows"] for number in range(3)]
+    assert sum(counts) == 96 and min(counts) > 0
+    assert sorted(out.iterdir()) == paths
+    whole, parts = (
+        [row for path in some for row in read_rows(path, "parquet")] for some in ([tmp_path / "all.parquet"], paths)
+    )
+    assert sorted(parts, key=str) == sorted(whole, key=str)
+    assert [row["known_user"] for row in whole[:32]] == 30 * [True] + 2 * [False]
+    for number, path in enumerate(paths):
+        assert {part_of(row["user"], 3) for row in read_rows(path, "parquet")} == {number}
+
+
+def test_a_part_that_is_scored_twice_is_left_as_it_is_and_is_the_same_when_it_is_lost(asked, tmp_path):
+    words, path = ("--part", "1/3", "--out", tmp_path / "scores"), tmp_path / "scores" / "part-1-of-3.parquet"
+    asked(*words)
+    made = path.read_bytes(), path.stat().st_ino
+    assert "is there already" in asked(*words).stdout
+    assert (path.read_bytes(), path.stat().st_ino) == made
+    path.unlink()
+    asked(*words)
+    assert path.read_bytes() == made[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("--part 1/3 --time 200 --store memory://", "--part with --store, or without another option"),
+        # Its next run would be at another moment.
+        ("--part 1/3", "--part with --store, or without another option"),
+        ("--part 3/3 --time 200", "part = '3/3'"),
+        ("--part 1/3 --time 200 --explain", "--explain with --requests"),
+        ("--data no.csv --store memory://", "--data without --explain"),
+        ("", "no --store"),
+    ],
+)
+def test_what_the_scores_of_a_part_need_is_said(run, artifact, tmp_path, words, found):
+    data = () if "--part" not in words else ("--data", tmp_path)
+    outcome = run(
+        "score", artifact, "--requests", tmp_path, "--out", tmp_path / "scores", *data, *words.split(), "--json"
+    )
+    assert outcome.code != 0 and found in outcome.error["found"]
+    assert not (tmp_path / "scores").exists()
 
 
 # explain
