@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import sys
 
 import pytest
 from fastapi.testclient import TestClient
+from support.processes import until
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
@@ -246,6 +248,25 @@ def test_a_part_that_is_scored_twice_is_left_as_it_is_and_is_the_same_when_it_is
     path.unlink()
     asked(*words)
     assert path.read_bytes() == made[0]
+
+
+def test_a_process_that_is_killed_while_it_scores_a_part_does_no_harm(asked, artifact, tmp_path):
+    words, out = ("--part", "1/3", "--out", tmp_path / "scores"), tmp_path / "scores"
+    # It has the memories, and waits for requests that do not come.
+    os.mkfifo(tmp_path / "never.csv")
+    waiting = [*map(str, words), "--time", "200", "--data", str(tmp_path / "log.csv")]
+    waiting += ["--requests", str(tmp_path / "never.csv")]
+    process = subprocess.Popen([sys.executable, "-m", "lifelong", "score", str(artifact), *waiting])
+    try:
+        until(lambda: any(out.glob(".part-1-of-3.parquet.*/*")) or process.poll() is not None)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -9 and not list(out.glob("part-*"))
+    assert asked(*words).code == 0
+    assert [path.name for path in out.iterdir()] == ["part-1-of-3.parquet"]
+    rows = read_rows(out / "part-1-of-3.parquet", "parquet")
+    assert rows == [row for row in read_rows(tmp_path / "all.parquet", "parquet") if part_of(row["user"], 3) == 1]
 
 
 @pytest.mark.parametrize(
