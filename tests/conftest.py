@@ -14,7 +14,7 @@ import pytest
 from support.browser import chromium, watched_page
 from support.events import events_of
 from support.kafka import Broker, broker, installed
-from support.valkey import Server, cluster, server
+from support.valkey import Server, cluster, server, url_of_cluster
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
@@ -113,8 +113,7 @@ def redis_url(valkey: Server) -> str:
 @pytest.fixture
 def cluster_url(valkey_cluster: list[Server]) -> str:
     """Of a store that no other test uses."""
-    hosts = ",".join(f"127.0.0.1:{one.port}" for one in valkey_cluster)
-    return f"redis://{hosts}/?cluster=true&prefix=test-{next(_NUMBER)}"
+    return url_of_cluster(valkey_cluster, f"&prefix=test-{next(_NUMBER)}")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import runpy
 import sys
 from collections.abc import Iterator
@@ -55,6 +56,20 @@ def test_the_capacity_of_the_page_is_what_its_script_prints(tmp_path: Path, caps
     runpy.run_path(str(FOLDER / "capacity.py"), run_name="__main__")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (found["nodes"], found["partitions of the topic"], found["scoring processes"]) == (23, 92, 50)
-    assert found["memories, TB"] == pytest.approx(1.383)
+    assert found["memories, TB"] == pytest.approx(1.503)
     page = (FOLDER.parent / "docs" / "capacity.md").read_text()
-    assert "about 23 nodes of two cores, 1.4\nTB of memories" in page and "a topic of 92 partitions" in page
+    assert "about 23 nodes of two cores, 1.5\nTB of memories" in page and "a topic of 92 partitions" in page
+
+
+def test_the_bytes_of_a_user_in_a_server_are_those_of_the_page(needs_valkey, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["server_bytes.py", "--users", "400", "--events", "100"])
+    monkeypatch.syspath_prepend(str(FOLDER))
+    runpy.run_path(str(FOLDER / "server_bytes.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    page = (FOLDER.parent / "docs" / "capacity.md").read_text()
+    number = r"([\d,]+), [\d,]+"
+    for way, words in {"alone": r"all in Valkey, .*", "logged": "the same with the event log"}.items():
+        row = re.search(rf"\| {words} \| {number}; {number} \|", page)
+        assert row is not None
+        said = [int(value.replace(",", "")) for value in row.groups()]
+        assert [found[model]["100"][way] for model in ("tally", "hpmn")] == pytest.approx(said, rel=0.05)

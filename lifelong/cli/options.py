@@ -193,15 +193,16 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
     return share_of.get("", share_of)
 
 
-def check_request(user: str, time: int | None, *, time_unit: str) -> None:
-    """Check the user and the moment of a request, before the empty memory answers for them.
+def check_request(user: str | None, time: int | None, *, time_unit: str) -> None:
+    """Check the user, if there is one, and the moment of a request, before the empty memory answers for them.
 
     Raises:
         UsageError: the user's id is empty or too long, or the time is one that no event can have.
     """
     from lifelong.online.memory.event import check_user, last_time
 
-    check_user(user)
+    if user is not None:
+        check_user(user)
     latest = last_time(time_unit)
     if time is not None and time > latest:
         expected = f"UTC seconds, 0 to {latest} (not milliseconds)" if time_unit == "seconds" else f"at most {latest}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -61,7 +60,6 @@ def prepare(
     column: Column = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print all that was counted.")] = False,
 ) -> Reply:
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
     from lifelong.offline.preparation import prepare as preparing
@@ -80,7 +78,7 @@ def prepare(
     chosen |= {"options": pairs(column, option="--column") | options, "overwrite": overwrite}
     settings = _settings(chosen)
     dataset = preparing.prepare(source, paths or [], out, settings=settings, progress=terminal.say)
-    return Reply(_document(dataset), _summary(dataset, verbose=verbose))
+    return Reply(_document(dataset), _summary(dataset))
 
 
 def _mapping_of(source: str) -> str:
@@ -118,39 +116,23 @@ def _document(dataset: Dataset) -> dict[str, Any]:
     return {"dataset": str(dataset.folder), **dataset.manifest.model_dump(mode="json")}
 
 
-def _summary(dataset: Dataset, *, verbose: bool) -> list[Any]:
+def _summary(dataset: Dataset) -> list[Any]:
     manifest = dataset.manifest
-    counts = manifest.counts if verbose else {name: manifest.counts[name] for name in _MAIN}
-    rows = [(name.replace("_", " "), f"{number:,}") for name, number in counts.items()]
+    rows = [(name.replace("_", " "), f"{manifest.counts[name]:,}") for name in _MAIN]
     if (aside := manifest.vault) is not None:
         rows += [("vault examples", f"{aside.examples:,}"), ("vault positives", f"{aside.positives:,}")]
-    record = _record(manifest)
     # What a user allowed to be skipped is never left out.
-    rows += _flat(record if verbose else {"skipped": record["read"].get("skipped", {})})
+    rows += _flat({"skipped": manifest.record.get("read", {}).get("skipped", {})})
     table = columns("counted", "number", rows=rows)
     return [f"{manifest.name}, prepared into {dataset.folder}", table, *dataset.notes, *_next(manifest, dataset.folder)]
 
 
-def _record(manifest: Manifest) -> dict[str, Any]:
-    """What was counted on the way, without the settings, which the user has just given."""
-    left_out = ("settings", "mapping", "too_small", "not_numbers")
-    record = {key: value for key, value in manifest.record.items() if key not in left_out}
-    record["read"] = {key: value for key, value in record.get("read", {}).items() if key != "columns_not_read"}
-    if manifest.dataset_schema.time_unit == "seconds":
-        record |= {key: _date(record[key]) for key in ("time_first", "time_last") if record.get(key) is not None}
-    return record
-
-
 _MAIN = ("events", "users", "items", "train_examples", "test_examples")
-"""What a user looks at first; `--verbose` prints the rest."""
-
-
-def _date(seconds: int) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+"""What a user looks at first; `--json` prints the rest."""
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The preparation record as rows."""
+    """A part of the preparation record as rows."""
     rows: list[tuple[str, str]] = []
     for key, value in record.items():
         name = f"{prefix}{key}"

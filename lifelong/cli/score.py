@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.explain import explanation_reply
-from lifelong.cli.opening import open_scorer
+from lifelong.cli.opening import open_pair, open_scorer
 from lifelong.cli.options import (
     ArtifactPath,
     BaseRate,
     MappingFile,
     ProfileOption,
-    StoreUrl,
     Time,
     base_rate_of,
     check_request,
@@ -35,7 +34,7 @@ def score(
     terminal: Terminal,
     artifact: ArtifactPath,
     *,
-    store: StoreUrl,
+    store: Annotated[str | None, typer.Option("--store", metavar="URL", help="Needed without --part.")] = None,
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
     time: Time = None,
@@ -48,23 +47,39 @@ def score(
         bool, typer.Option("--explain", help="Show which time scales and which past events are behind each score.")
     ] = False,
     data: Annotated[
-        Path | None, typer.Option(metavar="DATA", help="With --explain: dataset that holds the user's events.")
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="With --explain: dataset that holds the user's events. With --part: events, ordered by user.",
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="K/N", help="Only part K of N of the users; from DATA, into a folder."),
     ] = None,
 ) -> Reply:
-    """Score candidates from the memories in a store; explain the scores."""
+    """Score candidates from the memories in a store, or from events; explain the scores."""
+    if (part is None) == (store is None) or (part is not None and None in (source, out, data, time)):
+        raise UsageError(
+            "no --store" if part is None else "--part with --store, or without another option",
+            expected="--store URL, or --part K/N --data EVENTS --requests FILE --time TIME --out FOLDER",
+            fix="give all options of one of the two forms",
+        )
     candidates = names(items or "")
     _check(user=user, items=items, source=source, out=out)
-    if (explain and source is not None) or (data is not None and not explain):
+    if (explain and source is not None) or (data is not None and not explain and part is None):
         raise UsageError(
             "--data without --explain" if not explain else "--explain with --requests",
             expected="--explain with --user U --items I1,I2",
             fix="ask for the explanation of one user's candidates",
         )
+    if part is not None and out is not None:
+        return _part(terminal, artifact, part, data, base_rate, source=source, out=out, mapping=mapping, time=time)
     from lifelong.online.scoring.answer import ScoreRequest
 
-    with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
+    with open_scorer(artifact, store or "", base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
-            return _file(terminal, scorer, source, out, mapping)
+            return _file(terminal, scorer, source=source, out=out, mapping=mapping, time=time)
         if not candidates:
             raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2")
         check_request(user or "", time, time_unit=scorer.schema.time_unit)
@@ -142,11 +157,38 @@ def _sentence(answer: Answer) -> str:
     return f"User {answer.user}: scored from a memory of {answer.count:,} events."
 
 
-def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path, mapping: Path | None) -> Reply:
+def _part(
+    terminal: Terminal, artifact: Path, part: str, data: Path | None, base_rate: str | None, *, out: Path, **table: Any
+) -> Reply:
+    """Score one part of the users from events: a run that is killed leaves a hidden folder, which the next removes."""
+    from lifelong.atomic import building, remove_remains, sync
+    from lifelong.online.ingestion.folding import fill_log
+    from lifelong.online.ingestion.parts import share_of
+    from lifelong.online.scoring.scorer import Scorer
+
+    share = share_of(part)
+    place = out / f"part-{share.numbers[0]}-of-{share.of}.parquet"
+    remove_remains(place)
+    if place.exists():
+        return Reply({"rows": 0, "out": str(place)}, [f"part {part} is there already"])
+    with open_pair(artifact, "memory://", read_only=False) as (opened, memories), building(place) as folder:
+        fill_log(opened, str(data), memories, mapping=table["mapping"], share=share)
+        scorer, draft = Scorer(opened, memories, base_rate=base_rate_of(base_rate)), folder / place.name
+        reply = _file(terminal, scorer, out=place, draft=draft, share=share, **table)
+        # If another process was faster, its file has the same bytes.
+        draft.replace(place)
+        sync(out)
+    return reply
+
+
+def _file(
+    terminal: Terminal, scorer: Scorer, *, out: Path, mapping: Path | None, draft: Path | None = None, **table: Any
+) -> Reply:
     from lifelong.dataset.mapping import mapping_from
     from lifelong.online.scoring.tables import score_table
 
-    given = None if mapping is None else mapping_from(mapping)
+    check_request(None, table["time"], time_unit=scorer.schema.time_unit)
+    table |= {"mapping": None if mapping is None else mapping_from(mapping), "out": draft or out}
     with terminal.progress("rows") as advance:
-        rows = score_table(scorer, source, out, mapping=given, progress=lambda done: advance(done, done))
+        rows = score_table(scorer, **table, progress=lambda done: advance(done, done))
     return Reply({"rows": rows, "out": str(out)}, [f"Scored {rows:,} rows into {out}"])

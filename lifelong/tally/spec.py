@@ -50,7 +50,7 @@ def own_keys(known: int, keys: int) -> int:
     return known if 4 * known < 3 * keys else 0
 
 
-# A cell has 4 bits for its count, a level, and 5 for its age, a step. Counts are exact up to 8. Above it levels lie 2
+# A cell has 4 bits for its count, a level, and 5 for its age, a step. Counts are exact up to 7. From 8 on levels lie 2
 # apart, then 4, and an event raises one by 2^j only if its number is a multiple of 2^j: one in 2^j on average, so that
 # counts are right on average (after Morris, CACM 1978, where a coin decides).
 COUNTS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)  # the count of each level; level 0 is an empty cell

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -9,10 +10,12 @@ import sys
 
 import pytest
 from fastapi.testclient import TestClient
+from support.processes import until
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.part import part_of
 
 TIME = "1700100000"
 
@@ -198,6 +201,93 @@ def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
     outcome = run("score", artifact, "--store", filled, "--requests", tmp_path / "no.csv", "--out", tmp_path / "o.csv")
     assert outcome.code == 1
     assert "no.csv" in outcome.stderr
+
+
+@pytest.fixture
+def asked(run, artifact, tmp_path):
+    """Scores a file of requests of some users, from the events of all: whole, or by parts with other options."""
+    pytest.importorskip("pyarrow", reason="parquet is of the train extra")
+    log, requests, url = tmp_path / "log.csv", tmp_path / "requests.csv", f"rocksdb://{tmp_path}/whole"
+    log.write_text("user,item,time\n" + "".join(f"u{u:02},i{u + n},{100 + n}\n" for u in range(30) for n in range(5)))
+    requests.write_text("user,item\n" + "".join(f"u{n % 32:02},i{n % 7}\n" for n in range(96)))
+    moment = ("--requests", requests, "--time", "200")
+    assert run("backfill", artifact, log, "--store", url).code == 0
+    assert run("score", artifact, "--store", url, *moment, "--out", tmp_path / "all.parquet").code == 0
+    return lambda *words: run("score", artifact, "--data", log, *moment, *words)
+
+
+def test_a_moment_for_all_rows_of_a_file_in_milliseconds_is_named(asked, tmp_path):
+    words = ("--part", "1/3", "--time", "200000000000000", "--out", tmp_path / "scores", "--json")
+    assert "--time 200000000000000" in asked(*words).error["found"]
+    assert not list((tmp_path / "scores").glob("*"))
+
+
+def test_parts_of_the_users_are_scored_from_events_and_are_together_the_whole(asked, tmp_path):
+    out = tmp_path / "scores"
+    # Of a process that was killed.
+    (out / ".part-2-of-3.parquet.0123456789ab.unfinished").mkdir(parents=True)
+    paths = [out / f"part-{number}-of-3.parquet" for number in range(3)]
+    counts = [asked("--part", f"{number}/3", "--out", out, "--json").document["rows"] for number in range(3)]
+    assert sum(counts) == 96 and min(counts) > 0
+    assert sorted(out.iterdir()) == paths
+    whole, parts = (
+        [row for path in some for row in read_rows(path, "parquet")] for some in ([tmp_path / "all.parquet"], paths)
+    )
+    assert sorted(parts, key=str) == sorted(whole, key=str)
+    assert [row["known_user"] for row in whole[:32]] == 30 * [True] + 2 * [False]
+    for number, path in enumerate(paths):
+        assert {part_of(row["user"], 3) for row in read_rows(path, "parquet")} == {number}
+
+
+def test_a_part_that_is_scored_twice_is_left_as_it_is_and_is_the_same_when_it_is_lost(asked, tmp_path):
+    words, path = ("--part", "1/3", "--out", tmp_path / "scores"), tmp_path / "scores" / "part-1-of-3.parquet"
+    asked(*words)
+    made = path.read_bytes(), path.stat().st_ino
+    assert "is there already" in asked(*words).stdout
+    assert (path.read_bytes(), path.stat().st_ino) == made
+    path.unlink()
+    asked(*words)
+    assert path.read_bytes() == made[0]
+
+
+def test_a_process_that_is_killed_while_it_scores_a_part_does_no_harm(asked, artifact, tmp_path):
+    words, out = ("--part", "1/3", "--out", tmp_path / "scores"), tmp_path / "scores"
+    # It has the memories, and waits for requests that do not come.
+    os.mkfifo(tmp_path / "never.csv")
+    waiting = [*map(str, words), "--time", "200", "--data", str(tmp_path / "log.csv")]
+    waiting += ["--requests", str(tmp_path / "never.csv")]
+    process = subprocess.Popen([sys.executable, "-m", "lifelong", "score", str(artifact), *waiting])
+    try:
+        until(lambda: any(out.glob(".part-1-of-3.parquet.*/*")) or process.poll() is not None)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -9 and not list(out.glob("part-*"))
+    assert asked(*words).code == 0
+    assert [path.name for path in out.iterdir()] == ["part-1-of-3.parquet"]
+    rows = read_rows(out / "part-1-of-3.parquet", "parquet")
+    assert rows == [row for row in read_rows(tmp_path / "all.parquet", "parquet") if part_of(row["user"], 3) == 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("--part 1/3 --time 200 --store memory://", "--part with --store, or without another option"),
+        # Its next run would be at another moment.
+        ("--part 1/3", "--part with --store, or without another option"),
+        ("--part 3/3 --time 200", "part = '3/3'"),
+        ("--part 1/3 --time 200 --explain", "--explain with --requests"),
+        ("--data no.csv --store memory://", "--data without --explain"),
+        ("", "no --store"),
+    ],
+)
+def test_what_the_scores_of_a_part_need_is_said(run, artifact, tmp_path, words, found):
+    data = () if "--part" not in words else ("--data", tmp_path)
+    outcome = run(
+        "score", artifact, "--requests", tmp_path, "--out", tmp_path / "scores", *data, *words.split(), "--json"
+    )
+    assert outcome.code != 0 and found in outcome.error["found"]
+    assert not (tmp_path / "scores").exists()
 
 
 # explain

@@ -6,20 +6,19 @@ import threading
 import time
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
-from support.valkey import cluster, replica, sentinel, server
+from support.events import assert_equal_to_a_replay
+from support.valkey import cluster, replica, sentinel, server, url_of_cluster, wait_for_takeover
 
 from lifelong.errors import StoreBehindError, StoreError, StoreUnavailableError
 from lifelong.online.background import Patience
 from lifelong.online.ingestion.files import ingest
-from lifelong.online.memory.event import UserEvent, decode_event
+from lifelong.online.memory.event import UserEvent
 from lifelong.online.memory.forgetting import forget
 from lifelong.online.memory.updater import Updater
 from lifelong.online.store import redis_client
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.opening import open_store
-from lifelong.online.store.ram import InMemoryStore
 from lifelong.testing.store_contract import IDENTITY
 
 pytestmark = pytest.mark.usefixtures("needs_valkey")
@@ -66,19 +65,6 @@ def opened(url):
 
 def events_of(numbers, *, ids=False, users=5):
     return [UserEvent(f"u{k % users}", f"i{k}", START + k, "view", event_id=f"e{k}" if ids else None) for k in numbers]
-
-
-def assert_equal_to_a_replay(updater, events):
-    """Each event was applied once, in its order, and the memories are those that this gives."""
-    once = InMemoryStore()
-    Updater(updater.artifact, once).apply(events)
-    users = sorted({event.user for event in events})
-    for user in users:
-        found = [decode_event(value).item for value in updater.store.events(user)]
-        assert found == [event.item for event in events if event.user == user]
-    found, wanted = (updater.runtime.decode(store.read_many(users)) for store in (updater.store, once))
-    assert found.count_B.tolist() == wanted.count_B.tolist()
-    np.testing.assert_allclose(found.fields["slot"], wanted.fields["slot"], atol=1e-5)
 
 
 # A commit waits
@@ -407,9 +393,8 @@ def replicated(tmp_path):
 
 
 def test_a_cluster_waits_on_each_server_and_promotes_replicas_that_have_everything(artifact, replicated, impatient):
-    hosts = ",".join(f"127.0.0.1:{one.port}" for one in replicated)
     events = events_of(range(600), users=40)
-    with opened(f"redis://{hosts}/?cluster=true&replicas=1&replica_timeout=0.5&timeout=3") as store:
+    with opened(url_of_cluster(replicated, "&replicas=1&replica_timeout=0.5&timeout=3")) as store:
         updater = PATIENT(lambda: Updater(artifact, store))
         with paused(replicated[4]):
             for _ in range(2):
@@ -423,13 +408,7 @@ def test_a_cluster_waits_on_each_server_and_promotes_replicas_that_have_everythi
         try:
             stream.wait_for(199)
             replicated[1].kill()
-            for one in replicated:
-                if one is not replicated[1]:
-                    one.wait_for("cluster_state:ok", "cluster", "info")
-            roles = ["role:master" in one.call("info", "replication") for one in replicated[3:]]
-            while not any(roles):
-                time.sleep(0.1)
-                roles = ["role:master" in one.call("info", "replication") for one in replicated[3:]]
+            wait_for_takeover(replicated, replicated[1])
             replicated[1].start()
         finally:
             stream.finish()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -26,17 +27,20 @@ from lifelong.dataset.folder import Dataset
 from lifelong.errors import LifelongError
 from lifelong.launch import launch
 from lifelong.offline.data.batch import Batch
+from lifelong.offline.evaluation.divided_tables import DividedTables
 from lifelong.offline.evaluation.evaluate import evaluate, predict
 from lifelong.offline.evaluation.processes import Processes, join
 from lifelong.offline.export import saving
 from lifelong.offline.export.saving import load_model
 from lifelong.offline.models import build
 from lifelong.offline.models.base import Model
+from lifelong.offline.training import loop
 from lifelong.offline.training.compute import Compute
 from lifelong.offline.training.display import Display
 from lifelong.offline.training.gradients import Gradients
 from lifelong.offline.training.loop import first_targets
 from lifelong.offline.training.losses import loss_of, masked_cross_entropy
+from lifelong.offline.training.optimiser import Optimiser, build_optimiser
 from lifelong.offline.training.parallel import part_of
 from lifelong.offline.training.trainer import train
 from lifelong.testing.worlds import INPUTS, random_batch
@@ -146,6 +150,14 @@ def rows(processes: Processes) -> list[Any]:
     return [where.tolist(), value[:, 0].tolist()]
 
 
+def spread(processes: Processes) -> list[Any]:
+    """What of each kind of number comes from the first process."""
+    kinds = (torch.float32, torch.float16, torch.int64, torch.int16, torch.bool)
+    some = [torch.tensor([[1 - processes.rank]], dtype=kind) for kind in kinds]
+    processes.spread(some)
+    return [value.tolist() for value in some]
+
+
 def failures(processes: Processes) -> dict[str, str]:
     """What each process gets told when the first fails, and when they do not agree."""
 
@@ -171,12 +183,40 @@ def cluster_sim() -> Model:
     return model
 
 
-def interrupted(dataset: Dataset, out: Path, rank: int) -> str:
+def divided(dataset: Dataset, out: Path, rank: int) -> dict[str, Any]:
+    """Of models with sparse tables: weights in OUT/<form> <model>, and which share of tables and moments is here."""
+    found: dict[str, Any] = {}
+    for name in SPARSE:
+        optimisers: list[Optimiser] = []
+
+        def build_and_keep(*given: Any, kept: list[Optimiser] = optimisers) -> Optimiser:
+            kept.append(build_optimiser(*given))
+            return kept[-1]
+
+        options: dict[str, Any] = {"config": run_config(embeddings="sparse"), "progress": False}
+        with mock.patch.object(loop, "build_optimiser", build_and_keep):
+            train(dataset, name, out / f"divided {name}", **options)
+        with mock.patch.object(loop, "DividedTables", lambda model, _: DividedTables(model, Processes())):
+            train(dataset, name, out / f"whole {name}", **options)
+        place = out / f"resumed {name}"
+        assert "--resume" in interrupted(dataset, place, rank, model=name, embeddings="sparse")
+        train(dataset, name, place, **options, resume=True)
+        tables = [table.weight.numel() for table in load_model(Artifact.open(place)).tables()]
+        (state,) = [part for part in optimisers[0]._parts if isinstance(part, torch.optim.SparseAdam)]
+        kept = sum(own.numel() for group in state.param_groups for own in group["params"])
+        moments = [
+            value for entry in state.state.values() for value in entry.values() if isinstance(value, torch.Tensor)
+        ]
+        found[name] = (kept + sum(moment.numel() for moment in moments)) / (3 * sum(tables))
+    return found
+
+
+def interrupted(dataset: Dataset, out: Path, rank: int, model: str = "dnn", **changes: Any) -> str:
     """Ctrl-C in process 1 alone, after its third step."""
     interruption = after_steps(3, lambda: signal.raise_signal(signal.SIGINT)) if rank == 1 else contextlib.nullcontext()
     try:
         with interruption:
-            train(dataset, "dnn", out, config=run_config(), progress=False)
+            train(dataset, model, out, config=run_config(**changes), progress=False)
     except KeyboardInterrupt as error:
         return str(error)
     return "not interrupted"
@@ -209,6 +249,7 @@ def together(data: Path, out: Path) -> None:
     atexit.register(write_threads, out / f"threads-{place.rank}.json")
     processes = Processes(place)
     found: dict[str, Any] = {"gradients": gradient_errors(processes), "rows": rows(processes)}
+    found["spread"] = spread(processes)
     found["failures"] = failures(processes)
     trained = train(dataset, "dnn", out / "two", config=run_config(), progress=False)
     found["two"] = summary(trained)
@@ -217,6 +258,7 @@ def together(data: Path, out: Path) -> None:
         train(dataset, "dnn", out / "begun-alone", config=run_config(), resume=True, progress=False)
     )
     found["interrupted"] = interrupted(dataset, out / "begun-together", place.rank)
+    found["divided"] = divided(dataset, out, place.rank)
     alone = Artifact.open(out / "alone")
     examples = dataset.examples("test")
     logit_NT = predict(load_model(alone), dataset, examples, processes=processes)

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,3 +192,51 @@ def cluster(folder: Path, *options: str, replicas: int = 0) -> Iterator[list[Ser
         for one in some[3:]:
             one.wait_for("master_link_status:up", "info", "replication")
         yield some
+
+
+def url_of_cluster(some: Iterable[Server], options: str = "") -> str:
+    """Of a store on a cluster.
+
+    Args:
+        some: servers of it.
+        options: more options of the URL.
+    """
+    return f"redis://{','.join(f'127.0.0.1:{one.port}' for one in some)}/?cluster=true{options}"
+
+
+@contextlib.contextmanager
+def grown(folder: Path, some: Sequence[Server]) -> Iterator[Server]:
+    """One more primary of a cluster, which has got its share of the hash slots and of the keys in them.
+
+    Args:
+        folder: for its files.
+        some: the primaries that there are.
+
+    Raises:
+        RuntimeError: it did not get them; says what `valkey-cli` printed.
+    """
+    share = 16_384 // (len(some) + 1)
+    with server(folder, "--cluster-enabled", "yes") as one:
+        new, old = (f"127.0.0.1:{each.port}" for each in (one, some[0]))
+        said = one.call("--cluster", "add-node", new, old)
+        for each in (*some, one):
+            each.wait_for(f"cluster_known_nodes:{len(some) + 1}", "cluster", "info")
+            each.wait_for("cluster_state:ok", "cluster", "info")
+        said += one.call("--cluster", "rebalance", old, "--cluster-use-empty-masters")
+        if f"{share} slots" not in (found := one.call("--cluster", "check", new)):
+            raise RuntimeError(f"{new} has not got {share} slots: {said[-500:]} {found}")
+        yield one
+
+
+def wait_for_takeover(some: Sequence[Server], lost: Server) -> None:
+    """Return when a replica has taken the place of a primary, and all the others of the cluster know it.
+
+    Args:
+        some: all servers, the three primaries first.
+        lost: one that does not run.
+    """
+    while not any("role:master" in one.call("info", "replication") for one in some[3:]):
+        time.sleep(0.1)
+    for one in some:
+        if one is not lost:
+            one.wait_for("cluster_state:ok", "cluster", "info")

@@ -105,6 +105,27 @@ def test_two_processes_train_the_weights_of_one(seen: list[dict[str, Any]], alon
     assert max(distance) < 1e-3, distance
 
 
+def test_numbers_of_every_kind_come_from_the_first(seen: list[dict[str, Any]]) -> None:
+    assert all(one["spread"] == [[[1.0]], [[1.0]], [[1]], [[1]], [[True]]] for one in seen)
+
+
+@pytest.mark.parametrize("form", ["divided", "resumed"])
+@pytest.mark.parametrize("model", several.SPARSE)
+def test_divided_tables_are_trained_as_whole_ones(
+    seen: list[dict[str, Any]], folder: Path, model: str, form: str
+) -> None:
+    found, whole = (load_file(folder / f"{kind} {model}" / "weights.safetensors") for kind in (form, "whole"))
+    assert found.keys() == whole.keys()
+    distance = [float((found[name] - whole[name]).abs().max()) for name in whole]
+    assert max(distance) < 1e-6, distance
+
+
+@pytest.mark.parametrize("model", several.SPARSE)
+def test_a_process_has_its_share_of_tables_and_moments(seen: list[dict[str, Any]], model: str) -> None:
+    shares = [one["divided"][model] for one in seen]
+    assert sum(shares) == pytest.approx(1) and max(shares) <= 1.1 / 2, shares
+
+
 def test_all_processes_have_the_same_record_of_it(seen: list[dict[str, Any]]) -> None:
     assert seen[0]["two"] == seen[1]["two"]
 

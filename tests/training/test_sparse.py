@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from lifelong.config import TrainSettings
+from lifelong.errors import MismatchError
+from lifelong.offline.evaluation.divided_tables import _Divided
 from lifelong.offline.evaluation.processes import Processes
 from lifelong.offline.models import MODELS, build
 from lifelong.offline.models.base import Model
@@ -52,6 +54,30 @@ def test_gradients_of_every_model_are_those_of_dense_tables(name: str) -> None:
             assert all(part is None or not part.to_dense().any() for part in (dense, sparse))
         else:
             torch.testing.assert_close(sparse.to_dense(), dense.to_dense())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_model_looks_up_only_numbers_that_it_names(name: str) -> None:
+    model, _ = made(name, "sparse")
+    batch, looked_up = random_batch([5, 9, 2], targets=3), []
+    for place, table in enumerate(model.tables()):
+        table.register_forward_pre_hook(lambda _, given, place=place: looked_up.append((place, given[0])))
+    backward(model)
+    numbers = model.table_numbers(batch)
+    assert looked_up and len(numbers) == len(model.tables())
+    for place, number in looked_up:
+        assert set(number.flatten().tolist()) <= set(numbers[place].tolist())
+
+
+def test_a_divided_table_has_the_rows_that_it_was_asked_for_and_refuses_others() -> None:
+    table = nn.Embedding(9, 2, padding_idx=0, sparse=True)
+    before = table.weight.detach().clone()
+    part = _Divided(table, Processes())
+    assert part.load(torch.tensor([0, 3, 5]), same=True) and table.weight.shape == (3, 2)
+    asked = torch.tensor([[5, 3], [0, 5]])
+    torch.testing.assert_close(table(asked), before[asked])
+    with pytest.raises(MismatchError, match="does not have: its tables cannot be divided"):
+        table(torch.tensor([3, 4]))
 
 
 def test_first_step_is_adams_and_later_ones_leave_other_rows_alone() -> None:

@@ -26,6 +26,7 @@ from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.launch import launch
 from lifelong.offline.data.batches import evaluation_batches
 from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.divided_tables import DividedTables
 from lifelong.offline.evaluation.in_sample import InSample, check_in_sample
 from lifelong.offline.evaluation.list_order import counted_numbers
 from lifelong.offline.evaluation.metrics import Sample
@@ -112,6 +113,7 @@ def predict(
     delay: int = 0,
     threads: int | None = None,
     processes: Processes | None = None,
+    tables: DividedTables | None = None,
 ) -> FloatArray:
     """Logits `[N, T]` in the order of the examples, each computed only from the events before its target.
 
@@ -123,6 +125,7 @@ def predict(
         threads: of torch, only during this call; None leaves them as they are.
         processes: that all make this call with equal arguments; each scores its share of the batches and gets all
             logits. A batch has the same logits whichever process scores it. Fitted models are scored by every process.
+        tables: those of the model that are divided between these processes.
 
     Raises:
         DataError: the model gave a logit that is not a finite number.
@@ -132,7 +135,7 @@ def predict(
     seen = delayed(dataset, examples, delay)
     with torch_threads(threads), model_named_in_errors(model, f"{len(seen)} examples were scored"):
         if isinstance(model, Model):
-            logit_NT = _run(model, dataset, seen, processes or Processes())
+            logit_NT = _run(model, dataset, seen, processes or Processes(), tables)
         else:
             logit_NT = model.predict(dataset, seen)
     if not np.isfinite(logit_NT).all():
@@ -143,7 +146,9 @@ def predict(
     return logit_NT
 
 
-def _run(model: Model, dataset: Dataset, examples: Examples, processes: Processes) -> FloatArray:
+def _run(
+    model: Model, dataset: Dataset, examples: Examples, processes: Processes, tables: DividedTables | None
+) -> FloatArray:
     # Zeros where other processes score: the sum of all is then exact.
     logit_NT = np.full((len(examples), len(dataset.schema.tasks)), 0.0 if processes.several else np.nan)
     device = next(model.parameters()).device
@@ -154,7 +159,7 @@ def _run(model: Model, dataset: Dataset, examples: Examples, processes: Processe
         with torch.inference_mode():
             share = (processes.rank, processes.count)
             batches = evaluation_batches(dataset, examples, share=share, counts=model.exact is not None)
-            for batch in batches:
+            for batch in batches if tables is None else tables.in_step(batches):
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
                 logit_NT[batch.example_BC[chosen_BC].numpy()] = logit_BCT[chosen_BC].double().numpy()

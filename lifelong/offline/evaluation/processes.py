@@ -10,7 +10,7 @@ A process that runs alone needs no process group. One that gets no answer in tim
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, cast
@@ -103,7 +103,8 @@ class Processes:
                 for tensor in tensors:
                     # Detached, as these are weights that need gradients and are written in place.
                     there = tensor.detach().to(self._device).contiguous()
-                    dist.broadcast(there, src=0)
+                    # As bytes: gloo does not send every type of number.
+                    dist.broadcast(there.flatten().view(torch.uint8), src=0)
                     tensor.detach().copy_(there)
 
     def rows(self, index_N: Tensor, value_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,6 +127,26 @@ class Processes:
                 whole = torch.cat([gathered_rows[:count] for gathered_rows, count in zip(parts, counts, strict=True)])
                 gathered.append(whole.to(column.device))
         return gathered[0], gathered[1]
+
+    def gather(self, own_ND: Tensor, bounds: Sequence[int]) -> Tensor:
+        """The rows of all processes, on the CPU, in the first one; in the others their own.
+
+        Args:
+            own_ND: rows `bounds[rank]` to `bounds[rank + 1]`.
+            bounds: of all processes, the last one being the number of rows.
+        """
+        with self._asking():
+            if not self.first:
+                dist.send(own_ND.to(self._device).contiguous(), 0)
+                return own_ND
+            whole_ND = own_ND.new_empty(bounds[-1], *own_ND.shape[1:], device="cpu")
+            whole_ND[: bounds[1]] = own_ND
+            # One after another, so that no more than one part is there twice.
+            for rank in range(1, self.count):
+                part_ND = own_ND.new_empty(bounds[rank + 1] - bounds[rank], *own_ND.shape[1:], device=self._device)
+                dist.recv(part_ND, rank)
+                whole_ND[bounds[rank] : bounds[rank + 1]] = part_ND
+        return whole_ND
 
     def check_same(self, values: Mapping[str, Any]) -> None:
         """Refuse processes with different values.

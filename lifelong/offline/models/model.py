@@ -232,6 +232,21 @@ class Model(nn.Module, ABC):
         """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""
         return list(self.embed.tables.values())
 
+    def table_numbers(self, batch: Batch) -> list[Tensor]:
+        """For each of `tables`, the numbers of a batch that `forward` may look up, padding first: `[N]`."""
+        columns = {field: [batch.length_B.new_zeros(1)] for field in self.embed.tables}
+        for fields, number in (
+            (self.history_fields, batch.history_BLF),
+            (self.item_fields, batch.target_BCF),
+            (self.context_fields, batch.context_BCF[..., self._context_at]),
+            ((USER_NUMBER,), batch.user_B.unsqueeze(-1)),
+        ):
+            # The user's number may be a field, which has no column there.
+            for name, column in zip(fields, number.unbind(dim=-1), strict=False):
+                if name in columns:
+                    columns[name].append(column.flatten())
+        return [torch.unique(torch.cat(some)) for some in columns.values()]
+
     @property
     def undivided(self) -> str:
         """Why the users of a batch cannot be trained in several processes; empty if they can."""
@@ -285,6 +300,10 @@ class UserModel(Model):
     def tables(self) -> list[nn.Embedding]:
         """The users' too."""
         return [*super().tables(), self.users]
+
+    def table_numbers(self, batch: Batch) -> list[Tensor]:
+        """The users' too."""
+        return [*super().table_numbers(batch), torch.unique(torch.cat([batch.user_B.new_zeros(1), batch.user_B]))]
 
     @property
     def number_tables(self) -> dict[str, str]:

@@ -112,7 +112,7 @@ class TallyConfig:
     """Settings of `tally`."""
 
     state: Annotated[int, Field(ge=512, le=2**16)] = setting(
-        4096, "bytes of a stored memory at most, slots, cells and bits together"
+        4096, "bytes of a stored memory at most, all parts together"
     )
     embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory slot")

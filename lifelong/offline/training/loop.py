@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from lifelong.errors import ConfigError, LifelongError, MismatchError
 from lifelong.offline.data.batch import Batch
 from lifelong.offline.data.batches import TrainingBatches, training_batches
 from lifelong.offline.evaluation import metrics
+from lifelong.offline.evaluation.divided_tables import DividedTables
 from lifelong.offline.evaluation.evaluate import predict
 from lifelong.offline.evaluation.processes import Processes
 from lifelong.offline.models.base import Model
@@ -109,7 +111,8 @@ class Loop:
         # Processes may have drawn different initial weights. From here on equal gradients keep them equal.
         self.processes.spread(model.state_dict().values())
         use_sparse_tables(model, settings)
-        self._optimiser = build_optimiser(model, settings)
+        self._tables = DividedTables(model, self.processes)
+        self._optimiser = build_optimiser(model, settings, self._tables)
         self._threads = torch.get_num_threads()
         self._gradients = Gradients(model, compute, self.processes)
         self._validation = validation_subset(dataset.examples("validation"), settings.validation_examples)
@@ -129,7 +132,7 @@ class Loop:
         """
         state = shared_state(self.checkpoint.load, self.processes)
         self.progress, self._best = state.progress, dict(state.best)
-        self._model.load_state_dict(dict(state.model))
+        self._tables.restore(state.model)
         self._optimiser.restore(state.optimiser)
 
     def run(self) -> Mapping[str, Tensor]:
@@ -152,6 +155,7 @@ class Loop:
                     self._run_epoch(interrupted)
         finally:
             self._gradients.close()
+        self._tables.join()
         return self._best
 
     def _run_epoch(self, interrupted: Callable[[], bool]) -> None:
@@ -196,6 +200,7 @@ class Loop:
         passes = self._gradients.passes
         before = replace(passes)
         with model_named_in_errors(self._model, "a batch was trained on"):
+            self._tables.load(batch)
             step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue()))
         progress.spend("forward", passes.forward - before.forward)
         progress.spend("backward", passes.backward - before.backward)
@@ -204,6 +209,7 @@ class Loop:
         # After the sum over processes: each would otherwise clip another part of the gradient.
         if settings.clip:
             clip_gradients(self._model.parameters(), settings.clip)
+        self._tables.hand_over()
         self._optimiser.step()
         self._optimiser.zero_grad()
         progress.spend("optimiser", time.perf_counter() - start)
@@ -249,15 +255,18 @@ class Loop:
         better = progress.best is None or self._score(-1) > self._score(progress.best)
         if better:
             progress.best = len(progress.curve) - 1
+        # The others send their rows of divided tables.
+        weights = self._tables.weights() if better else {}
         if better and self.processes.first:
             # Copies on the CPU: the next step would change the tensors themselves, and a GPU has no room to spare for a
             # second model.
-            self._best = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
+            self._best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         self.display.validated(progress.curve[-1], best=better)
         self.display.stage("training")
 
     def _predict(self) -> FloatArray:
-        return predict(self._model, self.dataset, self._validation, threads=self._threads, processes=self.processes)
+        given: dict[str, Any] = {"threads": self._threads, "processes": self.processes, "tables": self._tables}
+        return predict(self._model, self.dataset, self._validation, **given)
 
     def _score(self, place: int) -> float:
         point = self.progress.curve[place]
@@ -267,11 +276,10 @@ class Loop:
         return self.progress.loss_sum / max(1, self.progress.loss_examples)
 
     def _save(self) -> None:
-        if not self.processes.first:
-            return
         with timed(self.progress.seconds, "checkpoint"):
-            state = State(self.progress, self._model.state_dict(), self._best, self._optimiser.tensors())
-            self.checkpoint.save(state)
+            state = State(self.progress, self._tables.weights(), self._best, self._optimiser.tensors())
+            if self.processes.first:
+                self.checkpoint.save(state)
 
     def _due(self) -> bool:
         return validation_due(self.progress, self.settings, self.batches.examples_per_epoch)

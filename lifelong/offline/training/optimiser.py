@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.config import TrainSettings
+from lifelong.offline.evaluation.divided_tables import DividedTables
 from lifelong.offline.models.base import Model
 
 SPARSE_FROM = 1_000_000
@@ -31,10 +32,11 @@ class Optimiser:
 
     Args:
         parts: optimisers of disjoint sets of parameters.
+        tables: those of the model that are divided between processes.
     """
 
-    def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
-        self._parts = list(parts)
+    def __init__(self, parts: Iterable[torch.optim.Optimizer], tables: DividedTables | None = None) -> None:
+        self._parts, self._tables = list(parts), tables
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -52,33 +54,43 @@ class Optimiser:
             optimiser.zero_grad()
 
     def tensors(self) -> dict[tuple[int, str], Tensor]:
-        """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts."""
+        """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts.
+
+        That of divided tables is whole in the first process alone.
+        """
         tensors, first = {}, 0
         for optimiser in self._parts:
+            parameters = _parameters(optimiser)
             for place, entry in optimiser.state_dict()["state"].items():
                 for name, value in entry.items():
                     # SparseAdam counts its steps in an int, Adam in a float32 tensor.
-                    tensors[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
-            first += _parameters(optimiser)
+                    tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                    tensors[first + place, name] = (
+                        tensor if self._tables is None else self._tables.gather(parameters[place], tensor)
+                    )
+            first += len(parameters)
         return tensors
 
     def restore(self, tensors: Mapping[tuple[int, str], Tensor]) -> None:
         """Restore what `tensors` returned."""
         first = 0
         for optimiser in self._parts:
-            last = first + _parameters(optimiser)
+            parameters = _parameters(optimiser)
+            last = first + len(parameters)
             state: dict[int, dict[str, Any]] = {}
             for (place, name), value in tensors.items():
                 if first <= place < last:
                     # The step count of SparseAdam has to be an int again, or it refuses the state.
                     counted = not value.is_floating_point()
+                    if self._tables is not None:
+                        value = self._tables.cut(parameters[place - first], value)
                     state.setdefault(place - first, {})[name] = int(value) if counted else value
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
             first = last
 
 
-def _parameters(optimiser: torch.optim.Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimiser.param_groups)
+def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 def use_sparse_tables(model: Model, settings: TrainSettings) -> None:
@@ -88,8 +100,10 @@ def use_sparse_tables(model: Model, settings: TrainSettings) -> None:
         table.sparse = settings.embeddings == "sparse" or large
 
 
-def build_optimiser(model: nn.Module, settings: TrainSettings) -> Optimiser:
+def build_optimiser(model: nn.Module, settings: TrainSettings, divided: DividedTables | None = None) -> Optimiser:
     """Adam with an L2 term on everything but embedding tables; SparseAdam for tables that are sparse.
+
+    Of tables that are divided between processes, it steps the process's own rows.
 
     Adam divides by the size of the gradient, so an L2 term alone would wipe out the rows of a table that few batches
     touch. The fused form steps all tensors in one call, on CPU too: on tables of 50,000 rows it is several times
@@ -111,8 +125,10 @@ def build_optimiser(model: nn.Module, settings: TrainSettings) -> Optimiser:
         dense = [group for group in groups if group["params"]]
         parts.append(torch.optim.Adam(dense, lr=settings.learning_rate, fused=True))
     if sparse:
-        parts.append(torch.optim.SparseAdam(sparse, lr=settings.learning_rate))
-    return Optimiser(parts)
+        own = {} if divided is None else divided.own
+        stepped = [own.get(id(table), table) for table in sparse]
+        parts.append(torch.optim.SparseAdam(stepped, lr=settings.learning_rate))
+    return Optimiser(parts, divided)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:

@@ -45,7 +45,7 @@ def fill_part(
     Raises:
         UsageError: there is no such part, or the store is complete already.
     """
-    share = replace(_share(part), partitioner=partitioner)
+    share = replace(share_of(part), partitioner=partitioner)
     (number,), out = share.numbers, folder_of(store, share.numbers[0])
     check_new(store)
     if out.exists():
@@ -128,11 +128,14 @@ def join_parts(store: Path, parts: int, **node: Any) -> BackfillReport:
     return replace(BackfillReport(users, 0, 0, 0, 0, 0.0), until=moment)
 
 
-def _share(part: str) -> Share:
+def share_of(part: str) -> Share:
     """The users of one part, as "3/64" names it.
 
     Raises:
         UsageError: it names none.
+
+    >>> share_of("3/64").numbers
+    (3,)
     """
     number, _, of = part.partition("/")
     if number.isdecimal() and of.isdecimal() and 2 <= int(of) <= MOST and int(number) < int(of):

@@ -128,7 +128,9 @@ class TaskScore:
     """One candidate's answer for one of several tasks."""
 
     score: Annotated[float, Field(description="raw logit")]
-    probability: Annotated[float | None, Field(description="calibrated; null where no base rate is known")]
+    probability: Annotated[
+        float | None, Field(description="calibrated; null if negatives were drawn and no base rate is known")
+    ]
     reason: Annotated[str | None, Field(description="why there is no probability")]
 
 
@@ -139,7 +141,9 @@ class Score:
 
     item: str
     score: Annotated[float, Field(description="raw logit; orders the candidates of one user")]
-    probability: Annotated[float | None, Field(description="calibrated; null where no base rate is known")]
+    probability: Annotated[
+        float | None, Field(description="calibrated; null if negatives were drawn and no base rate is known")
+    ]
     reason: Annotated[str | None, Field(description="why there is no probability")]
     tasks: Annotated[
         Mapping[str, TaskScore] | None,

@@ -25,6 +25,7 @@ from lifelong.errors import SourceError, UsageError, require
 from lifelong.online.memory.event import time_problem, whole_number
 from lifelong.online.scoring.answer import Answer, ScoreRequest
 from lifelong.online.scoring.online_items import OnlineItems
+from lifelong.online.store.part import Share, part_of
 from lifelong.tables import (
     TABLES,
     ColumnKind,
@@ -116,6 +117,8 @@ def score_table(
     out: Path,
     *,
     mapping: TableMapping | None = None,
+    time: int | None = None,
+    share: Share | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Score every row of a file; the output appears only when it is complete.
@@ -125,6 +128,8 @@ def score_table(
         source: the requests.
         out: where the scores go.
         mapping: says which column is what, in place of that of the artifact's dataset.
+        time: of rows that have none; None for now.
+        share: only the rows of the users of these parts; None for all.
         progress: called with the number of rows done.
 
     Returns:
@@ -132,7 +137,7 @@ def score_table(
     """
     done = 0
     with written_rows(out, score_columns(scorer.schema)) as write:
-        for scores in scored_rows(scorer, source, {}, mapping):
+        for scores in scored_rows(scorer, source, {}, mapping, time, share):
             write(scores)
             done += len(scores)
             if progress is not None:
@@ -147,7 +152,12 @@ def score_columns(schema: Schema) -> dict[str, str]:
 
 
 def scored_rows(
-    scorer: Answers, requests: Any, columns: Mapping[str, str], mapping: TableMapping | None = None
+    scorer: Answers,
+    requests: Any,
+    columns: Mapping[str, str],
+    mapping: TableMapping | None = None,
+    time: int | None = None,
+    share: Share | None = None,
 ) -> Iterator[Rows]:
     """A row of scores per candidate, some at a time, in the order of the requests.
 
@@ -157,12 +167,17 @@ def scored_rows(
         columns: our name -> the table's name, for columns with other names.
         mapping: says which column is what, in place of that of the artifact's dataset; that one does not apply to a
             table which lacks its columns and has `user` and `item`.
+        time: see `score_table`, as is `share`.
 
     Raises:
         UsageError: `requests` is none of these, or there is no such column.
         SourceError: a row is malformed; names file and line.
     """
     rows = _requests(requests, _Columns(scorer, columns, mapping))
+    if share is not None:
+        rows = (row for row in rows if part_of(row.user, share.of) in share.numbers)
+    if time is not None:
+        rows = (replace(row, time=time) if row.time is None else row for row in rows)
     while chunk := list(islice(rows, _ROWS)):
         yield [row for answer in scorer.answer(_joined(chunk)) for row in _scores(answer)]
 

@@ -46,7 +46,7 @@ class TaskValueReply(_Reply):
     """One candidate's answer for one task."""
 
     score: float = Field(description="raw logit")
-    probability: float | None = Field(description="calibrated; null where no base rate is known")
+    probability: float | None = Field(description="calibrated; null if negatives were drawn and no base rate is known")
 
 
 class ValueReply(_Reply):
@@ -55,7 +55,7 @@ class ValueReply(_Reply):
     item: str
     known_item: bool = Field(description="false: training did not have it; scored by its hash bucket and fields")
     score: float = Field(description="raw logit; orders the candidates of one user")
-    probability: float | None = Field(description="calibrated; null where no base rate is known")
+    probability: float | None = Field(description="calibrated; null if negatives were drawn and no base rate is known")
     in_list: float | None = Field(
         None,
         exclude_if=lambda value: value is None,

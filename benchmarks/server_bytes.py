@@ -1,0 +1,94 @@
+"""Bytes of a user in Valkey: what the server needs more when users are there, divided by their number.
+
+Memories of Tally and of HPMN (default settings, initial weights) after some events, with and without the log of events,
+in a server that keeps nothing on disk. Ids of users have 12 bytes, those of items up to 6. `used_memory` has all:
+records, keys, the log, what the allocator rounds up, and the tables of keys; not what a replica's buffers take.
+
+    python benchmarks/server_bytes.py --users 5000 [--events 100 300]
+
+The last line is JSON: model -> events -> bytes with the log ("logged"), without it ("alone"), and of the record itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ingest_throughput import ITEMS, MODELS, START, make_artifact
+
+from lifelong.artifact.folder import Artifact
+from lifelong.errors import require
+from lifelong.online.ingestion.folding import fill_log
+from lifelong.online.store.opening import open_store
+
+# Servers are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.valkey import Server, server
+
+WAYS = {"logged": True, "alone": False}
+"""Name -> whether the events are kept."""
+
+
+def events(users: int, each: int) -> Any:
+    """A table of users in the order of their ids, who have equally many events, an hour apart."""
+    pyarrow, rng = require("pyarrow", extra="train", purpose="a table of events"), np.random.default_rng(each)
+    names, total = [f"user-{user:07d}" for user in range(users)], users * each
+    return pyarrow.table(
+        {
+            "user": np.repeat(names, each),
+            "item": [f"i{item}" for item in rng.integers(0, ITEMS, total).tolist()],
+            "time": np.tile(START + 3_600 * np.arange(each), users),
+            "event_type": rng.choice(["view", "buy"], total, p=[0.9, 0.1]),
+        }
+    )
+
+
+def used(one: Server) -> int:
+    """Bytes that the server has allocated."""
+    (found,) = re.findall(r"^used_memory:(\d+)", one.call("info", "memory"), re.MULTILINE)
+    return int(found)
+
+
+def measure(artifact: Artifact, folder: Path, users: int, each: int) -> dict[str, int]:
+    """Bytes of a user: in a server, and of the record alone."""
+    found, log = {}, events(users, each)
+    for way, event_log in WAYS.items():
+        with server(folder / f"{each} {way}") as one:
+            store = open_store(f"redis://127.0.0.1:{one.port}?timeout=60")
+            # One user is there before: what is the store's own is not counted.
+            fill_log(artifact, log.slice(0, each), store, event_log=event_log)
+            empty = used(one)
+            report = fill_log(artifact, log.slice(each), store, event_log=event_log)
+            found[way] = round((used(one) - empty) / report.users)
+            found["record"] = round(report.bytes / report.users)
+            store.close()
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=5_000)
+    parser.add_argument("--events", type=int, nargs="+", default=[100, 300], help="of each user")
+    arguments = parser.parse_args()
+    document: dict[str, dict[int, dict[str, int]]] = {}
+    with tempfile.TemporaryDirectory(prefix="bytes-") as name:
+        for model in MODELS:
+            folder = Path(name) / model
+            artifact = make_artifact(folder, model)
+            document[model] = {each: measure(artifact, folder, arguments.users, each) for each in arguments.events}
+            for each, found in document[model].items():
+                print(
+                    f"{model:6s} {each:5d} events", *(f"{key}: {value:>6,}" for key, value in found.items()), flush=True
+                )
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()
