@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +34,10 @@ def score(
     terminal: Terminal,
     artifact: ArtifactPath,
     *,
-    store: Annotated[str | None, typer.Option("--store", metavar="URL", help="Needed without --part.")] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="Memories, as in rocksdb:///path; needed without --part."),
+    ] = None,
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
     time: Time = None,
@@ -59,12 +62,8 @@ def score(
     ] = None,
 ) -> Reply:
     """Score candidates from the memories in a store, or from events; explain the scores."""
-    if (part is None) == (store is None) or (part is not None and None in (source, out, data, time)):
-        raise UsageError(
-            "no --store" if part is None else "--part with --store, or without another option",
-            expected="--store URL, or --part K/N --data EVENTS --requests FILE --time TIME --out FOLDER",
-            fix="give all options of one of the two forms",
-        )
+    needed = {"requests": source, "data": data, "time": time, "out": out}
+    _check_form(part, store, [name for name, given in needed.items() if given is None])
     candidates = names(items or "")
     _check(user=user, items=items, source=source, out=out)
     if (explain and source is not None) or (data is not None and not explain and part is None):
@@ -85,6 +84,18 @@ def score(
         check_request(user or "", time, time_unit=scorer.schema.time_unit)
         request = ScoreRequest(user or "", candidates, time, profile=profile_of(profile))
         return explanation_reply(scorer, request, data) if explain else _one(scorer, request)
+
+
+def _check_form(part: str | None, store: str | None, missing: Sequence[str]) -> None:
+    found = "--part with --store" if part and store else "" if part or store else "no --store"
+    if part and not store and missing:
+        found = f"--part without {' and '.join(f'--{name}' for name in missing)}"
+    if found:
+        raise UsageError(
+            found,
+            expected="--store URL, or --part K/N --data EVENTS --requests FILE --time TIME --out FOLDER",
+            fix="give all options of one of the two forms",
+        )
 
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
@@ -168,6 +179,13 @@ def _part(
 
     share = share_of(part)
     place = out / f"part-{share.numbers[0]}-of-{share.of}.parquet"
+    # Whoever reads the folder takes all of its files, and would have some users twice.
+    if others := sorted(set(out.glob("part-*-of-*.parquet")) - set(out.glob(f"part-*-of-{share.of}.parquet"))):
+        raise UsageError(
+            f"part {part} for {out}, which has {others[0].name}",
+            expected=f"a folder of parts of {share.of}",
+            fix="name another folder with --out, or move the parts of another number away",
+        )
     remove_remains(place)
     if place.exists():
         return Reply({"rows": 0, "out": str(place)}, [f"part {part} is there already"])

@@ -250,6 +250,15 @@ def test_a_part_that_is_scored_twice_is_left_as_it_is_and_is_the_same_when_it_is
     assert path.read_bytes() == made[0]
 
 
+def test_parts_of_another_number_are_not_mixed(asked, tmp_path):
+    out = tmp_path / "scores"
+    assert asked("--part", "1/3", "--out", out).code == 0
+    refused = asked("--part", "1/4", "--out", out, "--json")
+    assert "part 1/4" in refused.error["found"] and "part-1-of-3.parquet" in refused.error["found"]
+    assert [path.name for path in out.iterdir()] == ["part-1-of-3.parquet"]
+    assert asked("--part", "2/3", "--out", out).code == 0
+
+
 def test_a_process_that_is_killed_while_it_scores_a_part_does_no_harm(asked, artifact, tmp_path):
     words, out = ("--part", "1/3", "--out", tmp_path / "scores"), tmp_path / "scores"
     # It has the memories, and waits for requests that do not come.
@@ -272,9 +281,9 @@ def test_a_process_that_is_killed_while_it_scores_a_part_does_no_harm(asked, art
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("--part 1/3 --time 200 --store memory://", "--part with --store, or without another option"),
+        ("--part 1/3 --time 200 --store memory://", "--part with --store"),
         # Its next run would be at another moment.
-        ("--part 1/3", "--part with --store, or without another option"),
+        ("--part 1/3", "--part without --time"),
         ("--part 3/3 --time 200", "part = '3/3'"),
         ("--part 1/3 --time 200 --explain", "--explain with --requests"),
         ("--data no.csv --store memory://", "--data without --explain"),
