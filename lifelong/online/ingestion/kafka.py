@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -66,8 +66,22 @@ FORGET = "lifelong-forget"
 """Header of a message that also takes an erased user out of the files."""
 Erasure = tuple[str, bool]
 """A user, and whether also the files are rewritten."""
-Apply = Callable[..., Applied]
-"""Folds events in: `Updater.apply_table`, or something that calls it in another thread."""
+
+
+class Apply(Protocol):
+    """Folds events in: `Updater.apply_table`, or something that calls it in another thread."""
+
+    def __call__(
+        self,
+        table: EventTable,
+        *,
+        source: str,
+        partition: int,
+        offsets: Sequence[int] | IntArray,
+        through: int,
+        after: int,
+    ) -> Applied:
+        """See `Updater.apply_table`."""
 
 
 @dataclass(frozen=True, slots=True)

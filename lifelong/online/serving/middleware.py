@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
@@ -87,7 +88,7 @@ def given_key(headers: Headers) -> str:
     return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
 
 
-class Gate:
+class Gate(ABC):
     """Refuses some requests before they reach a route; plain ASGI.
 
     Args:
@@ -99,9 +100,9 @@ class Gate:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
+    @abstractmethod
     def refusal(self, scope: Scope) -> LifelongError | None:
         """Why a request is refused; None if it passes."""
-        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
