@@ -69,8 +69,8 @@ def main() -> None:
     parser.add_argument("--events", type=float, default=1e6, help="a second")
     parser.add_argument("--requests", type=float, default=0, help="a second")
     parser.add_argument("--requests-of-one", type=float, default=400, help="a second, of one process (latency.py)")
-    parser.add_argument("--record", type=int, default=1_490, help="bytes of a memory on disk")
-    parser.add_argument("--server", type=int, default=1_670, help="bytes of a user in Redis or Valkey")
+    parser.add_argument("--record", type=int, default=1_500, help="bytes of a memory on disk")
+    parser.add_argument("--server", type=int, default=1_710, help="bytes of a user in Redis or Valkey")
     parser.add_argument("--id", type=int, default=12, help="bytes of a user's id")
     given = parser.parse_args()
     rows = json.loads(given.measured.read_text().splitlines()[-1])["uniform"][given.model]

@@ -2,13 +2,15 @@
 
     python benchmarks/large_tables.py
     python benchmarks/large_tables.py --items 10000 100000 1000000 --rounds 3
+    python benchmarks/large_tables.py --processes 2
     python benchmarks/large_tables.py --quality
 
 Whole steps (forward, backward, clip, optimiser) of `hpmn` on random batches of 8,192 events and 4,096 targets, whose
 items are drawn by popularity (Zipf); fewer rows are touched than there are numbers in a batch. `dense` is Adam in its
 fused form, as for small tables. Every size and form runs in a process of its own, whose peak of resident memory is
-measured; forms take turns. `--quality` trains `dnn` in both forms instead, with several seeds, on a small log of users
-who come back to their own few items (`lifelong.testing.datasets`) or on `--data`, and compares the AUC on validation.
+measured; forms take turns. `divided` is `sparse` under torchrun: each process has some rows of the tables, and its peak
+is that of the first process. `--quality` trains `dnn` in two forms instead, with several seeds, on a small log of
+users who come back to their own few items (`lifelong.testing.datasets`) or on `--data`, and compares AUC on validation.
 
 The last line is JSON.
 """
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -36,8 +39,10 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
 
     from lifelong.config import TrainSettings
     from lifelong.dataset.events import InputSpec
+    from lifelong.launch import launch
     from lifelong.offline.data.batch import Batch
-    from lifelong.offline.evaluation.processes import Processes
+    from lifelong.offline.evaluation.divided_tables import DividedTables
+    from lifelong.offline.evaluation.processes import Processes, join
     from lifelong.offline.models import build
     from lifelong.offline.models.base import Model
     from lifelong.offline.training.compute import Compute
@@ -46,13 +51,16 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
     from lifelong.testing.worlds import random_batch
 
     inputs = InputSpec(item={"item": items, "category": 5_000}, event={"event_type": 6}, context={}, users=100)
-    settings = TrainSettings.model_validate({"embeddings": form})
+    settings = TrainSettings.model_validate({"embeddings": "dense" if form == "dense" else "sparse"})
     torch.manual_seed(0)
     model = build("hpmn", inputs, {"embedding": width})
     assert isinstance(model, Model)
     use_sparse_tables(model, settings)
-    optimiser = build_optimiser(model, settings)
-    gradients = Gradients(model.train(), Compute(), Processes())
+    join(launch())
+    processes = Processes(launch())
+    tables = DividedTables(model, processes)
+    optimiser = build_optimiser(model, settings, tables)
+    gradients = Gradients(model.train(), Compute(), processes)
 
     def batch(seed: int) -> Batch:
         made = random_batch([EVENTS] * USERS, targets=TARGETS, inputs=inputs, seed=seed)
@@ -67,8 +75,10 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
     seconds = []
     for one in batches:
         start = time.perf_counter()
+        tables.load(one)
         gradients.backward(one, lambda: (False, False))
         clip_gradients(model.parameters(), settings.clip)
+        tables.hand_over()
         optimiser.step()
         optimiser.zero_grad()
         seconds.append(time.perf_counter() - start)
@@ -97,9 +107,10 @@ def quality(seed: int, form: str, data: str, examples: int) -> dict[str, float]:
     return found
 
 
-def child(*words: object) -> dict[str, float]:
-    """The JSON that this script prints in another process."""
-    command = [sys.executable, __file__, "--child", *map(str, words)]
+def child(*words: object, processes: int = 1) -> dict[str, float]:
+    """The JSON that this script prints in another process, or in the first of several."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(several if processes > 1 else []), __file__, "--child", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -107,14 +118,15 @@ def child(*words: object) -> dict[str, float]:
     return found
 
 
-def compare_speed(sizes: list[int], width: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Both forms in turns."""
+def compare_speed(sizes: list[int], width: int, steps: int, rounds: int, processes: int) -> dict[str, Any]:
+    """All forms in turns."""
     found: dict[str, Any] = {}
+    counts = dict.fromkeys(FORMS, 1) | ({"divided": processes} if processes > 1 else {})
     for items in sizes:
-        runs: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
+        runs: dict[str, list[dict[str, float]]] = {form: [] for form in counts}
         for _ in range(rounds):
-            for form in FORMS:
-                runs[form].append(child("speed", form, items, width, steps))
+            for form, count in counts.items():
+                runs[form].append(child("speed", form, items, width, steps, processes=count))
                 print(f"{items:>10,} items, {form}: {runs[form][-1]}", flush=True)
         row: dict[str, Any] = {
             form: {name: round(statistics.median(run[name] for run in part), 3) for name in part[0]}
@@ -156,6 +168,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="of the form `divided`; 1 leaves it out")
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--data", type=Path, help="a prepared dataset for --quality")
     parser.add_argument("--seeds", type=int, default=5)
@@ -168,11 +181,13 @@ def main() -> None:
             found = measure(words[0], *map(int, words[1:]))
         else:
             found = quality(int(words[0]), words[1], words[2], int(words[3]))
-        print(json.dumps(found))
+        if os.environ.get("RANK", "0") == "0":
+            print(json.dumps(found))
     elif arguments.quality:
         print(json.dumps(compare_quality(arguments.data, arguments.seeds, arguments.examples)))
     else:
-        found = compare_speed(arguments.items, arguments.width, arguments.steps, arguments.rounds)
+        sizes, rounds = arguments.items, arguments.rounds
+        found = compare_speed(sizes, arguments.width, arguments.steps, rounds, arguments.processes)
         print(json.dumps({"width": arguments.width, "items": found}))
 
 

@@ -5,6 +5,10 @@ in a server that keeps nothing on disk. Ids of users have 12 bytes, those of ite
 records, keys, the log, what the allocator rounds up, and the tables of keys; not what a replica's buffers take.
 
     python benchmarks/server_bytes.py --users 5000 [--events 100 300]
+    python benchmarks/server_bytes.py --users 120 --artifact ARTIFACT --data DATA
+
+With a dataset: the first events of users who have so many there, folded by an artifact that was trained on it; else
+events drawn at random, which compress better.
 
 The last line is JSON: model -> events -> bytes with the log ("logged"), without it ("alone"), and of the record itself.
 """
@@ -23,6 +27,7 @@ import numpy as np
 from ingest_throughput import ITEMS, MODELS, START, make_artifact
 
 from lifelong.artifact.folder import Artifact
+from lifelong.dataset.folder import Dataset
 from lifelong.errors import require
 from lifelong.online.ingestion.folding import fill_log
 from lifelong.online.store.opening import open_store
@@ -49,15 +54,30 @@ def events(users: int, each: int) -> Any:
     )
 
 
+def logged(dataset: Dataset, users: int, each: int) -> Any:
+    """The same of the first users of a dataset who have as many events."""
+    pyarrow = require("pyarrow", extra="train", purpose="a table of events")
+    offset_U = dataset.histories.offset_U
+    enough = np.flatnonzero(np.diff(offset_U) >= each)[:users].tolist()
+    rows = [
+        (dataset.users.id_at(user), *dataset.event(int(offset_U[user]) + place))
+        for user in sorted(enough, key=dataset.users.id_at)
+        for place in range(each)
+    ]
+    columns = dict(zip(("user", "item", "time", "event_type"), zip(*rows, strict=True), strict=True))
+    # A log without types has none in any event.
+    return pyarrow.table({name: column for name, column in columns.items() if any(column)})
+
+
 def used(one: Server) -> int:
     """Bytes that the server has allocated."""
     (found,) = re.findall(r"^used_memory:(\d+)", one.call("info", "memory"), re.MULTILINE)
     return int(found)
 
 
-def measure(artifact: Artifact, folder: Path, users: int, each: int) -> dict[str, int]:
+def measure(artifact: Artifact, folder: Path, log: Any, each: int) -> dict[str, int]:
     """Bytes of a user: in a server, and of the record alone."""
-    found, log = {}, events(users, each)
+    found = {}
     for way, event_log in WAYS.items():
         with server(folder / f"{each} {way}") as one:
             store = open_store(f"redis://127.0.0.1:{one.port}?timeout=60")
@@ -76,13 +96,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--events", type=int, nargs="+", default=[100, 300], help="of each user")
+    parser.add_argument("--artifact", type=Path, help="in place of the two models")
+    parser.add_argument("--data", type=Path, help="the dataset that it was trained on")
     arguments = parser.parse_args()
+    dataset = None if arguments.data is None else Dataset(arguments.data)
     document: dict[str, dict[int, dict[str, int]]] = {}
+
+    def log(each: int) -> Any:
+        return events(arguments.users, each) if dataset is None else logged(dataset, arguments.users, each)
+
     with tempfile.TemporaryDirectory(prefix="bytes-") as name:
-        for model in MODELS:
-            folder = Path(name) / model
-            artifact = make_artifact(folder, model)
-            document[model] = {each: measure(artifact, folder, arguments.users, each) for each in arguments.events}
+        for model in MODELS if arguments.artifact is None else [arguments.artifact.name]:
+            folder, counts = Path(name) / model, arguments.events
+            artifact = make_artifact(folder, model) if arguments.artifact is None else Artifact.open(arguments.artifact)
+            folder.mkdir(exist_ok=True)
+            document[model] = {each: measure(artifact, folder, log(each), each) for each in counts}
             for each, found in document[model].items():
                 print(
                     f"{model:6s} {each:5d} events", *(f"{key}: {value:>6,}" for key, value in found.items()), flush=True

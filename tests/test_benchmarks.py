@@ -56,7 +56,7 @@ def test_the_capacity_of_the_page_is_what_its_script_prints(tmp_path: Path, caps
     runpy.run_path(str(FOLDER / "capacity.py"), run_name="__main__")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (found["nodes"], found["partitions of the topic"], found["scoring processes"]) == (23, 92, 50)
-    assert found["memories, TB"] == pytest.approx(1.503)
+    assert found["memories, TB"] == pytest.approx(1.513)
     page = (FOLDER.parent / "docs" / "capacity.md").read_text()
     assert "about 23 nodes of two cores, 1.5\nTB of memories" in page and "a topic of 92 partitions" in page
 
