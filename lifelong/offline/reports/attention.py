@@ -1,4 +1,4 @@
-"""Attention over the slots of a memory: one user's history beside it, and case studies that are chosen by a rule.
+"""Attention over the slots of a memory: with one user's history, and case studies that are chosen by a rule.
 
 The rule of the case studies looks at targets that got a response and that the model scores above the median; n slots
 are filled, and the slowest of them is written every T events:

@@ -112,7 +112,7 @@ def fill(
     *,
     progress: Callable[[int], None],
 ) -> BackfillReport:
-    """Write memories into a store of this artifact alone; a user of whom it holds more events is left alone.
+    """Write memories into a store of this artifact alone; a user who has more events there is left alone.
 
     Args:
         store: open for writing.

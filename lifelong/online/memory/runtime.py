@@ -303,7 +303,7 @@ class Runtime:
         # Attention of all users is put together: over equally many events.
         size = self._longest(states) if len(asked) > 1 else 1
         rows = []
-        # As many users together as fit beside each other with so many targets each; a wide request goes by itself.
+        # As many users together as fit side by side with so many targets each; a wide request goes by itself.
         for chosen in _slices(users, max(1, cells_at_once // wide)):
             memory = self._readable(states, chosen, time_B, size)
             cells = [

@@ -1,4 +1,4 @@
-"""Reading beside the owner: what the process that owns a store and those that read it say to each other, and when.
+"""Reading next to the owner: what the process that owns a store and those that read it say to each other, and when.
 
 One process opens the store, and it alone writes. Each process of a service that answers requests has one reader of it;
 a store that a process opens for itself has none. The binding of the database holds the interpreter while it writes, so

@@ -90,7 +90,7 @@ _NO_SUM = b"0" * 2 * _MARK
 _REMEMBERED = 600
 """Seconds for which a commit's name is kept: longer than the commit is retried."""
 _SWEPT = 8
-"""Users without any event id left that a commit removes, beside two for each user with a new one."""
+"""Users without any event id left that a commit removes, next to two for each user with a new one."""
 _COUNT = struct.Struct(">q")
 _COMMIT = Script(f"""
 local function offset(text) return tonumber(string.match(text, '^%-?%d+') or '-1') end
