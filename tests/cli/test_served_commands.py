@@ -203,6 +203,22 @@ def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
     assert "no.csv" in outcome.stderr
 
 
+def test_the_moment_of_a_file_is_that_of_its_rows_without_one(run, artifact, filled, tmp_path):
+    later = int(TIME) + 7 * 3_600 + 4 * 86_400
+
+    def scores(name, lines, *words):
+        (tmp_path / f"{name}.csv").write_text("".join(lines))
+        out = tmp_path / f"{name}-scores.csv"
+        paths = ("--requests", tmp_path / f"{name}.csv", "--out", out)
+        assert run("score", artifact, "--store", filled, *paths, *words).code == 0
+        return [row["score"] for row in read_rows(out, "csv")]
+
+    now, then = (scores(f"at-{at}", ["user,item,time\n", f"u1,i1,{at}\n"])[0] for at in (TIME, later))
+    assert now != then
+    lines = ["user,item,time\n", f"u1,i1,{TIME}\n", "u1,i1,\n"]
+    assert scores("some", lines, "--time", str(later)) == [now, then]
+
+
 @pytest.fixture
 def asked(run, artifact, tmp_path):
     """Scores a file of requests of some users, from the events of all: whole, or by parts with other options."""
