@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lifelong.dataset.mapping import JSON, TableMapping, Text
 from lifelong.errors import ConfigError, SourceError, UsageError, require
 from lifelong.online.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
-from lifelong.online.ingestion.parquet import ParquetRows
+from lifelong.online.ingestion.parquet import ParquetRows, values_of
 from lifelong.online.ingestion.prefix import Digest, Prefix, Traces, row_lines
 from lifelong.online.ingestion.rows import EventRows, Problem, check_columns, json_row
 from lifelong.online.ingestion.selection import Lines, Row, Selection, row_of
@@ -356,7 +356,7 @@ class FileReader:
                 yield selection.of_table(batch, number, done)
                 continue
             there = [name for name in (*self.rows.read, *selection.labels) if name in batch.schema.names]
-            columns = {name: batch.column(name).to_pylist() for name in there}
+            columns = {name: values_of(batch.column(name)) for name in there}
             yield selection.of_rows(Lines(number, columns, partial(_row_at, batch), done))
 
     def _check_parquet(self) -> None:

@@ -157,7 +157,7 @@ class _Folder:
         # Folding may change the states in place.
         before_U = states.count_B.copy()
         plan = make_rounds(user_N, events.time_N, states.last_time_B, refuse=False)
-        after = fold(runtime, states, plan, self.writer.numbers(self.writer.only_known(events), plan))
+        after = fold(runtime, states, plan, self.writer.numbers(events, plan))
         if self._event_log:
             # The first event of a batch is one more than those of earlier batches.
             count_N = (before_U[user_N] + plan.rank_N + 1).tolist()

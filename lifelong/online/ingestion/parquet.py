@@ -84,3 +84,22 @@ class ParquetRows:
                 file=str(self._path),
                 fix="fetch or write the file again; a csv or JSON file needs a name that ends so",
             ) from error
+
+
+def values_of(column: Any) -> list[Any]:
+    """The values of a column of Arrow.
+
+    Equal texts are one object: it is made and hashed once, and texts come again and again.
+
+    >>> import pyarrow
+    >>> values_of(pyarrow.array(["tea", None, "tea"])), values_of(pyarrow.array([1, None]))
+    (['tea', None, 'tea'], [1, None])
+    """
+    arrow: Any = require("pyarrow", extra="train", purpose="reading parquet")
+    if not (arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type)):
+        values: list[Any] = column.to_pylist()
+        return values
+    coded = column.dictionary_encode()
+    # The place -1 is that of a text that is not there.
+    texts = [*coded.dictionary.to_pylist(), None]
+    return list(map(texts.__getitem__, coded.indices.fill_null(-1).to_numpy().tolist()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,13 +294,22 @@ def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, st
     """The item fields of each row; rows with equal values share one object."""
     if not columns:
         return None
-    rows = list(zip(*columns.values(), strict=True))
-    # Many rows, few combinations of values.
-    made: dict[tuple[str | None, ...], Mapping[str, str | None]] = {
-        row: {name: value for name, value in zip(columns, row, strict=True) if value is not None}
-        for row in dict.fromkeys(rows)
-    }
-    return [made[row] or None for row in rows]
+    # Many rows, few combinations of values: each is made once.
+    made = _Made(columns)
+    return list(map(made.__getitem__, zip(*columns.values(), strict=True)))
+
+
+class _Made(dict[tuple[str | None, ...], Mapping[str, str | None] | None]):
+    """Values in the order of these names -> the fields; None if there is no value."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        self._names = tuple(names)
+
+    def __missing__(self, row: tuple[str | None, ...]) -> Mapping[str, str | None] | None:
+        given = {name: value for name, value in zip(self._names, row, strict=True) if value is not None}
+        self[row] = fields = given or None
+        return fields
 
 
 def _texts(values: Sequence[Any]) -> Sequence[str | None] | None:
@@ -316,6 +325,11 @@ def _texts(values: Sequence[Any]) -> Sequence[str | None] | None:
         return None
     elif kinds & {list, dict}:
         raise TypeError("a list or an object")
+    elif kinds <= {str, type(None)}:
+        found = [value or None for value in values]
+    elif kinds <= {int, type(None)}:
+        # Of one type alone: True and 1.0 equal 1, and have other texts.
+        found = list(map({value: text_of(value) for value in set(values)}.__getitem__, values))
     else:
         found = list(map(text_of, values))
     return found if any(found) else None

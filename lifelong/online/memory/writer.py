@@ -228,31 +228,34 @@ class MemoryWriter:
         online = self.put_online(distinct)
         given = [online.get(item) for item in distinct] if online else None
         number_NF = self.artifact.catalogue.coded(distinct, given)[place_N]
-        some = self._with_fields(events)
+        some = self._with_fields(events, distinct)
         if some:
             rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]
             number_NF[some] = np.reshape(rows, (-1, number_NF.shape[1]))
         return number_NF
 
-    def _with_fields(self, events: EventTable) -> list[int]:
-        """Places of the events with fields of their own that count.
+    def _with_fields(self, events: EventTable, items: Sequence[str]) -> list[int]:
+        """Places of the events with fields of their own that count; `items` are those of the events, each once.
 
         Raises:
             RequestError: an event has a field that items do not have.
         """
         if events.fields is None:
             return []
-        catalogue, some = self.artifact.catalogue, [place for place, fields in enumerate(events.fields) if fields]
-        catalogue.check_fields({name for place in some for name in events.fields[place] or ()})
+        # Rows of a file with equal fields share one object, whose names are looked at once.
+        given = {id(fields): fields for fields in events.fields if fields}
+        self.artifact.catalogue.check_fields({name for fields in given.values() for name in fields})
         # Training and backfill have one value of each field for an item; a memory that is continued has the same.
-        new = self.new_items([events.item[place] for place in some])
-        return [place for place in some if events.item[place] in new]
+        new = self.new_items(items)
+        if not new:
+            return []
+        pairs = enumerate(zip(events.item, events.fields, strict=True))
+        return [place for place, (item, fields) in pairs if fields and item in new]
 
     def new_items(self, items: Sequence[str]) -> set[str]:
         """Those that the catalogue does not have: fields of their events count."""
-        distinct = list(dict.fromkeys(items))
-        rows = self.artifact.catalogue.rows(distinct).tolist()
-        return {item for item, row in zip(distinct, rows, strict=True) if row < FIRST_ROW}
+        rows = self.artifact.catalogue.rows(items).tolist()
+        return {item for item, row in zip(items, rows, strict=True) if row < FIRST_ROW}
 
     def put_online(self, items: Sequence[str]) -> dict[str, dict[str, str | None]]:
         """Fields of those items that were put online, without fields that this artifact does not have."""
