@@ -27,7 +27,7 @@ def folding(updater: lifelong.Updater):
 
     def fold(batch: DataFrame, number: int) -> None:
         # A repeated batch has the same rows, in any order: sorted, each row has the same place again. Memory and place
-        # are one commit, so what was applied before a kill is left out.
+        # are one commit, and one for each shard if there are several: what was applied before a kill is left out.
         rows = batch.sort("time", "user", "item").toLocalIterator()
         events = [lifelong.UserEvent(row.user, row.item, row.time) for row in rows]
         places = [(number << 32) + place for place in range(len(events))]
