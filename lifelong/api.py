@@ -183,16 +183,33 @@ def predict(
         UsageError: an argument is something else than it should be, or a delay on data without clock times.
         MissingExtraError: pyarrow is not installed.
     """
-    from lifelong.offline.evaluation import predictions
+    import numpy as np
 
-    return predictions.predict(
-        open_artifact(artifact),
-        as_dataset(dataset),
-        split=_split(split),
-        delay=_whole("delay", delay),
-        base_rate=base_rate,
-        threads=threads,
-    )
+    from lifelong.artifact.folder import check_fits
+    from lifelong.offline.evaluation import evaluate as evaluation
+    from lifelong.offline.export.saving import load_model
+
+    arrow = require("pyarrow", extra="train", purpose="tables")
+    opened, data = open_artifact(artifact), as_dataset(dataset)
+    check_fits(opened, data)
+    model, examples, delay = load_model(opened), data.examples(_split(split)), _whole("delay", delay)
+    evaluation.check_requirements(model, data)
+    logit_NT = evaluation.predict(model, data, examples, delay=delay, threads=threads)
+    columns: dict[str, Any] = {
+        "user": arrow.array([data.users.id_at(int(user)) for user in examples.user_N], arrow.string()),
+        "item": arrow.array([data.catalogue.id_of(int(row)) for row in examples.row_N], arrow.string()),
+        "time": np.asarray(examples.time_N, np.int64),
+        "events": np.asarray(evaluation.delayed(data, examples, delay).position_N, np.int64),
+    }
+    for at, task in enumerate(data.schema.tasks):
+        end = f"_{task}" if at else ""
+        columns[f"label{end}"] = np.asarray(examples.label_NT[:, at], np.float64)
+        columns[f"score{end}"] = logit_NT[:, at]
+        probability_N, _ = opened.probability(logit_NT[:, at], None if at else base_rate, task=task)
+        columns[f"probability{end}"] = (
+            arrow.nulls(len(examples), arrow.float64()) if probability_N is None else probability_N
+        )
+    return arrow.table(columns)
 
 
 def compare(
@@ -296,7 +313,6 @@ def tune(
         MissingExtraError: Optuna is not installed.
         UsageError: an argument is something else than it should be, or there is nothing to search.
     """
-    from lifelong.config import RunConfig, TrainSettings
     from lifelong.offline.training import tuning
     from lifelong.offline.training.callbacks import as_callbacks
     from lifelong.offline.training.named import run_config
@@ -304,16 +320,12 @@ def tune(
     if not isinstance(model, str):
         raise UsageError(f"a model of type {type(model).__name__}", expected="its name", fix='tune("data", "tally")')
     opened, chosen = as_dataset(dataset), run_config(model, config, settings)
-    usual = RunConfig().train
-    fixed = [
-        f"train.{name}" for name in TrainSettings.model_fields if getattr(chosen.train, name) != getattr(usual, name)
-    ]
     search = tuning.Search(
         model=model,
         trials=_whole("trials", trials, least=1),
         examples=_whole("examples", examples, least=2),
         seed=_whole("seed", seed),
-        fixed=[*fixed, *(f"model.{name}" for name in chosen.model)],
+        fixed=chosen.named,
         callbacks=as_callbacks(callbacks),
     )
     return tuning.tune(

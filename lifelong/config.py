@@ -156,6 +156,13 @@ class RunConfig(Record):
         """
         return self.model_copy(update={"train": self.train.model_copy(update=changes)})
 
+    @property
+    def named(self) -> frozenset[str]:
+        """The settings that somebody has named, as `train.x` and `model.x`."""
+        return frozenset(
+            [*(f"train.{name}" for name in self.train.model_fields_set), *(f"model.{x}" for x in self.model)]
+        )
+
 
 def problems_of(error: ValidationError, section: str = "") -> list[str]:
     """What is wrong with settings, as `section.name: what is wrong (what was found)`."""
@@ -219,11 +226,28 @@ def load_config(
     tables = _read(path, problems)
     for override in overrides:
         _apply(tables, override, problems)
-    settings = _checked(TrainSettings, tables.pop("train", {}), problems, "train")
-    model = tables.pop("model", {})
+    train, model = tables.pop("train", {}), tables.pop("model", {})
     # The record of a search by `lifelong tune`; it has no settings of this run.
     tables.pop("tuned", None)
     problems += [f"there is no section {name!r}{suggestion(name, RunConfig.model_fields)}" for name in tables]
+    return checked_config(train, model, problems, check_model)
+
+
+def checked_config(
+    train: Any, model: Any, problems: list[str], check_model: Callable[[Mapping[str, Any]], object] | None = None
+) -> RunConfig:
+    """The settings of both sections, if nothing is wrong with them.
+
+    Args:
+        train: the `[train]` table.
+        model: the `[model]` table.
+        problems: that were found before.
+        check_model: see `load_config`.
+
+    Raises:
+        ConfigError: names every problem.
+    """
+    settings = _checked(TrainSettings, train, problems, "train")
     if not isinstance(model, dict):
         problems.append(f"model = {model!r} is not a table")
     elif check_model is not None:
@@ -234,15 +258,6 @@ def load_config(
     if problems:
         raise ConfigError(problems, fix="docs/settings.md lists [train], `lifelong models` the settings of each model")
     return RunConfig(train=settings, model=model)
-
-
-def named_settings(path: Path | str | None, overrides: Sequence[str]) -> frozenset[str]:
-    """The settings that a file or an override names, as `section.key`; nothing is checked."""
-    tables = _read(path, [])
-    for override in overrides:
-        _apply(tables, override, [])
-    sections = ((name, table) for name, table in tables.items() if name in RunConfig.model_fields)
-    return frozenset(f"{name}.{key}" for name, table in sections if isinstance(table, dict) for key in table)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import DatasetError
 
 if TYPE_CHECKING:
-    from lifelong.cli.served_sections import Online
+    from lifelong.cli.served_replay import Online
     from lifelong.config import RunConfig
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.evaluation.compare import Comparison
@@ -221,8 +221,7 @@ def _upcoming(dataset: Dataset) -> _Upcoming:
 def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> Online:
     import numpy as np
 
-    from lifelong.cli.served_replay import replay
-    from lifelong.cli.served_sections import Online
+    from lifelong.cli.served_replay import Online, replay
     from lifelong.offline.training.runs import Run
     from lifelong.online.memory.filling import backfill
     from lifelong.online.store.opening import open_store
@@ -274,7 +273,7 @@ def _report(
     out: Path,
 ) -> Path:
     from lifelong.cli.explain import COUNTED, counted_rows
-    from lifelong.cli.served_sections import attention_sections, counted_section, online_section
+    from lifelong.cli.served_replay import counted_section, online_section
     from lifelong.offline.reports.comparison import write_comparison
     from lifelong.offline.reports.tables import Table
 
@@ -293,7 +292,7 @@ def _report(
         dataset=dataset,
         runs=out / "runs",
         title="lifelong demo",
-        sections=[*sections, *attention_sections(online.artifact, dataset, explained, out / "report" / "figures")],
+        sections=sections,
         commands=commands,
     )
 

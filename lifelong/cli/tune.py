@@ -34,7 +34,7 @@ def tune(
 ) -> Reply:
     """Search for a model's best settings on validation; continues where an earlier call stopped."""
     command = command_line("tune", locals())
-    from lifelong.config import load_config, named_settings
+    from lifelong.config import load_config
     from lifelong.dataset.folder import Dataset
     from lifelong.offline.models import check_config
     from lifelong.offline.training.tuning import Search
@@ -45,7 +45,7 @@ def tune(
         model=model,
         trials=trials,
         examples=max_examples,
-        fixed=named_settings(config, changes),
+        fixed=settings.named,
         command=command,
     )
     tuned = search(Dataset(data), task, out, config=settings, progress=terminal.say)

@@ -22,7 +22,7 @@ from lifelong.dataset.negatives import labelled_training_examples
 from lifelong.dtypes import FloatArray
 from lifelong.offline.data.counts import count_inputs, standardising
 from lifelong.offline.models.base import FittedModel, setting
-from lifelong.zoo.layers.logistic import fit_logistic
+from lifelong.zoo.scored_model import fit_logistic
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from lifelong.offline.export import graphs
 from lifelong.offline.export.saving import check_replaceable, load_model, write_artifact
 from lifelong.offline.models import MODELS, SERVED, build
 from lifelong.offline.models.base import FittedModel, MemoryModel, Model
-from lifelong.offline.nn.scaled import weights_of
+from lifelong.offline.nn.head import weights_of
 from lifelong.online.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 

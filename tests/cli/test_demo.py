@@ -31,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> None:
     page = (made / "report" / "index.html").read_text()
     assert "Online and offline scores are equal" in page
-    assert "attention over time scales" in page
+    assert "Case studies" in page
     assert "What the memory counted" in page
 
 

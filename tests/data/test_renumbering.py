@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong.dataset.vocabulary import FIRST_BUCKET, UNKNOWN, Vocabulary
-from lifelong.offline.data.renumbering import Renumbering
+from lifelong.offline.training.start import Renumbering
 
 NAMES = [f"id{number}" for number in range(12)]
 

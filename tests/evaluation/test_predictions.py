@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pandas")
+from lifelong.api import predict
 from lifelong.offline.evaluation import evaluate
-from lifelong.offline.evaluation.predictions import predict
 from lifelong.offline.evaluation.results import Result
 from lifelong.offline.export.saving import load_model
 

@@ -9,7 +9,7 @@ from torch.fx.experimental import _config as tracing
 
 from lifelong.offline.models import MODELS, PRESETS, build
 from lifelong.offline.models.base import Model
-from lifelong.offline.training.losses import loss_of
+from lifelong.offline.training.gradients import loss_of
 from lifelong.testing.worlds import INPUTS, random_batch
 
 CASES = {

@@ -7,8 +7,8 @@ from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.zoo.counts import Counts, CountsConfig
-from lifelong.zoo.layers.logistic import fit_logistic
 from lifelong.zoo.popularity import Popularity, PopularityConfig
+from lifelong.zoo.scored_model import fit_logistic
 
 
 def with_training(dataset: Dataset, rows: list[int], labels: list[float], *, rule: str) -> Dataset:

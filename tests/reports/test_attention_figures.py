@@ -8,7 +8,6 @@ pytest.importorskip("matplotlib")
 from support.artifacts import tiny_artifact
 
 from lifelong.dataset.examples import Examples
-from lifelong.errors import UsageError
 from lifelong.offline.evaluation.attention import ReadAttention, read_attention
 from lifelong.offline.reports.attention import UserAttention, attention_timeline, cases_section, find_cases
 from lifelong.testing.datasets import tiny_dataset
@@ -151,17 +150,5 @@ def test_a_log_without_clock_times_shows_places_in_the_history(tmp_path):
     assert "place in the history (events)" in drawn(tmp_path, time_L=np.arange(4), time_unit="ordinal")
 
 
-def test_rare_groups_share_one_row(tmp_path):
-    groups = [f"g{place}" for place in range(9) for _ in range(9 - place)]
-    words = drawn(tmp_path, group_L=groups, time_L=np.arange(len(groups)) * 86_400)
-    assert {"g0", "g5", "other"} <= words
-    assert "g6" not in words
-
-
 def test_an_empty_history_can_be_drawn(tmp_path):
     assert "time (UTC)" in drawn(tmp_path, time_L=np.empty(0, np.int64), group_L=[])
-
-
-def test_attention_of_the_wrong_shape_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"shape \(2, 2\).*2 targets and 3 slots"):
-        drawn(tmp_path, periods=[1, 2, 4])

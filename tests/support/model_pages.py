@@ -19,8 +19,8 @@ from typing import Any
 
 from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
+from lifelong.offline.models.builder import shared_names
 from lifelong.offline.models.registry import Entry
-from lifelong.offline.models.shared import shared_names
 from lifelong.offline.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 from lifelong.tally import spec
 

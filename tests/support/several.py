@@ -37,11 +37,9 @@ from lifelong.offline.models.base import Model
 from lifelong.offline.training import loop
 from lifelong.offline.training.compute import Compute
 from lifelong.offline.training.display import Display
-from lifelong.offline.training.gradients import Gradients
+from lifelong.offline.training.gradients import Gradients, loss_of, masked_cross_entropy, part_of
 from lifelong.offline.training.loop import first_targets
-from lifelong.offline.training.losses import loss_of, masked_cross_entropy
 from lifelong.offline.training.optimiser import Optimiser, build_optimiser
-from lifelong.offline.training.parallel import part_of
 from lifelong.offline.training.trainer import train
 from lifelong.testing.worlds import INPUTS, random_batch
 from support.artifacts import empty_graphs

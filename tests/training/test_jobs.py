@@ -16,8 +16,8 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.errors import MismatchError
 from lifelong.offline.training import trainer
 from lifelong.offline.training.callbacks import Callback
-from lifelong.offline.training.jobs import Pace, run_jobs
 from lifelong.offline.training.runs import Run
+from lifelong.offline.training.study import run_jobs
 
 QUICK = TrainSettings(threads=1, max_examples=300, validate_every=100, batch_targets=64)
 
@@ -115,7 +115,7 @@ import sys
 from pathlib import Path
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.dataset.folder import Dataset
-from lifelong.offline.training.jobs import Pace, run_jobs
+from lifelong.offline.training.study import run_jobs
 from lifelong.offline.training.runs import Run
 if __name__ == "__main__":
     data, out, examples, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -193,10 +193,3 @@ def test_how_long_the_others_will_take_is_said(dataset, tmp_path):
     ends = [line for line in said if "finished after" in line]
     assert ends[0].startswith("popularity-seed0: finished after") and "1 of 3 done, about" in ends[0]
     assert ends[-1].endswith("; 3 of 3 done")
-
-
-def test_a_job_that_failed_is_not_waited_for_and_workers_share_what_is_left():
-    pace = Pace(["a-seed0", "b-seed0", "a-seed1", "a-seed2"], workers=2)
-    pace.drop("b-seed0")
-    assert pace.after("a-seed0", 120) == "2 of 4 done, about 2 min left"
-    assert pace.after("a-seed1", 120) == "3 of 4 done, about 2 min left"

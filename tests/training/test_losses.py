@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lifelong.offline.models.base import Output
-from lifelong.offline.training.losses import loss_of, masked_cross_entropy
+from lifelong.offline.training.gradients import loss_of, masked_cross_entropy
 from lifelong.testing.worlds import random_batch
 
 

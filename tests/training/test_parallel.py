@@ -9,8 +9,7 @@ import torch
 from lifelong.offline.data.batch import Batch
 from lifelong.offline.models import build
 from lifelong.offline.models.base import Model
-from lifelong.offline.training.losses import loss_of
-from lifelong.offline.training.parallel import ParallelGradients, parallel_gradients, split
+from lifelong.offline.training.gradients import ParallelGradients, loss_of, parallel_gradients, split
 from lifelong.testing.worlds import INPUTS, random_batch
 
 

@@ -13,7 +13,7 @@ from lifelong.dataset.folder import Dataset
 from lifelong.offline.models import build
 from lifelong.offline.models.base import Model, Output
 from lifelong.offline.training import loop
-from lifelong.offline.training.losses import loss_of
+from lifelong.offline.training.gradients import loss_of
 from lifelong.offline.training.optimiser import learning_rate
 from lifelong.offline.training.settings import batches_for
 from lifelong.offline.training.trainer import train

@@ -11,8 +11,8 @@ from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.offline.training import loop
 from lifelong.offline.training.checkpoint import CurvePoint, Progress
+from lifelong.offline.training.loop import has_fallen, impatient, validation_due
 from lifelong.offline.training.settings import with_recipe
-from lifelong.offline.training.stopping import has_fallen, impatient, validation_due
 from lifelong.offline.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("no_graphs")

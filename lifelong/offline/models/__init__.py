@@ -4,7 +4,7 @@
 settings, and `base` has what a model file needs. The other models are in `lifelong.zoo`.
 """
 
-from lifelong.offline.models.builder import SERVED, build, check_config, is_served, require_served
+from lifelong.offline.models.builder import SERVED, SharedSettings, build, check_config, is_served, require_served
 from lifelong.offline.models.registry import (
     ENDINGS,
     MODELS,
@@ -16,7 +16,6 @@ from lifelong.offline.models.registry import (
     plain_name,
     registered_name,
 )
-from lifelong.offline.models.shared import SharedSettings
 
 __all__ = [
     "ENDINGS",

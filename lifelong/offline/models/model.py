@@ -19,7 +19,7 @@ from lifelong.dataset.folder import Dataset
 from lifelong.dataset.scales import NUMBER, SCALES
 from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.offline.data.batch import Batch
-from lifelong.offline.models.exact_counts import ExactCounts
+from lifelong.offline.nn.counted import ExactCounts
 from lifelong.offline.nn.embeddings import FieldEmbedding
 from lifelong.offline.nn.factors import UserFactors
 from lifelong.offline.nn.head import Head

@@ -36,7 +36,7 @@ doubling cannot tell these ages apart, so that Tally does not see it.
 
 How popular a value is, its share of the training targets, is counted in the training period and not learned. Training
 that continues from an artifact takes the popularities of its own period. Counts, ages and affinities are of very
-different sizes. The heads' first layers see them at mean 0 and deviation 1 (`nn/scaled.py`), of the training period.
+different sizes. The heads' first layers see them at mean 0 and deviation 1 (`nn/head.py`), of the training period.
 
 Shapes: B users, L padded history length, C targets per user, N targets, X moments, S slots, D slot width, E width of
 an embedded event, F item fields, P features of a field, Y known numbers.
@@ -66,11 +66,10 @@ from lifelong.offline.data.cooccurrence import group_of
 from lifelong.offline.data.counts import standardising
 from lifelong.offline.models.base import CountingModel, Event, History, Output, Target, spread_targets
 from lifelong.offline.models.settings import Share, setting
-from lifelong.offline.nn.head import ContextMatch, Head
+from lifelong.offline.nn.head import ContextMatch, Head, ScaledLinear
 from lifelong.offline.nn.hpmn import HpmnMemory, Slots
 from lifelong.offline.nn.moments import Moments, moments_of
 from lifelong.offline.nn.periods import check_periods
-from lifelong.offline.nn.scaled import ScaledLinear
 from lifelong.offline.nn.tally import KNOWN_PARTS, OWN_PARTS, Asked, Read, TallyReader, split_linear
 from lifelong.tally import plan as plans
 from lifelong.tally.plan import WHOLE, keys_of, plan_of, seconds_of

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lifelong.offline.nn.head import weights_of
 from lifelong.offline.nn.hpmn import HpmnMemory, Slots
 from lifelong.offline.nn.moments import repeated
-from lifelong.offline.nn.scaled import weights_of
 from lifelong.tally.plan import Plan
 from lifelong.tally.spec import FEATURES, KINDS
 

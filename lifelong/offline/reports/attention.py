@@ -13,7 +13,6 @@ the two slots); no user is shown twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,6 @@ import numpy.typing as npt
 
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
-from lifelong.errors import UsageError
 from lifelong.offline.evaluation.attention import (
     SAME_CATEGORY,
     SAME_ITEM,
@@ -41,7 +39,6 @@ from lifelong.offline.reports.tables import Cell, Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LANES = 7
 KINDS = {"old": "old events", "recent": "recent events", "both": "old and recent events"}
 
 
@@ -134,18 +131,10 @@ def attention_timeline(attention: UserAttention, path: Path) -> Figure:
     Args:
         attention: what to draw.
         path: of the SVG file.
-
-    Raises:
-        UsageError: the attention does not fit the targets and slots.
     """
     targets, slots = attention.attention_CS.shape
-    if (targets, slots) != (len(attention.targets), len(attention.periods)):
-        raise UsageError(
-            f"attention of shape {attention.attention_CS.shape}",
-            expected=f"{len(attention.targets)} targets and {len(attention.periods)} slots",
-            fix="give a row of weights for each target, and in it a weight for each slot",
-        )
-    lanes = _lanes(attention)
+    # The marked groups on top.
+    lanes = [*attention.marked, *sorted({*attention.group_L} - {*attention.marked})]
     height = 1.6 + 0.34 * max(len(lanes) + slots + 1, 1.6 * targets)
     with drawing.drawn(path, (10.4, min(9.0, height))) as canvas:
         left, right = canvas.subplots(1, 2, width_ratios=[1.45, 1])
@@ -224,20 +213,13 @@ def _figure(case: Case, read: ReadAttention, dataset: Dataset, folder: Path) -> 
     return attention_timeline(attention, folder / f"case-{case.kind}.svg")
 
 
-def _lanes(attention: UserAttention) -> list[str]:
-    """The marked groups, then the most frequent ones, and "other" for the rest."""
-    marked = list(attention.marked)
-    counted = [*marked, *(name for name, _ in Counter(attention.group_L).most_common() if name not in marked)]
-    return counted if len(counted) <= _LANES else [*counted[: _LANES - 1], "other"]
-
-
 def _draw_timeline(axes: Axes, attention: UserAttention, lanes: Sequence[str]) -> None:
     time_L = np.asarray(attention.time_L, np.int64)
     clock = attention.time_unit == "seconds"
     x: Any = time_L.astype("datetime64[s]") if clock else time_L
     lane_of = {name: -place for place, name in enumerate(lanes)}
     tick: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 9, "markeredgewidth": 1.1, "alpha": 0.75}
-    y = np.array([lane_of.get(name, 1 - len(lanes)) for name in attention.group_L], np.float64)
+    y = np.array([lane_of[name] for name in attention.group_L], np.float64)
     stands_out = np.array([name in attention.marked for name in attention.group_L], bool)
     axes.plot(x[~stands_out], y[~stands_out], color=LIGHT.series[0], **tick)
     look: dict[str, Any] = {"markersize": 7, "markeredgecolor": LIGHT.paper, "color": LIGHT.series[2]}

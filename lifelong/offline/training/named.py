@@ -7,15 +7,14 @@ A name is one of the model, if the model has it; else one of `[train]`. `epochs`
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from lifelong.config import RunConfig, TrainSettings, load_config, setting_problem
-from lifelong.errors import ConfigError, UsageError
+from lifelong.config import RunConfig, TrainSettings, checked_config, load_config
+from lifelong.errors import UsageError
 from lifelong.offline.models import SharedSettings, check_config, model_class
 
 SHORT = {"epochs": "max_epochs", "examples": "max_examples", "minutes": "max_minutes"}
@@ -54,16 +53,10 @@ def run_config(model: str | None, config: AnyConfig, named: Mapping[str, Any]) -
             of_model[name] = value
         else:
             problems.append(f"there is no setting {name!r}{_close(name, own)}")
-    settings = _checked_train(base.train, train, problems)
-    whole = {**base.model, **of_model}
-    if model is not None:
-        try:
-            check_config(model, whole)
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems, fix="docs/settings.md lists [train], `lifelong models` the settings of each model")
-    return RunConfig(train=settings, model=whole)
+    # What nobody has named stays so: the model's recipe decides it.
+    whole = base.train.model_dump(exclude_unset=True) | train
+    check = None if model is None else functools.partial(check_config, model)
+    return checked_config(whole, {**base.model, **of_model}, problems, check)
 
 
 def _base(config: AnyConfig) -> tuple[RunConfig, Mapping[str, Any]]:
@@ -103,12 +96,3 @@ def _own_settings(model: str | None, config: Mapping[str, Any]) -> Sequence[str]
 def _close(name: str, own: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, [*own, *TrainSettings.model_fields, *SHORT], n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _checked_train(base: TrainSettings, changes: Mapping[str, Any], problems: list[str]) -> TrainSettings:
-    try:
-        # What nobody has named stays so: the model's recipe decides it.
-        return TrainSettings.model_validate({**base.model_dump(exclude_unset=True), **changes})
-    except ValidationError as error:
-        problems += [setting_problem(TrainSettings, detail, "train") for detail in error.errors()]
-        return base
