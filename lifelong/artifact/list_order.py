@@ -1,12 +1,13 @@
-"""What a list over the catalogue is ordered by: the score, popularity, and what a memory counts of each item.
+"""What a list over the catalogue is ordered by: the score, popularity, and counts of each item.
 
     value = score + popularity * log(1 + n) + sum over fields f and inputs k of counts_fk c_fk
 
-n says how often an item is drawn as a negative in training (`log_popularity`), and c what the memory
-keeps of the user's events with the item, its category and so on: `count_inputs`. A model that learns from drawn
-negatives says how much more likely an item is than its popularity; the weights 1 and 0 are what follows from that
-(sampled softmax, Bengio and Senecal 2008). But drawn negatives are seldom items that the user has, so that training
-hardly orders these. The weights are therefore fitted on validation (`lifelong.offline.evaluation.list_order`).
+n says how often an item is drawn as a negative in training (`log_popularity`), and c what a memory, or for LightGBM the
+whole history, counts of the user's events with the item, its category and so on: `count_inputs`. A model that learns
+from drawn negatives says how much more likely an item is than its popularity; the weights 1 and 0 are what follows
+from that (sampled softmax, Bengio and Senecal 2008). But drawn negatives are seldom items that the user has, so that
+training hardly orders these. The weights are therefore fitted on validation
+(`lifelong.offline.evaluation.list_order`).
 
 Shapes: N items, F item fields, K inputs of a field.
 """

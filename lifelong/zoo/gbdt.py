@@ -90,6 +90,7 @@ class Gbdt(FittedModel):
     source = "He et al., ADKDD 2014"
     state = "counters"
     not_served = "it counts in the raw history"
+    counts_in_lists = True
 
     config: GbdtConfig
 

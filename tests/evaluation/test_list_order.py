@@ -13,7 +13,7 @@ from support.artifacts import tiny_artifact
 from support.results import made_result
 
 from lifelong.artifact.folder import Artifact
-from lifelong.artifact.list_order import INPUTS, ListOrder, count_inputs
+from lifelong.artifact.list_order import INPUTS, NUMBERS, ListOrder, count_inputs
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.dataset.catalogue import FIRST_ROW
 from lifelong.dataset.examples import Examples
@@ -271,9 +271,36 @@ def test_evaluate_ranks_by_the_weights_of_the_artifact(dataset: Dataset, tmp_pat
     assert table is not None and "the weights of both were fitted on validation" in table.caption
 
 
-def test_training_fits_the_weights_where_they_are_better(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "settings"), [("tally", {}), ("gbdt", {"leaves": 7, "leaf_examples": 20, "rounds": 20})]
+)
+def test_training_fits_the_weights_where_they_are_better(tmp_path: Path, model: str, settings: dict[str, int]) -> None:
     """Users who buy the same few items again and again, the latest ones most."""
-    config = RunConfig(train=TrainSettings(max_epochs=1, threads=1))
-    artifact = train(repeating(tmp_path / "data"), "tally", tmp_path / "artifact", config=config, progress=False)
+    if model == "gbdt":
+        pytest.importorskip("lightgbm")
+    config = RunConfig(train=TrainSettings(max_epochs=1, threads=1), model=settings)
+    artifact = train(repeating(tmp_path / "data"), model, tmp_path / "artifact", config=config, progress=False)
     assert artifact.config.list_order is not None
     assert Artifact.open(artifact.path).config.list_order == artifact.config.list_order
+
+
+def test_trees_are_ordered_by_exact_counts(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_order, "_AT_ONCE", 7)
+    examples, histories, number_VF = dataset.examples("test"), dataset.histories, dataset.catalogue.number_VF
+    expected_NFX = np.zeros((len(examples), 2, NUMBERS))
+    for at, (user, row, time, position) in enumerate(zip(*examples.columns()[:4], strict=True)):
+        events = slice(histories.of(user).start, histories.of(user).start + position)
+        row_L, time_L = np.asarray(histories.row_N[events]), np.asarray(histories.time_N[events])
+        for field, value_V in enumerate((np.arange(len(number_VF)), number_VF[:, 1])):
+            rank = max(int(number_VF[row, field]) - 2, 0)
+            expected_NFX[at, field, 3] = rank
+            if len(same := np.flatnonzero(value_V[row_L] == value_V[row])):
+                hours = (time - time_L[same[-1]]) / 3_600
+                expected_NFX[at, field] = [len(same), position - same[-1], hours, rank]
+    model = build("gbdt", dataset.inputs, {})
+    assert all_numbers(model, dataset, examples) == pytest.approx(expected_NFX, rel=1e-6)
+    drawn_V = drawn_counts(dataset)
+    assert drawn_V is not None
+    assert added_in_lists(model, dataset, examples, drawn_V, ORDER).tolist() == pytest.approx(
+        ORDER.added(np.log1p(drawn_V[examples.row_N]), expected_NFX).tolist(), rel=1e-5, abs=1e-9
+    )

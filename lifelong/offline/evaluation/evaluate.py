@@ -28,7 +28,7 @@ from lifelong.offline.data.batches import evaluation_batches
 from lifelong.offline.evaluation import metrics
 from lifelong.offline.evaluation.divided_tables import DividedTables
 from lifelong.offline.evaluation.in_sample import InSample, check_in_sample
-from lifelong.offline.evaluation.list_order import counted_numbers
+from lifelong.offline.evaluation.list_order import counted_numbers, counts_in_lists
 from lifelong.offline.evaluation.metrics import Sample
 from lifelong.offline.evaluation.processes import Processes, join
 from lifelong.offline.evaluation.ranking import Ranking, had_before, most_popular, rank_catalogue
@@ -44,7 +44,7 @@ from lifelong.offline.evaluation.results import (
 )
 from lifelong.offline.evaluation.significance import RESAMPLES, bootstrap
 from lifelong.offline.evaluation.vault import held_by, keep, open_for
-from lifelong.offline.models.base import CountingModel, FittedModel, Model
+from lifelong.offline.models.base import FittedModel, Model
 from lifelong.offline.models.registry import model_named_in_errors
 
 CALIBRATION_METRICS = ("log_loss", "normalised_entropy", "ece", "predicted_observed")
@@ -316,7 +316,7 @@ def added_in_lists(
     if drawn_V is None:
         return np.zeros(len(examples))
     popularity_N = log_popularity(drawn_V[np.asarray(examples.row_N)])
-    if order is None or not isinstance(model, CountingModel):
+    if order is None or not counts_in_lists(model):
         return popularity_N
     added_N = np.zeros(len(examples))
     for place_N, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay)):

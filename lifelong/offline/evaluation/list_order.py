@@ -27,8 +27,10 @@ from lifelong.dataset.examples import Examples
 from lifelong.dataset.folder import Dataset
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.offline.data.batches import evaluation_batches
+from lifelong.offline.data.counts import count_features, feature_names
 from lifelong.offline.evaluation.ranking import candidates, most_popular
-from lifelong.offline.models.base import CountingModel
+from lifelong.offline.models.base import CountingModel, FittedModel, Model
+from lifelong.tally.spec import FIRST, HOUR
 
 POPULAR = 200
 """Most popular items that are candidates of every basket."""
@@ -40,6 +42,8 @@ _RIDGE = 1e-2
 """Penalty on squared distances from the weights of sampled softmax, in standard deviations of the inputs."""
 _SURE = 2.0
 """Standard errors by which weights must be better than those, for users that they were not fitted to."""
+_AT_ONCE = 100_000
+"""Examples of which exact counts are held together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +96,28 @@ def choices(dataset: Dataset, examples: Examples, *, pairs: int = PAIRS, seed: i
     return Choices(asked, basket_N, np.concatenate([hit_N for _, _, hit_N in taken]))
 
 
+def counts_in_lists(model: Model | FittedModel) -> bool:
+    """Whether the model's lists are also ordered by counts: those of its memory, or exact ones."""
+    return isinstance(model, CountingModel) or (isinstance(model, FittedModel) and model.counts_in_lists)
+
+
 def counted_numbers(
-    model: CountingModel, dataset: Dataset, examples: Examples
+    model: Model | FittedModel, dataset: Dataset, examples: Examples
 ) -> Iterator[tuple[IntArray, FloatArray]]:
-    """What the memories count of the examples' items: places of some examples, and `[N, F, X]` of these.
+    """What is counted of the examples' items: places of some examples, and `[N, F, X]` of these.
 
     See `lifelong.artifact.list_order.count_inputs`.
 
     Args:
-        model: that counts.
+        model: whose lists are ordered by counts, see `counts_in_lists`.
         dataset: with the histories.
         examples: at the positions that are visible.
     """
+    if not isinstance(model, CountingModel):
+        for start in range(0, len(examples), _AT_ONCE):
+            place_N = np.arange(start, min(start + _AT_ONCE, len(examples)))
+            yield place_N, exact_numbers(dataset, examples.take(place_N))
+        return
     device = next(model.parameters()).device
     for batch in evaluation_batches(dataset, examples, counts=model.exact is not None):
         place_N = batch.example_BC[batch.mask_BC].numpy()
@@ -112,7 +126,22 @@ def counted_numbers(
         yield place_N[place_N >= 0], number_NFX[place_N >= 0]
 
 
-def all_numbers(model: CountingModel, dataset: Dataset, examples: Examples) -> FloatArray:
+def exact_numbers(dataset: Dataset, examples: Examples) -> FloatArray:
+    """The numbers of `counted_numbers` from the whole histories, `[N, F, X]`."""
+    schema, names, raw_NK = dataset.schema, feature_names(dataset.schema), count_features(dataset, examples)
+    number_NF = dataset.catalogue.number_VF[examples.row_N].astype(np.int64)
+    number_NFX = np.zeros((*number_NF.shape, NUMBERS))
+    # Without clock times nothing is hours ago.
+    measures = {"count": 1.0, "events_since": 1.0, **({"seconds_since": HOUR} if schema.time_unit == "seconds" else {})}
+    for at, (measure, unit) in enumerate(measures.items()):
+        columns = [names.index(f"{field}.{measure}") for field in schema.item_fields]
+        # The distance of what never was is below 0.
+        number_NFX[:, :, at] = np.maximum(raw_NK[:, columns], 0) / unit
+    number_NFX[:, :, 3] = np.maximum(number_NF - FIRST, 0)
+    return number_NFX
+
+
+def all_numbers(model: Model | FittedModel, dataset: Dataset, examples: Examples) -> FloatArray:
     """`counted_numbers` of all examples at once, `[N, F, X]`."""
     number_NFX = np.zeros((len(examples), len(dataset.schema.item_fields), NUMBERS))
     for place_N, of_place in counted_numbers(model, dataset, examples):
@@ -129,7 +158,7 @@ def fit_list_order(
         given: the candidates.
         logit_N: their logits.
         popularity_N: their log popularity.
-        number_NFX: what the memory counts of them.
+        number_NFX: what is counted of them.
         fields: names of the item fields.
 
     Returns:

@@ -111,7 +111,7 @@ class RankingResult(Record):
     by_popularity: bool = False
     """Whether scores were made comparable over the catalogue by how often each item is drawn as a negative."""
     by_counts: bool = False
-    """Whether that and what the memory counts of each item were added with the weights of the artifact."""
+    """Whether that and counts of each item's values were added with the weights of the artifact."""
 
 
 class Counts(Record):

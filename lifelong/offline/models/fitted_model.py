@@ -38,6 +38,8 @@ class FittedModel(ABC):
     """Why no service can score with it."""
     learns_from_negatives: ClassVar[bool] = True
     """Whether a score says how much more likely the item is than as a drawn negative; False for a formula."""
+    counts_in_lists: ClassVar[bool] = False
+    """Whether exact counts of the history are added to scores to order lists, with weights fitted on validation."""
 
     def __init__(self, inputs: InputSpec, config: Any) -> None:
         self.inputs: InputSpec = inputs

@@ -191,8 +191,7 @@ def ranking_table(results: Sequence[Result]) -> Table | None:
         caption += " Models that learn from drawn negatives are ranked by logit plus log popularity."
     if fitted := [title for title, ranking in ranked if ranking.by_counts]:
         caption += (
-            f" {', '.join(fitted)}: plus what the memory counts of each item; the weights of both were fitted on "
-            "validation."
+            f" {', '.join(fitted)}: plus counts of each item's values; the weights of both were fitted on validation."
         )
     heads = [_RANKING.get(name.split("@")[0], name) + "@" + name.split("@")[-1] for name in names]
     return Table(["model", "items to find", "baskets", "items", *heads], rows, caption)

@@ -32,12 +32,12 @@ from lifelong.errors import ArtifactError, UsageError
 from lifelong.launch import launch
 from lifelong.offline.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.offline.evaluation.evaluate import predict, torch_threads
-from lifelong.offline.evaluation.list_order import all_numbers, choices, fit_list_order
+from lifelong.offline.evaluation.list_order import all_numbers, choices, counts_in_lists, fit_list_order
 from lifelong.offline.evaluation.processes import Processes
 from lifelong.offline.evaluation.results import peak_memory, versions
 from lifelong.offline.export.saving import check_replaceable, write_artifact
 from lifelong.offline.models import check_config
-from lifelong.offline.models.base import CountingModel, FittedModel, Model
+from lifelong.offline.models.base import FittedModel, Model
 from lifelong.offline.models.registry import model_named_in_errors
 from lifelong.offline.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.offline.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
@@ -249,7 +249,7 @@ class _Run:
 
     def _list_order(self, model: Model | FittedModel) -> ListOrder | None:
         """What orders the catalogue, of a model that counts and learns from negatives drawn by popularity."""
-        if not isinstance(model, CountingModel) or (drawn_V := drawn_counts(self.dataset)) is None:
+        if not counts_in_lists(model) or (drawn_V := drawn_counts(self.dataset)) is None:
             return None
         given = choices(self.dataset, self._validation)
         say_to(self.shown, f"scoring {len(given.basket_N):,} candidates of validation baskets, to order lists")
