@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lifelong.offline.export.graphs import replace_elu
+from lifelong.offline.export.activations import replace_elu
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
