@@ -2,8 +2,9 @@
 
 import pytest
 
-from lifelong.errors import UsageError
+from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.online.store.redis_address import Address, parse, without_password
+from lifelong.online.store.redis_client import translated
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,10 @@ def test_what_is_shown_of_a_place_holds_no_password():
     assert without_password("rocksdb:///a@b") == "rocksdb:///a@b"
     url = "rediss+sentinel://u:secret@a:1,b:2/main/3"
     assert without_password(url) == parse(url, {}).name == "rediss+sentinel://a:1,b:2/main/3"
+
+
+@pytest.mark.parametrize(("kind", "text"), [("ClusterError", "TTL exhausted."), ("TryAgainError", "several keys")])
+def test_a_slot_whose_keys_are_moved_for_long_is_an_absence_of_the_server(kind, text):
+    redis = pytest.importorskip("redis")
+    with pytest.raises(StoreUnavailableError, match=r"^here is moving keys"), translated("here"):
+        raise getattr(redis.exceptions, kind)(text)
