@@ -166,7 +166,7 @@ class Dataset:
         if self.manifest.vault is not None:
             small = {**record.get("too_small", {}), **self.vault.manifest.record.get("too_small", {})}
             record = {**record, "too_small": small}
-        return notes_of(record, items=self.manifest.counts.get("items", 0))
+        return notes_of(record, items=self.manifest.counts.get("items", 0), mapping=self.manifest.mapping)
 
     @property
     def schema(self) -> Schema:

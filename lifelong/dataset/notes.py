@@ -6,20 +6,24 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lifelong.dataset.mapping import TableMapping
+from lifelong.tables import quoted
 
-def notes_of(record: Mapping[str, Any], *, items: int) -> list[str]:
+
+def notes_of(record: Mapping[str, Any], *, items: int, mapping: TableMapping | None = None) -> list[str]:
     """Sentences about a dataset, from the record that its preparation left.
 
     Args:
         record: `Manifest.record`, with the splits of a vault among those that are too small.
         items: of the catalogue.
+        mapping: by which the log was read; None if none was.
 
     >>> notes_of({"read": {"columns_not_read": ["brand"]}}, items=7)[0].split(".")[0]
     'Not read, as nothing names them: brand'
     >>> notes_of({}, items=7)
     []
     """
-    return too_small_notes(record) + _ordinal(record) + _not_numbers(record, items) + _not_read(record)
+    return too_small_notes(record) + _ordinal(record) + _not_numbers(record, items, mapping) + _not_read(record)
 
 
 def too_small_notes(record: Mapping[str, Any]) -> list[str]:
@@ -31,9 +35,9 @@ def too_small_notes(record: Mapping[str, Any]) -> list[str]:
     return [f"Too small to conclude from: {split}, {why}." for split, why in record.get("too_small", {}).items()]
 
 
-def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
+def _not_numbers(record: Mapping[str, Any], items: int, mapping: TableMapping | None) -> list[str]:
     """Which fields of numbers have values that are none."""
-    lines = []
+    columns, lines = mapping.fields if mapping and not mapping.asks else {}, []
     for field, examples in record.get("not_numbers", {}).items():
         value = examples["first"]
         line = (
@@ -41,9 +45,14 @@ def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
         )
         fix = "leave it out of numbers if it is none"
         if re.fullmatch(r"[\d.]*\d,\d+", value):
-            text = f"replace({field}, '.', '')" if "." in value else field
-            made = f"SELECT * REPLACE (replace({text}, ',', '.') AS {field}) FROM log"
-            fix = f'a query reads decimal commas: --column "query={made}"'
+            column = columns.get(field, field)
+            column = column if re.fullmatch(r"[a-z_]\w*", column, re.IGNORECASE | re.ASCII) else quoted(column)
+            text = f"replace({column}, '.', '')" if "." in value else column
+            number = f"replace({text}, ',', '.') AS {column}"
+            # A query of hers, and one of the files of items, we do not write anew.
+            made = f"query=SELECT * REPLACE ({number}) FROM log".replace('"', r"\"")
+            fix = f'a query reads decimal commas: --column "{made}"'
+            fix = fix if field in columns else f"let a query give {number}"
         lines.append(f"{line}. To do: {fix}")
     return lines
 

@@ -282,13 +282,15 @@ def test_the_mapping_of_a_public_log_is_printed_to_copy_and_used_without_a_copy(
     assert run("prepare", "movielens", tmp_path / "ratings.csv", "--json").error["expected"] == "--out DATA"
 
 
+@pytest.mark.parametrize("column", ["price", "Preis (netto)"])
 @pytest.mark.parametrize("text", ["3,10", "1.003,10", "free"])
-def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, text):
+def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, text, column):
     """By the command, on a log of two items, one of which has a number for its price."""
     rows = [f"u{n % 9};i{n % 2};{text if n % 2 else '5'};{1_700_000_000 + 3600 * n}" for n in range(300)]
-    (tmp_path / "log.csv").write_text("\n".join(["user;item;price;time", *rows]))
-    words = ["prepare", "table", tmp_path / "log.csv", "--column", "delimiter=;", "--column", "fields=price"]
-    words += ["--column", "numbers=price", "--out", tmp_path / "data", "--overwrite"]
+    (tmp_path / "log.csv").write_text("\n".join([f"user;item;{column};time", *rows]))
+    mapping = tmp_path / "log.toml"
+    mapping.write_text(f'delimiter = ";"\nnumbers = ["price"]\n[fields]\nprice = "{column}"\n')
+    words = ["prepare", "table", tmp_path / "log.csv", "--mapping", mapping, "--out", tmp_path / "data", "--overwrite"]
     printed = run(*words).stdout
     assert f"price is unknown for 1 of 2 items: '{text}' is not a number of at least 0. To do: " in printed
     if text == "free":
