@@ -49,7 +49,7 @@ def _not_numbers(record: Mapping[str, Any], items: int, mapping: TableMapping | 
             column = column if re.fullmatch(r"[a-z_]\w*", column, re.IGNORECASE | re.ASCII) else quoted(column)
             text = f"replace({column}, '.', '')" if "." in value else column
             number = f"replace({text}, ',', '.') AS {column}"
-            # A query of hers, and one of the files of items, we do not write anew.
+            # A query that the mapping has already, and one for a file of items, is not rewritten here.
             made = f"query=SELECT * REPLACE ({number}) FROM log".replace('"', r"\"")
             fix = f'a query reads decimal commas: --column "{made}"'
             fix = fix if field in columns else f"let a query give {number}"
