@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -111,7 +112,10 @@ def service(artifact: Artifact, folder: Path, workers: int = 1) -> Iterator[str]
     process = subprocess.Popen([*command, "--store", f"rocksdb://{folder}"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield json.loads(process.stdout.readline())["address"]
+        address = json.loads(process.stdout.readline())["address"]
+        # The socket is bound before the first process listens: this waits for it.
+        urllib.request.urlopen(f"{address}/readyz").close()
+        yield address
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate()

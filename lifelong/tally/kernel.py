@@ -51,8 +51,8 @@ _RATES = -math.log(2) / (DAY / HOUR * np.array(spec.DAYS))
 _LEVEL = 256
 """A cell's second number is this times the level of its count, plus the step of its age."""
 _PIECE, _ONES = 32, 2**32 - 1
-TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
-"""What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
+TOO_HIGH, UNSORTED = 1, 2
+"""What can be wrong: a key that its field does not have, cells that are not sorted."""
 
 
 class Memory(NamedTuple):
@@ -490,7 +490,8 @@ def replay(
 
 # Bytes: bits 0 .. are the lowest bits of each key, then come each count and age, all by field and rising key; then of
 # each field ones for its keys and zeros where they rise: the k-th key has its one at (high part + k). Numbers are cut
-# out of two neighbouring pieces of 32 bits at once.
+# out of two neighbouring pieces of 32 bits at once. An empty cell has the largest key of its field, since keys must not
+# fall, and zeros; as empty cells are a field's last ones, the loops only touch what is filled.
 
 
 class Packing(NamedTuple):
@@ -505,6 +506,8 @@ class Packing(NamedTuple):
     highs: int
     """The bit at which the high parts begin."""
     end: int
+    empty_I: Array
+    """The bits of a memory without a filled cell, in pieces: two more than they take, as `_at` reads ahead."""
 
 
 def packing_of(packing: CellPacking) -> Packing:
@@ -513,7 +516,15 @@ def packing_of(packing: CellPacking) -> Packing:
     arrays = np.array(values_F, np.int64), np.array(low_F, np.int64), np.array(high_F, np.int64)
     counts = sum(low * cells for low, cells in zip(packing.low_bits, packing.cells_F, strict=True))
     start_F = np.cumsum([0, *packing.cells_F], dtype=np.int64)
-    return Packing(start_F, *arrays, counts, counts + CELL_BITS * sum(packing.cells_F), packing.bits)
+    bits, bit, begin = 0, 0, counts + CELL_BITS * sum(packing.cells_F)
+    highs = begin
+    for cells, values, low, high in zip(packing.cells_F, values_F, low_F, high_F, strict=True):
+        for _ in range(cells):
+            bits, bit = bits | (values - 1 & (1 << low) - 1) << bit, bit + low
+        # The ones of equal keys are neighbours.
+        bits, begin = bits | (1 << cells) - 1 << begin + (values - 1 >> low), begin + high
+    empty_I = np.frombuffer(bits.to_bytes(packing.size // 4 * 4 + 12, "little"), np.uint32)
+    return Packing(start_F, *arrays, counts, highs, packing.bits, empty_I)
 
 
 @_inlined
@@ -524,9 +535,18 @@ def _at(piece_I: Array, bit: Any, mask: Any) -> Any:
     return (np.int64(piece_I[piece]) | np.int64(piece_I[piece + 1]) << _PIECE) >> (bit & 31) & mask
 
 
+@_inlined
+def _put(piece_I: Array, bit: Any, mask: Any, number: Any) -> None:
+    """Replace the number that begins at a bit; see `_at`."""
+    piece = bit >> 5
+    both = np.int64(piece_I[piece]) | np.int64(piece_I[piece + 1]) << _PIECE
+    both = both & ~(mask << (bit & 31)) | number << (bit & 31)
+    piece_I[piece], piece_I[piece + 1] = both & _ONES, both >> _PIECE & _ONES
+
+
 @jit
 def unpack(
-    record_NR: Array, offset: Any, packing: Packing, row_N: Array, cell_BKX: Array, scratch: tuple[Array, Array, Array]
+    record_NR: Array, offset: Any, packing: Packing, row_N: Array, cell_BKX: Array, scratch: tuple[Array, Array]
 ) -> Any:
     """Fill the cells of the users at `row_N` from records; their cells begin at a byte.
 
@@ -535,108 +555,77 @@ def unpack(
         offset: of the cells in a record.
         packing: sizes.
         row_N: which users.
-        cell_BKX: is filled.
-        scratch: two pieces more than the cells take, zeros, so that the last number can be cut out of two, too; the
-            same as bytes; and an int64 for each cell. Loops that make arrays take longer to compile.
+        cell_BKX: zeros; what is filled in a record is filled.
+        scratch: as many pieces as an empty memory has, zeros, so that the last number can be cut out of two, too; and
+            the same as bytes. Loops that make arrays take longer to compile.
 
     Returns:
         0, or what is wrong with one of the records.
     """
-    piece_I, byte_R, place_K = scratch
+    piece_I, byte_R = scratch
     for n in range(len(record_NR)):
         for at in range((packing.end + 7) // 8):
             byte_R[at] = record_NR[n, offset + at]
-        if not _ones(piece_I, packing.highs, packing.end, place_K):
-            return TOO_MANY
-        bit, begin = 0, 0
-        cell_KX, wrong = cell_BKX[row_N[n]], False
+        bit, begin = 0, packing.highs
+        cell_KX = cell_BKX[row_N[n]]
         for f in range(len(packing.values_F)):
-            low, first, mask = packing.low_F[f], packing.start_F[f], (1 << packing.low_F[f]) - 1
+            low, first, one = packing.low_F[f], packing.start_F[f], begin
+            begin += packing.high_F[f]
             for k in range(first, packing.start_F[f + 1]):
-                # Less where the one would be with a high part of zero.
-                high = place_K[k] - begin - (k - first)
-                key = (high << low) | _at(piece_I, bit + (k - first) * low, mask)
                 both = _at(piece_I, packing.counts + k * CELL_BITS, (1 << CELL_BITS) - 1)
                 # A record has 4 bits for a count and 5 for an age; in RAM each has a byte.
                 packed = both >> STEP_BITS << 8 | both & ((1 << STEP_BITS) - 1)
-                wrong |= (high < 0) | (key >= packing.values_F[f])
-                # The key of an empty cell in a record only keeps keys ascending.
-                cell_KX[k, 0] = key - KEYS // 2 if packed >= _LEVEL else 0
-                cell_KX[k, 1] = packed
+                if packed < _LEVEL:
+                    break
+                while one < begin and not _at(piece_I, one, _ONES):
+                    one += _PIECE
+                if one < begin:
+                    one += _lowest(_at(piece_I, one, _ONES))
+                # Less where the one would be with a high part of zero.
+                high = one - (begin - packing.high_F[f]) - (k - first)
+                key = (high << low) | _at(piece_I, bit + (k - first) * low, (1 << low) - 1)
+                if one >= begin or key >= packing.values_F[f]:
+                    return TOO_HIGH
+                cell_KX[k, 0], cell_KX[k, 1] = key - KEYS // 2, packed
+                one += 1
             bit += (packing.start_F[f + 1] - first) * low
-            begin += packing.high_F[f]
-        if wrong:
-            return TOO_HIGH
     return 0
 
 
-@_inlined
-def _ones(piece_I: Array, begin: Any, end: Any, place_K: Array) -> Any:
-    """Fill the places, less `begin`, of the ones from one bit to before another; whether there are K of them."""
-    ones = 0
-    for bit in range(begin, end, _PIECE):
-        value = _at(piece_I, bit, _ONES)
-        # Past the end there is only what fills the last byte.
-        if end - bit < _PIECE:
-            value &= (1 << (end - bit)) - 1
-        while value:
-            if ones == len(place_K):
-                return False
-            place_K[ones] = bit - begin + _lowest(value)
-            # Takes the lowest one away, so that the loop runs once for each key and not for each bit.
-            value &= value - 1
-            ones += 1
-    return ones == len(place_K)
-
-
 @jit
-def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scratch: tuple[Array, Array, Array]) -> Any:
+def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scratch: tuple[Array, Array]) -> Any:
     """Fill the bytes of cells in records; zeros are there already. See `unpack` for `scratch`.
 
     Returns:
         0, or what is wrong with the cells of one of them: then some records are not filled.
     """
-    piece_I, byte_R, _ = scratch
-    fields = len(packing.values_F)
+    piece_I, byte_R = scratch
     for n in range(len(cell_NKX)):
-        cell_KX = cell_NKX[n]
+        cell_KX, bit, begin = cell_NKX[n], 0, packing.highs
         for at in range(len(piece_I)):
-            piece_I[at] = 0
-        # Whole pieces are put down; `rest` holds the bits that have not filled one yet.
-        piece, rest, held = 0, np.int64(0), 0
-        for f in range(fields):
-            low, before, falls, wrong = packing.low_F[f], np.int64(-1), False, False
-            for k in range(packing.start_F[f], packing.start_F[f + 1]):
-                filled = cell_KX[k, 1] >= _LEVEL
-                # Of an empty cell the largest key of its field is stored: keys must not fall.
-                key = np.int64(cell_KX[k, 0]) + KEYS // 2 if filled else packing.values_F[f] - 1
-                rank = key if filled else np.int64(KEYS)
-                falls, wrong = bool(falls or rank < before), bool(wrong or key >= packing.values_F[f])
-                before = rank
-                # Below 32 bits are held and a number has 16 at most, so that nothing is shifted out of 64.
-                rest |= (key & ((1 << low) - 1)) << held
-                held += low
-                if held >= _PIECE:
-                    piece_I[piece] = rest & _ONES
-                    piece, rest, held = piece + 1, rest >> _PIECE, held - _PIECE
-            if wrong:
-                return TOO_HIGH
-            if falls:
-                return UNSORTED
-        for k in range(packing.start_F[fields]):
-            packed = np.int64(cell_KX[k, 1])
-            rest |= ((packed >> 8 << STEP_BITS | packed & (_LEVEL - 1)) & ((1 << CELL_BITS) - 1)) << held
-            held += CELL_BITS
-            if held >= _PIECE:
-                piece_I[piece] = rest & _ONES
-                piece, rest, held = piece + 1, rest >> _PIECE, held - _PIECE
-        piece_I[piece] = rest
-        begin = piece * _PIECE + held
-        for f in range(fields):
-            for k in range(packing.start_F[f], packing.start_F[f + 1]):
-                key = np.int64(cell_KX[k, 0]) + KEYS // 2 if cell_KX[k, 1] >= _LEVEL else packing.values_F[f] - 1
-                bit = begin + (key >> packing.low_F[f]) + (k - packing.start_F[f])
-                piece_I[bit >> 5] |= 1 << (bit & 31)
+            piece_I[at] = packing.empty_I[at]
+        for f in range(len(packing.values_F)):
+            low, first, top = packing.low_F[f], packing.start_F[f], packing.values_F[f] - 1
+            before, mask = np.int64(-1), (1 << packing.low_F[f]) - 1
+            for k in range(first, packing.start_F[f + 1]):
+                packed = np.int64(cell_KX[k, 1])
+                if packed < _LEVEL:
+                    # None may follow that is filled.
+                    before = np.int64(KEYS)
+                    continue
+                key = np.int64(cell_KX[k, 0]) + KEYS // 2
+                if key > top:
+                    return TOO_HIGH
+                if key < before:
+                    return UNSORTED
+                before = key
+                _put(piece_I, bit + (k - first) * low, mask, key & mask)
+                count = packed >> 8 << STEP_BITS | packed & (_LEVEL - 1)
+                _put(piece_I, packing.counts + k * CELL_BITS, (1 << CELL_BITS) - 1, count & ((1 << CELL_BITS) - 1))
+                # First the empty cell's one: that of an earlier cell, which is set already, is another bit.
+                _put(piece_I, begin + (top >> low) + (k - first), 1, 0)
+                _put(piece_I, begin + (key >> low) + (k - first), 1, 1)
+            bit += (packing.start_F[f + 1] - first) * low
             begin += packing.high_F[f]
         for at in range((packing.end + 7) // 8):
             record_NR[n, offset + at] = byte_R[at]

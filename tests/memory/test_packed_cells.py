@@ -62,10 +62,11 @@ def test_a_record_with_cells_that_cannot_be_is_corrupt_and_says_so() -> None:
     states = States(np.ones(1, np.int64), np.ones(1, np.int64), {"cell": random_cells(packing, 1, 1)})
     (record,) = codec.encode(states)
     assert np.array_equal(codec.decode([record]).fields["cell"], codec.round(states).fields["cell"])
-    with pytest.raises(ValueError, match="other than 8 keys"):
-        unpack(PackedCells(packing), np.zeros((1, packing.size), np.uint8), 8)
-    with pytest.raises(StoreCorruptError, match="hold other than 8 keys"):
-        codec._cells("cell", np.zeros(1, codec._record), states.fields["cell"], np.zeros(1, np.int64))
+    with pytest.raises(ValueError, match="a key beyond its field's"):
+        unpack(PackedCells(packing), _without_keys(packing), 8)
+    with pytest.raises(StoreCorruptError, match="hold a key beyond its field's"):
+        record_N = np.frombuffer(bytes(codec._offset("cell")) + _without_keys(packing).tobytes(), codec._record)
+        codec._cells("cell", record_N, states.fields["cell"], np.zeros(1, np.int64))
     with pytest.raises(ValueError, match="a key beyond its field's"):
         unpack(PackedCells(packing), _last_key_raised(packing), 8)
 
@@ -114,9 +115,17 @@ def test_a_key_that_a_field_does_not_have_is_not_packed(key: int) -> None:
         pack(packed, cells)
 
 
+def _without_keys(packing: CellPacking) -> np.ndarray:
+    """Bytes with counts in all cells, and no ones for their keys."""
+    bits = np.ones((1, packing.bits), np.uint8)
+    bits[0, -sum(packing.high_bits) :] = 0
+    return np.packbits(bits, axis=1, bitorder="little")
+
+
 def _last_key_raised(packing: CellPacking) -> np.ndarray:
     """Bytes whose second field has its three keys one place too far."""
-    bits = np.zeros((1, packing.bits), np.uint8)
+    bits = np.ones((1, packing.bits), np.uint8)
+    bits[0, -sum(packing.high_bits) :] = 0
     bits[0, -packing.high_bits[1] - 5 : -packing.high_bits[1]] = 1
     bits[0, -3:] = 1
     return np.packbits(bits, axis=1, bitorder="little")

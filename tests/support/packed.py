@@ -34,7 +34,7 @@ def pack(packed: PackedCells, cell_NKX: Cells) -> Bits:
 
 def unpack(packed: PackedCells, stored: Bits, cells: int) -> Cells:
     """The cells of bytes."""
-    found = np.empty((len(stored), cells, 2), np.int16)
+    found = np.zeros((len(stored), cells, 2), np.int16)
     packed.take(stored, 0, found, np.arange(len(stored)))
     return found
 
