@@ -58,6 +58,14 @@ def test_a_figure_that_is_no_fact_is_found() -> None:
     assert _strange(text) == ["1.5 ms", ".837"]
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "results").glob("[!i]*.md")), ids=lambda page: page.stem)
+def test_a_page_of_results_names_machine_commands_and_their_commits(page: Path) -> None:
+    text = page.read_text()
+    assert "two cores" in text and "python benchmarks/" in text
+    for part in re.split(r"\n##+ ", text):
+        assert "python benchmarks/" not in part or re.search(r"\bcommit `?[0-9a-f]{8}\b", part), part
+
+
 def _unlike(fact: dict[str, Any], texts: list[str]) -> list[str]:
     """What is wrong with a fact: phrases that no page has, and figures that are not the fact's, or it rounded."""
     wrong = []
