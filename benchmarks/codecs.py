@@ -14,7 +14,6 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.served_replay import replay, user_events
@@ -166,7 +166,7 @@ def main() -> None:
     rows = {name: compare(found["fp32"], part) for name, part in found.items()}
     print("\n".join([HEADER, *(line(name, row) for name, row in rows.items())]))
     counts = {"users": int(dataset.chosen_U.sum()), "examples": len(found["fp32"].sample)}
-    print(json.dumps({"artifact": artifact.id, "model": artifact.config.model, **counts, "codecs": rows}))
+    print(last_line({"artifact": artifact.id, "model": artifact.config.model, **counts, "codecs": rows}))
 
 
 if __name__ == "__main__":

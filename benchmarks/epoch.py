@@ -12,11 +12,12 @@ are those of all threads, the one that prepares batches included. The last line 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from printed import last_line
 
 MODELS = ("tally", "hpmn")
 
@@ -79,7 +80,7 @@ def main() -> None:
         folder = Path(name)
         data = options.data or prepare("completejourney", [], folder / "data").folder
         record = {model: of_model(model, data, folder, options) for model in options.model}
-    print(json.dumps({"threads": options.threads, **record}))
+    print(last_line({"threads": options.threads, **record}))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import json
 import os
 import resource
 import sys
@@ -41,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.launch import collect_rarely
@@ -284,7 +284,7 @@ def main() -> None:
             log = folder / f"{skew}.csv"
             write_log(log, arguments.events, arguments.users, skew)
             document[skew] = of_models(artifacts, log, folder, arguments)
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

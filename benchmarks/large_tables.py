@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from printed import last_line
+
 FORMS = ("dense", "sparse")
 USERS, EVENTS, TARGETS = 16, 512, 256
 
@@ -188,7 +190,7 @@ def main() -> None:
     else:
         sizes, rounds = arguments.items, arguments.rounds
         found = compare_speed(sizes, arguments.width, arguments.steps, rounds, arguments.processes)
-        print(json.dumps({"width": arguments.width, "items": found}))
+        print(last_line({"width": arguments.width, "items": found}))
 
 
 if __name__ == "__main__":

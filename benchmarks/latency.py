@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from ingest_throughput import ITEMS, MODELS, START, make_artifact
 from load import Load, result, start
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.online.memory.event import EventTable
@@ -207,7 +208,7 @@ def main() -> None:
         }
     for name, part in document.items():
         print(f"{name}: {json.dumps(part)}")
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ every row has a ratio from its own minute. The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.model_settings import model_configs, without_unmet
@@ -88,7 +88,7 @@ def main() -> None:
             if artifact is not None:
                 found[name] = in_turn(artifact, tally, arguments.rounds)
                 print(f"{name}: {found[name]}", flush=True)
-    print(json.dumps(found))
+    print(last_line(found))
 
 
 if __name__ == "__main__":

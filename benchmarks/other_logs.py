@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from printed import last_line
 
 from lifelong import compare, evaluate, open_artifact, prepare, tune
 from lifelong.artifact.folder import Artifact
@@ -220,7 +221,7 @@ def main() -> None:
             (folder / log).mkdir(parents=True, exist_ok=True)
             document[log] = measured(log, folder / log, arguments)
             print(f"{log}: {json.dumps(document[log])}")
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

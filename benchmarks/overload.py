@@ -38,6 +38,7 @@ from typing import cast
 
 import numpy as np
 import uvloop
+from printed import last_line
 
 ROOT = Path(__file__).parents[1]
 ARTIFACT, PROXY = ROOT / "tests" / "assets" / "tiny_artifact", ROOT / "deploy" / "nginx.conf"
@@ -355,7 +356,7 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait()
-    print(json.dumps(figures))
+    print(last_line(figures))
 
 
 if __name__ == "__main__":

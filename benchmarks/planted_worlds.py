@@ -13,13 +13,14 @@ then is not in the table, and nothing has to hold.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from printed import last_line
 
 from lifelong.config import load_config
 from lifelong.offline.models import all_names
@@ -89,7 +90,7 @@ def main() -> int:
             found.append(one)
             print(row(one), flush=True)
     worlds = {name: asdict(world) for name, world in chosen(arguments).items()}
-    print(json.dumps({"worlds": worlds, "cells": [record(one) for one in found]}))
+    print(last_line({"worlds": worlds, "cells": [record(one) for one in found]}))
     return 0 if all(one.holds for one in found) else 1
 
 

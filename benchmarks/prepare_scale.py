@@ -24,6 +24,8 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+from printed import last_line
+
 LIMIT_GIB = 4.0
 START, DAYS = 1_511_539_200, 9
 CHILD = """
@@ -138,7 +140,7 @@ def main() -> None:
             "dataset_gib": round(sum(file.stat().st_size for file in data.rglob("*") if file.is_file()) / 2**30, 2),
         }
     result["within_limit"] = result["peak_rss_gib"] < LIMIT_GIB
-    print(json.dumps(result))
+    print(last_line(result))
     sys.exit(0 if result["within_limit"] else 1)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from printed import last_line
 
 from lifelong import open_artifact
 from lifelong.artifact.list_order import ListOrder
@@ -135,7 +136,7 @@ def main() -> None:
     )
     for name, value in document.items():
         print(f"{name}: {json.dumps(value)}")
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

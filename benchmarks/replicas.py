@@ -18,7 +18,6 @@ Replicas on other machines add the time of a message there and back. The last li
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 from ingest_throughput import ITEMS, MODELS, START, make_artifact
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.online.background import Patience
@@ -108,7 +108,7 @@ def main() -> None:
             print(model)
             artifact = make_artifact(Path(name) / f"{model} artifact", model)
             document[model] = of_model(artifact, Path(name) / model, arguments)
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import re
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from ingest_throughput import ITEMS, MODELS, START, make_artifact
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
@@ -108,16 +108,17 @@ def main() -> None:
         return events(arguments.users, each) if dataset is None else logged(dataset, arguments.users, each)
 
     with tempfile.TemporaryDirectory(prefix="bytes-") as name:
-        for model in MODELS if arguments.artifact is None else [arguments.artifact.name]:
+        given = None if arguments.artifact is None else Artifact.open(arguments.artifact)
+        for model in MODELS if given is None else [given.config.model]:
             folder, counts = Path(name) / model, arguments.events
-            artifact = make_artifact(folder, model) if arguments.artifact is None else Artifact.open(arguments.artifact)
+            artifact = given or make_artifact(folder, model)
             folder.mkdir(exist_ok=True)
             document[model] = {each: measure(artifact, folder, log(each), each) for each in counts}
             for each, found in document[model].items():
                 print(
                     f"{model:6s} {each:5d} events", *(f"{key}: {value:>6,}" for key, value in found.items()), flush=True
                 )
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 from load import Load, result, start
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.online.memory.event import EventTable
@@ -202,7 +203,7 @@ def main() -> None:
             document[f"{candidates} candidates"] = measure(addresses, folder, given, candidates)
     for part, found in document.items():
         print(f"{part}: {json.dumps(found)}")
-    print(json.dumps(document))
+    print(last_line(document))
 
 
 if __name__ == "__main__":

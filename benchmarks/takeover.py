@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from load import result, start
+from printed import last_line
 
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.catalogue import FIRST_ROW
@@ -141,7 +142,7 @@ def main() -> None:
         print(f"| {phase} | {' | '.join(parts)} |")
     counts = {"users": given.users, "events_per_user": given.events, "model": old.config.model}
     equal = {"equal": report.equal, "compared": report.users, "events_replayed": report.events}
-    print(json.dumps({**counts, **equal, **found}))
+    print(last_line({**counts, **equal, **found}))
 
 
 if __name__ == "__main__":

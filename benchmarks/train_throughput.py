@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from printed import last_line
 
 ITEMS, CATEGORIES = 50_000, 500
 PERIODS = (1, 2, 4, 8, 16, 32)
@@ -307,7 +308,7 @@ def main() -> None:
                     f"{rates['examples_per_processor_second']:>10,.0f} ({times:.1f} times stacked)",
                     flush=True,
                 )
-    print(json.dumps({"users": options.users, "threads": options.threads, "rates": results}))
+    print(last_line({"users": options.users, "threads": options.threads, "rates": results}))
 
 
 if __name__ == "__main__":
