@@ -101,16 +101,21 @@ class Text(Record):
         return "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
 
     def rows(self, lines: Iterable[str]) -> CsvReader:
-        """The values of lines.
+        """The values of lines."""
+        return rows_of(lines, self.delimiter, quoted=self.quoted)
 
-        >>> list(Text(delimiter="::").rows(["a::b c"]))
-        [['a', 'b c']]
-        """
-        delimiter = self.delimiter
-        if len(delimiter) > 1:
-            lines, delimiter = (line.replace(self.delimiter, _UNIT) for line in lines), _UNIT
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
-        return csv.reader(lines, strict=self.quoted, delimiter=delimiter, quoting=quoting)
+
+def rows_of(lines: Iterable[str], delimiter: str, *, quoted: bool) -> CsvReader:
+    """The values of lines.
+
+    >>> list(rows_of(["a::b c"], "::", quoted=True))
+    [['a', 'b c']]
+    """
+    # The csv reader splits by one character alone: a longer delimiter becomes one that no text holds.
+    one = delimiter if len(delimiter) == 1 else _UNIT
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    replaced = (line.replace(delimiter, one) for line in lines) if one != delimiter else lines
+    return csv.reader(replaced, strict=quoted, delimiter=one, quoting=quoting)
 
 
 class NamedTable(Text):

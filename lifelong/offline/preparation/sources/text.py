@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from lifelong.dataset.mapping import rows_of
 from lifelong.errors import SourceError
 from lifelong.offline.preparation.engine import stage
 from lifelong.tables import naming_delimiter
@@ -239,11 +240,7 @@ def _numbered(path: Path, layout: Layout) -> Iterator[_Row]:
     """
     # The reader refuses values above 128 KiB by default; a history of thousands of items in one cell is longer.
     csv.field_size_limit(sys.maxsize)
-    # The csv reader splits by one character alone: a longer delimiter becomes one that no text holds (unit separator).
-    delimiter = layout.delimiter if len(layout.delimiter) == 1 else "\x1f"
-    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
-    lines = (line.replace(layout.delimiter, delimiter) for line in _decoded(path, layout))
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=layout.quoted)
+    reader = rows_of(_decoded(path, layout), layout.delimiter, quoted=layout.quoted)
     before = 0
     try:
         for values in reader:
