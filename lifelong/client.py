@@ -34,7 +34,7 @@ from lifelong.online.scoring.answer import ScoreRequest, checked_requests, check
 from lifelong.online.scoring.catalogue_view import TopItems
 from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.user_view import Timeline
-from lifelong.online.serving.replies import EventsReply, ForgottenUser, OneReply, StateReply
+from lifelong.online.serving.replies import EventsReply, ForgottenUser, ScoreReply, StateReply
 
 require("httpx", extra="client", purpose="lifelong.client")
 import httpx  # noqa: E402  (if it is missing, the line above says how to get it)
@@ -138,10 +138,10 @@ class _Calls:
         return EventsReply(**total, note="; ".join(filter(None, notes)) or None)
 
     @_Method
-    def score(self, request: ScoreRequest) -> _Work[OneReply]:
+    def score(self, request: ScoreRequest) -> _Work[ScoreReply]:
         """Score the candidates of one user, in their order."""
         body = _body(request)
-        return self._ask("POST", "/v1/score", OneReply, body, params={"for": "list"} if request.for_list else None)
+        return self._ask("POST", "/v1/score", ScoreReply, body, params={"for": "list"} if request.for_list else None)
 
     @_Method
     def explain(self, request: ScoreRequest) -> _Work[Explanation]:

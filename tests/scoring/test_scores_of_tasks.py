@@ -168,14 +168,14 @@ def test_a_base_rate_of_another_task_is_refused(made: Callable[..., Artifact], d
 
 def test_the_service_answers_every_task(made: Callable[..., Artifact], dataset: Dataset) -> None:
     from lifelong.online.scoring.answer import ScoreRequest
-    from lifelong.online.serving.replies import OneReply
+    from lifelong.online.serving.replies import ScoreReply
     from lifelong.online.serving.routes import _one
 
     scorer = scorer_of(made(), dataset)
     reply = _one(scorer.answer([ScoreRequest("u1", ["i1", "i2"], 1_700_000_000)])[0])
     assert [set(score["tasks"]) for score in reply["scores"]] == [{"any", "buy"}] * 2
     assert set(reply["reasons"]) == {"any", "buy"} and reply["reason"] == reply["reasons"]["any"]
-    assert OneReply.model_validate(reply).model_dump(mode="json") == json.loads(json.dumps(reply))
+    assert ScoreReply.model_validate(reply).model_dump(mode="json") == json.loads(json.dumps(reply))
 
 
 def test_the_commands_show_and_write_every_task(
