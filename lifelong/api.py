@@ -140,7 +140,7 @@ def evaluate(
 
     if stored:
         return _stored(open_artifact(artifact), as_dataset(dataset), split)
-    given = [delays] if isinstance(delays, int | str) else list(delays)
+    given = list(delays) if isinstance(delays, Sequence) and not isinstance(delays, str) else [delays]
     return evaluation.evaluate(
         open_artifact(artifact),
         as_dataset(dataset),
@@ -148,7 +148,7 @@ def evaluate(
         delays=[parse_duration(delay) if isinstance(delay, str) else _whole("delay", delay) for delay in given],
         bootstrap=_whole("bootstrap", bootstrap, least=1),
         seed=_whole("seed", seed),
-        threads=threads,
+        threads=_threads(threads),
         in_sample=in_sample,
         claim=claim,
     )
@@ -194,7 +194,7 @@ def predict(
     check_fits(opened, data)
     model, examples, delay = load_model(opened), data.examples(_split(split)), _whole("delay", delay)
     evaluation.check_requirements(model, data)
-    logit_NT = evaluation.predict(model, data, examples, delay=delay, threads=threads)
+    logit_NT = evaluation.predict(model, data, examples, delay=delay, threads=_threads(threads))
     columns: dict[str, Any] = {
         "user": arrow.array([data.users.id_at(int(user)) for user in examples.user_N], arrow.string()),
         "item": arrow.array([data.catalogue.id_of(int(row)) for row in examples.row_N], arrow.string()),
@@ -255,9 +255,12 @@ def compare(
     from lifelong.offline.reports.comparison import check_drawing, write_comparison
     from lifelong.offline.reports.verdict import subject
     from lifelong.offline.training.callbacks import as_callbacks
+    from lifelong.offline.training.named import run_config
     from lifelong.offline.training.study import Study, run_study
 
     opened = as_dataset(dataset)
+    if max_minutes is not None:
+        run_config(None, None, {"max_minutes": max_minutes})
     configs, notes = _configs(opened, models, config, {**settings, "threads": threads} if threads else settings)
     chosen = (
         range(_whole("seeds", seeds, least=1)) if isinstance(seeds, int) else [_whole("seed", one) for one in seeds]
@@ -659,6 +662,10 @@ def _stored(artifact: Artifact, dataset: Dataset, split: str) -> Result:
 
 def _until(until: int | datetime | str | None) -> int | None:
     return None if until is None else seconds_of(until, "until")
+
+
+def _threads(threads: int | None) -> int | None:
+    return None if threads is None else _whole("threads", threads, least=1)
 
 
 def _users(users: int | Sequence[str] | None) -> int | Sequence[str] | None:

@@ -29,12 +29,12 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 
 from lifelong.errors import LifelongError, RequestError, UsageError, require
-from lifelong.online.memory.event import UserEvent
-from lifelong.online.scoring.answer import ScoreRequest
+from lifelong.online.memory.event import UserEvent, check_list, check_user
+from lifelong.online.scoring.answer import ScoreRequest, checked_requests, checked_time
 from lifelong.online.scoring.catalogue_view import TopItems
 from lifelong.online.scoring.explanation import Explanation
 from lifelong.online.scoring.user_view import Timeline
-from lifelong.online.serving.replies import EventsReply, ForgottenUser, OneReply, StateReply
+from lifelong.online.serving.replies import EventsReply, ForgottenUser, ScoreReply, StateReply
 
 require("httpx", extra="client", purpose="lifelong.client")
 import httpx  # noqa: E402  (if it is missing, the line above says how to get it)
@@ -101,15 +101,25 @@ class _Calls:
         batch: int = 1000,
         **options: Any,
     ) -> None:
-        if not address.startswith(("http://", "https://")):
+        if not isinstance(address, str) or not address.startswith(("http://", "https://")):
             fix = "begin it with http:// or https://"
             raise UsageError(f"{address!r} is not an address", expected="as in http://127.0.0.1:8000", fix=fix)
         for name, value in (("timeout", timeout), ("patience", patience), ("batch", batch)):
-            if not value > 0:
-                raise UsageError(f"{name} = {value!r}", expected="a number above 0", fix="leave it out for the default")
+            kind, whole = (int, "whole ") if name == "batch" else (int | float, "")
+            if not (isinstance(value, kind) and value > 0):
+                expected = f"a {whole}number above 0"
+                raise UsageError(f"{name} = {value!r}", expected=expected, fix="leave it out for the default")
+        # The message must not hold the key.
+        if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
+            expected = "letters, digits and signs of ASCII, without an end of line"
+            raise UsageError("a key that no header can carry", expected=expected, fix="key.strip(), if it is of a file")
         self.address, self.timeout, self.patience, self.batch = address.rstrip("/"), timeout, patience, batch
         headers = {"content-type": "application/json"} | ({} if key is None else {"x-api-key": key})
-        self._http = self._kind(base_url=self.address, headers=headers, **options)
+        try:
+            self._http = self._kind(base_url=self.address, headers=headers, **options)
+        except (TypeError, ValueError, OSError, httpx.InvalidURL) as error:
+            found, fix = f"httpx refuses the address or an option: {error}", "correct it, or leave out the option"
+            raise UsageError(found, expected="an address and options of httpx.Client", fix=fix) from error
 
     @_Method
     def events(self, events: Sequence[UserEvent]) -> _Work[EventsReply]:
@@ -117,6 +127,7 @@ class _Calls:
 
         If a batch fails, those before it were kept: to call again, give the events ids of your own.
         """
+        check_list(events)
         total = dict.fromkeys(EventsReply.model_fields.keys() - {"note"}, 0)
         notes: dict[str | None, None] = {}
         for start in range(0, len(events), self.batch):
@@ -127,10 +138,10 @@ class _Calls:
         return EventsReply(**total, note="; ".join(filter(None, notes)) or None)
 
     @_Method
-    def score(self, request: ScoreRequest) -> _Work[OneReply]:
+    def score(self, request: ScoreRequest) -> _Work[ScoreReply]:
         """Score the candidates of one user, in their order."""
-        params = {"for": "list"} if request.for_list else None
-        return self._ask("POST", "/v1/score", OneReply, _body(request), params=params)
+        body = _body(request)
+        return self._ask("POST", "/v1/score", ScoreReply, body, params={"for": "list"} if request.for_list else None)
 
     @_Method
     def explain(self, request: ScoreRequest) -> _Work[Explanation]:
@@ -140,7 +151,7 @@ class _Calls:
     @_Method
     def top(self, user: str, *, limit: int = 20, time: int | None = None) -> _Work[TopItems]:
         """The user's best items of the catalogue, at a moment in UTC seconds (now if None)."""
-        params = {"limit": limit} | ({} if time is None else {"time": time})
+        params = {"limit": limit} | ({} if time is None else {"time": checked_time(time)})
         return self._ask("GET", f"/v1/users/{_quoted(user)}/top", TopItems, params=params)
 
     @_Method
@@ -169,6 +180,8 @@ class _Calls:
         again: bool = True,
     ) -> _Work[T]:
         """Send a request until an answer is its last, and return what that says."""
+        if self._http.is_closed:
+            raise UsageError("the client is closed", expected="an open one", fix="ask before it is closed")
         content = None if body is None else json.dumps(body).encode()
         request = {"method": method, "url": path, "params": params, "content": content}
         end, wait, attempts, followed = clock.monotonic() + self.patience, 0.0, 0, False
@@ -236,13 +249,14 @@ def _row(event: UserEvent) -> dict[str, Any]:
 
 
 def _body(request: ScoreRequest) -> dict[str, Any]:
-    # A list of fields that is too long gives an item without a name, which the service refuses.
+    checked_requests([request])
     pairs = zip_longest(request.items, request.fields or ())
     items = [item if of is None else {"item": item, "fields": of} for item, of in pairs]
     return {"user": request.user, "items": items, "time": request.time, "profile": request.profile}
 
 
 def _quoted(user: str) -> str:
+    check_user(user)
     # A dot would be taken for a part of the address: `/v1/users/../top` is another one.
     return quote(user, safe="").replace(".", "%2E")
 

@@ -44,7 +44,7 @@ def register(kind: Kind, name: str, part: Any) -> None:
     Raises:
         UsageError: there is no such kind, the name is none or taken by another part, or the part cannot be called.
     """
-    if kind not in _REGISTERED:
+    if not isinstance(kind, str) or kind not in _REGISTERED:
         raise UsageError(
             f"parts of the kind {kind!r}",
             expected=f"one of {', '.join(_REGISTERED)}",

@@ -76,7 +76,7 @@ class Calibrator(BaseModel):
         rate = self.base_rate if base_rate is None else base_rate
         if rate is None:
             return None, NO_BASE_RATE
-        if not 0 < rate < 1:
+        if isinstance(rate, str) or not 0 < rate < 1:
             raise UsageError(
                 f"a base rate of {rate}",
                 expected="a share between 0 and 1, without the ends",

@@ -233,7 +233,7 @@ def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> 
     steps.next("Backfill: one memory per user, all events before the test period")
     with open_pair(run.artifact.path, url, read_only=False) as (artifact, store):
         with steps.terminal.progress("  users") as advance:
-            backfill(artifact, dataset, store, until=dataset.manifest.cut_times[-1], progress=advance)
+            backfill(artifact, dataset, store, until=dataset.manifest.cut_times[-1], progress=advance, event_log=True)
         sizes = [len(value) for _, value in store.scan()]
     steps.next("Replay the test period: every basket is scored first and then written, half-way the store is reopened")
     with steps.terminal.progress("  rounds") as advance:

@@ -329,9 +329,9 @@ def with_negatives(examples: Examples, sampler: NegativeSampler, rng: np.random.
     both = examples.take(np.repeat(np.arange(len(examples)), group))
     row_NG = np.array(both.row_N, np.int32).reshape(-1, group)
     row_NG[:, 1:] = drawn_NR
-    label_NGT = np.array(both.label_NT, np.float32).reshape(*row_NG.shape, -1)
-    label_NGT[:, 1:] = 0
-    return replace(both, row_N=row_NG.reshape(-1), label_NT=label_NGT.reshape(len(both), -1))
+    label_NT = np.array(both.label_NT, np.float32)
+    label_NT[np.arange(len(both)) % group > 0] = 0
+    return replace(both, row_N=row_NG.reshape(-1), label_NT=label_NT)
 
 
 def drawn_counts(dataset: Dataset) -> IntArray | None:

@@ -45,7 +45,10 @@ function besides({ counted }: Candidate): string {
   for (const value of counted?.values ?? []) {
     const others = (value.logged ?? value.times) - (own?.logged ?? own?.times ?? 0);
     if (value.field === "item" || others < 1) continue;
-    found.push({ words: value.low === null ? `goes with other ${cellWords(value)}` : `usual ${value.field}`, effect: value.effect });
+    const kind = cellWords(value);
+    // A number alone, such as that of a maker, does not say of what.
+    const alike = /\p{L}/u.test(kind) ? `goes with other ${kind}` : `goes with others of ${value.field} ${kind}`;
+    found.push({ words: value.low === null ? alike : `usual ${value.field}`, effect: value.effect });
   }
   found.push({ words: "others who chose alike have it", effect: Math.max(0, ...(counted?.affinities ?? []).map(({ effect }) => effect)) });
   found.push({ words: "fits the latest events", effect: counted?.slots_effect ?? 0 });

@@ -17,6 +17,11 @@ test("the reason says how often, how long ago, and what else speaks for it", () 
   expect(reason(candidate)).toBe("58 times, last 10 days ago; goes with other bakery");
 });
 
+test("a value that is a number names its field", () => {
+  const maker = value("manufacturer", "69", { logged: 68, effect: 0.5 });
+  expect(reason(counting(value("item", "1082185", { effect: 2 }), maker))).toBe("58 times, last 10 days ago; goes with others of manufacturer 69");
+});
+
 test("what is not known exactly is said so", () => {
   const unknown = { logged: null, seconds_ago: null };
   const category = value("category", "bakery", { ...unknown, times: 28, effect: 0.01 });

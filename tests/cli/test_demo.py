@@ -36,12 +36,12 @@ def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> N
 
 
 def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
-    from lifelong.online.serving.bodies import OneBody
+    from lifelong.online.serving.bodies import ScoreRequestBody
 
     page = unescape((made / "report" / "index.html").read_text())
     body = re.search(r"-d '(\{.*?\})'", page)
     assert body is not None
-    OneBody.model_validate(json.loads(body[1]))
+    ScoreRequestBody.model_validate(json.loads(body[1]))
 
 
 def test_report_says_what_one_training_shows_and_ends_with_a_command_that_compares_three(made: Path, run: Any) -> None:

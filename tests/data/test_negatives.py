@@ -12,7 +12,7 @@ from lifelong.dataset import negatives
 from lifelong.dataset.examples import SPLITS, Examples, Split
 from lifelong.dataset.folder import Dataset, NegativeRule
 from lifelong.dataset.histories import Histories
-from lifelong.dataset.negatives import NegativeSampler, row_counts, training_window
+from lifelong.dataset.negatives import NegativeSampler, row_counts, training_window, with_negatives
 from lifelong.errors import DataError, MismatchError
 from lifelong.testing.datasets import tiny_dataset
 
@@ -117,6 +117,17 @@ def test_with_almost_the_whole_catalogue_in_the_moment_the_rest_is_found() -> No
 def test_with_the_whole_catalogue_in_the_moment_there_is_no_negative() -> None:
     with pytest.raises(DataError, match="every item of the catalogue is in the target's own moment"):
         _draw(ONE_MOMENT, 4, "popularity")
+
+
+def test_negatives_follow_their_positive_and_no_targets_have_none() -> None:
+    histories = _histories([[(1, 2)], [(2, 3)], [(3, 4)]])
+    sampler = NegativeSampler(histories, row_counts(histories, 5), NegativeRule(rule="uniform", ratio=2))
+    targets = _targets(histories)
+    both = with_negatives(targets, sampler, np.random.default_rng(0))
+    assert both.label_NT[:, 0].tolist() == [1, 0, 0] * 3
+    assert np.asarray(both.row_N[::3]).tolist() == [2, 3, 4] and both.user_N.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    none = with_negatives(targets.take(np.arange(0)), sampler, np.random.default_rng(0))
+    assert len(none) == 0 and none.label_NT.shape == (0, 1)
 
 
 def test_a_period_without_events_is_an_error() -> None:

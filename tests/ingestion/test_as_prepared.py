@@ -277,6 +277,21 @@ def test_a_file_of_requests_is_read_as_the_log_was_and_another_mapping_takes_its
     assert chosen.num_rows == 0
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "table"])
+def test_requests_by_their_own_names_are_not_asked_the_query_of_the_log(tmp_path, store, ending) -> None:
+    path, requests = tmp_path / "log.csv", tmp_path / f"requests.{ending}"
+    path.write_text(HEAD_OF_TYPES + bought(0, 40))
+    artifact, _ = prepared(tmp_path, path, BUYING)
+    ingest(artifact, store, path)
+    table = pa.table({"user": ["u1", "u2"], "item": ["i1", "i1"]})
+    if ending == "csv":
+        requests.write_text("user,item\nu1,i1\nu2,i1\n")
+    elif ending == "parquet":
+        pq.write_table(table, requests)
+    found = Scorer(artifact, store).score_table(table if ending == "table" else requests)
+    assert found.column("item").to_pylist() == ["i1", "i1"] and found.column("user").to_pylist() == ["u1", "u2"]
+
+
 def test_events_without_a_field_of_the_mapping_are_taken_and_the_field_is_named(
     artifact, store, tmp_path, caplog
 ) -> None:

@@ -139,7 +139,7 @@ def test_the_service_takes_a_profile(profiled: Artifact, make_client) -> None:
     refused = client.post("/v1/score", {"user": "u1", "items": ["i1"], "profile": {"height": "2"}})
     assert refused.status_code == 422 and "height" in refused.text
     document = client.get("/openapi.json").json()
-    taken = document["components"]["schemas"]["OneBody"]["properties"]["profile"]["anyOf"][0]
+    taken = document["components"]["schemas"]["ScoreRequestBody"]["properties"]["profile"]["anyOf"][0]
     assert taken["propertyNames"] == {"enum": ["age", "region"]}
     explained = client.post("/v1/explain", {"user": "u1", "items": ["i1"], "profile": {"age": "old"}})
     assert explained.status_code == 200

@@ -15,7 +15,7 @@ import pytest
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.online.serving.bodies import LARGE
-from lifelong.online.serving.replies import ManyReply
+from lifelong.online.serving.replies import ScoreReplies
 from lifelong.online.serving.settings import ServiceSettings
 from lifelong.online.store.contract import Commit
 
@@ -177,7 +177,7 @@ def test_a_damaged_memory_in_a_batch_is_named_and_the_others_have_their_scores(a
     for place in (0, 2, 3):
         alone = one(client, users[place])
         assert results[place]["scores"][0]["score"] == pytest.approx(alone["scores"][0]["score"], abs=1e-5)
-    assert ManyReply.model_validate(answer.json()).model_dump(mode="json") == answer.json()
+    assert ScoreReplies.model_validate(answer.json()).model_dump(mode="json") == answer.json()
 
 
 def test_a_damaged_memory_asked_for_alone_is_an_error(app, client):

@@ -119,7 +119,7 @@ def test_a_request_with_fields_and_a_profile_is_taken(address):
         assert [one.known_item for one in client.score(request).scores] == [True, False]
         with pytest.raises(RequestError, match="nothing_such"):
             client.score(ScoreRequest("u", ["new"], fields=[{"nothing_such": "x"}]))
-        with pytest.raises(RequestError):
+        with pytest.raises(UsageError, match="fields of 2 items, and 1 items"):
             client.score(ScoreRequest("u", ["i1"], fields=[{}, {}]))
 
 
@@ -278,10 +278,58 @@ def test_a_key_is_sent_and_a_missing_one_is_an_error(app, tmp_path, make_client)
     assert service.requests[0].headers["x-api-key"] == "s3cret"
 
 
-@pytest.mark.parametrize("given", [{"address": "127.0.0.1:8000"}, {"patience": 0}, {"batch": 0}, {"timeout": -1}])
-def test_wrong_settings_are_refused(given):
-    with pytest.raises(UsageError, match=str(next(iter(given.values())))):
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"address": "127.0.0.1:8000"}, "127.0.0.1:8000"),
+        ({"address": 5}, "5 is not an address"),
+        ({"address": "http://service:port"}, "httpx refuses.*'port'"),
+        ({"patience": 0}, "patience = 0"),
+        ({"patience": "1m"}, "patience = '1m'"),
+        ({"batch": 0}, "batch = 0"),
+        ({"batch": 1.5}, "batch = 1.5.*whole number"),
+        ({"timeout": -1}, "timeout = -1"),
+        ({"timeout": None}, "timeout = None"),
+        ({"key": 5}, "a key that no header can carry"),
+        ({"retries": 5}, "httpx refuses.*'retries'"),
+    ],
+)
+def test_wrong_settings_are_refused(given, found):
+    with pytest.raises(UsageError, match=found) as caught:
         Client(**{"address": "http://service", **given})
+    assert caught.value.expected and caught.value.fix
+
+
+@pytest.mark.parametrize("key", ["s3cret\n", "s3crät"])
+def test_a_key_that_cannot_be_sent_is_refused_at_once_and_not_shown(key):
+    with pytest.raises(UsageError, match="a key that no header can carry") as caught:
+        Client("http://service", key=key)
+    assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        (lambda client: client.events("x"), "events = 'x'.*a list of UserEvent"),
+        (lambda client: client.events([{"user": "u"}]), "a list of UserEvent"),
+        (lambda client: client.events(UserEvent("u", "i", 5)), "a list of UserEvent"),
+        (lambda client: client.events(None), "a list of UserEvent"),
+        (lambda client: client.score("u"), "of type str.*a ScoreRequest"),
+        (lambda client: client.explain({"user": "u"}), "of type dict.*a ScoreRequest"),
+        (lambda client: client.score(ScoreRequest("u", [5])), "the item 5"),
+        (lambda client: client.top(5), "user is 5"),
+        (lambda client: client.top("u", time="soon"), "time = 'soon'"),
+        (lambda client: client.history(None), "user is None"),
+        (lambda client: client.forget(""), "user is ''"),
+        (lambda client: client.history("\ud800"), "user is"),
+        (lambda client: (client.close(), client.health()), "the client is closed"),
+    ],
+)
+def test_what_cannot_be_asked_is_not_sent(call, found):
+    service = Answers(counted())
+    with service.client() as client, pytest.raises(UsageError, match=found):
+        call(client)
+    assert not service.requests
 
 
 def test_the_example_of_the_page_runs(address, capsys):

@@ -53,6 +53,21 @@ def test_every_operation_is_tried(operations):
     assert set(operations) == set(PATHS)
 
 
+def test_operations_and_schemas_have_names_for_people(client):
+    document = client.get("/openapi.json").json()
+    named = {
+        operation["operationId"]: (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert len(named) == len(PATHS) and all("v1" not in name and "__" not in name for name in named)
+    assert named["score"] == ("POST", "/v1/score") and named["get_top"] == ("GET", "/v1/users/{user}/top")
+    assert {"events", "explain", "switch", "add_artifact", "delete_user"} <= set(named)
+    schemas = document["components"]["schemas"]
+    assert {"ScoreRequestBody", "ScoreRequestsBody", "ScoreReply", "ScoreReplies", "EventsBody"} <= set(schemas)
+    assert not [name for name in schemas if name.startswith(("One", "Many"))]
+
+
 def keeps_to_its_document(client, operation, mode):
     @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy(generation_mode=mode))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lifelong.config import load_config
 from lifelong.dataset.examples import SPLITS, Examples, Split
@@ -14,6 +15,7 @@ from lifelong.errors import ConfigError, MismatchError
 from lifelong.offline.data.cooccurrence import aligned_vectors, cooccurrence_vectors
 from lifelong.offline.models import MODELS, check_config
 from lifelong.offline.models.base import Model
+from lifelong.offline.preparation.prepare import prepare
 from lifelong.offline.training.settings import build_model, initialised, with_recipe
 from lifelong.testing.datasets import tiny_dataset
 
@@ -143,3 +145,19 @@ def test_of_logged_labels_a_recipe_draws_no_negatives(dataset: Dataset, monkeypa
     manifest = dataset.manifest.model_copy(update={"negatives": NegativeRule(rule="none")})
     monkeypatch.setattr(dataset, "manifest", manifest)
     assert with_recipe(load_config(), "tally", dataset).train.negatives is None
+
+
+@pytest.mark.parametrize("name", ["tally", "din"])
+def test_a_number_among_the_first_fields_has_no_embeddings_of_groups(tmp_path: Path, name: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    rows = range(400)
+    log = pandas.DataFrame({"user": [f"u{at % 9}" for at in rows], "item": [f"i{at * 7 % 11}" for at in rows]})
+    log["price"], log["brand"], log["time"] = log["item"].str[1:] + ".5", "b" + log["item"].str[-1], rows
+    fields = {"fields": ["price", "brand"], "numbers": ["price"], "min_count": 1, "time_unit": "s"}
+    dataset = prepare(log, out=tmp_path / "data", progress=lambda _: None, **fields)
+    model, settings = build_model(dataset, name, {}), load_config(None, ["train.initial_vectors=crossfitted"]).train
+    assert isinstance(model, Model)
+    batches = initialised(model.train(), dataset, settings, say=lambda _: None)
+    assert torch.isfinite(model(batches.make(batches.epoch(0)[0], 0, 0)).logit_BCT).all()
+    # Of the item and of the brand, which is the next field that is no number.
+    assert len([found for found, _ in model.embed.named_buffers() if found.startswith("difference")]) == 2

@@ -14,6 +14,7 @@ import difflib
 import glob
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def prepare(
     out: Path | str | None = None,
     *,
     settings: PrepareSettings | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: bool | Callable[[str], None] | None = None,
     **named: Any,
 ) -> Dataset:
     """Prepare a raw log.
@@ -63,8 +64,8 @@ def prepare(
         paths: files or globs of a source that has a name; the source decides what roles they have.
         out: folder of the dataset; must not exist or must be empty, unless `settings.overwrite`.
         settings: how to prepare; all settings have defaults.
-        progress: called with plain words at every stage; without it, what to know of the dataset (`Dataset.notes`) is
-            logged as warnings.
+        progress: True for lines on stderr at every stage, False for none, or a function that takes a line; with None,
+            what to know of the dataset (`Dataset.notes`) is logged as warnings.
         named: settings by their names, which win over `settings`; and of a log of your own which column is what, as in
             a mapping file (docs/sources.md); of other sources their options.
 
@@ -86,13 +87,16 @@ def prepare(
     ...     dataset.histories.num_events, dataset.schema.item_fields
     (100, ('item',))
     """
-    if out is None:
-        raise UsageError(
-            "no folder for the dataset was named", expected="a new folder as out", fix='prepare(log, out="data")'
-        )
+    if not isinstance(out, str | Path):
+        found = "no folder for the dataset was named" if out is None else f"out of type {type(out).__name__}"
+        raise UsageError(found, expected="a new folder as out", fix='prepare(log, out="data")')
+    tell = (lambda line: print(line, file=sys.stderr)) if progress is True else progress or (lambda _: None)
+    if not callable(tell):
+        found, expected = f"progress = {progress!r}", "True, False, or a function that takes a line"
+        raise UsageError(found, expected=expected, fix="progress=print")
     with _files_of(log, paths) as (source, named_files):
         chosen, columns = _settings_of(source, settings, named)
-        dataset = _prepare(source, expand(named_files), Path(out), chosen, columns, progress or (lambda _: None))
+        dataset = _prepare(source, expand(named_files), Path(out), chosen, columns, tell)
     if progress is None:
         for note in dataset.notes:
             logger.warning(note)
@@ -258,7 +262,10 @@ def _files_of(log: object, paths: Sequence[str | Path]) -> Iterator[tuple[str, S
         UsageError: it is none of these, or both name files.
     """
     if isinstance(log, str) and (log in SOURCES or not _is_file(log)):
-        yield log, paths
+        if paths and not is_path(paths):
+            found, fix = f"files of type {type(paths).__name__}", f'prepare("{log}", ["one.csv"], out="data")'
+            raise UsageError(found, expected="paths, globs, or a list of them", fix=fix)
+        yield log, [paths] if isinstance(paths, str | Path) else paths
         return
     if paths:
         raise UsageError(

@@ -106,7 +106,6 @@ class Loop:
         processes: Processes | None = None,
         started: bool = False,
     ) -> None:
-        check_task(settings.select_task, dataset.schema.tasks)
         self.dataset, self.settings, self.batches = dataset, settings, batches
         self.checkpoint, self.display, self.compute = checkpoint, display, compute
         self.processes, self._started = processes or Processes(), started

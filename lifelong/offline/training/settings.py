@@ -36,7 +36,7 @@ SMALLEST = 512
 """Targets of a batch, negatives included, below which batches do not get smaller."""
 APART = 2
 """First item fields with initial embeddings for each group of users: their many values are what her own events say most
-about, and others gained nothing (docs/decisions/0026-factors-of-other-users.md)."""
+about, and others gained nothing (docs/decisions/0026-factors-of-other-users.md). Numbers have no table."""
 _ENDS = frozenset({"max_epochs", "max_examples", "max_minutes"})
 _BATCHES = frozenset({"batch_events", "batch_targets"})
 _SCALED_BY = 50_000
@@ -129,7 +129,8 @@ def initialised(
     if not trained and settings.initial_vectors != "random" and model.vector_spread > 0:
         say("initial vectors from co-occurrence in the training events")
         vectors = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)
-        fields = list(vectors)[:APART] if settings.initial_vectors == "crossfitted" else []
+        several = APART if settings.initial_vectors == "crossfitted" else 0
+        fields = [field for field in vectors if field in model.embed.tables][:several]
         model.begin_with(vectors, aligned_vectors(dataset, vectors, fields, seed=settings.seed) if fields else ())
     if model.factor_widths:
         say("fixed factors of items, once for all users and once for each group of them")

@@ -43,7 +43,7 @@ from lifelong.offline.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.offline.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
 from lifelong.offline.training.compute import Compute, open_compute
 from lifelong.offline.training.display import Display, say_to
-from lifelong.offline.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
+from lifelong.offline.training.loop import Loop, check_task, measure_tasks, selected, total_examples, validation_subset
 from lifelong.offline.training.settings import build_model, initialised, with_recipe
 from lifelong.offline.training.start import Start
 
@@ -92,6 +92,7 @@ def train(
         raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
     # Before the run is claimed: the fingerprint of a checkpoint has the settings that were trained with.
     config = with_recipe(config, model, dataset)
+    check_task(config.train.select_task, dataset.schema.tasks)
     run = _Run(dataset, model, out, config, begin, progress=progress)
     listeners = Callbacks(callbacks if launch().first else ())
     # A caller's own random numbers go on as if nothing had been trained.

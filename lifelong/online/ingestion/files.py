@@ -114,6 +114,12 @@ def ingest(
     check_word("on_bad", on_bad, stop="ends at the first bad line", skip="leaves bad lines out and counts them")
     left = "leaves a last line without its end for the next run"
     check_word("last_line", last_line, leave=left, complete="takes it as it is")
+    for name, number in (("patience", patience), ("max_ahead", max_ahead)):
+        if not isinstance(number, int | float):
+            raise UsageError(f"{name} = {number!r}", expected="a number", fix="leave it out for the default")
+    if dead_letters is not None and not hasattr(dead_letters, "flush"):
+        found, fix = f"dead_letters = {dead_letters!r}", "give an object with them, or leave it out"
+        raise UsageError(found, expected="something with put, flush and close", fix=fix)
     given = artifact.config.mapping if mapping is None else mapping_from(mapping)
 
     folding = {name: named.pop(name) for name in _FOLDING if name in named}

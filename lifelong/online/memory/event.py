@@ -80,7 +80,7 @@ def check_user(user: object) -> None:
     Raises:
         UsageError: it is not.
     """
-    if not isinstance(user, str) or not 0 < len(user) <= MAX_ID:
+    if not isinstance(user, str) or not _are_ids([user]):
         raise UsageError(
             f"user is {_short(user)}", expected=ID_EXPECTED, fix="use an id of that length, the same everywhere"
         )
@@ -185,9 +185,15 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _are_events(events: object) -> bool:
-    """Whether something is a list of objects with the attributes of a `UserEvent`."""
-    return isinstance(events, Sequence) and all(hasattr(event, "event_id") for event in events)
+def check_list(events: object) -> None:
+    """Refuse what is no list of objects with the attributes of a `UserEvent`.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(events, Sequence) or not all(hasattr(event, "event_id") for event in events):
+        fix = 'give a list, as in [UserEvent("u1", "i1", 1700000000)]'
+        raise UsageError(f"events = {_short(events)}", expected="a list of UserEvent", fix=fix)
 
 
 def _are_fields(fields: object) -> bool:
@@ -257,12 +263,7 @@ class EventTable:
             RequestError: says which event is wrong and why.
             UsageError: they are no events.
         """
-        if not _are_events(events):
-            raise UsageError(
-                f"events = {_short(events)}",
-                expected="a list of UserEvent",
-                fix='updater.apply([UserEvent("u1", "i1", 1700000000)])',
-            )
+        check_list(events)
         user, item, times, types, fields, names = columns = _columns(events)
         texts = texts_hold((user, item), (types, names)) and all(map(_are_fields, fields))
         if not (texts and times_hold(times, last_time(time_unit))):

@@ -12,7 +12,7 @@ import contextlib
 import csv
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -214,11 +214,13 @@ class _Columns:
 
     def given(self, rows: Iterable[Numbered], *, file: str) -> Iterator[Numbered]:
         """The rows that the query of the mapping makes of rows, some at a time; without one the rows themselves."""
+        # The first row first: whoever reads its file may rule out the query (`settle`).
+        rows, first = iter(rows), 0
+        rows = chain(list(islice(rows, 1)), rows)
         if self._query is None:
             yield from rows
             return
         arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
-        rows, first = iter(rows), 0
         # Some at a time: the query makes a table of them, and a file may be larger than RAM.
         while some := list(islice(rows, _ROWS)):
             numbers, values = zip(*some, strict=True)

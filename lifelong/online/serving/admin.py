@@ -49,13 +49,13 @@ class ArtifactBody(StrictBody):
     )
 
 
-class ToBody(StrictBody):
+class SwitchToBody(StrictBody):
     """The artifact to serve."""
 
     artifact: Id = Field(description="its id, or the first characters of it")
 
 
-class BackBody(StrictBody):
+class SwitchBackBody(StrictBody):
     """The artifact that was served before."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"back": True}]})
@@ -64,7 +64,7 @@ class BackBody(StrictBody):
 
 
 SwitchBody = Annotated[
-    Annotated[ToBody, Tag("one")] | Annotated[BackBody, Tag("many")],
+    Annotated[SwitchToBody, Tag("one")] | Annotated[SwitchBackBody, Tag("many")],
     Discriminator(lambda value: "many" if has_key(value, "back") else "one"),
 ]
 
@@ -76,7 +76,7 @@ async def get_artifacts(takeovers: Asked) -> ArtifactStates:
 
 
 @admin.post("/artifacts", summary="Build the memories of a new artifact", status_code=202)
-async def post_artifact(body: ArtifactBody, takeovers: Asked) -> ArtifactStates:
+async def add_artifact(body: ArtifactBody, takeovers: Asked) -> ArtifactStates:
     """They are built next to the others while requests and events continue; the list says how far the build is."""
     data = None if body.data is None else Path(body.data)
     return await takeovers.add(Path(body.path), data, body.codec)
@@ -85,7 +85,7 @@ async def post_artifact(body: ArtifactBody, takeovers: Asked) -> ArtifactStates:
 @admin.post("/switch", summary="Serve another artifact")
 async def post_switch(body: Annotated[SwitchBody, Body()], takeovers: Asked) -> ArtifactStates:
     """At once and as a whole; the one before is kept up to date, so that `back` can return to it."""
-    to = body.artifact if isinstance(body, ToBody) else None
+    to = body.artifact if isinstance(body, SwitchToBody) else None
     return await takeovers.switch(to)
 
 

@@ -85,6 +85,8 @@ def create_app(
         lifespan=_lifespan,
         # Made in a thread: see `pages`.
         openapi_url=None,
+        # What generated clients call their methods: `score`, `get_top`.
+        generate_unique_id_function=lambda route: route.name.removeprefix("post_"),
         # It would send a client to whatever name its request was for.
         redirect_slashes=False,
         # Its spans hold addresses and texts of errors, which name users; earlier releases have none.
@@ -238,7 +240,7 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
             _name_fields(bodies["EventBody"]["properties"]["fields"], schema.item_fields[1:])
             for model in ("CandidateBody", "ItemBody"):
                 _name_fields(bodies[model]["properties"]["fields"], service.online_items.fields)
-            for model in ("OneBody", "ExplainBody"):
+            for model in ("ScoreRequestBody", "ExplainBody"):
                 _name_fields(bodies[model]["properties"]["profile"], schema.user_fields)
             if keys:
                 document["components"]["securitySchemes"] = {

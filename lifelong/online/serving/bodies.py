@@ -195,7 +195,7 @@ Purpose = Literal["list"] | None
 """What scores are for, if it is said."""
 
 
-class OneBody(StrictBody):
+class ScoreRequestBody(StrictBody):
     """One user, many candidates."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -208,7 +208,7 @@ class OneBody(StrictBody):
     profile: Profile | None = None
 
 
-class ManyBody(StrictBody):
+class ScoreRequestsBody(StrictBody):
     """Many users, each with candidates."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -226,7 +226,7 @@ class ManyBody(StrictBody):
 
     # What is named last is checked first.
     requests: Annotated[
-        list[OneBody],
+        list[ScoreRequestBody],
         Field(min_length=1, fail_fast=True),
         BeforeValidator(_allowed_together),
         _allowed("users"),
@@ -234,7 +234,7 @@ class ManyBody(StrictBody):
 
 
 ScoreBody = Annotated[
-    Annotated[OneBody, Tag("one")] | Annotated[ManyBody, Tag("many")],
+    Annotated[ScoreRequestBody, Tag("one")] | Annotated[ScoreRequestsBody, Tag("many")],
     Discriminator(lambda value: "many" if has_key(value, "requests") else "one"),
 ]
 
@@ -261,7 +261,7 @@ class ItemsBody(StrictBody):
     items: Annotated[list[ItemBody], Field(min_length=1, fail_fast=True), _allowed("items")]
 
 
-class ExplainBody(OneBody):
+class ExplainBody(ScoreRequestBody):
     """One user and the candidates to explain the scores of."""
 
     items: Annotated[Candidates, _allowed("candidates", "explained")]

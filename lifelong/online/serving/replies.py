@@ -68,7 +68,7 @@ class ValueReply(_Reply):
     )
 
 
-class OneReply(_Reply):
+class ScoreReply(_Reply):
     """The scores of one user's candidates, in the order of the request."""
 
     user: str
@@ -93,10 +93,10 @@ class DamagedReply(_Reply):
     error: ErrorParts
 
 
-class ManyReply(_Reply):
+class ScoreReplies(_Reply):
     """One answer per request, in the same order."""
 
-    results: list[OneReply | DamagedReply]
+    results: list[ScoreReply | DamagedReply]
 
 
 class ItemsReply(_Reply):

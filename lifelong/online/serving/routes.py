@@ -26,10 +26,10 @@ from lifelong.online.serving.bodies import (
     Ids,
     ItemsBody,
     JsonRoute,
-    ManyBody,
-    OneBody,
     Purpose,
     ScoreBody,
+    ScoreRequestBody,
+    ScoreRequestsBody,
     ShortRoute,
     Time,
     encoded_list,
@@ -41,9 +41,9 @@ from lifelong.online.serving.replies import (
     EventsReply,
     FeaturesReply,
     ItemsReply,
-    ManyReply,
-    OneReply,
     RemovedItemReply,
+    ScoreReplies,
+    ScoreReply,
     StateReply,
 )
 from lifelong.online.serving.service import Service, UserMemory
@@ -101,7 +101,7 @@ def _note(counts: dict[str, int]) -> str | None:
     return "; ".join(notes) or None
 
 
-@busy.post("/score", summary="Score candidates of one user, or of many", response_model=OneReply | ManyReply)
+@busy.post("/score", summary="Score candidates of one user, or of many", response_model=ScoreReply | ScoreReplies)
 async def post_score(
     body: Annotated[ScoreBody, Body()],
     service: Served,
@@ -114,7 +114,7 @@ async def post_score(
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
     for_list = purpose == "list"
-    if isinstance(body, ManyBody):
+    if isinstance(body, ScoreRequestsBody):
         requests = [_request(entry, for_list=for_list) for entry in body.requests]
         return await service.answer_each(requests, lambda answers: msgspec.json.encode(_many(requests, answers)))
     return await service.answer(_request(body, for_list=for_list), lambda answer: msgspec.json.encode(_one(answer)))
@@ -220,20 +220,20 @@ class _Request(ScoreRequest):
         """Nothing is left to check."""
 
 
-def _request(body: OneBody, *, for_list: bool = False) -> ScoreRequest:
+def _request(body: ScoreRequestBody, *, for_list: bool = False) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
     return _Request(body.user, items, body.time, fields if any(fields) else None, body.profile, for_list)
 
 
 def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
-    """A reply as `ManyReply` describes it."""
+    """A reply as `ScoreReplies` describes it."""
     named = zip(requests, answers, strict=True)
     return {"results": [_one(of) if isinstance(of, Answer) else _damaged(request.user, of) for request, of in named]}
 
 
 def _one(answer: Answer) -> dict[str, object]:
-    """A reply as `OneReply` describes it; making a model of each of a hundred scores takes as long as the scores."""
+    """A reply as `ScoreReply` describes it; making a model of each of a hundred scores takes as long as the scores."""
     # The reason why there is no probability is that of all candidates.
     first = answer.scores[0]
     reply: dict[str, object] = {
