@@ -39,7 +39,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="Folder that `lifelong prepare` wrote; or a file or glob of events, ordered by user and time. Not needed"
-        " where the store has every event.",
+        " if the store has every event.",
     ),
 ]
 EventLog = Annotated[
@@ -52,7 +52,7 @@ Engine = Annotated[
     Literal["local", "spark"],
     typer.Option("--engine", help="What reads and orders DATA: spark takes Parquet in any order, and fills all parts."),
 ]
-Join = Annotated[bool, typer.Option("--join", help="Put all parts together, when each is filled.")]
+Join = Annotated[bool, typer.Option("--join", help="Put the parts together, once all are filled.")]
 
 
 def backfill(

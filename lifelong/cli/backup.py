@@ -54,7 +54,7 @@ def _restored(source: Path, store: str, shard: int | None) -> Reply:
         document,
         [
             f"{folder} holds the backup{artifact_words}, as it was at {made_at:%Y-%m-%d %H:%M:%S} UTC.",
-            "Ingest the sources again: what it holds is not doubled. Erase again who was erased since then.",
+            "Ingest the sources again: nothing counts twice. Erase again the users who were erased since then.",
             f"Check it: lifelong verify ARTIFACT --store {quote(store)}",
         ],
     )

@@ -1,4 +1,4 @@
-"""What `lifelong score --explain` shows: attention over time scales or events, and the events behind a score."""
+"""What `lifelong score --explain` shows: counters, attention over slots or events, and the events behind a score."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BAR = 24
 
 
 def explanation_reply(scorer: Scorer, request: ScoreRequest, data: Path | None) -> Reply:
-    """Which time scales and which past events are behind a score."""
+    """Which counters, slots and past events are behind a score."""
     from pydantic import TypeAdapter
 
     from lifelong.dataset.folder import Dataset
@@ -61,7 +61,7 @@ def candidate_lines(explanation: Explanation, candidate: CandidateExplanation, *
     return lines
 
 
-COUNTED = ("field", "value", "met", "last", "effect on the score")
+COUNTED = ("field", "value", "seen", "last", "effect on the score")
 """Column names of `counted_rows`."""
 
 

@@ -47,7 +47,7 @@ def score(
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show which time scales and which past events are behind each score.")
+        bool, typer.Option("--explain", help="Show the counters, slots and past events behind each score.")
     ] = False,
     data: Annotated[
         Path | None,

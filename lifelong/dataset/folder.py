@@ -75,7 +75,7 @@ class VaultEntry(Record):
     """What `prepare --vault` put aside."""
 
     share: float
-    """As asked for: of the times, or of the users where a protocol does not cut by time."""
+    """As asked for: of the events, or of the users where a protocol does not cut by time."""
     start: int | None
     """Targets from this time on; None where those of some users are put aside."""
     users: int | None

@@ -341,7 +341,7 @@ def test_explain_names_the_events_that_a_history_model_attends_to(run, dataset, 
     folder = tiny_artifact(tmp_path / "sim", dataset, model="sim").path
     assert run("ingest", folder, "--store", url, events).code == 0
     outcome = run("score", folder, "--explain", "--store", url, "--user", "u1", "--items", "i1,i5", "--time", TIME)
-    assert "The weights of her last 3 events, which sum to 1" in outcome.stdout
+    assert "The weights are over the user's last 3 events, and sum to 1" in outcome.stdout
     attended, nothing = outcome.stdout.split("i5: score")
     assert "1 day ago" in attended and "i11" in attended and "i2 " not in attended
     assert "No event has a weight." in nothing

@@ -170,12 +170,14 @@ def test_an_event_id_is_known_over_files_names_and_requests(artifact, store, tmp
     assert updater.apply([UserEvent("u4", "i4", START + 4, event_id="e4")]).duplicates == 1
 
 
-def test_what_can_be_read_only_once_is_refused(artifact, store, tmp_path):
+def test_what_is_no_file_is_refused(artifact, store, tmp_path):
     path = tmp_path / "pipe.csv"
     os.mkfifo(path)
     for name in (None, "shop"):
-        with pytest.raises(SourceError, match="can be read only once"):
+        with pytest.raises(SourceError, match=r"is a pipe or device.*write its content"):
             ingest(artifact, store, path, source=name)
+    with pytest.raises(SourceError, match=r"is a folder.*name the files in it"), opened(tmp_path):
+        pass
 
 
 # All of them in any order

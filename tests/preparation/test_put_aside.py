@@ -178,7 +178,7 @@ def test_nothing_is_put_aside_unless_it_is_asked_for(make: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "error", "text"),
     [
-        ({"vault": 0.1}, UsageError, "test begins at 0.9 of the times, and the vault at 0.9"),
+        ({"vault": 0.1}, UsageError, "test begins at 0.9 of the events, and the vault at 0.9"),
         ({"vault": 0.001, "cuts": (0.5, 0.998)}, DataError, "test would be empty"),
     ],
 )

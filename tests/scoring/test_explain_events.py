@@ -100,8 +100,8 @@ def test_the_events_that_are_not_named_are_summed(made, store):
 
 def test_it_says_whether_weights_are_shares(made, store, empty_store):
     shares, free = explained(made("sim"), store, VISITS)[0], explained(made("din"), empty_store, VISITS)[0]
-    assert shares.attention_note.startswith("the weights of her last 6 events, which sum to 1")
-    assert free.attention_note.startswith("the weights of her last 7 events, which are free")
+    assert shares.attention_note.startswith("the weights are over the user's last 6 events, and sum to 1")
+    assert free.attention_note.startswith("the weights are over the user's last 7 events, and free")
 
 
 def test_a_model_without_attention_says_so(made, store):

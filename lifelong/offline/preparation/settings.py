@@ -56,12 +56,12 @@ class PrepareSettings(Record):
         description="events of a target's own time that come before it in the source: hidden, or seen by it, as in the "
         "HPMN authors' code; seen with the protocol paper alone",
     )
-    cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
+    cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the events before validation and before test")
     vault: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="share of the times that is put aside after test, for `evaluate --split vault`; 0.05 is a good "
+        description="share of the events that is put aside after test, for `evaluate --split vault`; 0.05 is a good "
         "one, 0 puts nothing aside",
     )
     part: tuple[int, int] | None = Field(

@@ -87,7 +87,7 @@ def put_aside(connection: Any, log: RawLog, settings: PrepareSettings) -> tuple[
     if protocol in ("temporal", "impressions"):
         if settings.cuts[1] >= 1 - settings.vault:
             raise UsageError(
-                f"test begins at {settings.cuts[1]:g} of the times, and the vault at {1 - settings.vault:g}",
+                f"test begins at {settings.cuts[1]:g} of the events, and the vault at {1 - settings.vault:g}",
                 expected="a vault after test",
                 fix="choose a smaller vault or an earlier second cut",
             )

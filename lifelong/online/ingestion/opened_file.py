@@ -77,8 +77,11 @@ def opened(path: Path) -> Iterator[OpenedFile]:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            fix = "write what comes from it into a file"
-            raise SourceError("can be read only once", file=str(path), expected="a file", fix=fix)
+            folder = stat.S_ISDIR(found.st_mode)
+            fix = "name the files in it" if folder else "write its content into a file"
+            raise SourceError(
+                f"is a {'folder' if folder else 'pipe or device'}", file=str(path), expected="a file", fix=fix
+            )
         head = os.pread(descriptor, min(_COMPARED, found.st_size), 0)
         yield OpenedFile(path, descriptor, found.st_size, head)
     finally:

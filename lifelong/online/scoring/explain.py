@@ -1,4 +1,4 @@
-"""Which time scales and which past events are behind a score.
+"""Which counters, slots and past events are behind a score.
 
 A model that reads the recent history says on which of its events the weights fall. A model with a memory says on which
 slots, and the events that are named with a slot are those that it was made of.
@@ -226,11 +226,15 @@ def _attention_note(scorer: Scorer, count: int) -> str:
     if runtime.attends_to is None:
         return f"{scorer.artifact.config.title} has no attention: it does not say which events are behind a score"
     if runtime.attends_to == "slots":
-        return "the weights of the slots, which sum to 1 unless all slots are empty"
+        return "the weights are over the slots, and sum to 1 unless all slots are empty"
     stored = runtime.stored(count)
     if runtime.free_weights:
-        return f"the weights of her last {stored:,} events, which are free: of any size and sign, no shares of 1"
-    return f"the weights of her last {stored:,} events, which sum to 1 unless the model looked at none of them"
+        return (
+            f"the weights are over the user's last {stored:,} events, and free: of any size and sign, not shares of 1"
+        )
+    return (
+        f"the weights are over the user's last {stored:,} events, and sum to 1 unless the model looked at none of them"
+    )
 
 
 def _related(slot: CoveredSlot, shown: _Shown, same_NF: BoolArray) -> list[RelatedEvent]:
