@@ -36,7 +36,7 @@ R = TypeVar("R", bound=Record)
 class TrainSettings(Record):
     """The `[train]` section: what a run does, for any model."""
 
-    seed: int = Field(0, ge=0, description="of initial weights, order of batches, negatives, dropout")
+    seed: int = Field(0, ge=0, lt=2**63, description="of initial weights, order of batches, negatives, dropout")
     threads: int | None = Field(
         None,
         ge=1,

@@ -84,6 +84,12 @@ def test_numbers_must_be_finite(value: str) -> None:
         load_config(None, [f"train.learning_rate={value}"])
 
 
+def test_a_seed_is_one_that_torch_takes() -> None:
+    assert load_config(None, [f"train.seed={2**63 - 1}"]).train.seed == 2**63 - 1
+    with pytest.raises(ConfigError, match=r"train.seed: must be below 9223372036854775808"):
+        load_config(None, [f"train.seed={2**63}"])
+
+
 def test_every_setting_has_a_help_text() -> None:
     assert all(setting.description for setting in TrainSettings.model_fields.values())
 
