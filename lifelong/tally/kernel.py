@@ -569,7 +569,7 @@ def unpack(
         bit, begin = 0, packing.highs
         cell_KX = cell_BKX[row_N[n]]
         for f in range(len(packing.values_F)):
-            low, first, one = packing.low_F[f], packing.start_F[f], begin
+            low, first, one, before = packing.low_F[f], packing.start_F[f], begin, np.int64(-1)
             begin += packing.high_F[f]
             for k in range(first, packing.start_F[f + 1]):
                 both = _at(piece_I, packing.counts + k * CELL_BITS, (1 << CELL_BITS) - 1)
@@ -586,6 +586,9 @@ def unpack(
                 key = (high << low) | _at(piece_I, bit + (k - first) * low, (1 << low) - 1)
                 if one >= begin or key >= packing.values_F[f]:
                     return TOO_HIGH
+                if key < before:
+                    return UNSORTED
+                before = key
                 cell_KX[k, 0], cell_KX[k, 1] = key - KEYS // 2, packed
                 one += 1
             bit += (packing.start_F[f + 1] - first) * low

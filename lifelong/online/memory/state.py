@@ -158,7 +158,9 @@ class PackedCells:
             ValueError: a field does not have one of the keys, or they are not sorted.
         """
         cell_NKX = np.ascontiguousarray(cell_NKX)
-        wrong = self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch())
+        self._check(self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch()))
+
+    def _check(self, wrong: int) -> None:
         if wrong:
             raise ValueError("a key beyond its field's" if wrong == self._kernel.TOO_HIGH else "cells out of order")
 
@@ -176,9 +178,7 @@ class PackedCells:
         # The kernel is compiled once, for bytes that cannot be written: those that came from a store.
         fixed_NR = record_NR.view()
         fixed_NR.flags.writeable = False
-        wrong = self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch())
-        if wrong:
-            raise ValueError("a key beyond its field's")
+        self._check(self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch()))
 
 
 class Looked(NamedTuple):
