@@ -51,8 +51,8 @@ _RATES = -math.log(2) / (DAY / HOUR * np.array(spec.DAYS))
 _LEVEL = 256
 """A cell's second number is this times the level of its count, plus the step of its age."""
 _PIECE, _ONES = 32, 2**32 - 1
-TOO_HIGH, UNSORTED = 1, 2
-"""What can be wrong: a key that its field does not have, cells that are not sorted."""
+TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
+"""What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
 
 
 class Memory(NamedTuple):
@@ -544,6 +544,28 @@ def _put(piece_I: Array, bit: Any, mask: Any, number: Any) -> None:
     piece_I[piece], piece_I[piece + 1] = both & _ONES, both >> _PIECE & _ONES
 
 
+@_inlined
+def _next(piece_I: Array, bit: Any, end: Any) -> Any:
+    """The place of the first one from a bit on; `end` or behind it if there is none before."""
+    while bit < end:
+        value = _at(piece_I, bit, _ONES)
+        if value:
+            return bit + _lowest(value)
+        bit += _PIECE
+    return end
+
+
+@_inlined
+def _equal(piece_I: Array, other_I: Array, bit: Any, end: Any) -> Any:
+    """Whether the bits from one to before another are the same in two memories."""
+    while bit < end:
+        mask = (1 << min(end - bit, _PIECE)) - 1
+        if _at(piece_I, bit, mask) != _at(other_I, bit, mask):
+            return False
+        bit += _PIECE
+    return True
+
+
 @jit
 def unpack(
     record_NR: Array, offset: Any, packing: Packing, row_N: Array, cell_BKX: Array, scratch: tuple[Array, Array]
@@ -570,17 +592,15 @@ def unpack(
         cell_KX = cell_BKX[row_N[n]]
         for f in range(len(packing.values_F)):
             low, first, one, before = packing.low_F[f], packing.start_F[f], begin, np.int64(-1)
-            begin += packing.high_F[f]
-            for k in range(first, packing.start_F[f + 1]):
+            begin, end, filled = begin + packing.high_F[f], packing.start_F[f + 1], packing.start_F[f + 1]
+            for k in range(first, end):
                 both = _at(piece_I, packing.counts + k * CELL_BITS, (1 << CELL_BITS) - 1)
                 # A record has 4 bits for a count and 5 for an age; in RAM each has a byte.
                 packed = both >> STEP_BITS << 8 | both & ((1 << STEP_BITS) - 1)
                 if packed < _LEVEL:
+                    filled = k
                     break
-                while one < begin and not _at(piece_I, one, _ONES):
-                    one += _PIECE
-                if one < begin:
-                    one += _lowest(_at(piece_I, one, _ONES))
+                one = _next(piece_I, one, begin)
                 # Less where the one would be with a high part of zero.
                 high = one - (begin - packing.high_F[f]) - (k - first)
                 key = (high << low) | _at(piece_I, bit + (k - first) * low, (1 << low) - 1)
@@ -591,7 +611,16 @@ def unpack(
                 before = key
                 cell_KX[k, 0], cell_KX[k, 1] = key - KEYS // 2, packed
                 one += 1
-            bit += (packing.start_F[f + 1] - first) * low
+            empty_I, after = packing.empty_I, bit + (end - first) * low
+            if not _equal(piece_I, empty_I, packing.counts + filled * CELL_BITS, packing.counts + end * CELL_BITS):
+                return UNSORTED
+            # The ones of empty cells are a field's last bits but one. Behind the last filled cell's there is none else.
+            ones = begin - 1 - (end - filled)
+            if _next(piece_I, one, ones) < ones or not _equal(piece_I, empty_I, ones, begin):
+                return TOO_MANY
+            if not _equal(piece_I, empty_I, bit + (filled - first) * low, after):
+                return TOO_MANY
+            bit = after
     return 0
 
 

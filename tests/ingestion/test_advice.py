@@ -203,7 +203,7 @@ def test_a_column_with_another_name_is_named_in_the_words_of_the_error(artifact,
 
 def test_a_pipe_is_written_into_a_file(artifact, store, tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
-    with pytest.raises(SourceError, match="write what comes from it into a file"):
+    with pytest.raises(SourceError, match="write its content into a file"):
         ingest(artifact, store, tmp_path / "pipe.csv")
     ingest(artifact, store, write(tmp_path / "log.csv", LINES))
     assert_holds_once(artifact, store, LINES)

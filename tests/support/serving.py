@@ -68,7 +68,7 @@ class Service:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code != 503:
-                    raise
+                    raise AssertionError(f"{error.code} for {path}: {error.read().decode()}") from error
         return None
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:

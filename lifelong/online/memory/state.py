@@ -149,7 +149,7 @@ class PackedCells:
         from lifelong.tally import kernel
 
         self.size: int = packing.size
-        self._kernel, self._packing = kernel, kernel.packing_of(packing)
+        self._cells, self._kernel, self._packing = sum(packing.cells_F), kernel, kernel.packing_of(packing)
 
     def put(self, cell_NKX: Cells, record_NR: Bits, offset: int) -> None:
         """Pack cells into records, from a byte on.
@@ -161,6 +161,8 @@ class PackedCells:
         self._check(self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch()))
 
     def _check(self, wrong: int) -> None:
+        if wrong == self._kernel.TOO_MANY:
+            raise ValueError(f"other than {self._cells} keys")
         if wrong:
             raise ValueError("a key beyond its field's" if wrong == self._kernel.TOO_HIGH else "cells out of order")
 
