@@ -482,6 +482,23 @@ def test_a_drop_that_an_outage_of_the_store_interrupts_is_finished_in_the_backgr
     app.state.takeovers.close()
 
 
+def test_a_worker_that_starts_while_the_store_is_away_waits_for_it(app, store, monkeypatch):
+    monkeypatch.setattr(store, "shared", True, raising=False)
+    service, tries = app.state.service, []
+    refresh = service.refresh
+
+    def fail_once():
+        tries.append(None)
+        if len(tries) == 1:
+            raise StoreUnavailableError("the writer is being replaced")
+        return refresh()
+
+    monkeypatch.setattr(service, "refresh", fail_once)
+    app.state.takeovers.start()
+    app.state.takeovers.close()
+    assert len(tries) >= 2
+
+
 def test_a_build_waits_while_the_store_is_away_and_says_why_and_an_error_that_lasts_ends_it(
     app, client, store, newer, monkeypatch
 ):

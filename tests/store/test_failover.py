@@ -19,6 +19,7 @@ from lifelong.online.memory.updater import Updater
 from lifelong.online.store import redis_client
 from lifelong.online.store.contract import ITEMS, Commit
 from lifelong.online.store.opening import open_store
+from lifelong.online.store.redis_address import parse
 from lifelong.testing.store_contract import IDENTITY
 
 pytestmark = pytest.mark.usefixtures("needs_valkey")
@@ -413,3 +414,20 @@ def test_a_cluster_waits_on_each_server_and_promotes_replicas_that_have_everythi
         finally:
             stream.finish()
         assert_equal_to_a_replay(updater, events)
+
+
+def test_a_slot_on_its_way_to_a_server_that_has_none_yet_is_asked_for_there(tmp_path):
+    with cluster(tmp_path) as some, server(tmp_path / "new", "--cluster-enabled", "yes") as new:
+        client = redis_client.connect(parse(url_of_cluster(some)))
+        some[0].call("cluster", "meet", "127.0.0.1", str(new.port))
+        for each in (*some, new):
+            each.wait_for("cluster_known_nodes:4", "cluster", "info")
+            each.wait_for("cluster_state:ok", "cluster", "info")
+        slot = some[0].call("cluster", "keyslot", "key").strip()
+        old = next(each for each in some if "MOVED" not in each.call("get", "key"))
+        ids = {each.port: each.call("cluster", "myid").strip() for each in (old, new)}
+        assert "OK" in new.call("cluster", "setslot", slot, "importing", ids[old.port])
+        assert "OK" in old.call("cluster", "setslot", slot, "migrating", ids[new.port])
+        assert redis_client.ask(client, [("SET", "key", "value"), ("GET", "key")]) == [True, b"value"]
+        assert (old.call("dbsize").strip(), new.call("dbsize").strip()) == ("0", "1")
+        redis_client.disconnect(client)

@@ -22,7 +22,7 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.online.background import Background, may_pass
+from lifelong.online.background import Background, Patience, may_pass
 from lifelong.online.memory import takeover
 from lifelong.online.memory.rebuild import Rebuild
 from lifelong.online.memory.writer import MemoryWriter
@@ -39,6 +39,8 @@ T = TypeVar("T")
 logger: logging.Logger = logging.getLogger(__name__)
 _SHARE = 1.0
 """Seconds to sleep for each second of building, so that requests are answered meanwhile."""
+_START_SECONDS = 30.0
+"""Seconds for which a process that starts waits for a store that does not answer."""
 # A worker serves the earlier artifact for about this long after a switch by another one.
 _LOOK = 1.0
 """Seconds between two reads of a shared store's list."""
@@ -108,8 +110,9 @@ class Takeovers:
     def start(self) -> None:
         """Continue what an earlier process left unfinished, and follow the list of a shared store."""
         if self.store.shared:
-            # Before the first request: a switch waits only for processes that served already.
-            self.service.refresh()
+            # Before the first request: a switch waits only for processes that served already. A worker that fails while
+            # it starts ends the whole service, so one that starts while the store's writer is replaced waits for it.
+            Patience(_START_SECONDS)(self.service.refresh)
             self._looker.start()
         self._builder.start()
 

@@ -27,7 +27,9 @@ def connect(address: Address) -> Any:
     with translated(address.name):
         if address.cluster:
             nodes = [redis.cluster.ClusterNode(*host) for host in address.hosts]
-            return redis.RedisCluster(startup_nodes=nodes, **options)
+            client = redis.RedisCluster(startup_nodes=nodes, **options)
+            _follow_to_new_servers(client.nodes_manager)
+            return client
         client = _from_sentinels(address) if address.service else _from_server(address, options)
         try:
             client.ping()
@@ -35,6 +37,28 @@ def connect(address: Address) -> Any:
             disconnect(client)
             raise
         return client
+
+
+def _follow_to_new_servers(manager: Any) -> None:
+    """Let a cluster's client follow an ASK to a server that owns no slot yet.
+
+    A slot that moves is asked for at its next owner before `CLUSTER SLOTS` names that one; redis-py, which looks it up
+    among the servers named there, would fail with an AttributeError.
+    """
+    cluster = require("redis.cluster", extra="redis", purpose="a redis:// store")
+    listed = manager.get_node
+
+    def get_node(host: str | None = None, port: int | None = None, node_name: str | None = None) -> Any:
+        node = listed(host, port, node_name)
+        if node is None:
+            # redis-py 8.2 gives host and port, releases up to 8.0 the name made of them.
+            name_host, _, name_port = (node_name or "").rpartition(":")
+            new = cluster.ClusterNode(host or name_host, port or int(name_port))
+            # Kept until the servers are listed again: each ASK would open a connection of its own.
+            node = manager.nodes_cache.setdefault(new.name, new)
+        return node
+
+    manager.get_node = get_node
 
 
 def _from_server(address: Address, options: Mapping[str, Any]) -> Any:
