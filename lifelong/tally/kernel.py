@@ -558,12 +558,16 @@ def _next(piece_I: Array, bit: Any, end: Any) -> Any:
 @_inlined
 def _equal(piece_I: Array, other_I: Array, bit: Any, end: Any) -> Any:
     """Whether the bits from one to before another are the same in two memories."""
-    while bit < end:
-        mask = (1 << min(end - bit, _PIECE)) - 1
-        if _at(piece_I, bit, mask) != _at(other_I, bit, mask):
-            return False
-        bit += _PIECE
-    return True
+    if bit >= end:
+        return True
+    first, last = bit >> 5, (end - 1) >> 5
+    differ = np.uint32(0)
+    for at in range(first + 1, last):
+        differ |= piece_I[at] ^ other_I[at]
+    # Of the first piece the bits from `bit` on count, of the last one those before `end`.
+    head = np.int64(piece_I[first] ^ other_I[first]) & _ONES << (bit & 31)
+    tail = np.int64(piece_I[last] ^ other_I[last]) & _ONES >> (31 - ((end - 1) & 31))
+    return differ == 0 and (head & tail == 0 if first == last else head | tail == 0)
 
 
 @jit
@@ -586,8 +590,10 @@ def unpack(
     """
     piece_I, byte_R = scratch
     for n in range(len(record_NR)):
-        for at in range((packing.end + 7) // 8):
-            byte_R[at] = record_NR[n, offset + at]
+        # Places from 0 on: then many bytes are copied at once.
+        stored_R = record_NR[n, offset : offset + (packing.end + 7) // 8]
+        for at in range(len(stored_R)):
+            byte_R[at] = stored_R[at]
         bit, begin = 0, packing.highs
         cell_KX = cell_BKX[row_N[n]]
         for f in range(len(packing.values_F)):
@@ -638,13 +644,17 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
             piece_I[at] = packing.empty_I[at]
         for f in range(len(packing.values_F)):
             low, first, top = packing.low_F[f], packing.start_F[f], packing.values_F[f] - 1
-            before, mask = np.int64(-1), (1 << packing.low_F[f]) - 1
-            for k in range(first, packing.start_F[f + 1]):
+            before, mask, end = np.int64(-1), (1 << packing.low_F[f]) - 1, packing.start_F[f + 1]
+            for k in range(first, end):
                 packed = np.int64(cell_KX[k, 1])
                 if packed < _LEVEL:
                     # None may follow that is filled.
-                    before = np.int64(KEYS)
-                    continue
+                    rest_KX, rest = cell_KX[k:end].view(np.int32), np.int32(0)
+                    for at in range(len(rest_KX)):
+                        rest |= rest_KX[at, 0]
+                    if rest:
+                        return UNSORTED
+                    break
                 key = np.int64(cell_KX[k, 0]) + KEYS // 2
                 if key > top:
                     return TOO_HIGH
@@ -657,8 +667,9 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
                 # First the empty cell's one: that of an earlier cell, which is set already, is another bit.
                 _put(piece_I, begin + (top >> low) + (k - first), 1, 0)
                 _put(piece_I, begin + (key >> low) + (k - first), 1, 1)
-            bit += (packing.start_F[f + 1] - first) * low
+            bit += (end - first) * low
             begin += packing.high_F[f]
-        for at in range((packing.end + 7) // 8):
-            record_NR[n, offset + at] = byte_R[at]
+        stored_R = record_NR[n, offset : offset + (packing.end + 7) // 8]
+        for at in range(len(stored_R)):
+            stored_R[at] = byte_R[at]
     return 0

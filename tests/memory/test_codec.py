@@ -69,7 +69,7 @@ def test_a_record_of_another_codec_is_refused_by_name(monkeypatch):
     record = CODEC.encode(some_states())[0]
     monkeypatch.setattr(Fp32, "number", 9)
     with pytest.raises(StoreCorruptError, match="codec 0"):
-        CODEC.decode([record])
+        Fp32(LAYOUT).decode([record])
 
 
 def test_an_unknown_codec_names_those_there_are():

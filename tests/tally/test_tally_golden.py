@@ -57,7 +57,8 @@ def test_ten_events_are_stored_in_these_bytes(memory: kernel.Memory) -> None:
     states = States(np.array([10]), np.array([1_700_000_000]), fields)
     (record,) = codec.encode(states)
     header, stored = record[:24], lz4.block.decompress(record[24:], uncompressed_size=codec.size - 24)
-    assert header.hex(" ", 8) == "010000009e7b8507 0a00000000000000 00f1536500000000"
+    # The checksum is left out: it is of the compressed bytes, which another release of LZ4 may choose otherwise.
+    assert (header[:4] + header[8:]).hex(" ", -4) == "01000000 0a000000 00000000 00f15365 00000000"
     assert stored.hex(" ", -8) == (
         "6766a6c09a991940 55d1a0c09f6a1540 70c7130034c71300 70c71300f8c61300 "
         "f8c61300f8510100 f8c6130000000000 03000000270b0000 0300017000001800 "

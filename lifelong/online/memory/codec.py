@@ -3,14 +3,13 @@
     offset  0   version   uint8    1
             1   codec     uint8    0 = fp32, 1 = fp16, 2 = int8
             2   reserved  uint16   0
-            4   checksum  uint32   CRC-32 of everything else
+            4   checksum  uint32   CRC-32 of everything else, as it is stored
             8   count     int64    events folded in
            16   last time int64    time of the last event, `NO_TIME` before the first
            24   fields             each field of the layout, in its order; floats as the codec keeps them
 
 The fields of a memory with cells are one LZ4 block: until a user has filled her cells, most of their bytes are zeros.
-The checksum is of the bytes before. All numbers are little-endian. Many records are encoded and decoded at once, as one
-structured array.
+All numbers are little-endian. Many records are encoded and decoded at once, as one structured array.
 
 With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
 and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
@@ -24,7 +23,6 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any, ClassVar
 
 import lz4.block
@@ -98,6 +96,8 @@ class Codec(ABC):
         }
         # Prefixed, since a field of a memory may have the name of one in the header.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
+        # The bytes before the checksum: the same in all records of this codec.
+        self._start = bytes([VERSION, self.number, 0, 0])
 
     @staticmethod
     def _whole(part: FieldLayout) -> np.dtype[Any]:
@@ -182,14 +182,14 @@ class Codec(ABC):
                 self.cells[part.name].put(values, byte_BR, self._offset(part.name))
             else:
                 record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
-        # All after the checksum is summed without a copy.
-        view, head = record_B.view(np.uint8).data, zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
-        # The first sum begins behind the checksum of the first record, each further one a record later.
-        starts = range(_CHECKSUM.stop, record_B.nbytes, self.size)
-        rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
-        record_B["checksum"] = list(map(zlib.crc32, rests, repeat(head)))
         records: list[bytes] = record_B.view(f"V{self.size}").tolist()
-        return list(map(self.compressed, records)) if self.cells else records
+        return [self._as_stored(record) for record in records]
+
+    def _as_stored(self, record: bytes) -> bytes:
+        """A record with its fields compressed, if it has cells, and with its checksum."""
+        if self.cells:
+            record = record[:_FIELDS] + bytes(lz4.block.compress(record[_FIELDS:], store_size=False))
+        return self._start + _checksum(record).to_bytes(4, "little") + record[_CHECKSUM.stop :]
 
     def decode(self, records: Sequence[bytes | None]) -> States:
         """States of as many users; the empty memory where there is no record.
@@ -207,31 +207,32 @@ class Codec(ABC):
 
     def _decode(self, records: Sequence[bytes | None], start: int) -> States:
         """`decode` of some records, the first of which is at a place among all."""
-        states, row_N = (
-            States.empty(self.layout, len(records)),
-            [at for at, one in enumerate(records) if one is not None],
-        )
-        expanded = [self._expanded(records[at] or b"") for at in row_N]
-        whole = b"".join(expanded)
-        if set(map(len, expanded)) - {self.size} or not self._holds(whole):
-            for place, record in zip(row_N, expanded, strict=True):
-                self._check(record, start + place)
-        self._fill(states, np.array(row_N, np.int64), np.frombuffer(whole, self._record))
+        states, row_N = States.empty(self.layout, len(records)), list[int]()
+        expanded = list[bytes]()
+        for place, record in enumerate(records):
+            if record is not None:
+                row_N.append(place)
+                expanded.append(self._checked(record, start + place))
+        self._fill(states, np.array(row_N, np.int64), np.frombuffer(b"".join(expanded), self._record))
         return states
 
-    @staticmethod
-    def compressed(record: bytes) -> bytes:
-        """A record of a memory with cells as it is stored."""
-        return record[:_FIELDS] + bytes(lz4.block.compress(record[_FIELDS:], store_size=False))
-
-    def _expanded(self, record: bytes) -> bytes:
-        """A record with its fields as they were before they were compressed; nothing if that cannot be done."""
+    def _checked(self, record: bytes, place: int) -> bytes:
+        """A record with its fields as they were before they were compressed; of several, the one at a place."""
+        if not self.cells and len(record) != self.size:
+            raise self._cut(place, f"has {len(record)} bytes")
+        # Checked before it is decompressed, which altered bytes could make slow or give other bytes of this size.
+        if len(record) < _FIELDS or _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
+            raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)
+        if record[: _CHECKSUM.start] != self._start:
+            raise self._other(record, place)
         if not self.cells:
             return record
         try:
             fields: bytes = lz4.block.decompress(record[_FIELDS:], uncompressed_size=self.size - _FIELDS)
         except lz4.block.LZ4BlockError:
-            return b""
+            fields = b""
+        if len(fields) != self.size - _FIELDS:
+            raise self._cut(place, "cannot be decompressed")
         return record[:_FIELDS] + fields
 
     def _fill(self, states: States, row_N: IntArray, record_N: npt.NDArray[Any]) -> None:
@@ -274,29 +275,11 @@ class Codec(ABC):
                     fix="look for a model that diverged; or build a new store with codec fp32",
                 )
 
-    def _holds(self, whole: bytes) -> bool:
-        """Whether all records, one after another, are intact and of this format."""
-        record_N, view, size = np.frombuffer(whole, self._record), memoryview(whole), self.size
-        if not ((record_N["version"] == VERSION) & (record_N["codec"] == self.number)).all():
-            return False
-        if record_N["reserved"].any():
-            return False
-        head = zlib.crc32(whole[: _CHECKSUM.start])
-        # As in `_encode`: the head is the same in all records, and what is behind the checksum is summed with it.
-        starts = range(_CHECKSUM.stop, len(whole), size)
-        checksums = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
-        return bool(checksums == record_N["checksum"].tolist())
-
-    def _check(self, record: bytes, place: int) -> None:
-        if len(record) != self.size:
-            problem = "cannot be decompressed" if self.cells else f"has {len(record)} bytes"
-            raise StoreCorruptError(
-                f"memory {place} of those that were read {problem}", expected=f"{self.size} bytes", fix=_FIX
-            )
-        if _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
-            raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)
-        if record[0] != VERSION or record[1] != self.number:
-            raise self._other(record, place)
+    def _cut(self, place: int, problem: str) -> StoreCorruptError:
+        """The error of a record of another size."""
+        return StoreCorruptError(
+            f"memory {place} of those that were read {problem}", expected=f"{self.size} bytes", fix=_FIX
+        )
 
     def _other(self, record: bytes, place: int) -> StoreCorruptError:
         """The error of a record of another format."""
@@ -424,5 +407,5 @@ def _impossible(error: ValueError) -> StoreCorruptError:
     return StoreCorruptError(f"the cells of a memory that was read hold {error}", fix=_FIX)
 
 
-def _checksum(record: bytes | memoryview) -> int:
+def _checksum(record: bytes) -> int:
     return zlib.crc32(record[_CHECKSUM.stop :], zlib.crc32(record[: _CHECKSUM.start]))
