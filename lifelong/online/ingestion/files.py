@@ -67,7 +67,6 @@ def ingest(
     dead_letters: DeadLetters | None = None,
     patience: float = PATIENCE,
     workers: int | None = 1,
-    max_ahead: float = MAX_AHEAD,
     last_line: str = "leave",
     **named: Any,
 ) -> Applied:
@@ -92,11 +91,10 @@ def ingest(
         patience: seconds to wait for a shared store that does not answer.
         workers: processes that divide the shards of a store among them; None for one per shard, up to the number of
             cores.
-        max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
         last_line: what to do with a last line without its end: "leave" it for the next run; "complete" takes it as it
             is.
-        named: `late`, `event_log`, `codec` and `backfilled` of `Updater`; and columns with other names, by ours:
-            `user="customer"`. These win over `columns`.
+        named: `late`, `event_log`, `codec`, `backfilled` and `max_ahead` of `Updater`; a line with a later time is no
+            event. And columns with other names, by ours: `user="customer"`. These win over `columns`.
 
     Returns:
         What became of the lines; lines that an earlier run applied count as duplicates.
@@ -114,6 +112,7 @@ def ingest(
     check_word("on_bad", on_bad, stop="ends at the first bad line", skip="leaves bad lines out and counts them")
     left = "leaves a last line without its end for the next run"
     check_word("last_line", last_line, leave=left, complete="takes it as it is")
+    max_ahead = named.pop("max_ahead", MAX_AHEAD)
     for name, number in (("patience", patience), ("max_ahead", max_ahead)):
         if not isinstance(number, int | float):
             raise UsageError(f"{name} = {number!r}", expected="a number", fix="leave it out for the default")
