@@ -8,6 +8,7 @@ a Hugging Face dataset        exports no Arrow stream, but gives its rows as Arr
 from __future__ import annotations
 
 import glob
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 import numpy as np
+from pydantic_core import from_json
 
 from lifelong.errors import SourceError, UsageError, require
 
@@ -82,6 +84,28 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     return None if value is None or value == "" else str(value)
+
+
+def json_object(text: str | bytes) -> dict[str, Any]:
+    """The object of a line of JSON.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> json_object('{"user": "ada", "time": 1.0}')
+    {'user': 'ada', 'time': 1.0}
+    """
+    try:
+        values = from_json(text)
+    except ValueError:
+        try:
+            # It takes a few texts more, such as UTF-16.
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    return values
 
 
 def folder_columns(path: Path) -> dict[str, str]:

@@ -117,6 +117,36 @@ def test_a_file_that_was_prepared_gives_the_memories_of_its_dataset(kind: str, t
     assert ingest(artifact, store, path).applied == 0
 
 
+JSON_LINES = "".join(
+    f'{{"Zeit": {k}00.5, "Kunde": "ann", "Artikel": "tea", "Art": "kauf", "Preis": 1.50}}\n\n'
+    f'{{"Artikel": 7, "Kunde": "bob", "Zeit": "{k}01", "Art": "b", "ja": true}}\n'
+    f'{{"Art": "c", "Preis": null, "Zeit": {k}02, "Artikel": "salt", "Kunde": 5, "ja": false}}\n'
+    for k in range(1, 8)
+)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "events"),
+    [({"event_type": "Art", "fields": {"price": "Preis"}}, 21), ({"labels": ["ja"], "history": "unlabelled"}, 7)],
+)
+def test_json_lines_with_keys_in_any_order_are_the_same_events_for_both(mapping, events, tmp_path, store) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(JSON_LINES)
+    artifact, dataset = prepared(tmp_path, path, {**NAMES, **mapping})
+    assert ingest(artifact, store, path).applied == dataset.histories.num_events == events
+    filled = open_store("memory://")
+    backfill(artifact, dataset, filled, event_log=True)
+    assert logged(store) == logged(filled)
+    assert verify(artifact, dataset, store).equal
+
+
+def test_a_line_of_json_without_its_label_is_named_and_not_a_fault_of_the_reader(artifact, store, tmp_path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"user": "ann", "item": "tea", "time": 5}\n')
+    with pytest.raises(LifelongError, match=r"line 1, column ja.*None is not a number"):
+        ingest(artifact, store, path, mapping={"labels": ["ja"]})
+
+
 MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "an empty user": (HEAD + ROWS + ";tea;5\n", {}, "log.csv, line 14, column Kunde"),
     "a wrong time": (HEAD + "ann;tea;soon\n", {}, "log.csv, line 2, column Zeit"),

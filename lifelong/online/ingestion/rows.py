@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic_core import from_json
 
 from lifelong.dataset.mapping import TableMapping, mapping_of_events
 from lifelong.dataset.times import TimeFormat
@@ -27,7 +25,7 @@ from lifelong.online.memory.event import (
     times_hold,
     whole_number,
 )
-from lifelong.tables import ColumnKind, naming_delimiter, text_of
+from lifelong.tables import ColumnKind, json_object, naming_delimiter, text_of
 
 if TYPE_CHECKING:
     from lifelong.dataset.events import Schema
@@ -278,16 +276,10 @@ def check_columns(
 def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
     """The values of a JSON object, or what is wrong with it."""
     try:
-        values = from_json(text)
-    except ValueError:
-        try:
-            # It takes a few texts more, such as UTF-16.
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            return Problem(f"not JSON: {error}")
-    if not isinstance(values, dict):
-        return Problem("not a JSON object", '{"user": .., "item": .., "time": ..}')
-    return values
+        return json_object(text)
+    except ValueError as error:
+        expected = "" if str(error).startswith("not JSON") else '{"user": .., "item": .., "time": ..}'
+        return Problem(str(error), expected)
 
 
 def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, str | None] | None] | None:

@@ -138,13 +138,13 @@ class Selection:
         if isinstance(row, Problem):
             return row
         if self._mapping.history == "unlabelled":
-            return row if row[self.labels[0]] is None else None
+            return row if row.get(self.labels[0]) is None else None
         numbers = []
         for name in self.labels:
             try:
                 numbers.append(float(row[name]))
-            except (TypeError, ValueError):
-                return Problem(f"{row[name]!r} is not a number", "a number", name)
+            except (KeyError, TypeError, ValueError):
+                return Problem(f"{row.get(name)!r} is not a number", "a number", name)
         return row if max(numbers) > 0 else None
 
 

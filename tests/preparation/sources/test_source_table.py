@@ -307,3 +307,44 @@ def test_columns_called_user_item_and_time_need_no_mapping(write: Write, read: R
 def test_a_column_with_another_name_is_said_with_the_option_that_names_it(write: Write, read: Read) -> None:
     with pytest.raises(SourceError, match=r"it has user, sku, time.*--column user=COLUMN"):
         read("table", write("log.csv", "user,sku,time\nu1,i1,1700000000\n"))
+
+
+LINES = b"""{"u": "x", "i": "a", "t": 100, "brand": "b1", "price": 3.5}
+{"t": "101", "brand": null, "i": 7, "u": "x", "seen": [1, 2]}
+
+{"price": 1e3, "i": "c", "kept": true, "u": "y", "t": 102.9}
+"""
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.jsonl.gz", "log.ndjson", "log", "log.txt.gz"])
+def test_json_lines_are_read_by_their_keys(write: Write, mapped: Read, rows: Rows, name: str) -> None:
+    raw = mapped(write(name, LINES), fields=["brand", "price", "kept"])
+    assert rows(raw.events, "user", "item", "time") == [("x", "a", 100), ("x", "7", 101), ("y", "c", 102)]
+    fields = [("7", None, None, None), ("a", "b1", "3.5", None), ("c", None, "1000.0", "true")]
+    assert sorted(rows(raw.items, "item", "brand", "price", "kept")) == fields
+    assert raw.record == {"files": 1, "rows": 3, "columns_not_read": ["seen"]}
+
+
+def test_labels_of_json_lines_may_be_true_and_false_and_those_that_lack_one_are_events(
+    write: Write, mapped: Read, rows: Rows
+) -> None:
+    lines = '{"u": "x", "i": "a", "t": 1, "yes": true}\n{"yes": false, "u": "x", "i": "b", "t": 2}\n'
+    raw = mapped(write("log.jsonl", lines + '{"u": "x", "i": "c", "t": 3}\n'), labels=["yes"], history="unlabelled")
+    assert rows(raw.impressions, "item", "yes") == [("a", 1.0), ("b", 0.0)]
+    assert rows(raw.events, "item") == [("c",)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        (b'{"u": "x", "i": "a", "t": 1}\n\n{"u": "x"\n', r"log\.jsonl, line 3: not JSON"),
+        (b"[1, 2]\n", r"line 1: not a JSON object"),
+        (b'{"u": "x", "i": ["a"], "t": 1}\n', r"line 1, column i: a list or an object.*write a query"),
+        (b'{"u": "x", "i": "\\ud800", "t": 1}\n', r"line 1, column i: .*surrogates"),
+        (b'{"u": "x", "i": "a", "t": 1}\n{"u": "x", "t": 1}\n', r"line 2, column i: there is no value"),
+        (b'{"u": "x", "sku": "a", "t": 1}\n', r"column i: no line has this key \(there are u, t, sku\).*--column"),
+    ],
+)
+def test_a_wrong_line_of_json_is_named(write: Write, mapped: Read, lines: bytes, found: str) -> None:
+    with pytest.raises(SourceError, match=found):
+        mapped(write("log.jsonl", lines))

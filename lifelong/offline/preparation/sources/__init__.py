@@ -104,7 +104,7 @@ SOURCES: MutableMapping[str, Source] = Registry[Source](
             _Format("amazon", "Amazon 2014 reviews and meta, JSON and Python-literal lines"),
             _Format("xlong", "XLong: 1,000 events a line, given positive, negative and split"),
             _Format("completejourney", "The Complete Journey: the parquet files of the pip package", finds_files=True),
-            _Format("table", "any csv or parquet with a mapping file"),
+            _Format("table", "any csv, JSON lines or parquet with a mapping file"),
             _Format("served", "the impressions log of `lifelong serve`, with events or labels", finds_files=True),
             _Format("synthetic", "worlds with known answers; no files", finds_files=True),
         )

@@ -17,13 +17,9 @@ from lifelong.dataset.mapping import JSON, LOG, NamedTable, TableMapping, Text
 from lifelong.errors import SourceError
 from lifelong.offline.preparation.engine import count
 from lifelong.offline.preparation.sources.parquet import ParquetFile, is_parquet
-from lifelong.offline.preparation.sources.table_rows import Opened, layout_of, open_rows
-from lifelong.offline.preparation.sources.text import Column, Layout, header_names, staged
+from lifelong.offline.preparation.sources.table_rows import JSON_LINES, Opened, is_json, layout_of, open_rows
+from lifelong.offline.preparation.sources.text import header_names, staged
 from lifelong.tables import quoted
-
-_JSON_ENDINGS = (".json", ".jsonl", ".ndjson")
-# JSON writes this character as an escape, so that no line holds it and each is one value.
-_JSON_LINES = Layout((Column(JSON),), delimiter="\x1f")
 
 
 def files_of(paths: Sequence[Path], mapping: TableMapping) -> dict[str, list[Path]]:
@@ -77,13 +73,9 @@ def columns_of(path: Path, text: Text) -> Sequence[str]:
     if is_parquet(path):
         names: list[str] = ParquetFile.open(path).schema.names
         return names
-    if _is_json(path):
+    if is_json(path):
         return (JSON,)
     return header_names(path, layout_of(text, {})) if text.header else text.columns
-
-
-def _is_json(path: Path) -> bool:
-    return any(ending in _JSON_ENDINGS for ending in path.suffixes)
 
 
 class Tables:
@@ -114,8 +106,8 @@ class Tables:
 
     def _fill(self, name: str, paths: Sequence[Path], mapping: TableMapping) -> Opened:
         """Stage all columns of a table."""
-        if _is_json(paths[0]):
-            table, places = staged(self._connection, paths, _JSON_LINES)
+        if is_json(paths[0]):
+            table, places = staged(self._connection, paths, JSON_LINES)
             opened = Opened(table, {JSON: JSON}, places.locate, dict(places.record()), tuple(places.first))
         else:
             text: Text = mapping.tables.get(name, mapping)

@@ -1,4 +1,4 @@
-"""Any log: csv or parquet with a mapping file that names the columns (see `mapping.py`).
+"""Any log: csv, JSON lines or parquet with a mapping file that names the columns (see `mapping.py`).
 
     [events' files] --text or parquet--> user, item, time, event_type?, labels?, fields --+--> events, impressions
     [items' files]  --text or parquet--> item, fields ------------------------------------`--> items
@@ -26,6 +26,7 @@ from lifelong.offline.preparation.sources.rawlog import RawLog
 from lifelong.offline.preparation.sources.table_rows import (
     Opened,
     check_ids,
+    is_json,
     numbers,
     open_log,
     open_rows,
@@ -47,7 +48,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     files = files_of(paths, mapping)
     log = _MappedLog(connection, mapping, folder, files, Tables(connection, files, mapping) if mapping.asks else None)
     raw = log.read()
-    if not (mapping.asks or mapping.tables):
+    if not (mapping.asks or mapping.tables or is_json(paths[0])):
         read = wanted_of(mapping)
         not_read = [name for name in columns_of(paths[0], mapping) if name not in read]
         raw.record |= {"columns_not_read": not_read} if not_read else {}

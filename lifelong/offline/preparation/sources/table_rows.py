@@ -6,20 +6,25 @@ and skip such rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import ibis
+import pyarrow as pa
 
-from lifelong.dataset.mapping import TableMapping, Text
+from lifelong.dataset.mapping import JSON, TableMapping, Text
 from lifelong.errors import ConfigError, SourceError
-from lifelong.offline.preparation.engine import scalars
+from lifelong.offline.preparation.engine import scalars, stage
 from lifelong.offline.preparation.sources import staging
 from lifelong.offline.preparation.sources.parquet import Kind, ParquetFile, is_parquet, locate, scan
-from lifelong.offline.preparation.sources.text import Column, Layout, staged
+from lifelong.offline.preparation.sources.text import Column, Layout, Places, open_text, rows, staged
+from lifelong.tables import json_object, text_of
+
+# JSON writes this character as an escape, so that no line holds it and each is one value.
+JSON_LINES = Layout((Column(JSON),), delimiter="\x1f")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +73,18 @@ def wanted_of(mapping: TableMapping) -> dict[str, Kind]:
 
 
 def open_rows(connection: Any, files: Sequence[Path], section: Text, wanted: Mapping[str, Kind]) -> Opened:
-    """Stage text, whose values stay texts, or scan parquet.
+    """Stage csv or JSON lines, whose values are texts, or scan parquet.
 
     Args:
         connection: of the engine.
-        files: all text, or all parquet.
-        section: of the mapping; says how text is written.
+        files: all of one form.
+        section: of the mapping; says how csv is written.
         wanted: column -> kind of its values; parquet has types, and any of its values may be missing.
     """
     # The engine ignores upper and lower case in names, and a log may have both `User` and `user`.
     alias = {name: f"c{at}" for at, name in enumerate(wanted)}
+    if any(is_json(path) for path in files):
+        return _open_json(connection, files, alias, wanted)
     if not any(is_parquet(path) for path in files):
         return _open_text(connection, files, section, alias)
     opened = [ParquetFile.open(path) for path in files]
@@ -98,6 +105,60 @@ def _open_text(connection: Any, files: Sequence[Path], section: Text, alias: Map
             )
     table, places = staged(connection, files, layout_of(section, alias))
     return Opened(table, alias, places.locate, dict(places.record()), tuple(places.first))
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file is one of JSON lines, by its name or its first characters."""
+    if is_parquet(path) or any(ending in (".json", ".jsonl", ".ndjson") for ending in path.suffixes):
+        return not is_parquet(path)
+    with open_text(path) as stream:
+        return stream.read(99).lstrip(b"\xef\xbb\xbf \r\n").startswith(b'{"')
+
+
+def _open_json(connection: Any, files: Sequence[Path], alias: Mapping[str, str], wanted: Mapping[str, Kind]) -> Opened:
+    """Stage JSON lines by their keys, in whatever order; a key that a line lacks has no value there, as in `ingest`."""
+    places, keys = Places(JSON_LINES), dict.fromkeys(alias, False)
+
+    def tables() -> Iterator[pa.Table]:
+        for lines in rows(files, JSON_LINES, places):
+            kept = [(line, at) for line, at in zip(*lines.to_pydict().values(), strict=True) if line.strip()]
+            found = [_values(line, at, wanted, places) for line, at in kept]
+            keys.update(dict.fromkeys(chain.from_iterable(found), True))
+            cells = {own: [row.get(name) for row in found] for name, own in alias.items()}
+            yield pa.table({**cells, "sequence": [at for _, at in kept]}, schema=schema)
+
+    schema = pa.schema([*((own, pa.string()) for own in alias.values()), ("sequence", pa.int64())])
+    table = stage(connection, tables(), schema)
+    if places.rows and (absent := [name for name in alias if not keys[name]]):
+        raise SourceError(
+            f"no line has this key (there are {', '.join(name for name in keys if keys[name])})",
+            file=", ".join(map(str, files)),
+            column=absent[0],
+            expected=f"the keys {', '.join(alias)}",
+            fix=_NAMING,
+        )
+    not_read = [name for name in keys if name not in alias]
+    record = {**places.record(), **({"columns_not_read": not_read} if not_read else {})}
+    return Opened(table, alias, places.locate, record, tuple(places.first))
+
+
+def _values(line: str, at: int, wanted: Mapping[str, Kind], places: Places) -> dict[str, Any]:
+    """Key -> value of the object of a line: text, or None, where it is wanted."""
+    name, expected = None, "one JSON object on each line"
+    try:
+        values = json_object(line)
+        for name in filter(values.__contains__, wanted):
+            value, expected = values[name], "text or a number"
+            if isinstance(value, list | dict):
+                raise ValueError("a list or an object")
+            text = text_of(int(value) if wanted[name] == "number" and isinstance(value, bool) else value)
+            # A half of a character has no bytes.
+            values[name] = text and text.encode().decode()
+    except ValueError as error:
+        file, number = places.locate(at)
+        fix = "correct the line, or write a query that takes the value out of it: json->>'$.key'"
+        raise SourceError(str(error), file=file, line=number, column=name, expected=expected, fix=fix) from error
+    return values
 
 
 def layout_of(section: Text, alias: Mapping[str, str]) -> Layout:
