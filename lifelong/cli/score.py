@@ -41,7 +41,14 @@ def score(
     user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
     items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
     time: Time = None,
-    source: Annotated[Path | None, typer.Option("--requests", metavar="FILE", help="Requests: csv or parquet.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--requests",
+            metavar="FILE",
+            help="Requests: csv or parquet with the columns user, item and, optionally, time, written as in --time.",
+        ),
+    ] = None,
     mapping: MappingFile = None,
     out: Annotated[Path | None, typer.Option(help="Scores: csv or parquet.")] = None,
     profile: ProfileOption = None,

@@ -182,3 +182,28 @@ def test_requests_in_milliseconds_are_refused_and_dates_and_fractions_are_times(
         pq.write_table(table, tmp_path / "requests.parquet")
         for given in (table, tmp_path / "requests.parquet"):
             assert scorer.score_table(given) == scorer.score_table(midnight)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "table"])
+def test_requests_say_their_times_in_iso_8601_or_seconds(form, artifact, store, tmp_path):
+    ingest(artifact, store, arrow(), **NAMES)
+    scorer, path = Scorer(artifact, store), tmp_path / f"requests.{form}"
+
+    def scores(*times):
+        table = pa.table({"user": ["u1"] * len(times), "item": ["i1"] * len(times), "time": times})
+        if form == "csv":
+            path.write_text("user,item,time\n" + "".join(f"u1,i1,{time}\n" for time in times))
+        elif form == "parquet":
+            pq.write_table(table, path)
+        return scorer.score_table(table if form == "table" else path)
+
+    written = ("2024-01-01", "2024-01-01T01:00:00+01:00", "2024-01-01 00:00:00.7", "2024-01-01T00:00Z")
+    assert scores(*written) == scores(*["1704067200"] * 4)
+    with pytest.raises(SourceError, match=r"line \d, column time: time is 'tomorrow'.*2025-12-01T18:00 \(UTC"):
+        scores("2024-01-01", "tomorrow")
+
+
+def test_a_time_of_requests_is_of_the_format_that_a_mapping_says_and_no_other(artifact, store):
+    request = pa.table({"user": ["u1"], "item": ["i1"], "time": ["2024-01-01"]})
+    with pytest.raises(SourceError, match=r"time is '2024-01-01'.*format %d"):
+        Scorer(artifact, store).score_table(request, mapping={"time_format": "%d.%m.%Y"})

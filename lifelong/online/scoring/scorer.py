@@ -151,8 +151,8 @@ class Scorer:
 
         Args:
             requests: a path, a glob, a list of them, or a table of another library (see `lifelong.tables`), one row per
-                candidate: `user`, `item`, optionally `time` (UTC seconds or a timestamp), item fields, and
-                `user.<field>` of profiles.
+                candidate: `user`, `item`, optionally `time` (UTC seconds, ISO 8601 or a timestamp), item
+                fields, and `user.<field>` of profiles.
             mapping: mapping file, or its settings, in place of that with which the artifact's dataset was prepared,
                 which does not apply to a table that lacks its columns and has `user` and `item`.
             columns: our name -> the table's name, for columns with other names.

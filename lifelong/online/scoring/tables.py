@@ -1,6 +1,6 @@
 """Files of rows: csv with the standard library, parquet with pyarrow; and the scores of tables of requests.
 
-One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and
+One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds or ISO 8601), item fields, and
 `user.<field>` of the user's profile. A mapping, such as that of the artifact's dataset, may say otherwise. Rows stream:
 neighbouring rows of one user and time become one request. The whole file is never in memory, and the output has the
 order of the input.
@@ -20,7 +20,7 @@ from lifelong.atomic import write_whole
 from lifelong.dataset.events import Schema, user_context
 from lifelong.dataset.mapping import TableMapping, mapping_of_events
 from lifelong.dataset.query import RowQuery
-from lifelong.dataset.times import TimeFormat
+from lifelong.dataset.times import TimeFormat, seconds_of
 from lifelong.errors import SourceError, UsageError, require
 from lifelong.online.memory.event import time_problem, whole_number
 from lifelong.online.scoring.answer import Answer, ScoreRequest
@@ -53,6 +53,7 @@ SCORES = {
 """Column of a file of scores -> the Arrow name of its type."""
 FORMATS = ("csv", "parquet")
 _ROWS = 8_192
+_TIMES = "give UTC seconds or ISO 8601 as in 2025-12-01T18:00 (UTC without a zone); a mapping may say another format"
 
 
 def format_of(path: Path, formats: Sequence[str] = FORMATS) -> str:
@@ -276,14 +277,14 @@ class _Columns:
         time = value
         with contextlib.suppress(ValueError, TypeError, OverflowError):
             time = whole_number(value) if self._times.plain else self._times.seconds(value)
+        if isinstance(time, str) and self._times.pattern is None and self._time_unit == "seconds":
+            with contextlib.suppress(UsageError):
+                time = seconds_of(time)
         wrong = time_problem(time, time_unit=self._time_unit)
         if wrong is not None:
             found, expected = wrong
             expected = expected if self._times.plain else self._times.expected
-            fix = (
-                "times of requests are written as a mapping says, or are numbers or, in tables and parquet, timestamps"
-            )
-            raise SourceError(f"time {found}", file=file, line=line, column=self.time, expected=expected, fix=fix)
+            raise SourceError(f"time {found}", file=file, line=line, column=self.time, expected=expected, fix=_TIMES)
         return cast(int, time)
 
 
