@@ -176,11 +176,9 @@ def modules_named_in_errors() -> Iterator[None]:
         for module in dict.fromkeys(_module_of(part) for _, _, part in parts):
             if (line := _line_in(module, error)) is None or _of_the_machine(error):
                 continue
-            registered = [
-                f"{kind.removesuffix('s')} {name!r}" for kind, name, part in parts if _module_of(part) == module
-            ]
+            names = [f"{kind.removesuffix('s')} {name!r}" for kind, name, part in parts if _module_of(part) == module]
             raise PluginError(
-                f"the module {module!r}, which registers the {', the '.join(registered)}, failed: "
+                f"the module {module!r}, which registers the {', the '.join(names)}, failed: "
                 f"{type(error).__name__}: {str(error).strip() or 'no message'} ({line})",
                 fix=f"repair {module}, or ask who wrote it; the traceback says where (--debug shows it)",
             ) from error

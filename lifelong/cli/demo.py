@@ -31,12 +31,7 @@ if TYPE_CHECKING:
 SERVED = "tally"
 """The model that is served: its memories are stored, replayed and explained."""
 MODELS = (SERVED, "gbdt", "hpmn", "counts", "popularity")
-_COMMON = (
-    "train.max_targets=128",
-    'train.schedule="cosine"',
-    "train.validation_examples=40000",
-    "train.patience=100",
-)
+_COMMON = ("train.max_targets=128", 'train.schedule="cosine"', "train.validation_examples=40000", "train.patience=100")
 TRAINED: dict[str, tuple[str, ...]] = {
     "tally": (
         *_COMMON,
@@ -128,9 +123,8 @@ def run_steps(
         "report": str(page),
         "seconds": round(time.monotonic() - started, 1),
     }
-    return Reply(
-        document, _summary(comparison, online, explained, upcoming, page, commands), exit_code=0 if online.equal else 1
-    )
+    text = _summary(comparison, online, explained, upcoming, page, commands)
+    return Reply(document, text, exit_code=0 if online.equal else 1)
 
 
 class _Steps:
@@ -138,6 +132,10 @@ class _Steps:
 
     def __init__(self, terminal: Terminal) -> None:
         self.terminal, self._number, self._started = terminal, 0, time.monotonic()
+
+    def say(self, text: str) -> None:
+        """A line of this step."""
+        self.terminal.say(f"  {text}")
 
     def next(self, title: str) -> None:
         """Start a step."""
@@ -150,14 +148,12 @@ def _prepared(steps: _Steps, out: Path, source: str, options: Mapping[str, str])
 
     steps.next(f"Prepare: {source}, split by time, negatives by popularity")
     if (out / "data").exists():
-        steps.terminal.say(f"  an earlier {out / 'data'} is replaced")
+        steps.say(f"an earlier {out / 'data'} is replaced")
     settings = PrepareSettings(overwrite=True, options=dict(options))
-    dataset = prepare(
-        source, [], out / "data", settings=settings, progress=lambda text: steps.terminal.say(f"  {text}")
-    )
+    dataset = prepare(source, [], out / "data", settings=settings, progress=steps.say)
     counts = dataset.manifest.counts
-    steps.terminal.say(
-        f"  {counts['events']:,} events of {counts['users']:,} users, {counts['items']:,} items; "
+    steps.say(
+        f"{counts['events']:,} events of {counts['users']:,} users, {counts['items']:,} items; "
         f"{counts['train_examples']:,} training targets, {counts['test_examples']:,} test examples"
     )
     return dataset
@@ -179,13 +175,11 @@ def _compared(steps: _Steps, dataset: Dataset, out: Path, configs: dict[str, Run
 
     steps.next("Train tally and hpmn, fit LightGBM and two baselines; measure all on the same test examples")
     shutil.rmtree(out / "runs", ignore_errors=True)
-    outcome = run_study(
-        dataset, out, Study(configs), measure=serving_of, progress=lambda text: steps.terminal.say(f"  {text}")
-    )
+    outcome = run_study(dataset, out, Study(configs), measure=serving_of, progress=steps.say)
     for name, reason in outcome.failures.items():
         raise RunsFailedError(f"{name}: {reason}")
     for row in outcome.comparison.rows:
-        steps.terminal.say(f"  {row.title:<12} {_interval(row.metrics['auc'], 'AUC')}")
+        steps.say(f"{row.title:<12} {_interval(row.metrics['auc'], 'AUC')}")
     return outcome.comparison
 
 
@@ -240,7 +234,7 @@ def _online(steps: _Steps, dataset: Dataset, upcoming: _Upcoming, out: Path) -> 
         until = {upcoming.user: upcoming.time}
         done = replay(artifact, dataset, lambda: open_store(url), until=until, progress=advance)
     online = Online(artifact, done, len(sizes), round(float(np.mean(sizes))), run.logits[:, 0])
-    steps.terminal.say(f"  {online.verdict}")
+    steps.say(online.verdict)
     return online
 
 
@@ -322,27 +316,17 @@ def _summary(
     commands: list[str],
 ) -> list[Any]:
     lines: list[Any] = ["", "Test set, 95 % intervals over users:"]
-    lines += [
-        f"  {row.title:<12} {_interval(row.metrics['auc'], 'AUC')}   {_interval(row.metrics['log_loss'], 'log loss')}"
-        for row in comparison.rows
-    ]
-    lines += [
-        "",
-        online.verdict,
-        "",
-        f"Before the last basket of user {explained.user}, who has {explained.count} events:",
-    ]
+    for row in comparison.rows:
+        auc, loss = _interval(row.metrics["auc"], "AUC"), _interval(row.metrics["log_loss"], "log loss")
+        lines.append(f"  {row.title:<12} {auc}   {loss}")
+    basket = f"Before the last basket of user {explained.user}, who has {explained.count} events:"
+    lines += ["", online.verdict, "", basket]
     for candidate in sorted(explained.candidates, key=lambda candidate: -candidate.score):
         took = "is in it" if candidate.item in upcoming.bought else "is not in it"
         lines.append(f"  item {candidate.item:<12} score {candidate.score:6.2f}   {took}")
     *served, compared = (f"  {command}" for command in commands)
-    lines += ["", f"Report: {page}", "", "To serve, and to ask for a score:", *served]
-    return [
-        *lines,
-        "",
-        "One training of each was compared. To see whether three say the same, by default settings:",
-        compared,
-    ]
+    lines += ["", f"Report: {page}", "", "To serve, and to ask for a score:", *served, ""]
+    return [*lines, "One training of each was compared. To compare three of each, by default settings:", compared]
 
 
 def _replay_document(online: Online) -> dict[str, Any]:

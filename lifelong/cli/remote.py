@@ -50,9 +50,8 @@ class Remote:
             raise UsageError(
                 f"{key_file} holds the hashes of keys alone", expected="a key", fix="name a file with the key itself"
             )
-        return cls(
-            address.rstrip("/"), next((key for key, scopes in keys.items() if "admin" in scopes), next(iter(keys)))
-        )
+        admin = [key for key, scopes in keys.items() if "admin" in scopes]
+        return cls(address.rstrip("/"), [*admin, *keys][0])
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Send one request and return the reply.

@@ -13,8 +13,8 @@ from support.packed import bit_by_bit, pack, random_cells, unpack
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.errors import StoreCorruptError
-from lifelong.online.memory.codec import Codec, make_codec
-from lifelong.online.memory.state import PackedCells, States
+from lifelong.online.memory.codec import Codec, PackedCells, make_codec
+from lifelong.online.memory.state import States
 from lifelong.tally.plan import CellPacking
 from lifelong.tally.spec import KEYS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lifelong.online.memory.state import Bits, Cells, PackedCells
+from lifelong.online.memory.codec import Bits, Cells, PackedCells
 from lifelong.tally.plan import CELL_BITS, LEVEL_BITS, STEP_BITS, CellPacking
 from lifelong.tally.spec import KEYS
 

@@ -69,8 +69,6 @@ def _found(artifact: Artifact, dataset: Dataset, split: Split) -> InSample:
     parts = [(name, seen) for one in others for name, seen in one.seen.items() if overlaps(period, seen)]
     if parts:
         times = "; ".join(f"{name} read {in_words(seen, seconds=seconds)}" for name, seen in parts)
-        here = in_words(period, seconds=seconds)
-        return InSample(
-            True, f"the {split} period of {dataset.folder}, {here}, overlaps what the artifact saw: {times}"
-        )
+        here = f"the {split} period of {dataset.folder}, {in_words(period, seconds=seconds)}"
+        return InSample(True, f"{here}, overlaps what the artifact saw: {times}")
     return InSample(False)

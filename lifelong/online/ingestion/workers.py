@@ -282,14 +282,11 @@ def _work(pipe: Connection, work: _Work) -> None:
         shards = open_shards(work.folder, share)
         with closing(Shards(str(work.folder), share, shards, items=work.items)) as store:
             letters = _ParentLetters(pipe) if work.letters else None
-            outcome = fold_file(
-                artifact,
-                store,
-                work.task,
-                share=share,
-                progress=lambda done, total: pipe.send((done, total)),
-                dead_letters=letters,
-            )
+
+            def progress(done: int, total: int) -> None:
+                pipe.send((done, total))
+
+            outcome = fold_file(artifact, store, work.task, share=share, progress=progress, dead_letters=letters)
     except LifelongError as error:
         pipe.send(error)
     else:

@@ -31,9 +31,10 @@ import numpy.typing as npt
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.dtypes import Float32Array, IntArray
-from lifelong.errors import StoreCorruptError, StoreError, UsageError
-from lifelong.online.memory.state import PackedCells, States
+from lifelong.errors import StoreCorruptError, StoreError, UsageError, require
+from lifelong.online.memory.state import States
 from lifelong.online.store.artifact_list import StoreIdentity
+from lifelong.tally.plan import CellPacking
 
 VERSION = 1
 _CHECKSUM = slice(4, 8)
@@ -58,6 +59,66 @@ RUNNING = frozenset({"mean", "linear", "factor", "square", "bag", "share", "used
 """Names of fields that are means or sums over all of a user's events, or count events. The n-th event moves a mean by
 1/n of its distance, and a sum by ever less of its size, which is soon less than half a rounded step: rounded, the field
 would not move any more."""
+
+
+Cells = npt.NDArray[np.int16]
+"""`[N, K, 2]`: the key less 2^15, and 256 times the level of the count plus the step of the age; zeros are an empty
+cell. Each field's are sorted by key, empty ones last."""
+Bits = npt.NDArray[np.uint8]
+
+
+class PackedCells:
+    """Packs cells of N records, and unpacks them again, in compiled loops: `lifelong.tally.kernel`.
+
+    Args:
+        packing: the sizes.
+
+    >>> packed = PackedCells(CellPacking(cells_F=(1,), values_F=(9,)))
+    >>> cell_NKX = np.array([[[3 - 2**15, 513]]], np.int16)
+    >>> record_NR, back_NKX = np.zeros((1, packed.size), np.uint8), np.zeros_like(cell_NKX)
+    >>> packed.put(cell_NKX, record_NR, 0)
+    >>> packed.take(record_NR, 0, back_NKX, np.array([0]))
+    >>> np.array_equal(back_NKX, cell_NKX)
+    True
+    """
+
+    def __init__(self, packing: CellPacking) -> None:
+        require("numba", extra="serve", purpose="a memory that counts")
+        from lifelong.tally import kernel
+
+        self.size: int = packing.size
+        self._cells, self._kernel, self._packing = sum(packing.cells_F), kernel, kernel.packing_of(packing)
+
+    def put(self, cell_NKX: Cells, record_NR: Bits, offset: int) -> None:
+        """Pack cells into records, from a byte on.
+
+        Raises:
+            ValueError: a field does not have one of the keys, or they are not sorted.
+        """
+        cell_NKX = np.ascontiguousarray(cell_NKX)
+        self._check(self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch()))
+
+    def _check(self, wrong: int) -> None:
+        if wrong == self._kernel.TOO_MANY:
+            raise ValueError(f"other than {self._cells} keys")
+        if wrong:
+            raise ValueError("a key beyond its field's" if wrong == self._kernel.TOO_HIGH else "cells out of order")
+
+    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits]:
+        """Room for the loops; of each call its own, since threads share what is here."""
+        piece_I = np.zeros_like(self._packing.empty_I)
+        return piece_I, piece_I.view(np.uint8)
+
+    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: IntArray) -> None:
+        """Unpack the cells of records, which begin at a byte, into some rows of zeros.
+
+        Raises:
+            ValueError: these bytes are not what `put` makes.
+        """
+        # The kernel is compiled once, for bytes that cannot be written: those that came from a store.
+        fixed_NR = record_NR.view()
+        fixed_NR.flags.writeable = False
+        self._check(self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch()))
 
 
 class Codec(ABC):

@@ -8,7 +8,8 @@ from threading import Thread
 
 import numpy as np
 
-from lifelong.online.memory.state import Counting, PackedCells, States
+from lifelong.online.memory.codec import PackedCells
+from lifelong.online.memory.state import Counting, States
 from lifelong.tally.plan import Plan
 from lifelong.tally.spec import FEATURES
 

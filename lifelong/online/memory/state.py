@@ -2,13 +2,12 @@
 
     numbers of an event --keys, gap, factors--> cells, clock ... of its user                 write
     numbers of a candidate --keys, popularity, factors--> known, kind --> read graph         find
-    cells --> bytes of a record --> cells                                                     put, take
     numbers of an event --> the ring of a recent history --> a history, oldest first         append, unroll
 
 Fields that count are written and read by compiled loops: `lifelong.tally` says what. The write graph knows the slots
 alone, and is left out without slots.
 
-Shapes: B users, N events or records, C candidates per user, F item fields, K cells of all fields, X numbers.
+Shapes: B users, N events, C candidates per user, F item fields, K cells of all fields, X numbers.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from lifelong.artifact.folder import NUMBER, TIME, Artifact, FieldLayout
 from lifelong.artifact.manifest import AGAIN
 from lifelong.dataset.events import NO_TIME
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
-from lifelong.errors import ArtifactError, require
-from lifelong.tally.plan import SUMS, CellPacking, Plan, plan_of, seconds_of
+from lifelong.errors import ArtifactError
+from lifelong.tally.plan import SUMS, Plan, plan_of, seconds_of
 from lifelong.tally.spec import AGES, COUNTS, FEATURES, FIRST, GAPS, KEYS, KINDS
 
 Fields = dict[str, npt.NDArray[Any]]
@@ -33,11 +32,6 @@ _EVENTS = 4_096
 """Events that are counted at once."""
 _PARTS = ("cell", "clock", "repeats", "sums")
 """The fields that count, as `kernel.Memory` has them."""
-
-Cells = npt.NDArray[np.int16]
-"""`[N, K, 2]`: the key less 2^15, and 256 times the level of the count plus the step of the age; zeros are an empty
-cell. Each field's are sorted by key, empty ones last."""
-Bits = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,60 +121,6 @@ def unroll(states: States, size: int = 1) -> Recent:
         np.where(real_BL, times[user_B1, place_BL], 0),
         length_B,
     )
-
-
-class PackedCells:
-    """Packs cells, and unpacks them again, in compiled loops: `lifelong.tally.kernel`.
-
-    Args:
-        packing: the sizes.
-
-    >>> packed = PackedCells(CellPacking(cells_F=(1,), values_F=(9,)))
-    >>> cell_NKX = np.array([[[3 - 2**15, 513]]], np.int16)
-    >>> record_NR, back_NKX = np.zeros((1, packed.size), np.uint8), np.zeros_like(cell_NKX)
-    >>> packed.put(cell_NKX, record_NR, 0)
-    >>> packed.take(record_NR, 0, back_NKX, np.array([0]))
-    >>> np.array_equal(back_NKX, cell_NKX)
-    True
-    """
-
-    def __init__(self, packing: CellPacking) -> None:
-        require("numba", extra="serve", purpose="a memory that counts")
-        from lifelong.tally import kernel
-
-        self.size: int = packing.size
-        self._cells, self._kernel, self._packing = sum(packing.cells_F), kernel, kernel.packing_of(packing)
-
-    def put(self, cell_NKX: Cells, record_NR: Bits, offset: int) -> None:
-        """Pack cells into records, from a byte on.
-
-        Raises:
-            ValueError: a field does not have one of the keys, or they are not sorted.
-        """
-        cell_NKX = np.ascontiguousarray(cell_NKX)
-        self._check(self._kernel.pack(cell_NKX, self._packing, record_NR, offset, self._scratch()))
-
-    def _check(self, wrong: int) -> None:
-        if wrong == self._kernel.TOO_MANY:
-            raise ValueError(f"other than {self._cells} keys")
-        if wrong:
-            raise ValueError("a key beyond its field's" if wrong == self._kernel.TOO_HIGH else "cells out of order")
-
-    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits]:
-        """Room for the loops; of each call its own, since threads share what is here."""
-        piece_I = np.zeros_like(self._packing.empty_I)
-        return piece_I, piece_I.view(np.uint8)
-
-    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: IntArray) -> None:
-        """Unpack the cells of records, which begin at a byte, into some rows of zeros.
-
-        Raises:
-            ValueError: these bytes are not what `put` makes.
-        """
-        # The kernel is compiled once, for bytes that cannot be written: those that came from a store.
-        fixed_NR = record_NR.view()
-        fixed_NR.flags.writeable = False
-        self._check(self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch()))
 
 
 class Looked(NamedTuple):

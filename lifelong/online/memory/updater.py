@@ -392,9 +392,8 @@ class NewEvents:
         if offset_N is not None and len(offset_N):
             last = max(last, int(offset_N[-1]))
         key = source, partition
-        return cls(
-            table, source, partition, offset_N, {} if last < 0 else {key: last}, {} if after < 0 else {key: after}
-        )
+        ends, starts = {} if last < 0 else {key: last}, {} if after < 0 else {key: after}
+        return cls(table, source, partition, offset_N, ends, starts)
 
     def only(self, users: frozenset[str]) -> NewEvents:
         """The events of some users; the mark stays, for with them all is written."""

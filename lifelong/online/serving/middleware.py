@@ -130,24 +130,19 @@ class HostGate(Gate):
 
     def refusal(self, scope: Scope) -> ForbiddenError | None:
         """What is wrong with its `Host` or `Origin`."""
+        fix = "if the service has this name, start it with --set 'allowed_hosts=[\"NAME\"]'"
         hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
         for host in hosts:
             if not self._ours(host):
-                return ForbiddenError(
-                    f"the request is for the host {_name(host)!r}",
-                    expected="localhost, an address, or a name of this service",
-                    fix="if the service has this name, start it with --set 'allowed_hosts=[\"NAME\"]'",
-                )
+                expected = "localhost, an address, or a name of this service"
+                return ForbiddenError(f"the request is for the host {_name(host)!r}", expected=expected, fix=fix)
         if not scope["path"].startswith(self._prefix):
             return None
         origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
         if origin is None or self._same_site(origin, hosts):
             return None
-        return ForbiddenError(
-            f"the request comes from a page of {origin!r}",
-            expected="a page of this service, or no page",
-            fix="if the service has this name, start it with --set 'allowed_hosts=[\"NAME\"]'",
-        )
+        expected = "a page of this service, or no page"
+        return ForbiddenError(f"the request comes from a page of {origin!r}", expected=expected, fix=fix)
 
     def _ours(self, host: str) -> bool:
         if self._hosts is None:

@@ -103,20 +103,15 @@ class Report:
         Raises:
             UsageError: there is none.
         """
-        path = folder / "index.html"
+        path, text, found = folder / "index.html", "", "it is no report"
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            found = f"cannot read the report: {path}: {getattr(error, 'strerror', None) or error}"
-            raise UsageError(
-                found,
-                expected="a folder that `lifelong compare` wrote",
-                fix="check the path, or run `lifelong compare DATA --out FOLDER`",
-            ) from error
+            found = getattr(error, "strerror", None) or str(error)
         script = re.search(r"script-src ('sha256-[A-Za-z0-9+/=]+')", text[:2000])
         if script is None:
             raise UsageError(
-                f"{path} is no report",
+                f"cannot read the report: {path}: {found}",
                 expected="a folder that `lifelong compare` wrote",
                 fix="check the path, or run `lifelong compare DATA --out FOLDER`",
             )

@@ -95,23 +95,17 @@ def backup(path: Path, dest: Path, *, shard: int | None = None) -> Backup:
         raise UsageError(f"{path} has no shard {shard}", expected="a shard that is there", fix="see its store.json")
     if dest.exists():
         raise UsageError(f"{dest} exists", expected="the name of a new folder", fix="name another one")
-    try:
-        _remove_copies(dest)
-        with building(dest) as draft:
-            store = draft / COPY
-            store.mkdir()
-            if folders != [path]:
-                one = {} if shard is None else {"own": [shard]}
-                write_head(store, SHARDED, **{**_divided(path), **one})
-            for folder in folders:
-                _copy(folder, store / folder.relative_to(path))
-            with _named(store, path):
-                artifact = _opened_once(store)
-            made = Backup(str(path), int(time.time()), artifact, _facts(store))
-            replace_text(store / FACTS, json.dumps({"format": "lifelong-backup", "version": 1, **asdict(made)}) + "\n")
-            put_in_place(store, dest)
-    except OSError as error:
-        raise unwritable(dest, error) from error
+    with _building(dest) as store:
+        if folders != [path]:
+            one = {} if shard is None else {"own": [shard]}
+            write_head(store, SHARDED, **{**_divided(path), **one})
+        for folder in folders:
+            _copy(folder, store / folder.relative_to(path))
+        with _named(store, path):
+            artifact = _opened_once(store)
+        made = Backup(str(path), int(time.time()), artifact, _facts(store))
+        replace_text(store / FACTS, json.dumps({"format": "lifelong-backup", "version": 1, **asdict(made)}) + "\n")
+        put_in_place(store, dest)
     return made
 
 
@@ -144,16 +138,11 @@ def restore(source: Path, path: Path, *, shard: int | None = None) -> Backup:
             expected="the name of a new folder",
             fix="move it away, or name another folder",
         )
-    try:
-        _remove_copies(path)
-        with building(path) as draft:
-            store = draft / COPY
-            _copy_backup(source, store, made)
-            with _named(store, source):
-                _opened_once(store)
-            put_in_place(store, path)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with _building(path) as store:
+        _copy_backup(source, store, made)
+        with _named(store, source):
+            _opened_once(store)
+        put_in_place(store, path)
     return made
 
 
@@ -176,22 +165,16 @@ def _restore_shard(source: Path, path: Path, shard: int, made: Backup) -> Backup
             expected="a backup with this shard, and a store of as many shards, divided alike, that lacks it",
             fix="compare store.json of both, and move away what is there",
         )
-    try:
-        with held(path), building(out) as draft:
-            store = draft / COPY
-            store.mkdir()
-            _copy_backup(source, store, made)
-            write_head(store, SHARDED, **{"partitioner": "crc32", **now, "own": [shard]})
-            with _named(store, source):
-                _opened_once(store)
-            _check_alike(path, store / out.name)
-            put_in_place(store / out.name, out)
-            if "own" in there:
-                # Last: until now it is a store without this shard.
-                own = sorted({*there["own"], shard})
-                write_head(path, SHARDED, **{"partitioner": "crc32", **now, "own": own})
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with held(path), _building(out) as store:
+        _copy_backup(source, store, made)
+        write_head(store, SHARDED, **{"partitioner": "crc32", **now, "own": [shard]})
+        with _named(store, source):
+            _opened_once(store)
+        _check_alike(path, store / out.name)
+        put_in_place(store / out.name, out)
+        if "own" in there:
+            # Last: until now it is a store without this shard.
+            write_head(path, SHARDED, **{"partitioner": "crc32", **now, "own": sorted({*there["own"], shard})})
     return made
 
 
@@ -236,10 +219,9 @@ def read_backup(source: Path) -> Backup:
         files = {str(name): (int(size), str(digest)) for name, (size, digest) in facts["files"].items()}
         made = Backup(facts["store"], facts["made"], facts["artifact"], files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        expected = "a folder that `lifelong backup` made"
         raise UsageError(
             f"{source} is not a backup: {FACTS} cannot be read ({error})",
-            expected=expected,
+            expected="a folder that `lifelong backup` made",
             fix="name the folder that `lifelong backup` wrote",
         ) from error
     folder = source.resolve()
@@ -258,18 +240,16 @@ def _check_copies(source: Path, copy: Path, made: Backup) -> None:
     Raises:
         StoreCorruptError: one is another; names the backup's file.
     """
-    for name, (size, digest) in made.files.items():
-        size_now, digest_now = _fact(copy / name)
-        if size_now != size:
-            raise _not_as_made(source / name, f"has {size_now:,} bytes, not {size:,}")
-        if digest_now != digest:
-            raise _not_as_made(source / name, "has another SHA-256")
+    for name, fact in made.files.items():
+        now, was = _fact(copy / name), fact[0]
+        if now != fact:
+            differs = "another SHA-256" if now[0] == was else f"{now[0]:,} bytes, not {was:,}"
+            raise _not_as_made(source / name, f"has {differs}")
 
 
 def _not_as_made(path: Path, what: str) -> StoreCorruptError:
-    return StoreCorruptError(
-        f"{path} {what}", expected="each file of the backup as it was made", fix="restore another backup"
-    )
+    expected = "each file of the backup as it was made"
+    return StoreCorruptError(f"{path} {what}", expected=expected, fix="restore another backup")
 
 
 def _facts(folder: Path) -> dict[str, tuple[int, str]]:
@@ -283,10 +263,22 @@ def _fact(path: Path) -> tuple[int, str]:
         return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _remove_copies(out: Path) -> None:
-    """Remove the copies of stores that killed processes have left in the same folder."""
-    for removed in remove_left(left_copies(out.parent)):
-        logger.warning("removed %s, an unfinished copy of a store in %s", removed, out.parent)
+@contextlib.contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """A hidden folder for the copy of a store; first removes those that killed processes have left in the same place.
+
+    Raises:
+        StoreUnavailableError: it cannot be written.
+    """
+    try:
+        for removed in remove_left(left_copies(out.parent)):
+            logger.warning("removed %s, an unfinished copy of a store in %s", removed, out.parent)
+        with building(out) as draft:
+            store = draft / COPY
+            store.mkdir()
+            yield store
+    except OSError as error:
+        raise unwritable(out, error) from error
 
 
 def _opened_once(store: Path) -> str:

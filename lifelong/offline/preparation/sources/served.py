@@ -112,9 +112,8 @@ def _by_clicks(shown: Any, events: Any, window: int, clicks: str, *, types: bool
     """Responses from events within the window."""
     wanted = words(clicks)
     if wanted and not types:
-        raise ConfigError(
-            [f"clicks = {clicks!r}: the events have no types"], fix="leave out clicks: every event counts as one"
-        )
+        found = f"clicks = {clicks!r}: the events have no types"
+        raise ConfigError([found], fix="leave out clicks: every event counts as one")
     chosen = events.filter(events["event_type"].isin(wanted)) if wanted else events
     click = chosen.select(user="user", item="item", at="time", click="sequence")
     pairs = shown.select("user", "item", "time", "sequence").join(click, ["user", "item"])

@@ -83,13 +83,12 @@ def _check(lines: Any, each: Any, places: Places) -> None:
             return
         line, found = at // LONGEST, f"item {at % LONGEST + 1} of the history is empty"
     file, number = places.locate(line)
-    expected = f"at most {LONGEST} items, comma-separated"
     raise SourceError(
         found,
         file=file,
         line=number,
         column="3 (history)",
-        expected=expected,
+        expected=f"at most {LONGEST} items, comma-separated",
         fix="fetch the file again, or remove the line",
     )
 
