@@ -4,14 +4,13 @@ He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 
 features; the trees' sum is the logit itself and feeds no linear model. Trees: Ke et al., "LightGBM: A Highly Efficient
 Gradient Boosting Decision Tree", NeurIPS 2017.
 
-Inputs of a target are what an expert would compute, all of it from before the target (`zoo.inputs.target_features` has
-the name and the definition of each): for every item field how often, in how many trips, how regularly and how long ago
-its value occurs in the history, with counts decayed by half-lives in events, days and trips; the user's events, trips,
-baskets and rhythm; hour and weekday; the affinity of the target's vector with all, recent and last events of the user,
-for every field with more values than the vectors are wide. Further families (`zoo.inputs.further`): the same of crossed
-fields, variety within the target's kind, how its values fit the part of the week, likeness to single events. Also, how
-often each field's value is a training target; the value itself, as a category, of fields with few values; and where
-labels are logged, smoothed mean labels of every value, of the user, and of both (`lifelong.zoo.inputs.label_means`).
+Inputs of a target are those that an expert would compute, all from before the target (`zoo.inputs.target_features` has
+names and definitions). For every item field: how often, in how many trips, how regularly and how long ago the target's
+value occurs, with decayed counts. Of the user: events, trips, baskets and rhythm. Hour and weekday. For fields of many
+values: the affinity of the target's vector with all, recent and last events. Further families (`zoo.inputs.further`):
+the same of crossed fields, variety within the target's kind, fit to the part of the week, likeness to single events.
+Also: how often each value is a training target; the value as a category, for fields with few values; if labels are
+logged, smoothed mean labels of every value, of the user, and of both (`lifelong.zoo.inputs.label_means`).
 
 Vectors come from the training period alone, by factorisation of which users had which values. Those that training
 examples see come from targets before all of them: an item that few users had lies where these users are, so that a

@@ -1,4 +1,4 @@
-"""ReCANet: when a user buys an item again, from the gaps between the baskets in which she had it.
+"""ReCANet: when a user buys an item again, from the gaps between the baskets that hold it.
 
 Ariannezhad, Jullien, Li, Fang, Schelter and de Rijke, "ReCANet: A Repeat Consumption-Aware Neural Network for Next
 Basket Recommendation in Grocery Shopping", SIGIR 2022.

@@ -3,7 +3,7 @@
 Faggioli, Polato and Aiolli, "Recency Aware Collaborative Filtering for Next Basket Recommendation", UMAP 2020.
 
     pi(u, i) = share of u's last r baskets that hold i
-    w(u, v)  = |I_u and I_v| / (|I_u|^a |I_v|^(1 - a))        I_u all items that u ever had
+    w(u, v)  = |I_u and I_v| / (|I_u|^a |I_v|^(1 - a))        I_u all items in u's baskets
     score    = sum over users v of w(u, v)^q pi(v, i)          w(u, u) = 1
 
 Differs from the paper: other users have the state at the end of training, and only u is up to date. Items that are rare
