@@ -1,4 +1,4 @@
-"""HSTU: stacked layers of gated, pointwise attention over the history.
+"""HSTU: a transformer of stacked layers of gated, pointwise attention over the history.
 
 Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative
 Recommendations", ICML 2024.
