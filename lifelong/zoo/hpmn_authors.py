@@ -1,17 +1,17 @@
-"""HPMN as in the code that its authors released (`hpmn` with `authors_mode = true`).
+"""HPMN as its authors released it (`hpmn` with `authors_mode = true`): the target is the last event written.
 
 Ren et al., SIGIR 2019, and the released TensorFlow graph. Differences from `hpmn.py`:
 
-    (a) the target is the last event written, so the memory depends on it and cannot be stored per user
-    (b) histories are front-padded with zero vectors that run through the GRUs
-    (c) periods are therefore aligned to the end of the history, not to its start
-    (d) the covariance term is an unsquared Frobenius norm, summed over the batch
-    (e) batch normalisation before the head keeps its initial statistics: it only scales and shifts, epsilon 1e-3
-    (g) the GRU is TensorFlow's: the reset gate acts before the matrix product, gate biases start at 1
-    (h) the user's id is a field of every event and of the target
-    (i) on XLong the query is the event before the target (`query_before`), sequences are padded to 1024
-    (j) one attention MLP per hop, one map for all hops
-    (k) number 0 is the padding
+* (a) the target is the last event written, so the memory depends on it and cannot be stored per user
+* (b) histories are front-padded with zero vectors that run through the GRUs
+* (c) periods are therefore aligned to the end of the history, not to its start
+* (d) the covariance term is an unsquared Frobenius norm, summed over the batch
+* (e) batch normalisation before the head keeps its initial statistics: it only scales and shifts, epsilon 1e-3
+* (g) the GRU is TensorFlow's: the reset gate acts before the matrix product, gate biases start at 1
+* (h) the user's id is a field of every event and of the target
+* (i) on XLong the query is the event before the target (`query_before`), sequences are padded to 1024
+* (j) one attention MLP per hop, one map for all hops
+* (k) number 0 is the padding
 
 (f), selection on the test set, is not reproduced. As in the authors' code there are no event fields and no context.
 

@@ -16,7 +16,7 @@ than W purchases have zeros in front. A basket is all events of one time, and ho
 
 The paper ranks what the user had before and nothing else. Here every target has a logit: one that she never had gets
 
-    logit = b + b_i + w popularity of the item + b_c          popularity as in `tally`: logarithm, standardised
+    other items:  logit = b + b_i + w popularity of the item + b_c     popularity as in `tally`: logarithm, standardised
 
 with the biases of the item and of the context, learned with the rest, and nothing of the user. So AUC over all
 candidates is defined; among items that a user never had the model is no more than popularity.

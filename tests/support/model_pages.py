@@ -47,7 +47,7 @@ SHARED = {
     ),
 }
 """Page -> its title, its first sentence, and its models."""
-_MORE = "`lifelong models` lists their settings; docstrings in `lifelong/zoo` list differences from the papers."
+_MORE = "`lifelong models` lists their settings, docstrings in `lifelong/zoo` the differences from the papers."
 PAGE_OF = {name: page for page, (_, _, names) in SHARED.items() for name in names}
 USUAL = ("embedding", "dropout")
 """Settings that nearly every model has, and that the index explains."""
