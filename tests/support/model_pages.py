@@ -17,7 +17,6 @@ from textwrap import dedent
 from types import ModuleType
 from typing import Any
 
-from lifelong.dataset.events import USUAL_CONTEXT
 from lifelong.offline.models import ENDINGS, MODELS, PRESETS, SharedSettings
 from lifelong.offline.models.builder import shared_names
 from lifelong.offline.models.registry import Entry
@@ -99,7 +98,7 @@ def _index() -> str:
     template = (WRITTEN / "index.md").read_text()
     settings = settings_table(SharedSettings)
     texts = {"models": models_table(), "names": _names(), "settings": settings, "random": random}
-    return _filled(template, {**texts, "context": _code(USUAL_CONTEXT)})
+    return _filled(template, texts)
 
 
 def _names() -> str:
