@@ -124,13 +124,7 @@ def _forward(users: Users, write_BL: Array, weights: Weights, like_D: tuple[int,
 
 @inlined
 def _step_back(
-    back_D: Array,
-    last_D: Array,
-    grad_D: Array,
-    gate_P: Array,
-    width: int,
-    grad_part_P: Array,
-    write: Any,
+    back_D: Array, last_D: Array, grad_D: Array, gate_P: Array, width: int, grad_part_P: Array, write: Any
 ) -> Any:
     """The gradients of a step's parts, and in `back` that of the state before it; returns the gradient of its gate."""
     one, change = gate_P.dtype.type(1), gate_P.dtype.type(0)
@@ -185,10 +179,9 @@ def _go_back(
     for s in range(steps):
         for r in range(len(user_R)):
             b, t, row = user_R[r], end - 1 - s, s * len(user_R) + r
-            states, gates = (back[r * width :], last[row * width :]), part[row * 4 * width :]
+            states, at = (back[r * width :], last[row * width :], grad_BLD[b, t]), row * 4 * width
             if t < length_B[b]:
-                change = _step_back(*states, grad_BLD[b, t], gates, width, grad_part[row * 4 * width :], write_BL[b, t])
-                grad_write_BL[b, t] = change
+                grad_write_BL[b, t] = _step_back(*states, part[at:], width, grad_part[at:], write_BL[b, t])
         # A state adds to the last three parts of a row, which begin at `width`. A product takes four rows; where a step
         # has fewer users, the others are rows of later steps, which are still zero.
         grad_state = grad_part[s * len(user_R) * 4 * width + width :]
@@ -277,7 +270,7 @@ class _Scan(torch.autograd.Function):
         hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
         weight_GE, weight_GD, bias_P, like_D = _padded(*weights)
         users = tuple(as_array(value) for value in (input_BLE, order_B, length_B, hidden_BLD))
-        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
+        loops = as_array(weight_GE.t().flatten()), as_array(weight_GD.t().flatten()), bias_P.numpy()
         _forward(users, as_array(write_BL), loops, like_D)
         ctx.save_for_backward(write_BL, input_BLE, order_B, length_B, hidden_BLD, *weights)
         return hidden_BLD
@@ -286,10 +279,9 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         write_BL, *of_users, weight_x, weight_h, bias_x, bias_h = ctx.saved_tensors
         weight_GE, weight_GD, bias_P, like_D = _padded(weight_x, weight_h, bias_x, bias_h)
-        of_columns = (
-            pad(weight_GE, (0, -weight_GE.shape[1] % _COLUMNS)).view(len(weight_GE), -1, _COLUMNS).transpose(0, 1)
-        )
-        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
+        padded = pad(weight_GE, (0, -weight_GE.shape[1] % _COLUMNS))
+        of_columns = padded.view(len(weight_GE), -1, _COLUMNS).transpose(0, 1)
+        loops = as_array(weight_GE.t().flatten()), as_array(weight_GD.t().flatten()), bias_P.numpy()
         users = tuple(as_array(value) for value in of_users)
         grad_input = torch.zeros(of_users[0].shape, dtype=bias_x.dtype)
         grad_write = torch.zeros_like(write_BL)
@@ -300,10 +292,10 @@ class _Scan(torch.autograd.Function):
             users,
             as_array(write_BL),
             loops,
-            (_flat(of_columns), _flat(weight_GD)),
+            (as_array(of_columns.flatten()), as_array(weight_GD.flatten())),
             like_D,
             (grad_input.numpy(), grad_write.numpy()),
-            (_flat(grad_EG), _flat(grad_DG), grad_P.numpy()),
+            (grad_EG.view(-1).numpy(), grad_DG.view(-1).numpy(), grad_P.numpy()),
         )
         inputs, width, wide = weight_x.shape[1], weight_h.shape[1], len(like_D)
         # Back from padded widths, and from the order of `_padded` to torch's.
@@ -333,11 +325,6 @@ def _padded(
         pad(bias_4D, (0, more)).flatten(),
         (0,) * (width + more),
     )
-
-
-def _flat(value: Tensor) -> Array:
-    flat: Array = as_array(value).reshape(-1)
-    return flat
 
 
 def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, write_BL: Tensor | None = None) -> Tensor:

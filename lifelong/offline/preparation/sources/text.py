@@ -138,11 +138,6 @@ class Places:
     first: list[int] = field(default_factory=list)
     rows: int = 0
 
-    def begin(self, path: Path) -> None:
-        """Begin a new file."""
-        self.files.append(path)
-        self.first.append(self.rows)
-
     def locate(self, sequence: int) -> tuple[str, int]:
         """File and line (from 1) of a sequence; the file is read again up to there."""
         at = int(np.searchsorted(self.first, sequence, side="right")) - 1
@@ -167,12 +162,8 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
             magic = file.read(4)
         if magic == b"PK\x03\x04" or magic == b"PAR1":
             kind = "a zip archive" if magic[:2] == b"PK" else "a parquet file"
-            raise SourceError(
-                f"this is {kind}",
-                file=str(path),
-                expected="text, plain or gzip",
-                fix="unpack the file, or convert it to text",
-            )
+            fix = "unpack the file, or convert it to text"
+            raise SourceError(f"this is {kind}", file=str(path), expected="text, plain or gzip", fix=fix)
         with gzip.open(path) if magic[:2] == b"\x1f\x8b" else path.open("rb") as stream:
             yield cast(BinaryIO, stream)
     except (OSError, EOFError, zlib.error) as error:
@@ -191,7 +182,8 @@ def rows(files: Sequence[Path], layout: Layout, places: Places) -> Iterator[pa.T
         SourceError: a line is not what the layout says; names file, line and column.
     """
     for path in files:
-        places.begin(path)
+        places.files.append(path)
+        places.first.append(places.rows)
         head = list(islice(_numbered(path, layout), 1 + layout.header))
         if layout.header and head:
             _check_header(path, layout, head[0][0], _names(head[0]))
@@ -291,9 +283,8 @@ def _by_arrow(path: Path, layout: Layout, names: Sequence[str], skipped: int) ->
     # Columns that are not wanted may have any name, and several may have the same one.
     unique = [name if name in wanted else f"\x1f{at}" for at, name in enumerate(names)]
     read = pacsv.ReadOptions(column_names=unique, skip_rows=skipped, block_size=BLOCK_BYTES, encoding=layout.encoding)
-    parse = pacsv.ParseOptions(
-        delimiter=layout.delimiter, quote_char='"' if layout.quoted else False, newlines_in_values=layout.quoted
-    )
+    quote = '"' if layout.quoted else False
+    parse = pacsv.ParseOptions(delimiter=layout.delimiter, quote_char=quote, newlines_in_values=layout.quoted)
     types = {name: column.arrow for name, column in wanted.items()}
     convert = pacsv.ConvertOptions(include_columns=list(wanted), column_types=types, null_values=[])
     done = 0
