@@ -71,14 +71,27 @@ def counted_rows(counted: Counted) -> list[list[str]]:
     for value in counted.values:
         new = "never" if value.logged == 0 else "never or long ago"
         met = {"counted": _times(value), "new": new, "unknown": "not counted"}
-        last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
-        rows.append([value.field, _counted_as(value), met[value.state], last, _signed(value.effect)])
+        rows.append([value.field, _counted_as(value), met[value.state], _last(value), _signed(value.effect)])
     for of in counted.affinities:
         fit, lately = f"fits {_signed(of.cosine, 2)}", f"lately {_signed(of.cosine_lately, 2)}"
         rows.append([f"{of.field}, by other users", "", fit, lately, _signed(of.effect)])
     if counted.slots_effect is not None:
         rows.append(["slots", "", "", "", _signed(counted.slots_effect)])
     return rows
+
+
+def _last(value: CountedValue) -> str:
+    """When a value was last met: by the events where they are known, else as the memory has it, in steps.
+
+    >>> from lifelong.online.scoring.explanation import CountedValue
+    >>> _last(CountedValue("item", "tea", "counted", 2, 10, "exact", 0.0))
+    'about 10 events ago'
+    """
+    if value.events_ago is None or value.events_ago == 1:
+        return "the last event" if value.events_ago else ""
+    if value.seconds_ago is not None:
+        return ago_words(value.seconds_ago)
+    return f"{'about ' if value.events_ago > 2 else ''}{value.events_ago} events ago"
 
 
 def _signed(value: float, digits: int = 3) -> str:

@@ -39,13 +39,14 @@ export function Best({ top, then, after, explanation, chosen, onChoose, onSuppos
   );
 }
 
+// Its rank, where there is no probability, is already in front of the name.
 function Number({ move, moved }: { move: Move; moved: boolean }) {
   const up = rise(move);
   const changed = moved && (!move.before || number(move.before) !== number(move.now));
   return (
     <span class="number">
       {changed ? <span class={`was ${up > 0 ? "up" : "down"}`}>{move.before ? number(move.before) : "far below"} {up > 0 ? "▲" : "▼"} </span> : null}
-      <strong>{number(move.now)}</strong>
+      {move.now.probability === null ? null : <strong>{number(move.now)}</strong>}
     </span>
   );
 }

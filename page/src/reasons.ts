@@ -13,7 +13,8 @@ const WORTH = 0.05;
 
 function last(value: CountedValue): string {
   if (value.seconds_ago !== null) return `, last ${ago(value.seconds_ago)}`;
-  return value.events_ago === null ? "" : `, last ${value.events_ago === 1 ? "" : "about "}${eventsAgo(value.events_ago)}`;
+  if (value.events_ago === 1) return value.times > 1 ? ", including the last event" : ", in the last event";
+  return value.events_ago === null ? "" : `, last ${eventsAgo(value.events_ago)}`;
 }
 
 function never(value: CountedValue): string {
@@ -33,7 +34,7 @@ export function partsOf(candidate: Candidate): Part[] {
     words: value.field === "item" ? `this item: ${met(value)}` : `${value.field} ${cellWords(value)}: ${met(value)}`, effect: value.effect,
   }));
   for (const { field, effect } of counted.affinities)
-    parts.push({ words: `others who chose alike, by ${field}`, effect });
+    parts.push({ words: `users with similar histories, by ${field}`, effect });
   if (counted.slots_effect !== null) parts.push({ words: "the latest events and their order", effect: counted.slots_effect });
   return parts.sort((a, b) => Math.abs(b.effect) - Math.abs(a.effect));
 }
@@ -50,7 +51,7 @@ function besides({ counted }: Candidate): string {
     const alike = /\p{L}/u.test(kind) ? `goes with other ${kind}` : `goes with others of ${value.field} ${kind}`;
     found.push({ words: value.low === null ? alike : `usual ${value.field}`, effect: value.effect });
   }
-  found.push({ words: "others who chose alike have it", effect: Math.max(0, ...(counted?.affinities ?? []).map(({ effect }) => effect)) });
+  found.push({ words: "chosen by users with similar histories", effect: Math.max(0, ...(counted?.affinities ?? []).map(({ effect }) => effect)) });
   found.push({ words: "fits the latest events", effect: counted?.slots_effect ?? 0 });
   found.sort((a, b) => b.effect - a.effect);
   return found[0] && found[0].effect > WORTH ? found[0].words : "";

@@ -26,8 +26,10 @@ export function plural(number: number, name: string): string {
   return `${number.toLocaleString("en")} ${name}${number === 1 ? "" : "s"}`;
 }
 
+// The memory knows an age of one or two events exactly, and older ones in steps.
 export function eventsAgo(number: number): string {
-  return number === 1 ? "the last event" : `${number.toLocaleString("en")} events ago`;
+  if (number === 1) return "the last event";
+  return `${number > 2 ? "about " : ""}${number.toLocaleString("en")} events ago`;
 }
 
 // Small counts are exact, larger ones right on average, and the largest stands for all above it.

@@ -26,15 +26,21 @@ test("what is not known exactly is said so", () => {
   const unknown = { logged: null, seconds_ago: null };
   const category = value("category", "bakery", { ...unknown, times: 28, effect: 0.01 });
   const candidate = counting(value("item", "rye bread", { ...unknown, times: 8, precision: "about" }), category);
-  expect(reason(candidate)).toBe("about 8 times, last about 9 events ago; others who chose alike have it");
+  expect(reason(candidate)).toBe("about 8 times, last about 9 events ago; chosen by users with similar histories");
   expect(reason(counting(value("item", "rye bread", { state: "new", times: 0, events_ago: null, precision: "exact", ...unknown })))).toMatch(/^never or long ago; /);
   expect(reason(counting(value("item", "rye bread", { state: "new", times: 0, events_ago: null, logged: 0, seconds_ago: null })))).toMatch(/^never; /);
+});
+
+test("an item of the last event is said in words that read on", () => {
+  const last = { events_ago: 1, logged: null, seconds_ago: null };
+  const words = [{}, { times: 1, precision: "exact" as const }].map((change) => partsOf(counting(value("item", "tea", { effect: 2, ...last, ...change })))[0]?.words);
+  expect(words).toEqual(["this item: 28 or more times, including the last event", "this item: once, in the last event"]);
 });
 
 test("the parts of a score come with the strongest first, of either sign", () => {
   const parts = partsOf(counting(value("item", "rye bread", { effect: 2 }), value("price", "4.05", { low: 3.94, high: 4.69, effect: -0.2 })));
   expect(parts.map(({ words }) => words)).toEqual([
-    "this item: 58 times, last 10 days ago", "the latest events and their order", "price 3.94–4.69: 58 times, last 10 days ago", "others who chose alike, by item",
+    "this item: 58 times, last 10 days ago", "the latest events and their order", "price 3.94–4.69: 58 times, last 10 days ago", "users with similar histories, by item",
   ]);
 });
 

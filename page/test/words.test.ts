@@ -5,7 +5,7 @@ import { ago, cellWords, counted, eventsAgo, percent, signed, times } from "../s
 test("times, numbers and effects in words", () => {
   expect([ago(59), ago(3_600), ago(-1)]).toEqual(["59 seconds ago", "1 hour ago", "in 1 second"]);
   expect([counted(7, "exact"), counted(20, "about"), counted(28, "at_least")]).toEqual(["7", "about 20", "28 or more"]);
-  expect([eventsAgo(1), eventsAgo(2)]).toEqual(["the last event", "2 events ago"]);
+  expect([1, 2, 3].map(eventsAgo)).toEqual(["the last event", "2 events ago", "about 3 events ago"]);
   expect([signed(1.5), signed(-0.25), signed(-0.0001)]).toEqual(["+1.500", "−0.250", "0.000"]);
   expect([percent(0.71), percent(0.0731), percent(0.0001), percent(0)]).toEqual(["71 %", "7.3 %", "< 0.1 %", "0.0 %"]);
 });

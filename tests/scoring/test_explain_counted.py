@@ -161,7 +161,37 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
 def test_how_exact_a_count_is_is_said(times, exactness, words):
     assert precision(times) == exactness
     value = CountedValue("item", "i1", "counted", times, 4, precision(times), 0.5)
-    assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][2:4] == [words, "4 events ago"]
+    assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][2:4] == [
+        words,
+        "about 4 events ago",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "seconds", "words"),
+    [
+        (None, None, ""),
+        (1, DAY, "the last event"),
+        (2, None, "2 events ago"),
+        (3, None, "about 3 events ago"),
+        (10, 10 * DAY, "10 days ago"),
+    ],
+)
+def test_an_age_that_the_memory_has_in_steps_is_said_as_about(events, seconds, words):
+    value = CountedValue("item", "i1", "counted", 2, events, "exact", 0.5, seconds_ago=seconds)
+    assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][3] == words
+
+
+def test_no_day_is_named_where_later_events_are_not_known(tally, store, scorer):
+    fold(tally, store, ["i1", "i2", "i1", "i3"])
+    assert values_of(scorer, "i1")["item"].seconds_ago == LATER - START - 2 * DAY
+    # Of the log, the first two events are left: the item was seen again after them.
+    log = store.logs([("u", 0)])[0]
+    store.logs = lambda asked: [log[:2] for _ in asked]
+    assert values_of(scorer, "i1")["item"].seconds_ago is None
+    # The last two are left: it is known when that was.
+    store.logs = lambda asked: [log[2:] for _ in asked]
+    assert values_of(scorer, "i1")["item"].seconds_ago == LATER - START - 2 * DAY
 
 
 def met(scorer):

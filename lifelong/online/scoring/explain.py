@@ -155,8 +155,10 @@ class _Shown:
         """
         values, whole = [], len(self.past.items) == count
         for value, same_N in zip(counted.values, self.same(item, number_F).T, strict=True):
-            last = int(self.past.time_N[same_N].max()) if same_N.any() else None
-            ago = self.moment - last if last is not None and self.seconds else None
+            at = max(np.flatnonzero(same_N), default=-1)
+            # Of later events that are not known, one may have the value, too.
+            sure = at >= 0 and len(same_N) - at == 1 + count - int(self.past.position_N[at])
+            ago = self.moment - int(self.past.time_N[at]) if sure and self.seconds else None
             known = whole and value.state != "unknown"
             values.append(replace(value, logged=int(same_N.sum()) if known else None, seconds_ago=ago))
         return replace(counted, values=values)

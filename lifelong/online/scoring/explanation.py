@@ -95,7 +95,8 @@ class CountedValue:
         int | None, Field(description="how many of all events of the user have it; null unless all of them are known")
     ] = None
     seconds_ago: Annotated[
-        int | None, Field(description="since the last known event that has it; null without one, or without times")
+        int | None,
+        Field(description="since the last event that has it; null where that is not known, or without times"),
     ] = None
 
 
