@@ -71,7 +71,7 @@ def backfill(
     join: Join = False,
     engine: Engine = "local",
 ) -> Reply:
-    """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
+    """Build every user's memory: from DATA in a new store, or for a new artifact in a store that serves another."""
     if is_service(store):
         return _remote(terminal, artifact, None if data is None else Path(data), store, key_file, codec)
     if join:

@@ -15,14 +15,14 @@ from lifelong.cli.terminal import Reply, Terminal
 def backup(
     terminal: Terminal,
     backup: Annotated[
-        Path, typer.Argument(metavar="BACKUP", help="New folder; on the same disk, tables are hard-linked.")
+        Path, typer.Argument(metavar="BACKUP", help="Folder of the copy, new unless --restore is given.")
     ],
     *,
     store: Annotated[str, typer.Option(metavar="URL", help="The store, as in rocksdb:///data/memories.")],
     restore: Annotated[
         bool, typer.Option("--restore", help="The other way: create the store from the backup.")
     ] = False,
-    shard: Annotated[int | None, typer.Option(min=0, help="Only this shard.")] = None,
+    shard: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only this shard.")] = None,
 ) -> Reply:
     """Copy a rocksdb:// store with all acknowledged events, also while a service owns it; or restore such a copy."""
     return _restored(backup, store, shard) if restore else _copied(store, backup, shard)

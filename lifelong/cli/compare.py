@@ -24,17 +24,19 @@ _OPTIONS = {"changes": "set"}
 """Arguments with another name on the command line."""
 
 
-Models = Annotated[str, typer.Option(help="Models, as in hpmn,hpmn_counts,counts; or all.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...; fewer than 3 carry no claim.")]
+Models = Annotated[str, typer.Option(metavar="MODEL,...", help="Models, as in hpmn,hpmn_counts,counts; or all.")]
+Seeds = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Runs per model, with seeds 0, 1, ...; fewer than 3 carry no claim.")
+]
 Report = Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")]
 Reference = Annotated[
-    str | None, typer.Option(help="Model to compare against (default: tally, else hpmn, else the first).")
+    str | None, typer.Option(metavar="MODEL", help="Compare others with it; default: tally, else hpmn, else the first.")
 ]
 Configs = Annotated[
     list[Path],
-    typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
+    typer.Option(metavar="FILE", help="TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Trainings to run in parallel, each in its own process.")]
 
 
 def compare(

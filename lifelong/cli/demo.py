@@ -88,7 +88,7 @@ class _Upcoming:
 def demo(
     terminal: Terminal,
     *,
-    out: Annotated[Path, typer.Option(help="Folder of everything that the demo writes.")] = Path("demo-output"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of all that it writes.")] = Path("demo-output"),
     max_time: MaxTime = None,
     changes: Settings = [],  # noqa: B006
 ) -> Reply:

@@ -45,7 +45,9 @@ def evaluate(
     stored: Annotated[
         bool, typer.Option("--stored", help="Show the stored result of the vault; compute nothing.")
     ] = False,
-    delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
+    delay: Annotated[
+        str, typer.Option(metavar="DURATION,...", help="Hide events younger than each of these, as in 0s,1m,1h,1d.")
+    ] = "0s",
     claim: Annotated[
         str | None,
         typer.Option(metavar="SENTENCE", help="With --split vault: what this reading is to decide; it is kept."),
@@ -56,7 +58,7 @@ def evaluate(
     ] = False,
     ranking: Annotated[
         str,
-        typer.Option(metavar="PLACES", help="Also rank all items for each basket, with these cut-offs, as in 10,20."),
+        typer.Option(metavar="N,...", help="Also rank all items for each basket: hits among the first N, as in 10,20."),
     ] = "",
     max_users: MaxUsers = None,
     max_items: MaxItems = None,
@@ -121,7 +123,7 @@ def _ranking(text: str, users: int | None, popular: int | None) -> Ranking | Non
         if value is not None and not places:
             raise UsageError(
                 f"{option} without --ranking",
-                expected="--ranking PLACES, as in --ranking 10,20",
+                expected="--ranking N,..., as in --ranking 10,20",
                 fix=f"add --ranking 10,20, or leave out {option}",
             )
     return Ranking(places, users or USERS, popular) if places else None

@@ -28,7 +28,7 @@ def export(
     *,
     store: StoreOrService,
     key_file: KeyFile = None,
-    user: Annotated[str | None, typer.Option(help="Export everything kept about this user, as JSON.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="USER", help="All that is kept of this user, as JSON.")] = None,
     events: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Export all users' event logs to this .csv file."),

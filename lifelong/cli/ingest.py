@@ -38,13 +38,13 @@ Places = Annotated[
     list[str],
     typer.Argument(
         metavar="FILE...|URL",
-        help="Events: files or globs of csv or jsonl (also .gz) or parquet; or"
+        help="Events: files or patterns of csv, jsonl (also .gz) or parquet; or"
         " kafka://host:port,host:port/topic?group=NAME.",
     ),
 ]
 Source = Annotated[
     str | None,
-    typer.Option(help="Name of the source, for a single file or topic; by default its path or name."),
+    typer.Option(metavar="NAME", help="Name of the source, for a single file or topic; by default its path or name."),
 ]
 LateEvents = Annotated[Late, typer.Option(help="What to do with an event older than the user's last one.")]
 Backfilled = Annotated[
@@ -64,13 +64,12 @@ LastLine = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1,
-        help="Processes, for a store with shards; by default one per shard, at most one per core.",
+        min=1, metavar="N", help="Processes for a store with shards: by default its shards, at most the cores."
     ),
 ]
 MaxIdle = Annotated[float | None, duration_option("--max-idle", "End when a topic has had no message for so long.")]
 MetricsPort = Annotated[
-    int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
+    int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Port for Prometheus while a topic is followed.")
 ]
 
 
@@ -97,10 +96,10 @@ def ingest(
     max_idle: MaxIdle = None,
     metrics_port: MetricsPort = None,
 ) -> Reply:
-    """Fold events of files or a topic into the memories, each exactly once, also after a restart.
+    """Add events of files or a Kafka topic to the memories, each exactly once, also after a restart.
 
     Files are read as the log was that the artifact's dataset was prepared from, unless --mapping says otherwise; in the
-    order given, and the files of a glob by name. Each file is a source of its own.
+    order given, and those of a pattern by name. Each file is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
     from lifelong.dataset.mapping import mapping_from

@@ -18,18 +18,14 @@ DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lif
 StoreUrl = Annotated[
     str,
     typer.Option(
-        "--store", metavar="URL", help="rocksdb:///path[?shards=N[&own=0-7]], redis://host:port/database or memory://"
+        "--store", metavar="URL", help="rocksdb://folder, redis://host:port/database or memory:// (not kept)."
     ),
 ]
 StoreOrService = Annotated[
     str,
-    typer.Option(
-        "--store",
-        metavar="URL",
-        help="The store; or the service that owns it, as in http://127.0.0.1:8000.",
-    ),
+    typer.Option("--store", metavar="URL", help="The store; or the service that owns it, as in http://127.0.0.1:8000."),
 ]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the admin key of that service.")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", metavar="FILE", help="Holds that service's admin key.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 
 
@@ -87,7 +83,11 @@ Time = Annotated[
 ]
 BaseRate = Annotated[
     str | None,
-    typer.Option("--base-rate", help="True share of positives, for probabilities; per task as in buy=0.01,any=0.2."),
+    typer.Option(
+        "--base-rate",
+        metavar="SHARE",
+        help="True share of positives, for probabilities; per task as in buy=0.01,any=0.2.",
+    ),
 ]
 NewCodec = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
@@ -101,15 +101,15 @@ Column = Annotated[
     list[str],
     typer.Option(
         "--column",
-        metavar="OURS=THEIRS",
-        help="Name of a column, as in user=visitor; also another setting of the mapping, as in time_unit=ms.",
+        metavar="KEY=VALUE",
+        help="A line of the mapping: a column, as in user=visitor, or a setting, as in time_unit=ms.",
     ),
 ]
 MappingFile = Annotated[
     Path | None,
     typer.Option(
         "--mapping",
-        metavar="MAPPING",
+        metavar="FILE",
         help="Mapping file of `prepare table`, in place of the one that the artifact keeps.",
     ),
 ]

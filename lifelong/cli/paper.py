@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lifelong.cli.compare import command_line, outcome_reply
+from lifelong.cli.compare import Seeds, command_line, outcome_reply
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, names, source_options
 from lifelong.cli.terminal import Reply, Terminal
@@ -36,18 +36,16 @@ _MINUTES = 180.0
 
 def paper(
     terminal: Terminal,
-    log: Annotated[Log, typer.Argument(metavar="LOG", help="Data set of the paper: amazon, taobao or xlong.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files or globs of the data set.")],
+    log: Annotated[Log, typer.Argument(metavar="amazon|taobao|xlong", help="Data set of the paper.")],
+    paths: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files of the data set.")],
     *,
     out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of dataset, runs and report.")],
     models: Annotated[
-        str, typer.Option(help="Names; by default the paper's nine, and HPMN as its authors released it.")
+        str, typer.Option(metavar="MODEL,...", help="By default the paper's nine, and HPMN as its authors released it.")
     ] = MODELS,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Runs per model, with seeds 0, 1, ...; fewer than 3 carry no claim.")
-    ] = 3,
+    seeds: Seeds = 3,
     config: Annotated[
-        list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
+        list[Path], typer.Option(metavar="FILE", help="TOML that overrides the authors' settings. Repeatable.")
     ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
 ) -> Reply:

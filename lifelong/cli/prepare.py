@@ -32,13 +32,15 @@ OtherSettings = Annotated[
 def prepare(
     terminal: Terminal,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the raw format, such as taobao or table.")],
-    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Files or globs.")] = None,
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Files, or a pattern: 'log-*.csv'.")
+    ] = None,
     *,
     out: Annotated[Path | None, typer.Option(metavar="DATA", help="Folder of the dataset.")] = None,
     show_mapping: Annotated[
         bool, typer.Option("--show-mapping", help="Print the mapping file of the source, to copy and change.")
     ] = False,
-    mapping: Annotated[Path | None, typer.Option(help="Mapping file of `table`: which column is what.")] = None,
+    mapping: Annotated[Path | None, typer.Option(metavar="FILE", help="Which column of a `table` is what.")] = None,
     protocol: Annotated[Protocol | None, typer.Option(help="What the targets are, and how they are split.")] = None,
     negatives: Annotated[Rule | None, typer.Option(help="How negatives are sampled.")] = None,
     vault: Annotated[
@@ -49,7 +51,9 @@ def prepare(
         str | None,
         typer.Option(metavar="K/N", help="Take one of N parts of the users; items and counts are those of all."),
     ] = None,
-    tasks: Annotated[str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="TASK,...", help="What to predict, as in any,cart,buy or liked=rating>=4.")
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(

@@ -101,7 +101,12 @@ def build(commands: Iterable[str] = COMMANDS) -> Any:
         app.command(name, short_help=_first_part(function), epilog=f"\b\nExample:\n  {EXAMPLES[name]}")(
             with_common_options(function)
         )
-    return typer.main.get_command(app)
+    program: Any = typer.main.get_command(app)
+    for parameter in (parameter for command in program.commands.values() for parameter in command.params):
+        if parameter.param_type_name == "argument":
+            # Newer releases of Typer would print its Python type, as in `list[str]`, after its name.
+            parameter.display_type_rich = lambda ctx: ""
+    return program
 
 
 def _first_part(function: Callable[..., Reply]) -> str:

@@ -38,8 +38,8 @@ def score(
         str | None,
         typer.Option("--store", metavar="URL", help="Memories, as in rocksdb:///path; needed without --part."),
     ] = None,
-    user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
-    items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="USER", help="Id of the user.")] = None,
+    items: Annotated[str | None, typer.Option(metavar="ITEM,...", help="Ids of the candidates.")] = None,
     time: Time = None,
     source: Annotated[
         Path | None,
@@ -50,7 +50,9 @@ def score(
         ),
     ] = None,
     mapping: MappingFile = None,
-    out: Annotated[Path | None, typer.Option(help="Scores: csv or parquet.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Scores: csv or parquet; with --part a folder.")
+    ] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
     explain: Annotated[

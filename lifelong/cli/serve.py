@@ -53,11 +53,11 @@ def serve(
     artifact: ArtifactPath,
     *,
     store: StoreUrl,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that score, on a store on disk or on a server.")] = 1,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="Port; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes that score; not on memory://.")] = 1,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="File with one key per line, followed by its scopes.")
+        Path | None, typer.Option(metavar="FILE", help="File with one key per line, followed by its scopes.")
     ] = None,
     no_keys: Annotated[
         bool, typer.Option("--no-keys", help="Accept requests from other machines without a key.")
@@ -73,14 +73,14 @@ def serve(
         Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
     ] = "text",
     config: Annotated[
-        Path | None, typer.Option(metavar="SERVICE.toml", help="Limits, tuning and privacy; see --print-config.")
+        Path | None, typer.Option(metavar="FILE", help="Limits, tuning and privacy; see --print-config.")
     ] = None,
     changes: Settings = [],  # noqa: B006
     print_config: Annotated[
         bool,
         typer.Option(
             "--print-config",
-            help="Print a SERVICE.toml with every setting, its meaning and default, and exit.",
+            help="Print such a file with every setting, its meaning and default, and exit.",
             is_eager=True,
             callback=_print_config,
         ),

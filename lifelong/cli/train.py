@@ -22,19 +22,19 @@ def train(
     data: DataPath,
     *,
     model: Annotated[
-        str | None, typer.Option(help="Name of the model, see `lifelong models`; not needed with --start.")
+        str | None, typer.Option(metavar="MODEL", help="See `lifelong models`; not needed with --start.")
     ] = None,
     out: Annotated[Path, typer.Option(metavar="ARTIFACT", help="Folder of the artifact.")],
     start: Annotated[
         Path | None,
         typer.Option(metavar="ARTIFACT", help="Start from its model and weights, matched by id."),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing artifact.")] = False,
 ) -> Reply:
-    """Train a model, select it on validation, fit the calibrator, and write the artifact."""
+    """Train a model, keep its best state on validation, calibrate its scores, and write the artifact."""
     from lifelong.config import load_config
     from lifelong.dataset.folder import Dataset
     from lifelong.errors import UsageError

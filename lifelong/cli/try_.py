@@ -36,7 +36,7 @@ def try_(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the store; the next call uses it again.")] = Path(
         "lifelong-try"
     ),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the service.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Port of the service.")] = 8000,
     only_once: Annotated[bool, typer.Option("--exit", help="Exit after the first answer; start no service.")] = False,
 ) -> Reply:
     """Fill a store with the log of a small made-up shop, score, explain, and serve a page; needs no data of yours."""

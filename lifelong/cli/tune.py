@@ -21,15 +21,13 @@ def tune(
     terminal: Terminal,
     data: DataPath,
     *,
-    model: Annotated[str, typer.Option(help="Name of the model; see `lifelong models`.")],
-    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including those of earlier calls.")] = 20,
-    out: Annotated[
-        Path, typer.Option(metavar="TUNED.toml", help="File of settings, for --config of train and compare.")
-    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Name of the model; see `lifelong models`.")],
+    trials: Annotated[int, typer.Option(min=1, metavar="N", help="Trials in all, with those of earlier calls.")] = 20,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Best settings, for --config of train and compare.")],
     max_examples: Annotated[
-        int, typer.Option(min=2, help="Largest number of labelled examples per trial.")
+        int, typer.Option(min=2, metavar="N", help="Largest number of labelled examples per trial.")
     ] = 1_000_000,
-    config: Annotated[Path | None, typer.Option(help="Fixed settings in TOML; they are not searched.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings in TOML that are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
 ) -> Reply:
     """Search for a model's best settings on validation; continues where an earlier call stopped."""

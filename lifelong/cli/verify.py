@@ -30,7 +30,7 @@ def verify(
     store: StoreUrl,
     until: Until = None,
     max_users: Annotated[
-        int | None, typer.Option(min=1, help="Number of users to check, drawn at random; by default all.")
+        int | None, typer.Option(min=1, metavar="N", help="Number of users to check, drawn at random; by default all.")
     ] = None,
 ) -> Reply:
     """Replay each user's events one by one, and compare memories and scores with those of the store."""

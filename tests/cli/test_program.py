@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,14 @@ def test_every_command_has_help_with_the_common_options(run, command):
     assert outcome.code == 0
     assert f"lifelong {command}" in outcome.stdout
     assert "--json" in outcome.stdout and "--debug" in outcome.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_values_have_names_and_not_types_of_python(run, command):
+    text = run(command, "--help").stdout
+    assert not re.findall(r"<(?:\w+|int range|list\[\w+\])>", text)
+    names = {option.metavar for name, option in OPTIONS if name == command and option.metavar}
+    assert not [name for name in names if "_" in name]
 
 
 def test_the_help_names_every_command(run):
