@@ -262,9 +262,10 @@ def compare(
     if max_minutes is not None:
         run_config(None, None, {"max_minutes": max_minutes})
     configs, notes = _configs(opened, models, config, {**settings, "threads": threads} if threads else settings)
-    chosen = (
-        range(_whole("seeds", seeds, least=1)) if isinstance(seeds, int) else [_whole("seed", one) for one in seeds]
-    )
+    if isinstance(seeds, Sequence) and not isinstance(seeds, str) and seeds:
+        chosen: Sequence[int] = [_whole("seed", one) for one in seeds]
+    else:
+        chosen = range(_whole("seeds", seeds, least=1))
     study = Study(
         configs=configs,
         seeds=chosen,

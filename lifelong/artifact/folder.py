@@ -477,7 +477,7 @@ def check_fits(artifact: Artifact, dataset: Dataset) -> None:
         MismatchError: names the field and the difference.
     """
     mine, theirs = artifact.config.dataset_schema, dataset.schema
-    fix = "prepare the data with the vocabularies of this model's dataset, or train on this dataset"
+    fix = "number it as the artifact: lifelong prepare ... --start ARTIFACT (start=ARTIFACT); or train on this dataset"
     if mine != theirs:
         differing = [name for name in type(mine).model_fields if getattr(mine, name) != getattr(theirs, name)]
         raise MismatchError(

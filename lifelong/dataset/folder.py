@@ -143,7 +143,9 @@ class Dataset:
                 f"{self.folder} is not a prepared dataset: {_instead(self.folder)}",
                 expected="a folder that `lifelong prepare` wrote",
                 # Nothing is to be prepared into a folder that is something else.
-                fix="check the path" if self.folder.exists() else f"lifelong prepare SOURCE PATH --out {self.folder}",
+                fix="give the folder that `lifelong prepare --out` wrote"
+                if self.folder.exists()
+                else f"lifelong prepare SOURCE FILE --out {self.folder}",
             )
         self.manifest: Manifest = _read_manifest(path)
 

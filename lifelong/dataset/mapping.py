@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -95,10 +96,12 @@ class Text(Record):
             raise ValueError("header = false needs `columns`, the names of all columns in order")
         return self
 
-    @property
-    def codec(self) -> str:
-        """The encoding; a mark at the beginning of UTF-8 is left out."""
-        return "utf-8-sig" if codecs.lookup(self.encoding).name == "utf-8" else self.encoding
+    def opened(self, stream: Any) -> io.TextIOWrapper:
+        """The text of a binary stream that can peek."""
+        # Spreadsheets leave a mark of UTF-8 at the beginning, also before other encodings.
+        if stream.peek(3)[:3] == codecs.BOM_UTF8:
+            stream.read(3)
+        return io.TextIOWrapper(stream, encoding=self.encoding, newline="")
 
     def rows(self, lines: Iterable[str]) -> CsvReader:
         """The values of lines."""

@@ -18,7 +18,7 @@ from support.artifacts import tiny_artifact
 from lifelong import Scorer, backfill, ingest, open_store, prepare
 from lifelong.artifact.folder import Artifact
 from lifelong.dataset.folder import Dataset
-from lifelong.errors import ConfigError, LifelongError, MissingExtraError
+from lifelong.errors import ConfigError, LifelongError, MissingExtraError, SourceError
 from lifelong.online.memory.event import decode_event
 from lifelong.online.memory.updater import Applied
 from lifelong.online.memory.verify import verify
@@ -40,6 +40,10 @@ MESSY: dict[str, tuple[bytes, dict[str, Any]]] = {
     "two characters between values": ((HEAD + ROWS).replace(";", "::").encode(), {**NAMES, "delimiter": "::"}),
     "latin-1": ((HEAD + ROWS).encode("latin-1"), {**NAMES, "delimiter": ";", "encoding": "latin-1"}),
     "UTF-8 with a mark": (b"\xef\xbb\xbf" + (HEAD + ROWS).encode(), {**NAMES, "delimiter": ";"}),
+    "latin-1 after a mark of UTF-8": (
+        b"\xef\xbb\xbf" + (HEAD + ROWS).encode("latin-1"),
+        {**NAMES, "delimiter": ";", "encoding": "latin-1"},
+    ),
     "CRLF": ((HEAD + ROWS).replace("\n", "\r\n").encode(), {**NAMES, "delimiter": ";"}),
     "no header": (ROWS.encode(), {**NAMES, "delimiter": ";", "header": False, "columns": list(NAMES.values())}),
     "decimal commas in a made column": (
@@ -279,6 +283,14 @@ def test_another_mapping_takes_the_place_of_the_one_that_the_artifact_keeps(tmp_
     assert ingest(artifact, store, cancelled) == Applied()
 
 
+def test_where_no_line_is_a_row_the_line_is_named_and_not_the_query(tmp_path, artifact, store) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(HEAD_OF_TYPES + "u1;i1\n")
+    with pytest.raises(SourceError, match=r"log\.csv, line 2: not as many columns as the header"):
+        ingest(artifact, store, path, mapping=BUYING)
+    assert ingest(artifact, store, path, mapping=BUYING, on_bad="skip").bad == 1
+
+
 def test_a_query_needs_duckdb_and_the_error_says_how_to_get_it(artifact, store, tmp_path, monkeypatch) -> None:
     path = tmp_path / "log.csv"
     path.write_text(HEAD_OF_TYPES + bought(0, 9))
@@ -294,7 +306,8 @@ def test_a_file_of_requests_is_read_as_the_log_was_and_another_mapping_takes_its
     path.write_text(HEAD + "".join(f"Jürgen;Öl;0{k}.01.2020\nÅsa;tea;0{k}.02.2020\n" for k in range(1, 9)), "latin-1")
     artifact, _ = prepared(tmp_path, path, mapping)
     ingest(artifact, store, path)
-    requests.write_text("Filiale;" + HEAD + "7;Jürgen;Öl;09.03.2020\n7;Åsa;Öl;\n", "latin-1")
+    # As a spreadsheet's file that was converted: the mark of UTF-8 is still there.
+    requests.write_bytes(b"\xef\xbb\xbf" + f"{HEAD}Jürgen;Öl;09.03.2020\nÅsa;Öl;\n".encode("latin-1"))
     scorer = Scorer(artifact, store)
     found = scorer.score_table(requests).to_pylist()
     known = [(row["user"], row["item"], row["known_user"]) for row in found]

@@ -203,7 +203,7 @@ class FileReader:
             with contextlib.ExitStack() as stack:
                 file = stack.enter_context(self._file.stream())
                 stream: Any = gzip.GzipFile(fileobj=file, mode="rb") if self._zipped else file
-                wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding=self._written.codec, newline=""))
+                wrapper = stack.enter_context(self._written.opened(stream))
                 text = self._text = TextLines(wrapper, self.digest, upto=self._upto)
                 yield file, text
         except (*UNREADABLE, csv.Error) as error:

@@ -90,6 +90,9 @@ class Selection:
         if self._query is not None:
             rows = [lines.row(place) for place in range(len(lines.number))]
             good = {place: row for place, row in enumerate(rows) if not isinstance(row, Problem)}
+            if not good:
+                # Without rows, a table would have no columns for the query.
+                return lines
             arrow = require("pyarrow", extra="train", purpose="a mapping with a query")
             number = [int(lines.number[place]) for place in good]
             found = self.of_table(arrow.Table.from_pylist(list(good.values())), number, lines.done)

@@ -324,7 +324,7 @@ def _csv(path: Path, columns: _Columns) -> Iterator[Numbered]:
         # Names alone are needed, so a byte that is not UTF-8 is no error here; the reader below finds it.
         columns.settle(next(csv.reader(file), []))
     text = columns.mapping.of_log
-    with path.open(newline="", encoding=text.codec) as file:
+    with path.open("rb") as stream, text.opened(stream) as file:
         reader = text.rows(file)
         try:
             rows = filter(None, reader)

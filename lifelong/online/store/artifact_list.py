@@ -245,7 +245,7 @@ def check_identity(place: str, known: StoreIdentity, wanted: StoreIdentity) -> N
     Raises:
         StoreForeignError: they differ; names the difference.
     """
-    fix = "use the artifact that wrote the store, or build memories of this one as well: `lifelong backfill`"
+    fix = "use the store's own artifact, or build this one's memories: lifelong backfill ARTIFACT DATA --store URL"
     if known.artifact_id != wanted.artifact_id:
         raise StoreForeignError(
             f"{place} was written by artifact {known.artifact_id[:12]}",

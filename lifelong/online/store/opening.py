@@ -68,7 +68,11 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     if scheme in STORES:
         return _open_other(scheme, url, read_only=read_only)
     others = "".join(f", {name}://" for name in STORES)
-    raise UsageError(f"there is no store {scheme}://", expected=expected + others, fix="correct the URL")
+    raise UsageError(
+        f"there is no store {scheme}://",
+        expected=expected + others,
+        fix="correct the URL, or install the package that brings this store",
+    )
 
 
 def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
