@@ -43,7 +43,7 @@ def shown(page, address, view=""):
 def listed(page):
     """Name, reason and number of each item of the list."""
     return [
-        tuple(row.locator(part).inner_text() for part in (".name", ".reason", ".number strong"))
+        tuple("".join(row.locator(part).all_inner_texts()) for part in (".name", ".reason", ".number strong"))
         for row in page.locator(".best > li").all()
     ]
 
