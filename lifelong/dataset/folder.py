@@ -143,7 +143,7 @@ class Dataset:
                 f"{self.folder} is not a prepared dataset: {_instead(self.folder)}",
                 expected="a folder that `lifelong prepare` wrote",
                 # Nothing is to be prepared into a folder that is something else.
-                fix="give the folder that `lifelong prepare --out` wrote"
+                fix="give the folder that `lifelong prepare` named; it holds a dataset.json"
                 if self.folder.exists()
                 else f"lifelong prepare SOURCE FILE --out {self.folder}",
             )

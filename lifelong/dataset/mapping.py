@@ -375,6 +375,8 @@ def _checked(values: Mapping[str, Any], where: str) -> TableMapping:
         fix = f"give the settings {where}"
         if any(detail["type"] == "extra_forbidden" for detail in error.errors()):
             fix += f"; there are {', '.join(TableMapping.model_fields)}"
+        elif isinstance(values.get("columns"), Mapping):
+            fix = 'name columns at the top, without [columns], as in user = "customer"'
         elif any(detail["loc"] == ("time_unit",) for detail in error.errors()):
             fix = 'for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"'
         raise ConfigError(problems, fix=fix) from None

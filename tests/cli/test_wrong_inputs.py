@@ -17,6 +17,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "empty.csv").touch()
     (tmp_path / "bad.toml").write_text("{not toml")
     (tmp_path / "typo.toml").write_text('user = "who"\nitem = "what"\ntime = "at"\nfeilds = ["x"]\n')
+    (tmp_path / "table.toml").write_text('[columns]\nuser = "who"\nitem = "what"\ntime = "at"\n')
     return tmp_path
 
 
@@ -38,6 +39,7 @@ def prepare(*words):
         (prepare("log.csv", "--column", "foo"), "--column foo", "write --column key=value"),
         (prepare("log.csv", "--mapping", "bad.toml"), "not TOML", "JSON"),
         (prepare("log.csv", "--mapping", "typo.toml"), "feilds: there is no such setting", "fields, numbers"),
+        (prepare("log.csv", "--mapping", "table.toml"), "columns: must be a list", 'without [columns], as in user = "'),
         (prepare("log.csv", *COLUMNS, "--set", "cuts=2"), "cuts: must be a list", "settings of prepare: protocol"),
         (prepare("log.csv", *COLUMNS, "--set", "ratio=-1"), "ratio: must be at least 1 (found -1)", "settings"),
         (("train", "nowhere", "--model", "tally", "--out", "a"), "there is no such folder", "lifelong prepare SOURCE"),

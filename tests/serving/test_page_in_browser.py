@@ -41,10 +41,12 @@ def shown(page, address, view=""):
 
 
 def listed(page):
-    """Name, reason and number of each item of the list."""
+    """Name, reason and number of each item of the list; the number is "" for an item that has only its rank."""
+    rows = page.locator(".best > li").all()
+    # Name and reason must be there: `inner_text` waits for them, and fails without.
+    words = [[row.locator(part).inner_text() for part in (".name", ".reason")] for row in rows]
     return [
-        tuple("".join(row.locator(part).all_inner_texts()) for part in (".name", ".reason", ".number strong"))
-        for row in page.locator(".best > li").all()
+        (*word, "".join(row.locator(".number strong").all_inner_texts())) for word, row in zip(words, rows, strict=True)
     ]
 
 
