@@ -250,7 +250,7 @@ def _explained(steps: _Steps, online: Online, dataset: Dataset, upcoming: _Upcom
     from lifelong.online.scoring.answer import ScoreRequest
     from lifelong.online.scoring.explain import explain
 
-    steps.next("Explain: what one user's memory says of what she takes next")
+    steps.next("Explain: what one user's memory says of the items of the next basket")
     items = [*upcoming.bought, *upcoming.others]
     request = ScoreRequest(dataset.users.id_at(upcoming.user), items, upcoming.time)
     with open_scorer(online.artifact.path, _store_url(out), base_rate=None) as scorer:
